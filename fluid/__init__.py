@@ -1,0 +1,1 @@
+"""Fluid model of LLM-inference serving: workloads, servers, equilibria and stability."""

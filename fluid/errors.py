@@ -1,0 +1,84 @@
+"""Typed errors: bad input, unstable or infeasible problems, missing optional packages.
+
+The command line maps them to exit codes 2, 3 and 2; library users catch them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FluidwaitError(Exception):
+    """Base class of every error that the toolkit raises on purpose."""
+
+    kind = "error"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document printed by ``--json``: stable keys, no traceback."""
+        return {"kind": self.kind, "message": str(self)}
+
+
+class InputError(FluidwaitError):
+    """A file, field or argument holds something that is not allowed.
+
+    Attributes:
+        field: Dotted path of the field, e.g. ``classes[0].rate_per_s``; "" for the whole file.
+        value: The offending value as it was given.
+        allowed: What would have been accepted, in words.
+        file: The file it came from, or None for values built in Python.
+    """
+
+    kind = "input"
+
+    def __init__(self, field: str, value: Any, allowed: str, file: str | None = None) -> None:
+        self.field, self.value, self.allowed, self.file = field, value, allowed, file
+        super().__init__(field, value, allowed, file)
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        parts = [self.file, self.field]
+        where = ": ".join(part for part in parts if part)
+        return f"{where}: got {shown}; allowed: {self.allowed}"
+
+    def in_file(self, file: str) -> InputError:
+        """The same error, told where it was read."""
+        return InputError(self.field, self.value, self.allowed, file)
+
+    def as_dict(self) -> dict[str, Any]:
+        value = self.value if isinstance(self.value, str | int | bool | None) else repr(self.value)
+        return {
+            "kind": self.kind,
+            "file": self.file,
+            "field": self.field,
+            "value": value,
+            "allowed": self.allowed,
+        }
+
+
+class InfeasibleError(FluidwaitError):
+    """No table satisfies the conditions, or the workload is unstable.
+
+    Attributes:
+        cause: What binds: "compute", "memory", or the condition by name.
+        nearest: The nearest change that would help, in words.
+        max_scale: Largest stable multiple of the rates (α* of THEORY 2.3), where it exists.
+    """
+
+    kind = "infeasible"
+
+    def __init__(
+        self, message: str, cause: str, nearest: str, max_scale: float | None = None
+    ) -> None:
+        self.cause, self.nearest, self.max_scale = cause, nearest, max_scale
+        super().__init__(f"{message}; binding: {cause}; {nearest}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "message": str(self),
+            "binding": self.cause,
+            "nearest": self.nearest,
+            "max_scale": self.max_scale,
+        }

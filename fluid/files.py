@@ -1,0 +1,188 @@
+"""Reading and writing of the toolkit's own files: YAML or JSON in, whole files out.
+
+Input is checked before any work: unknown fields, NaN, duplicate keys and wrong types end in one
+`InputError` that names file, field, value and what is allowed. Output is written to a temporary
+name and renamed, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fluid.errors import InputError
+
+Model = TypeVar("Model", bound="FileModel")
+
+
+class FileModel(BaseModel):
+    """Base of everything that users write in a file: immutable, closed, strictly typed."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+    @classmethod
+    def from_document(cls: type[Model], document: Any, file: str | None = None) -> Model:
+        """Validate plain data (dicts, lists, numbers).
+
+        Raises:
+            InputError: The first thing that is wrong, by field.
+        """
+        if not isinstance(document, dict):
+            raise InputError("", document, "a mapping of fields", file)
+        try:
+            # Through JSON mode, so that lists become tuples while numbers stay strict.
+            return cls.model_validate_json(json.dumps(document, allow_nan=True, default=str))
+        except ValidationError as error:
+            raise _input_error(error, cls, document, file) from None
+
+    @classmethod
+    def read(cls: type[Model], path: str | Path) -> Model:
+        """Read and validate a YAML or JSON file."""
+        return cls.from_document(read_document(path), str(path))
+
+    def document(self) -> dict[str, Any]:
+        """The model as plain data, as written to a file; absent optional fields are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def sha256(self) -> str:
+        """SHA-256 of the sorted-key JSON, the identity used in threshold tables."""
+        text = json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_document(path: str | Path) -> Any:
+    """Parse a YAML (``.yaml``, ``.yml``) or JSON (anything else) file into plain data."""
+    path = Path(path)
+    text = read_text(path)
+    try:
+        if path.suffix in {".yaml", ".yml"}:
+            return yaml.load(text, Loader=_Loader)
+        return json.loads(text, object_pairs_hook=_no_duplicates)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(where, problem, "valid YAML", str(path)) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"line {error.lineno}", error.msg, "valid JSON", str(path)) from None
+    except _DuplicateKey as error:
+        raise InputError(str(error), "given twice", "each key once", str(path)) from None
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, or an `InputError` that says why it could not be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("", "no such file", "a readable file", str(path)) from None
+    except UnicodeDecodeError:
+        raise InputError("", "not UTF-8 text", "a UTF-8 text file", str(path)) from None
+    except OSError as error:
+        raise InputError("", error.strerror, "a readable file", str(path)) from None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a whole file or nothing: temporary name in the same folder, then rename."""
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError("", error.strerror, "a writable path", str(path)) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class _DuplicateKey(Exception):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``1e-3`` as a number (YAML 1.2) and refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise _DuplicateKey(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DuplicateKey(next(key for key in keys if keys.count(key) > 1))
+    return document
+
+
+def _input_error(
+    error: ValidationError, model: type[BaseModel], document: Any, file: str | None
+) -> InputError:
+    """Turn pydantic's first complaint into one line with the field's path and what is allowed."""
+    errors = error.errors()
+    # A misspelt field also leaves the right one missing: tell the cause, not the consequence.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    path = [part for part in first["loc"] if part != "function-after"]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    field = field.lstrip(".")
+    value = first["input"]
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        fields = _fields_at(model, path[:-1])
+        allowed = "one of the fields " + ", ".join(fields)
+        near = difflib.get_close_matches(str(path[-1]), fields, n=1, cutoff=0.5)
+        if near:
+            allowed = f"did you mean {near[0]}? Fields are " + ", ".join(fields)
+        return InputError(field, value, allowed, file)
+    if kind == "missing":
+        return InputError(field, "nothing", "this field is required", file)
+    if kind == "too_short":
+        return InputError(field, value, f"at least {first['ctx']['min_length']} entry", file)
+    message = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
+    return InputError(field, value, message[0].lower() + message[1:], file)
+
+
+def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
+    """Names of the fields of the (nested) model that `path` leads to."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation: Any = model.model_fields[part].annotation
+        model = _model_in(annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found:
+            return found
+    return None

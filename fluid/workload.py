@@ -1,0 +1,92 @@
+"""Workloads: what arrives at the server (THEORY 1.1).
+
+A workload file lists request classes; each arrives as a Poisson stream with a fixed prompt and
+output length. See README for the format.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from fluid.files import FileModel
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Slo(FileModel):
+    """Service-level objective of a class: `quantile` of TTFT and TPOT stay below these seconds."""
+
+    ttft_s: PositiveFloat | None = None
+    tpot_s: PositiveFloat | None = None
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
+
+
+class RequestClass(FileModel):
+    """One class j of requests.
+
+    Attributes:
+        rate_per_s: Arrival rate λ_j in requests per second.
+        prefill_tokens: Prompt length l_j; 0 only together with `context_tokens`.
+        decode_tokens: Output length l'_j.
+        context_tokens: KV already present on arrival (decode-only servers, THEORY 5.5).
+        slo: Service-level objective, if the class has one.
+        weight: Relative worth of a request of this class where classes compete.
+    """
+
+    name: Name
+    rate_per_s: PositiveFloat
+    prefill_tokens: Annotated[int, Field(ge=0)]
+    decode_tokens: Annotated[int, Field(ge=1)]
+    context_tokens: Annotated[int, Field(ge=0)] = 0
+    slo: Slo | None = None
+    weight: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _prompt_or_context(self) -> Self:
+        if self.prefill_tokens and self.context_tokens:
+            raise ValueError("prefill_tokens must be 0 where context_tokens is given")
+        if not self.prefill_tokens and not self.context_tokens:
+            raise ValueError("prefill_tokens ≥ 1, or context_tokens ≥ 1 for decode-only servers")
+        return self
+
+
+class Workload(FileModel):
+    """A mix of request classes.
+
+    Attributes:
+        classes: At least one class, names unique.
+        decode_known: Whether a scheduler may use a request's output length before it ends.
+        source: Where the numbers come from (attribution), kept in every table made from them.
+    """
+
+    name: Name
+    classes: Annotated[tuple[RequestClass, ...], Field(min_length=1)]
+    decode_known: bool = True
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Self:
+        names = [one.name for one in self.classes]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"class names must be unique, {name!r} is not")
+        return self
+
+    @property
+    def rate_per_s(self) -> float:
+        """Total arrival rate Σ λ_j in requests per second."""
+        return sum(one.rate_per_s for one in self.classes)
+
+    def scaled(self, factor: float) -> Workload:
+        """The same mix with every rate multiplied by `factor`."""
+        classes = tuple(
+            one.model_copy(update={"rate_per_s": one.rate_per_s * factor}) for one in self.classes
+        )
+        return self.model_copy(update={"classes": classes})
+
+    def at_rate(self, rate_per_s: float) -> Workload:
+        """The same mix at a total rate."""
+        return self.scaled(rate_per_s / self.rate_per_s)
