@@ -1,0 +1,132 @@
+"""The compiled engine against the slow reference, request by request, on random workloads."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fluid.iteration import IterationTime
+from fluid.server import Server
+from fluid.workload import RequestClass, Workload
+from validation.policies import POLICIES, ConfiguredPolicy
+from validation.simulator import cpu, reference
+from validation.simulator.model import poisson_model
+
+WORKLOADS = 300
+REQUESTS = 60
+
+
+@dataclass(frozen=True)
+class Case:
+    workload: Workload
+    server: Server
+    policy: ConfiguredPolicy
+    seed: int
+
+
+def random_iteration_time(rng: random.Random) -> IterationTime:
+    knots = [0.0, 40.0, 40.0, 100.0, 300.0] if rng.random() < 0.5 else [0.0, 100.0]
+    seconds = sorted(rng.uniform(0.01, 0.1) for _ in knots)
+    return IterationTime(
+        tokens_knots=tuple(knots),
+        seconds_knots=tuple(seconds),
+        per_kv_token_s=rng.choice([0.0, 1e-4]),
+        per_prefill_token_s=rng.choice([0.0, 1e-3]),
+        per_decode_request_s=rng.choice([0.0, 1e-3]),
+        per_prefill_token_sq_s=rng.choice([0.0, 1e-5]),
+        per_prefill_context_token_s=rng.choice([0.0, 1e-5]),
+    )
+
+
+def random_case(name: str, number: int) -> Case:
+    """A small server under pressure: memory for a few requests, rates near the limit."""
+    rng = random.Random(f"{name}-{number}")
+    decode_only = rng.random() < 0.2
+    classes = tuple(
+        RequestClass(
+            name=f"class-{index}",
+            rate_per_s=rng.uniform(0.2, 4.0),
+            prefill_tokens=0 if decode_only else rng.randint(1, 30),
+            context_tokens=rng.randint(1, 30) if decode_only else 0,
+            decode_tokens=rng.randint(1, 25),
+        )
+        for index in range(rng.randint(1, 3))
+    )
+    largest = max(c.prefill_tokens + c.context_tokens + c.decode_tokens for c in classes)
+    block = rng.choice([1, 1, 4, 16])
+    capacity = -(-largest // block) * block * rng.choice([1, 2, 3, 4, 8])
+    server = Server(
+        name="small",
+        source="test",
+        kv_capacity_tokens=capacity,
+        block_tokens=block,
+        first_token=rng.choice(["prefill", "decode"]),
+        iteration_time=random_iteration_time(rng),
+    )
+    policy = POLICIES[name]
+    values: dict[str, Any] = {
+        "victim": rng.choice(["last-admitted", "latest-arrival"]),
+        "requeue": rng.choice(["front", "back"]),
+        "progress": rng.choice(["lost", "lost", "kept"]),
+    }
+    if name == "greedy":
+        options = {"watermark": [0.0, 0.1, 0.3], "cap": [2, 5], "pace": [0.2, 0.9, 1.5]}
+        for key, choices in options.items():
+            if rng.random() < 0.35:
+                values[key] = rng.choice(choices)
+    thresholds = tuple(rng.randint(1, 3) for _ in classes) if policy.per_class else ()
+    workload = Workload(name="random", classes=classes)
+    return Case(workload, server, policy.configure(values, thresholds), seed=number)
+
+
+def reference_requests(case: Case, trace: cpu.Trace) -> list[reference.Request]:
+    """The engine's own arrivals, as objects."""
+    classes = case.workload.classes
+    return [
+        reference.Request(
+            number,
+            float(at),
+            int(kind),
+            classes[kind].prefill_tokens,
+            classes[kind].context_tokens,
+            classes[kind].decode_tokens,
+        )
+        for number, (at, kind) in enumerate(
+            zip(trace.arrived_at_s, trace.class_index, strict=True)
+        )
+    ]
+
+
+def compare(case: Case) -> int:
+    """Assert agreement; return the number of evictions."""
+    job = cpu.Job(case.policy, replication=0, seed=case.seed)
+    trace = cpu.run_traced(poisson_model(case.workload, case.server), job, REQUESTS)
+    requests = reference_requests(case, trace)
+    iterations = reference.simulate(
+        requests,
+        case.server,
+        case.policy.policy.name,
+        case.policy.values,
+        case.policy.thresholds,
+        steps=len(trace.series),
+    )
+    np.testing.assert_allclose(
+        trace.first_token_at_s, [one.first_token_at_s for one in requests], rtol=1e-10
+    )
+    np.testing.assert_allclose(
+        trace.completed_at_s, [one.completed_at_s for one in requests], rtol=1e-10
+    )
+    assert trace.evicted_times.tolist() == [one.evictions for one in requests]
+    np.testing.assert_allclose(trace.series[:, :2], np.array(iterations), rtol=1e-10)
+    assert (trace.series[:, 1] <= case.server.usable_kv_tokens).all()
+    return int(trace.evicted_times.sum())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_engine_agrees_with_reference(name: str) -> None:
+    evictions = [compare(random_case(name, number)) for number in range(WORKLOADS)]
+    assert sum(count > 0 for count in evictions) >= WORKLOADS / 3

@@ -1,0 +1,43 @@
+"""The registry of scheduling policies. A new one is a new file and a line here."""
+
+from __future__ import annotations
+
+from fluid.errors import InputError
+from validation.policies.greedy import GREEDY
+from validation.policies.policy import ConfiguredPolicy, Policy
+from validation.policies.wait import WAIT
+
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (GREEDY, WAIT)}
+
+
+def parse_policy(text: str) -> ConfiguredPolicy:
+    """Read ``NAME[:key=value,…]``, e.g. ``greedy:watermark=0.05,cap=90`` or ``wait:thresholds=3/1``.
+
+    Raises:
+        InputError: Unknown policy or parameter, or a value out of range.
+    """
+    name, _, rest = text.partition(":")
+    if name not in POLICIES:
+        raise InputError("policy", name, "one of " + ", ".join(POLICIES))
+    values: dict[str, float | str] = {}
+    thresholds: tuple[int, ...] = ()
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"policy {name}", part, "parameters as key=value")
+        if key == "thresholds":
+            thresholds = _integers(name, value)
+        else:
+            values[key] = value
+    return POLICIES[name].configure(values, thresholds)
+
+
+def _integers(policy: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split("/"))
+    except ValueError:
+        allowed = "integers ≥ 1 per class, as 3/1"
+        raise InputError(f"policy {policy}: thresholds", text, allowed) from None
+
+
+__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "parse_policy"]

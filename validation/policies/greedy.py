@@ -1,0 +1,64 @@
+"""Greedy: every resident advances; admit in order of arrival while the prompt fits.
+
+Parameters turn it into the practical forms of WAIT: `cap` bounds the residents, `pace` limits
+admissions by the credit counter of THEORY 3.5, `watermark` keeps a share of memory free.
+Under the paper's eviction rule the last admitted goes first, loses all progress and returns to
+the front of the queue.
+"""
+
+from __future__ import annotations
+
+import math
+
+from validation.policies.policy import EVICTION_PARAMETERS, Parameter, Policy
+from validation.simulator.compiling import kernel
+from validation.simulator.engine import admit, advance, choose_victim, evict, head_tokens
+
+# mypy: disable-error-code="no-untyped-def"
+
+WATERMARK, CAP, PACE, VICTIM, REQUEUE, PROGRESS = range(6)
+
+
+
+@kernel
+def queue_of(model, shape):
+    """One queue for all."""
+    return 0
+
+
+@kernel
+def form_batch(model, lane, params, thresholds):
+    """Grow the residents, evicting where memory runs out; then admit in order."""
+    scalars = lane.scalars[0]
+    capacity = model.constants[0].kv_capacity_tokens
+    need = 0
+    for slot in range(scalars.residents):
+        need += advance(model, lane.residents[slot])
+    while need > capacity:
+        victim = choose_victim(lane, params[VICTIM])
+        need -= lane.residents[victim].held
+        evict(model, lane, victim, 0, params[REQUEUE], params[PROGRESS])
+    if scalars.waiting + scalars.residents > 0:
+        scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
+    limit = capacity * (1.0 - params[WATERMARK])
+    while scalars.waiting > 0 and scalars.residents < params[CAP]:
+        if scalars.residents > 0 and (
+            scalars.credit < 1.0 or need + head_tokens(model, lane, 0) > limit
+        ):
+            break
+        need += admit(model, lane, 0)
+        scalars.credit = max(scalars.credit - 1.0, 0.0)
+
+
+GREEDY = Policy(
+    name="greedy",
+    summary="admit in order while the prompt fits; cap, pace and watermark restrain it",
+    parameters=(
+        Parameter("watermark", 0.0, 0.0, 0.99, "share of memory kept free at admission"),
+        Parameter("cap", math.inf, 1, math.inf, "most residents"),
+        Parameter("pace", math.inf, 0.0, math.inf, "admissions per iteration"),
+        *EVICTION_PARAMETERS,
+    ),
+    form_batch=form_batch,
+    queue_of=queue_of,
+)

@@ -1,0 +1,139 @@
+"""What a policy is: a rule that forms the next batch, with named, checked parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.errors import InputError
+from validation.simulator.compiling import bind
+from validation.simulator.engine import simulate
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number with a range, or a word from `choices` (passed to the kernel as its position)."""
+
+    name: str
+    default: float
+    lowest: float
+    highest: float
+    summary: str
+    choices: tuple[str, ...] = ()
+
+    def number(self, value: float | str) -> float:
+        """Check a value and turn it into what the kernel reads.
+
+        Raises:
+            InputError: Not a number, out of range, or not one of the choices.
+        """
+        if self.choices:
+            if value not in self.choices:
+                raise InputError(self.name, value, "one of " + ", ".join(self.choices))
+            return float(self.choices.index(str(value)))
+        allowed = f"a number from {self.lowest:g} to {self.highest:g}"
+        try:
+            number = float(value)
+        except ValueError:
+            raise InputError(self.name, value, allowed) from None
+        if not self.lowest <= number <= self.highest:
+            raise InputError(self.name, value, allowed)
+        return number
+
+
+EVICTION_PARAMETERS = (
+    Parameter("victim", 0, 0, 1, "who is evicted first", ("last-admitted", "latest-arrival")),
+    Parameter("requeue", 0, 0, 1, "where an evicted request waits", ("front", "back")),
+    Parameter("progress", 0, 0, 1, "what becomes of its generated tokens", ("lost", "kept")),
+)
+"""THEORY 1.4; the defaults are the paper's rule."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A scheduling rule.
+
+    Attributes:
+        form_batch: Kernel (model, lane, params, thresholds) that evicts, admits and sets `work`.
+        queue_of: Kernel (model, shape) that says in which queue a request waits.
+        parameters: In the order in which the kernel reads `params`.
+        per_class: Whether the rule needs one threshold per class.
+    """
+
+    name: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    form_batch: Callable[..., Any]
+    queue_of: Callable[..., Any]
+    per_class: bool = False
+
+    @cached_property
+    def simulate(self) -> Callable[..., Any]:
+        """The engine's loop compiled for this policy."""
+        suffix = self.name.replace("-", "_")
+        return bind(simulate, suffix, form_batch=self.form_batch, queue_of=self.queue_of)
+
+    def configure(
+        self, values: Mapping[str, float | str] | None = None, thresholds: tuple[int, ...] = ()
+    ) -> ConfiguredPolicy:
+        """Fix parameters; those not named keep their defaults.
+
+        Raises:
+            InputError: An unknown parameter (lists what exists), or a value out of range.
+        """
+        values = dict(values or {})
+        names = [parameter.name for parameter in self.parameters]
+        for name, value in values.items():
+            if name not in names:
+                known = ", ".join(names) if names else "none"
+                raise InputError(f"policy {self.name}: parameter", name, f"one of {known}")
+            index = names.index(name)
+            try:
+                self.parameters[index].number(value)
+            except InputError as error:
+                field = f"policy {self.name}: {error.field}"
+                raise InputError(field, error.value, error.allowed) from None
+        if self.per_class and (not thresholds or min(thresholds) < 1):
+            raise InputError(f"policy {self.name}: thresholds", thresholds, "integers ≥ 1 per class")
+        return ConfiguredPolicy(self, values, thresholds)
+
+
+@dataclass(frozen=True)
+class ConfiguredPolicy:
+    """A policy with its parameters: `values` as given, `thresholds` per class where needed."""
+
+    policy: Policy
+    values: Mapping[str, float | str]
+    thresholds: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """Parameters as the kernel reads them, shape (parameters,)."""
+        return np.array(
+            [
+                parameter.number(self.values[parameter.name])
+                if parameter.name in self.values
+                else parameter.default
+                for parameter in self.policy.parameters
+            ]
+        )
+
+    @property
+    def label(self) -> str:
+        """Name and given parameters, e.g. ``greedy:watermark=0.01``."""
+        shown = [f"{name}={_short(value)}" for name, value in self.values.items()]
+        if self.thresholds:
+            shown.append("thresholds=" + "/".join(map(str, self.thresholds)))
+        return self.policy.name + (":" + ",".join(shown) if shown else "")
+
+
+def _short(value: float | str) -> str:
+    if isinstance(value, str) or math.isinf(value):
+        return str(value)
+    return f"{value:.6g}"

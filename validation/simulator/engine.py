@@ -1,0 +1,409 @@
+"""The one simulation loop (THEORY 1.1–1.5), compiled once per policy.
+
+All decisions happen while the server is idle: at the end of an iteration, or at an arrival while
+nothing runs. At each decision the arrivals so far join their queues, the policy's `form_batch`
+evicts, admits and sets `work` for every resident, and the iteration runs for τ of that batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from validation.simulator.compiling import kernel
+from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
+from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
+
+# mypy: disable-error-code="no-untyped-def"
+
+WINDOW_START, WINDOW_END = 0.2, 0.8
+"""Rates, verdict and latencies are measured between these shares of the arrivals."""
+
+LATENCY, TTFT, TPOT = 0, 1, 2
+
+_LOG_RATIO = math.log(HISTOGRAM_RATIO)
+
+
+def form_batch(model, lane, params, thresholds):
+    """Replaced by a policy's own rule when the loop is bound to it."""
+    raise NotImplementedError
+
+
+def queue_of(model, shape):
+    """Replaced by a policy's own choice of queue for a request of this shape."""
+    raise NotImplementedError
+
+
+def simulate(model, lane, seed, replication, rate_scale, params, thresholds):
+    """Run one replication in `lane`, to the completion of all that arrived in the window."""
+    start(model, lane, seed, replication, rate_scale)
+    scalars = lane.scalars[0]
+    requests = lane.requests.size
+    while scalars.cohort_left > 0 or scalars.clock_s < scalars.window_end_s:
+        while (
+            scalars.next_arrival < requests
+            and lane.requests[scalars.next_arrival].arrived_at_s <= scalars.clock_s
+        ):
+            request = scalars.next_arrival
+            push_back(lane, queue_of(model, lane.requests[request].shape), request)
+            scalars.next_arrival += 1
+        form_batch(model, lane, params, thresholds)
+        if run_iteration(model, lane) and not _stuck(lane):
+            continue
+        if scalars.next_arrival >= requests:
+            break
+        scalars.clock_s = lane.requests[scalars.next_arrival].arrived_at_s
+
+
+@kernel
+def _stuck(lane):
+    """Whether nobody came or completed for many service times, so that nobody ever will.
+
+    Thresholds that do not fit into memory can evict and readmit the same request for ever.
+    """
+    scalars = lane.scalars[0]
+    patience = 100 + 10 * lane.stage_count.shape[1]
+    no_more_arrivals = scalars.next_arrival >= lane.requests.size
+    return no_more_arrivals and scalars.iterations - scalars.last_completion > patience
+
+
+@kernel
+def start(model, lane, seed, replication, rate_scale):
+    """Reset the lane and lay out all arrivals of the replication."""
+    clock = 0.0
+    rate = model.constants[0].rate_per_s * rate_scale
+    for index in range(lane.requests.size):
+        request = lane.requests[index]
+        if model.tape.size > 0:
+            request.arrived_at_s = model.tape[index].arrived_at_s / rate_scale
+            request.shape = model.tape[index].shape
+        else:
+            gap, choice = two_uniforms(seed, replication, index, PURPOSE_ARRIVAL)
+            clock -= math.log(gap) / rate
+            request.arrived_at_s = clock
+            request.shape = choose_shape(model, choice)
+        forget_progress(model, lane, index)
+        request.first_token_at_s = np.nan
+        request.completed_at_s = np.nan
+        request.evictions = 0
+    _reset(lane)
+
+
+@kernel
+def choose_shape(model, uniform):
+    """The first shape whose cumulative share reaches `uniform`."""
+    low, high = 0, model.shapes.size - 1
+    while low < high:
+        middle = (low + high) // 2
+        if model.shapes[middle].share_cumulative >= uniform:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@kernel
+def _reset(lane):
+    scalars = lane.scalars[0]
+    requests = lane.requests.size
+    scalars.clock_s = 0.0
+    scalars.next_arrival = 0
+    scalars.residents = 0
+    scalars.waiting = 0
+    scalars.credit = 1.0
+    scalars.cohort_start = int(WINDOW_START * requests)
+    scalars.cohort_end = max(int(WINDOW_END * requests), scalars.cohort_start + 1)
+    scalars.cohort_left = scalars.cohort_end - scalars.cohort_start
+    scalars.window_start_s = lane.requests[scalars.cohort_start].arrived_at_s
+    scalars.window_end_s = lane.requests[min(scalars.cohort_end, requests - 1)].arrived_at_s
+    scalars.iterations = 0
+    scalars.last_completion = 0
+    scalars.completed = 0
+    scalars.evictions = 0
+    scalars.tokens_decoded = 0
+    scalars.tokens_lost = 0
+    scalars.kv_max_tokens = 0
+    scalars.kv_integral = 0.0
+    scalars.resident_integral = 0.0
+    scalars.busy_s = 0.0
+    for index in range(lane.queues.size):
+        queue = lane.queues[index]
+        queue.head = -1
+        queue.tail = -1
+        queue.length = 0
+    lane.stage_count[:] = 0
+    lane.sums[:] = 0.0
+    lane.histogram[:] = 0
+
+
+@kernel
+def in_window(scalars):
+    """Whether the clock stands in the measured window."""
+    return scalars.window_start_s < scalars.clock_s <= scalars.window_end_s
+
+
+@kernel
+def forget_progress(model, lane, index):
+    """What a request knows on arrival, and again after an eviction that loses its progress."""
+    request = lane.requests[index]
+    shape = model.shapes[request.shape]
+    decode_only = shape.prompt_tokens == shape.context_tokens
+    request.known = shape.prompt_tokens + (1 if decode_only else 0)
+    request.left = shape.output_tokens
+
+
+@kernel
+def push_back(lane, queue_index, request_index):
+    """Let a request wait at the end of a queue."""
+    queue = lane.queues[queue_index]
+    lane.requests[request_index].next = -1
+    if queue.length == 0:
+        queue.head = request_index
+    else:
+        lane.requests[queue.tail].next = request_index
+    queue.tail = request_index
+    queue.length += 1
+    lane.scalars[0].waiting += 1
+
+
+@kernel
+def push_front(lane, queue_index, request_index):
+    """Let a request wait at the head of a queue."""
+    queue = lane.queues[queue_index]
+    lane.requests[request_index].next = queue.head
+    queue.head = request_index
+    if queue.length == 0:
+        queue.tail = request_index
+    queue.length += 1
+    lane.scalars[0].waiting += 1
+
+
+@kernel
+def head_tokens(model, lane, queue_index):
+    """KV tokens that the head of a queue would occupy if it were admitted now."""
+    head = lane.queues[queue_index].head
+    return block_rounded(model, lane.requests[head].known)
+
+
+@kernel
+def block_rounded(model, tokens):
+    """KV tokens occupied by a request that holds `tokens`."""
+    block = model.constants[0].block_tokens
+    if block == 1:
+        return tokens
+    return (tokens + block - 1) // block * block
+
+
+@kernel
+def admit(model, lane, queue_index):
+    """Make the head of a queue the newest resident, all its known tokens to be computed now.
+
+    Returns the KV tokens that it occupies.
+    """
+    scalars = lane.scalars[0]
+    queue = lane.queues[queue_index]
+    request = lane.requests[queue.head]
+    shape = model.shapes[request.shape]
+    resident = lane.residents[scalars.residents]
+    resident.request = queue.head
+    resident.computed = shape.context_tokens
+    resident.known = request.known
+    resident.work = request.known - shape.context_tokens
+    resident.held = block_rounded(model, request.known)
+    resident.prompt = shape.prompt_tokens
+    resident.left = request.left
+    queue.head = request.next
+    queue.length -= 1
+    scalars.waiting -= 1
+    scalars.residents += 1
+    return resident.held
+
+
+@kernel
+def advance(model, resident):
+    """Let a resident compute all it knows; returns the KV tokens that it occupies then."""
+    resident.work = resident.known - resident.computed
+    resident.held = block_rounded(model, resident.known)
+    return resident.held
+
+
+@kernel
+def choose_victim(lane, latest_arrival):
+    """Slot to evict: the last admitted, or the latest to arrive."""
+    last = lane.scalars[0].residents - 1
+    if latest_arrival == 0.0:
+        return last
+    victim = 0
+    for slot in range(1, last + 1):
+        if lane.residents[slot].request > lane.residents[victim].request:
+            victim = slot
+    return victim
+
+
+@kernel
+def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
+    """Drop a resident's KV and send it back to its queue."""
+    scalars = lane.scalars[0]
+    resident = lane.residents[slot]
+    index = resident.request
+    request = lane.requests[index]
+    request.evictions += 1
+    if in_window(scalars):
+        scalars.evictions += 1
+    if keep_progress != 0.0:
+        request.known = resident.known
+        request.left = resident.left
+    else:
+        left = resident.left
+        forget_progress(model, lane, index)
+        if in_window(scalars):
+            scalars.tokens_lost += request.left - left
+    for later in range(slot + 1, scalars.residents):
+        lane.residents[later - 1] = lane.residents[later]
+    scalars.residents -= 1
+    if requeue_back != 0.0:
+        push_back(lane, queue_index, index)
+    else:
+        push_front(lane, queue_index, index)
+
+
+@kernel
+def iteration_seconds(model, lane):
+    """τ of the batch that `work` describes (THEORY 1.3); 0.0 where nobody works.
+
+    Also sums up the KV tokens held during the iteration.
+    """
+    scalars = lane.scalars[0]
+    held = 0
+    tokens = 0
+    decodes = 0
+    kv_read = 0
+    prefill_sq = 0.0
+    prefill_context = 0.0
+    for slot in range(scalars.residents):
+        resident = lane.residents[slot]
+        work, computed = resident.work, resident.computed
+        held += resident.held
+        tokens += work
+        if work == 1 and computed >= resident.prompt:
+            decodes += 1
+            kv_read += computed + 1
+        else:
+            prefill_sq += float(work) * work
+            prefill_context += float(work) * computed
+    scalars.kv_held_tokens = held
+    if tokens == 0:
+        return 0.0
+    constants = model.constants[0]
+    return (
+        token_seconds(model.knots, tokens)
+        + constants.per_kv_token_s * kv_read
+        + constants.per_prefill_token_s * (tokens - decodes)
+        + constants.per_decode_request_s * decodes
+        + constants.per_prefill_token_sq_s * prefill_sq
+        + constants.per_prefill_context_token_s * prefill_context
+    )
+
+
+@kernel
+def token_seconds(knots, tokens):
+    """f(tokens): linear between knots, the lower value at a jump, last slope beyond the end."""
+    if knots.size == 1:
+        return knots[0].seconds
+    right = 1
+    while right < knots.size - 1 and knots[right].tokens < tokens:
+        right += 1
+    low, high = knots[right - 1], knots[right]
+    share = (tokens - low.tokens) / (high.tokens - low.tokens)
+    return low.seconds + share * (high.seconds - low.seconds)
+
+
+@kernel
+def run_iteration(model, lane):
+    """Spend τ on the batch, hand out its tokens and retire what is done; False if it is empty."""
+    tau = iteration_seconds(model, lane)
+    if tau == 0.0:
+        return False
+    scalars = lane.scalars[0]
+    _account(lane, tau)
+    scalars.clock_s += tau
+    scalars.iterations += 1
+    kept = 0
+    for slot in range(scalars.residents):
+        resident = lane.residents[slot]
+        resident.computed += resident.work
+        if resident.work > 0 and resident.computed == resident.known:
+            resident.known += 1
+            # Under the paper convention the end of prefill emits nothing.
+            if not (model.constants[0].silent_prefill and resident.computed == resident.prompt):
+                _emit_token(lane, resident)
+                if resident.left == 0:
+                    _complete(model, lane, resident.request)
+                    continue
+        if kept != slot:
+            lane.residents[kept] = resident
+        kept += 1
+    scalars.residents = kept
+    return True
+
+
+@kernel
+def _account(lane, tau):
+    """Time integrals over the part of this iteration that lies in the window."""
+    scalars = lane.scalars[0]
+    held = scalars.kv_held_tokens
+    if scalars.iterations < lane.series.shape[0]:
+        lane.series[scalars.iterations, 0] = scalars.clock_s
+        lane.series[scalars.iterations, 1] = held
+        lane.series[scalars.iterations, 2] = scalars.residents
+        lane.series[scalars.iterations, 3] = scalars.waiting
+    begin = max(scalars.clock_s, scalars.window_start_s)
+    end = min(scalars.clock_s + tau, scalars.window_end_s)
+    if end > begin:
+        scalars.busy_s += end - begin
+        scalars.kv_integral += held * (end - begin)
+        scalars.resident_integral += scalars.residents * (end - begin)
+        scalars.kv_max_tokens = max(scalars.kv_max_tokens, held)
+
+
+@kernel
+def _emit_token(lane, resident):
+    scalars = lane.scalars[0]
+    resident.left -= 1
+    if in_window(scalars):
+        scalars.tokens_decoded += 1
+    request = lane.requests[resident.request]
+    if math.isnan(request.first_token_at_s):
+        request.first_token_at_s = scalars.clock_s
+
+
+@kernel
+def _complete(model, lane, index):
+    scalars = lane.scalars[0]
+    request = lane.requests[index]
+    request.completed_at_s = scalars.clock_s
+    scalars.last_completion = scalars.iterations
+    if in_window(scalars):
+        scalars.completed += 1
+    if not scalars.cohort_start <= index < scalars.cohort_end:
+        return
+    scalars.cohort_left -= 1
+    shape = model.shapes[request.shape]
+    first_s = request.first_token_at_s
+    _record(lane, shape.report_class, LATENCY, scalars.clock_s - request.arrived_at_s)
+    _record(lane, shape.report_class, TTFT, first_s - request.arrived_at_s)
+    if shape.output_tokens > 1:
+        tpot_s = (scalars.clock_s - first_s) / (shape.output_tokens - 1)
+        _record(lane, shape.report_class, TPOT, tpot_s)
+
+
+@kernel
+def _record(lane, report_class, metric, seconds):
+    lane.sums[report_class, metric, 0] += 1.0
+    lane.sums[report_class, metric, 1] += seconds
+    lane.sums[report_class, metric, 2] += seconds * seconds
+    index = 0
+    if seconds > HISTOGRAM_LOWEST_S:
+        index = int(math.log(seconds / HISTOGRAM_LOWEST_S) / _LOG_RATIO)
+    lane.histogram[report_class, metric, min(index, HISTOGRAM_BINS - 1)] += 1

@@ -1,0 +1,163 @@
+"""What a replication leaves behind, and what replications together say, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from validation.simulator.state import (
+    HISTOGRAM_LOWEST_S,
+    HISTOGRAM_RATIO,
+    Lane,
+)
+
+Floats = NDArray[np.float64]
+
+COLLAPSE_SHARE = 0.95
+"""A replication that completes less than this share of the window's arrivals has collapsed."""
+
+UNSTABLE_SHARE = 0.01
+"""Of the window's arrivals: a server that fails to complete more than this is unstable."""
+
+QUANTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Replication:
+    """One replication, measured between 20 % and 80 % of its arrivals.
+
+    Latency, TTFT and TPOT cover the requests that *arrived* in the window, whenever they complete.
+
+    Attributes:
+        arrived, completed: Requests in the window.
+        unfinished: Requests that arrived in the window and never completed.
+        window_s: Length of the window.
+        iterations: Of the whole run.
+        kv_mean_tokens, residents_mean: Time averages over the window, idle time included.
+        count, mean_s, sd_s: Of latency, TTFT, TPOT per class, then pooled; shape (classes + 1, 3).
+        quantile_s: The same at QUANTILES, within 1 %, shape (classes + 1, 3, 3).
+    """
+
+    arrived: int
+    completed: int
+    unfinished: int
+    window_s: float
+    iterations: int
+    busy_share: float
+    evictions: int
+    tokens_decoded: int
+    tokens_lost: int
+    kv_mean_tokens: float
+    kv_max_tokens: int
+    residents_mean: float
+    count: Floats
+    mean_s: Floats
+    sd_s: Floats
+    quantile_s: Floats
+
+    @property
+    def completed_share(self) -> float:
+        """Completions in the window ÷ arrivals in it."""
+        return self.completed / self.arrived
+
+
+def collect(lane: Lane) -> Replication:
+    """Read the statistics of the run that has just ended in `lane`."""
+    scalars = lane.scalars[0]
+    window_s = float(scalars["window_end_s"] - scalars["window_start_s"])
+    sums = np.concatenate([lane.sums, lane.sums.sum(axis=0, keepdims=True)])
+    counts = np.concatenate([lane.histogram, lane.histogram.sum(axis=0, keepdims=True)])
+    number = sums[..., 0]
+    mean = _divide(sums[..., 1], number)
+    variance = _divide(sums[..., 2] - number * mean**2, number - 1)
+    return Replication(
+        arrived=int(scalars["cohort_end"] - scalars["cohort_start"]),
+        completed=int(scalars["completed"]),
+        unfinished=int(scalars["cohort_left"]),
+        window_s=window_s,
+        iterations=int(scalars["iterations"]),
+        busy_share=_ratio(scalars["busy_s"], window_s),
+        evictions=int(scalars["evictions"]),
+        tokens_decoded=int(scalars["tokens_decoded"]),
+        tokens_lost=int(scalars["tokens_lost"]),
+        kv_mean_tokens=_ratio(scalars["kv_integral"], window_s),
+        kv_max_tokens=int(scalars["kv_max_tokens"]),
+        residents_mean=_ratio(scalars["resident_integral"], window_s),
+        count=number,
+        mean_s=mean,
+        sd_s=np.sqrt(np.maximum(variance, 0.0)),
+        quantile_s=histogram_quantiles(counts),
+    )
+
+
+def histogram_quantiles(counts: NDArray[np.int32]) -> Floats:
+    """Quantiles of log-spaced histograms.
+
+    Args:
+        counts: Shape (…, bins).
+
+    Returns:
+        The geometric middle of the bin in which each of QUANTILES falls, shape (…, 3); NaN for an
+        empty histogram.
+    """
+    cumulative = counts.cumsum(axis=-1)
+    total = cumulative[..., -1:]
+    index = [(cumulative < np.ceil(q * total)).sum(axis=-1) for q in QUANTILES]
+    middle = HISTOGRAM_LOWEST_S * HISTOGRAM_RATIO ** (np.stack(index, axis=-1) + 0.5)
+    return np.where(total > 0, middle, np.nan)
+
+
+def _divide(top: Floats, bottom: Floats) -> Floats:
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+
+
+def _ratio(top: float, bottom: float) -> float:
+    return float(top / bottom) if bottom > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over replications and the half width of its confidence interval (Student's t).
+
+    `half_width` is NaN where a single replication gives no interval.
+    """
+
+    mean: float
+    half_width: float
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+
+def interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
+    """Mean over independent replications with its `level` confidence interval."""
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return Interval(float(sample.mean()), float("nan"))
+    factor = stats.t.ppf((1 + level) / 2, len(sample) - 1)
+    return Interval(
+        float(sample.mean()), float(factor * sample.std(ddof=1) / np.sqrt(len(sample)))
+    )
+
+
+def verdict(replications: Sequence[Replication]) -> str:
+    """ "stable", "unstable" or "undecided", from the 99 % interval of the share left undone.
+
+    With a single replication (a recorded trace) there is no interval: the share itself decides.
+    """
+    undone = interval([1.0 - one.completed_share for one in replications], level=0.99)
+    half_width = 0.0 if np.isnan(undone.half_width) else undone.half_width
+    if undone.mean + half_width < UNSTABLE_SHARE:
+        return "stable"
+    if undone.mean - half_width > UNSTABLE_SHARE:
+        return "unstable"
+    return "undecided"

@@ -1,0 +1,141 @@
+"""What a simulation runs on: workload and server flattened to arrays that kernels read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.errors import InputError
+from fluid.server import Server, require_fits
+from fluid.traces.tape import Tape
+from fluid.workload import Workload
+
+SHAPE = np.dtype(
+    [
+        ("share_cumulative", "f8"),  # probability of this shape or an earlier one
+        ("prompt_tokens", "i8"),  # prefill and context tokens known on arrival
+        ("context_tokens", "i8"),  # of these, KV already present on arrival
+        ("output_tokens", "i8"),
+        ("report_class", "i8"),  # class under which requests of this shape are reported
+    ]
+)
+"""A distinct (prompt, context, output) of a request."""
+
+TAPE_ROW = np.dtype([("arrived_at_s", "f8"), ("shape", "i8")])
+
+KNOT = np.dtype([("tokens", "f8"), ("seconds", "f8")])
+
+CONSTANTS = np.dtype(
+    [
+        ("rate_per_s", "f8"),  # total arrival rate before scaling
+        ("kv_capacity_tokens", "i8"),  # usable: whole blocks
+        ("block_tokens", "i8"),
+        ("silent_prefill", "i8"),  # 1 under the paper convention: prefill emits no token
+        ("per_kv_token_s", "f8"),
+        ("per_prefill_token_s", "f8"),
+        ("per_decode_request_s", "f8"),
+        ("per_prefill_token_sq_s", "f8"),
+        ("per_prefill_context_token_s", "f8"),
+    ]
+)
+
+
+class Model(NamedTuple):
+    """Read-only input of a kernel.
+
+    Attributes:
+        constants: One record of CONSTANTS, shape (1,).
+        shapes: SHAPE records, shape (shapes,).
+        knots: KNOT records of f, shape (knots,).
+        tape: TAPE_ROW records of recorded arrivals, shape (requests,); empty for Poisson arrivals.
+    """
+
+    constants: NDArray[np.void]
+    shapes: NDArray[np.void]
+    knots: NDArray[np.void]
+    tape: NDArray[np.void]
+
+    @property
+    def classes(self) -> int:
+        """Number of report classes."""
+        return int(self.shapes["report_class"].max()) + 1
+
+    @property
+    def most_residents(self) -> int:
+        """An upper bound on requests that hold KV at the same time."""
+        constants = self.constants[0]
+        block = int(constants["block_tokens"])
+        least = -(-int(self.shapes["prompt_tokens"].min()) // block) * block
+        return int(constants["kv_capacity_tokens"]) // least
+
+
+def poisson_model(workload: Workload, server: Server) -> Model:
+    """Poisson arrivals of the workload's classes; every class is its own shape.
+
+    Raises:
+        InputError: A request of some class can never fit into memory.
+    """
+    require_fits(workload, server)
+    classes = workload.classes
+    rates = np.array([one.rate_per_s for one in classes])
+    shapes = np.zeros(len(classes), SHAPE)
+    shapes["share_cumulative"] = np.cumsum(rates) / rates.sum()
+    shapes["prompt_tokens"] = [one.prefill_tokens + one.context_tokens for one in classes]
+    shapes["context_tokens"] = [one.context_tokens for one in classes]
+    shapes["output_tokens"] = [one.decode_tokens for one in classes]
+    shapes["report_class"] = np.arange(len(classes))
+    return _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()))
+
+
+def tape_model(tape: Tape, server: Server) -> Model:
+    """Recorded arrivals, reported as one class.
+
+    Raises:
+        InputError: A recorded request can never fit into memory.
+    """
+    pairs = np.stack([tape.num_prefill_tokens, tape.num_decode_tokens], axis=1)
+    _require_tape_fits(pairs, server)
+    distinct, shape_of = np.unique(pairs, axis=0, return_inverse=True)
+    shapes = np.zeros(len(distinct), SHAPE)
+    shapes["prompt_tokens"], shapes["output_tokens"] = distinct.T
+    rows = np.zeros(len(pairs), TAPE_ROW)
+    rows["arrived_at_s"] = tape.arrived_at_s
+    rows["shape"] = shape_of.reshape(-1)
+    return _model(server, shapes, rows, tape.rate_per_s)
+
+
+def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
+    stored_outputs = pairs[:, 1] - (1 if server.first_token == "prefill" else 0)
+    block = server.block_tokens
+    peak = -(-(pairs[:, 0] + stored_outputs) // block) * block
+    too_large = np.flatnonzero(peak > server.usable_kv_tokens)
+    if len(too_large):
+        row = int(too_large[0])
+        raise InputError(
+            f"row {row + 1} of the tape",
+            f"{int(peak[row])} KV tokens at its end",
+            f"at most the {server.usable_kv_tokens} tokens of server {server.name}",
+        )
+
+
+def _model(
+    server: Server, shapes: NDArray[np.void], tape: NDArray[np.void], rate_per_s: float
+) -> Model:
+    tau = server.iteration_time
+    constants = np.zeros(1, CONSTANTS)
+    constants[0] = (
+        rate_per_s,
+        server.usable_kv_tokens,
+        server.block_tokens,
+        server.first_token == "decode",
+        tau.per_kv_token_s,
+        tau.per_prefill_token_s,
+        tau.per_decode_request_s,
+        tau.per_prefill_token_sq_s,
+        tau.per_prefill_context_token_s,
+    )
+    knots = np.zeros(len(tau.tokens_knots), KNOT)
+    knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
+    return Model(constants, shapes, knots, tape)

@@ -1,0 +1,234 @@
+"""The slow, obvious simulator: one object per request, one stage per iteration.
+
+It shares no code with the compiled engine and follows THEORY 1.1–1.5 and the policies' rules
+word by word; the engine must agree with it request by request. Policies here are plain functions
+of a `Queueing` state, registered in REFERENCE_POLICIES.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluid.errors import InputError
+from fluid.server import Server
+
+
+@dataclass(eq=False)
+class Request:
+    """A request as it passes its stages.
+
+    Attributes:
+        stage: The stage it will pass next; 0 is prefill.
+        outputs: Output tokens generated so far.
+        rebuild: KV tokens that its next stage has to compute anew after an eviction that kept its
+            progress; 0 otherwise.
+    """
+
+    number: int
+    arrived_at_s: float
+    class_index: int
+    prefill_tokens: int
+    context_tokens: int
+    decode_tokens: int
+    stage: int = 0
+    outputs: int = 0
+    rebuild: int = 0
+    first_token_at_s: float = math.nan
+    completed_at_s: float = math.nan
+    evictions: int = 0
+
+    @property
+    def first_stage(self) -> int:
+        """Decode-only requests (THEORY 5.5) start at stage 1."""
+        return 0 if self.prefill_tokens else 1
+
+    @property
+    def kv_at_stage(self) -> int:
+        """l + s tokens while it passes stage s (THEORY 1.2)."""
+        return self.prefill_tokens + self.context_tokens + self.stage
+
+    @property
+    def kv_before_stage(self) -> int:
+        """What it holds while it is paused."""
+        return self.kv_at_stage - 1
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether the next stage computes more than one token."""
+        return self.stage == 0 or self.rebuild > 0
+
+
+@dataclass
+class Queueing:
+    """Everything that a rule may look at.
+
+    Attributes:
+        waiting: In order of arrival, evicted requests where the eviction rule puts them.
+        residents: In order of admission.
+    """
+
+    server: Server
+    parameters: Mapping[str, Any]
+    thresholds: Sequence[int] = ()
+    waiting: list[Request] = field(default_factory=list)
+    residents: list[Request] = field(default_factory=list)
+    credit: float = 1.0
+
+    def kv_needed(self, batch: Sequence[Request]) -> int:
+        """KV tokens occupied while `batch` runs and the other residents pause."""
+        return sum(
+            self.server.block_rounded(one.kv_at_stage if one in batch else one.kv_before_stage)
+            for one in self.residents
+        )
+
+    def prompt_tokens(self, request: Request) -> int:
+        """KV tokens that a waiting request occupies on admission."""
+        return self.server.block_rounded(request.kv_at_stage)
+
+    def evict_one(self) -> Request:
+        """Evict the victim that the rule names, and requeue it."""
+        if self.parameters.get("victim", "last-admitted") == "last-admitted":
+            victim = self.residents[-1]
+        else:
+            victim = max(self.residents, key=lambda one: one.number)
+        self.residents.remove(victim)
+        victim.evictions += 1
+        if self.parameters.get("progress", "lost") == "lost":
+            victim.stage, victim.outputs, victim.rebuild = victim.first_stage, 0, 0
+        elif victim.stage > victim.first_stage:
+            victim.rebuild = victim.kv_at_stage - victim.context_tokens
+        if self.parameters.get("requeue", "front") == "front":
+            self.waiting.insert(0, victim)
+        else:
+            self.waiting.append(victim)
+        return victim
+
+    def admit(self, request: Request) -> None:
+        self.waiting.remove(request)
+        self.residents.append(request)
+
+
+Rule = Callable[[Queueing], list[Request]]
+
+
+def greedy(state: Queueing) -> list[Request]:
+    """Everybody advances; admit in order while the prompt fits (cap, pace, watermark)."""
+    while state.kv_needed(state.residents) > state.server.usable_kv_tokens:
+        state.evict_one()
+    pace = float(state.parameters.get("pace", math.inf))
+    cap = float(state.parameters.get("cap", math.inf))
+    watermark = float(state.parameters.get("watermark", 0.0))
+    if state.waiting or state.residents:
+        state.credit = min(state.credit + pace, 1 + pace)
+    while state.waiting and len(state.residents) < cap:
+        head = state.waiting[0]
+        need = state.kv_needed(state.residents) + state.prompt_tokens(head)
+        fits = need <= state.server.usable_kv_tokens * (1 - watermark)
+        if state.residents and not (fits and state.credit >= 1):
+            break
+        state.admit(head)
+        state.credit = max(state.credit - 1, 0.0)
+    return list(state.residents)
+
+
+def wait(state: Queueing) -> list[Request]:
+    """Batch min(n_j, requests at the stage) of every stage of every eligible class (THEORY 3.1)."""
+    queues = [
+        [one for one in state.waiting if one.class_index == index]
+        for index in range(len(state.thresholds))
+    ]
+    eligible = [len(queues[i]) >= n for i, n in enumerate(state.thresholds)]
+    batch: list[Request] = []
+    taken: dict[tuple[int, int], int] = {}
+    for one in state.residents:
+        place = (one.class_index, one.stage)
+        if eligible[one.class_index] and taken.get(place, 0) < state.thresholds[one.class_index]:
+            batch.append(one)
+            taken[place] = taken.get(place, 0) + 1
+    while state.kv_needed(batch) > state.server.usable_kv_tokens:
+        victim = state.evict_one()
+        batch = [one for one in batch if one is not victim]
+    for index, threshold in enumerate(state.thresholds):
+        queue = [one for one in state.waiting if one.class_index == index]
+        for one in queue[:threshold] if eligible[index] else []:
+            need = state.kv_needed(batch) + state.prompt_tokens(one)
+            if state.residents and need > state.server.usable_kv_tokens:
+                return batch
+            state.admit(one)
+            batch.append(one)
+    return batch
+
+
+REFERENCE_POLICIES: dict[str, Rule] = {"greedy": greedy, "wait": wait}
+
+
+def simulate(
+    requests: Sequence[Request],
+    server: Server,
+    policy: str,
+    parameters: Mapping[str, Any],
+    thresholds: Sequence[int] = (),
+    steps: int | None = None,
+) -> list[tuple[float, int]]:
+    """Run the requests, in order of arrival, to completion; they are changed in place.
+
+    Args:
+        steps: Stop after this many iterations; after the last completion if None.
+
+    Returns:
+        Start time and KV tokens held of every iteration.
+    """
+    if policy not in REFERENCE_POLICIES:
+        raise InputError("policy", policy, "one of " + ", ".join(REFERENCE_POLICIES))
+    state = Queueing(server, parameters, thresholds)
+    for one in requests:
+        one.stage = one.first_stage
+    coming = list(requests)
+    clock_s = 0.0
+    iterations: list[tuple[float, int]] = []
+    while len(iterations) != steps and any(math.isnan(one.completed_at_s) for one in requests):
+        while coming and coming[0].arrived_at_s <= clock_s:
+            state.waiting.append(coming.pop(0))
+        batch = REFERENCE_POLICIES[policy](state)
+        if not batch:
+            if not coming:
+                break
+            clock_s = coming[0].arrived_at_s
+            continue
+        iterations.append((clock_s, state.kv_needed(batch)))
+        clock_s += _seconds(server, batch)
+        for one in batch:
+            _finish_stage(one, server, clock_s)
+        state.residents = [one for one in state.residents if math.isnan(one.completed_at_s)]
+    return iterations
+
+
+def _seconds(server: Server, batch: Sequence[Request]) -> float:
+    prompts = [one.rebuild or one.prefill_tokens for one in batch if one.is_prefill]
+    decodes = [one for one in batch if not one.is_prefill]
+    contexts = [one.context_tokens for one in batch if one.is_prefill]
+    seconds = server.iteration_time(
+        sum(prompts) + len(decodes),
+        kv_tokens=sum(one.kv_at_stage for one in decodes),
+        prefill_tokens=sum(prompts),
+        decode_requests=len(decodes),
+        prefill_tokens_sq=sum(tokens**2 for tokens in prompts),
+        prefill_context_tokens=sum(p * c for p, c in zip(prompts, contexts, strict=True)),
+    )
+    return float(seconds)
+
+
+def _finish_stage(one: Request, server: Server, clock_s: float) -> None:
+    emits = one.stage > 0 or server.first_token == "prefill"
+    one.stage += 1
+    one.rebuild = 0
+    if not emits:
+        return
+    one.outputs += 1
+    if math.isnan(one.first_token_at_s):
+        one.first_token_at_s = clock_s
+    if one.outputs == one.decode_tokens:
+        one.completed_at_s = clock_s

@@ -1,0 +1,120 @@
+"""Working memory of one replication: plain arrays, allocated once and reused by a thread.
+
+Requests are numbered in order of arrival. *Residents* hold KV cache and stand in order of
+admission; their `work` is what the policy lets each of them compute in the coming iteration.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from validation.simulator.model import Model
+
+HISTOGRAM_LOWEST_S = 1e-4
+HISTOGRAM_RATIO = 1.02
+"""Neighbouring bin edges; the geometric middle of a bin is within 1 % of all its values."""
+HISTOGRAM_BINS = 1200
+"""Bins up to 2 × 10⁶ s."""
+
+SCALARS = np.dtype(
+    [
+        ("clock_s", "f8"),
+        ("next_arrival", "i8"),  # first request that has not arrived yet
+        ("residents", "i8"),
+        ("waiting", "i8"),
+        ("credit", "f8"),  # admission credit of paced policies
+        ("kv_held_tokens", "i8"),  # during the current iteration
+        ("window_start_s", "f8"),
+        ("window_end_s", "f8"),
+        ("cohort_start", "i8"),  # requests that arrive in the window
+        ("cohort_end", "i8"),
+        ("cohort_left", "i8"),  # of these, not completed yet
+        ("iterations", "i8"),
+        ("last_completion", "i8"),  # the iteration in which somebody completed last
+        ("completed", "i8"),  # all from here on: inside the window
+        ("evictions", "i8"),
+        ("tokens_decoded", "i8"),
+        ("tokens_lost", "i8"),
+        ("kv_max_tokens", "i8"),
+        ("kv_integral", "f8"),  # token·seconds
+        ("resident_integral", "f8"),  # request·seconds
+        ("busy_s", "f8"),
+    ]
+)
+
+
+RESIDENT = np.dtype(
+    [
+        ("request", "i8"),
+        ("computed", "i8"),  # KV tokens in memory
+        ("known", "i8"),  # tokens that exist so far: prompt and outputs
+        ("work", "i8"),  # tokens to compute in this iteration; 0 pauses the resident
+        ("held", "i8"),  # KV tokens occupied during this iteration, block-rounded
+        ("prompt", "i8"),  # prompt and context tokens
+        ("left", "i8"),  # outputs still owed
+    ]
+)
+
+REQUEST = np.dtype(
+    [
+        ("arrived_at_s", "f8"),
+        ("first_token_at_s", "f8"),  # NaN until it happens; kept when the token is lost later
+        ("completed_at_s", "f8"),  # NaN until it happens
+        ("shape", "i4"),
+        ("known", "i4"),  # while waiting: tokens to have in KV before the next output
+        ("left", "i4"),  # while waiting: outputs still owed
+        ("evictions", "i4"),
+        ("next", "i8"),  # in its queue, a linked list; -1 ends it
+    ]
+)
+
+QUEUE = np.dtype(
+    [
+        ("head", "i8"),
+        ("tail", "i8"),
+        ("length", "i8"),
+        ("eligible", "i8"),  # scratch of policies with a gate per class
+    ]
+)
+
+
+class Lane(NamedTuple):
+    """Arrays of one thread.
+
+    Attributes:
+        scalars: One record of SCALARS, shape (1,).
+        requests: REQUEST records in order of arrival, shape (N,).
+        residents: RESIDENT records in order of admission, shape (slots,).
+        queues: QUEUE records, shape (classes,).
+        sums: Count, Σx, Σx² of latency, TTFT, TPOT, shape (classes, 3, 3).
+        histogram: Log-spaced counts, shape (classes, 3, HISTOGRAM_BINS).
+        stage_count: Scratch of policies that count residents by stage, shape (classes, stages).
+        series: Clock, KV held, residents, waiting per iteration; (0, 4) where not recorded.
+    """
+
+    scalars: NDArray[np.void]
+    requests: NDArray[np.void]
+    residents: NDArray[np.void]
+    queues: NDArray[np.void]
+    sums: NDArray[np.float64]
+    histogram: NDArray[np.int32]
+    stage_count: NDArray[np.int64]
+    series: NDArray[np.float64]
+
+
+def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
+    """Allocate a lane for runs of `requests` requests of this model."""
+    classes = model.classes
+    return Lane(
+        scalars=np.zeros(1, SCALARS),
+        requests=np.zeros(requests, REQUEST),
+        residents=np.zeros(min(requests, model.most_residents), RESIDENT),
+        queues=np.zeros(classes, QUEUE),
+        sums=np.zeros((classes, 3, 3)),
+        histogram=np.zeros((classes, 3, HISTOGRAM_BINS), np.int32),
+        stage_count=np.zeros((classes, int(model.shapes["output_tokens"].max()) + 1), np.int64),
+        series=np.zeros((series_rows, 4)),
+    )
