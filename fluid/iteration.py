@@ -103,7 +103,8 @@ class IterationTime(FileModel):
         tokens = np.asarray(self.tokens_knots)
         line = self.overhead_s + self.last_slope_s * tokens
         inner = tokens > 0
-        return bool(np.allclose(np.asarray(self.seconds_knots)[inner], line[inner], rtol=1e-12))
+        seconds = np.asarray(self.seconds_knots)
+        return bool(np.allclose(seconds[inner], line[inner], rtol=1e-12, atol=0.0))
 
     def token_seconds(self, tokens: ArrayLike) -> NDArray[np.float64]:
         """f(tokens) alone, elementwise."""

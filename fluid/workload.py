@@ -6,10 +6,12 @@ output length. See README for the format.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from fluid.errors import InputError
 from fluid.files import FileModel
 
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -81,12 +83,24 @@ class Workload(FileModel):
         return sum(one.rate_per_s for one in self.classes)
 
     def scaled(self, factor: float) -> Workload:
-        """The same mix with every rate multiplied by `factor`."""
+        """The same mix with every rate multiplied by `factor`.
+
+        Raises:
+            InputError: The factor is not a positive finite number.
+        """
+        if not 0 < factor < math.inf:
+            raise InputError("factor", factor, "a positive finite number")
         classes = tuple(
             one.model_copy(update={"rate_per_s": one.rate_per_s * factor}) for one in self.classes
         )
         return self.model_copy(update={"classes": classes})
 
     def at_rate(self, rate_per_s: float) -> Workload:
-        """The same mix at a total rate."""
+        """The same mix at a total rate in requests per second.
+
+        Raises:
+            InputError: The rate is not a positive finite number.
+        """
+        if not 0 < rate_per_s < math.inf:
+            raise InputError("rate_per_s", rate_per_s, "a positive finite number")
         return self.scaled(rate_per_s / self.rate_per_s)

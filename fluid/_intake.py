@@ -1,0 +1,271 @@
+"""Expected iteration time as a function of the intake, the one curve behind THEORY 2.
+
+Let every iteration take in what arrives in y seconds (the *intake*): class j brings λ_j·y new
+prompts and holds λ_j·y requests at each later stage. T(y) is the expected time of such an
+iteration; it never decreases. Equilibria are the points y = T(y), the workload times α is in
+balance where α = y/T(y), and memory is y·Σ λ_j m_j, so that it is full at y_C = C/Σ λ_j m_j.
+
+Three forms of the token part E[f(tokens)]: "closed-form" (f affine, exact), "poisson" (new prompts
+are Poisson, decodes at their mean) and "mean" (f of the mean composition), THEORY 2.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.errors import InputError
+from fluid.iteration import IterationTime
+from fluid.server import Server
+from fluid.stages import Stages, class_stages, linear_stage_seconds
+from fluid.workload import Workload
+
+Floats = NDArray[np.float64]
+Method = Literal["closed-form", "poisson", "mean"]
+
+TokenSeconds = Callable[[float, Floats], Floats]
+"""(intake in seconds, extra tokens, any shape) → E[f(tokens of the intake + extra)] in seconds."""
+
+_RESOLUTION = 1e-3
+"""Least relative step of the search for the smallest solution of y = T(y)."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Tokens and requests that one second of intake brings into an iteration.
+
+    Attributes:
+        rates_per_s: λ_j, shape (m,).
+        prompt_tokens: l_j, shape (m,).
+        decodes: Decode stages of each class, shape (m,).
+    """
+
+    rates_per_s: Floats
+    prompt_tokens: NDArray[np.int64]
+    decodes: NDArray[np.int64]
+
+    @property
+    def decodes_per_s(self) -> float:
+        """Decoding requests in the iteration per second of intake."""
+        return float(self.rates_per_s @ self.decodes)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens computed in the iteration per second of intake."""
+        return float(self.rates_per_s @ self.prompt_tokens) + self.decodes_per_s
+
+    def seconds_above(self, tokens: float, deviations: float) -> float:
+        """Intake beyond which the tokens stay above `tokens` up to so many deviations."""
+        spread = deviations * math.sqrt(float(self.rates_per_s @ self.prompt_tokens**2))
+        rate = self.tokens_per_s
+        return ((spread + math.sqrt(spread**2 + 4 * rate * tokens)) / (2 * rate)) ** 2
+
+
+@dataclass(frozen=True)
+class Intake:
+    """T(y) of one workload on one server.
+
+    Attributes:
+        method: How the token part is averaged.
+        stages: Stages of each class, m entries.
+        linear_s: Seconds each stage adds apart from f, m arrays of shape (S_j,).
+        token_seconds: E[f], see `TokenSeconds`.
+        linear_from_s: Intake from which T is a straight line (to double precision).
+    """
+
+    method: Method
+    server: Server
+    flow: Flow
+    stages: tuple[Stages, ...]
+    linear_s: tuple[Floats, ...]
+    token_seconds: TokenSeconds
+    linear_from_s: float
+
+    @property
+    def overhead_s(self) -> float:
+        """d0, the time of an iteration in the limit of no work."""
+        return self.server.iteration_time.overhead_s
+
+    @cached_property
+    def memory_sums(self) -> Floats:
+        """m_j, block-rounded token·iterations, shape (m,)."""
+        return np.array([one.memory_sum for one in self.stages])
+
+    @property
+    def kv_tokens_per_s(self) -> float:
+        """KV tokens held per second of intake, Σ λ_j m_j."""
+        return float(self.flow.rates_per_s @ self.memory_sums)
+
+    @property
+    def memory_limit_s(self) -> float:
+        """y_C = C/Σ λ_j m_j, the intake that fills the memory."""
+        return self.server.usable_kv_tokens / self.kv_tokens_per_s
+
+    @cached_property
+    def linear_share(self) -> float:
+        """Seconds per second of intake that the linear terms of τ take."""
+        return float(self.flow.rates_per_s @ [one.sum() for one in self.linear_s])
+
+    @property
+    def final_utilisation(self) -> float:
+        """Slope of T at large intake: Σ λ_j w_j with the last slope of f (THEORY 2.1)."""
+        tau = self.server.iteration_time
+        return tau.last_slope_s * self.flow.tokens_per_s + self.linear_share
+
+    @property
+    def _least_utilisation(self) -> float:
+        """The slope that T has at least, everywhere: with the least slope of f."""
+        tau = self.server.iteration_time
+        run, rise = np.diff(tau.tokens_knots), np.diff(tau.seconds_knots)
+        slope_s = min(rise[run > 0] / run[run > 0], default=0.0)
+        return float(slope_s) * self.flow.tokens_per_s + self.linear_share
+
+    def time_s(self, intake_s: float) -> float:
+        """T(y), seconds."""
+        token_s = float(self.token_seconds(intake_s, np.zeros(1))[0])
+        return token_s + self.linear_share * intake_s
+
+    def stage_seconds(self, intake_s: float) -> tuple[Floats, ...]:
+        """w_js: seconds that one more request at stage s adds, m arrays of shape (S_j,)."""
+        extra = np.concatenate([[0, 1], self.flow.prompt_tokens]).astype(float)
+        base_s, *added_s = self.token_seconds(intake_s, extra)
+        decode_s, *prompts_s = (one - base_s for one in added_s)
+        return tuple(
+            linear_s + np.where(stages.decodes, decode_s, prompt_s)
+            for stages, linear_s, prompt_s in zip(
+                self.stages, self.linear_s, prompts_s, strict=True
+            )
+        )
+
+    def least_balance_s(self, enough_s: float = math.inf) -> float | None:
+        """ΔT*: the smallest y with T(y) ≤ y, or None where there is none (THEORY 2.2, 2.5).
+
+        Args:
+            enough_s: An intake known to satisfy T(y) ≤ y, if there is one.
+
+        T never decreases and is nowhere flatter than its least slope σ, so that a solution y*
+        above y is above (T(y) − σ·y)/(1 − σ) too: climbing by that bound cannot step over the
+        smallest solution. The last 0.1 % is bracketed; a dip of T below y that is narrower than
+        that is seen only if `enough_s` lies in it.
+        """
+        exact = self.method == "closed-form"
+        slope = self.final_utilisation if exact else self._least_utilisation
+        if slope >= 1:
+            return None
+        low_s, high_s = 0.0, self.overhead_s / (1 - slope)
+        if exact:
+            return high_s
+        while (time_s := self.time_s(high_s)) > high_s:
+            if high_s >= self.linear_from_s:
+                return self._line_balance_s(high_s, time_s)
+            low_s = high_s
+            high_s = max((time_s - slope * low_s) / (1 - slope), low_s * (1 + _RESOLUTION))
+            if low_s < enough_s < high_s:
+                high_s = enough_s
+        return self._bracketed_balance_s(low_s, high_s)
+
+    def _line_balance_s(self, intake_s: float, time_s: float) -> float | None:
+        """Where T, a straight line from `intake_s` on, meets y."""
+        slope = self.final_utilisation
+        return None if slope >= 1 else (time_s - slope * intake_s) / (1 - slope)
+
+    def _bracketed_balance_s(self, low_s: float, high_s: float) -> float:
+        from scipy.optimize import brentq
+
+        return float(
+            brentq(lambda y: self.time_s(y) - y, low_s, high_s, xtol=1e-15 * high_s, rtol=1e-14)
+        )
+
+
+def intake(workload: Workload, server: Server, method: Method | None = None) -> Intake:
+    """T(y) of `workload` on `server`; by default exact if f is affine, else "poisson".
+
+    Raises:
+        InputError: "closed-form" asked for an f that is not affine, or an unknown method.
+    """
+    tau = server.iteration_time
+    chosen: Method = method or ("closed-form" if tau.is_affine else "poisson")
+    if chosen not in _TOKEN_SECONDS:
+        raise InputError("method", method, "one of " + ", ".join(_TOKEN_SECONDS))
+    if chosen == "closed-form" and not tau.is_affine:
+        raise InputError("method", chosen, "poisson or mean, as f of this server is not affine")
+    stages = tuple(class_stages(one, server) for one in workload.classes)
+    flow = Flow(
+        rates_per_s=np.array([one.rate_per_s for one in workload.classes]),
+        prompt_tokens=np.array([one.prefill_tokens for one in stages]),
+        decodes=np.array([one.decodes.sum() for one in stages]),
+    )
+    build, deviations = _TOKEN_SECONDS[chosen]
+    return Intake(
+        method=chosen,
+        server=server,
+        flow=flow,
+        stages=stages,
+        linear_s=tuple(linear_stage_seconds(one, server, 0.0) for one in stages),
+        token_seconds=build(flow, tau),
+        linear_from_s=flow.seconds_above(tau.tokens_knots[-1], deviations),
+    )
+
+
+def _token_seconds(tau: IterationTime, tokens: Floats) -> Floats:
+    """f, with the overhead as the price of an iteration that happens to compute no token."""
+    return np.maximum(tau.token_seconds(tokens), tau.overhead_s)
+
+
+def _affine(flow: Flow, tau: IterationTime) -> TokenSeconds:
+    def seconds(intake_s: float, extra: Floats) -> Floats:
+        tokens = flow.tokens_per_s * intake_s + extra
+        return np.asarray(tau.overhead_s + tau.last_slope_s * tokens)
+
+    return seconds
+
+
+def _mean(flow: Flow, tau: IterationTime) -> TokenSeconds:
+    def seconds(intake_s: float, extra: Floats) -> Floats:
+        return _token_seconds(tau, flow.tokens_per_s * intake_s + extra)
+
+    return seconds
+
+
+def _poisson(flow: Flow, tau: IterationTime) -> TokenSeconds:
+    """E[f] = its last line at the mean + E[f − that line], which needs the law below one knot.
+
+    Prompt tokens are compound Poisson with transform exp(y·Σ λ_j (z^l_j − 1)); its coefficients up
+    to the last knot come from an inverse FFT on a circle of radius < 1, which damps the aliased
+    terms beyond the lattice to 1e-14.
+    """
+    brought = flow.prompt_tokens > 0
+    lengths, rates = flow.prompt_tokens[brought], flow.rates_per_s[brought]
+    last_knot, slope_s = tau.tokens_knots[-1], tau.last_slope_s
+    intercept_s = tau.seconds_knots[-1] - slope_s * last_knot
+    step = int(np.gcd.reduce(lengths)) or 1
+    prompts = step * np.arange(int(last_knot) // step + 1)
+    size = 1 << (4 * len(prompts) - 1).bit_length()
+    radius = 10.0 ** (-14 / size)
+    series = np.zeros(size)
+    np.add.at(series, (lengths // step) % size, rates * radius ** (lengths / step))
+    exponent = np.fft.rfft(series) - rates.sum()
+    undamp = radius ** (-prompts / step)
+
+    def seconds(intake_s: float, extra: Floats) -> Floats:
+        law = np.fft.irfft(np.exp(intake_s * exponent), size)[: len(prompts)] * undamp
+        tokens = prompts + flow.decodes_per_s * intake_s + extra[..., None]
+        excess_s = _token_seconds(tau, tokens) - (intercept_s + slope_s * tokens)
+        line_s = intercept_s + slope_s * (flow.tokens_per_s * intake_s + extra)
+        return np.asarray(line_s + np.where(tokens < last_knot, excess_s, 0.0) @ law)
+
+    return seconds
+
+
+_TOKEN_SECONDS: dict[Method, tuple[Callable[[Flow, IterationTime], TokenSeconds], float]] = {
+    "closed-form": (_affine, 0.0),
+    "poisson": (_poisson, 12.0),
+    "mean": (_mean, 0.0),
+}
+"""Builder of E[f], and how many standard deviations above the last knot f is surely linear."""

@@ -1,0 +1,105 @@
+"""Expected iteration time against the intake: law of the prompts, smallest balance, stage times."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from fluid_strategies import general_times, roomy, server_of, servers, workloads
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import poisson
+
+from fluid._intake import intake
+from fluid.equilibrium import equilibrium
+from fluid.server import Server
+from fluid.stages import class_stages
+from fluid.workload import RequestClass, Workload
+
+
+@pytest.mark.parametrize("method", ["poisson", "mean"])
+@given(workload=workloads(), server=servers(general_times()))
+def test_iteration_time_solves_its_equation_and_is_the_smallest_that_does(method, workload, server):
+    curve = intake(workload, roomy(server), method)
+    balance_s = curve.least_balance_s()
+    if balance_s is None:
+        below_s = np.geomspace(curve.overhead_s, 1e3, 120)
+    else:
+        assert curve.time_s(balance_s) == pytest.approx(balance_s, rel=1e-9)
+        below_s = np.geomspace(curve.overhead_s / 2, balance_s * 0.998, 120)
+    assert all(curve.time_s(one) > one for one in below_s)
+
+
+@given(workloads(), servers(general_times()))
+def test_mean_method_is_the_root_of_tau_of_the_mean_composition(workload, server):
+    server = roomy(server)
+
+    def excess_s(duration: float) -> float:
+        return _tau_of_mean_composition(workload, server, duration) - duration
+
+    found = equilibrium(workload, server, "mean").iteration_time_s
+    # Between the knots of f the excess is a straight line, so its sign at the ends tells all.
+    tokens_per_s = intake(workload, server, "mean").flow.tokens_per_s
+    ends = [knot / tokens_per_s for knot in server.iteration_time.tokens_knots] + [1e9]
+    for low, high in itertools.pairwise(sorted(set(ends))):
+        if excess_s(high * (1 - 1e-12)) <= 0:
+            oracle = brentq(excess_s, low * (1 + 1e-12), high * (1 - 1e-12), xtol=1e-300)
+            assume(excess_s(oracle * 1.001) <= 0)  # else it may be passed as too short a dip
+            assert found == pytest.approx(oracle, rel=1e-9)
+            return
+    assert found is None
+
+
+def _tau_of_mean_composition(workload: Workload, server: Server, duration: float) -> float:
+    """τ of n_js = λ_j·ΔT requests, summed class by class."""
+    tokens = kv = decodes = squares = 0.0
+    for one in workload.classes:
+        stages = class_stages(one, server)
+        each = one.rate_per_s * duration
+        decoding = int(stages.decodes.sum())
+        tokens += each * (one.prefill_tokens + decoding)
+        kv += each * stages.kv_tokens[stages.decodes].sum()
+        decodes += each * decoding
+        squares += each * one.prefill_tokens**2
+    tau = server.iteration_time
+    return float(tau(tokens, kv_tokens=kv, decode_requests=decodes, prefill_tokens_sq=squares))
+
+
+@given(
+    general_times(), st.integers(1, 60), st.integers(1, 60), st.floats(1e-3, 2.0), st.floats(0, 500)
+)
+def test_expected_token_seconds_by_summation(tau, first, second, intake_s, extra):
+    """E[f] of two Poisson classes summed over the counts of both, up to 1e-15 in the tails."""
+    lengths, rates = np.array([first, second]), np.array([3.0, 5.0])
+    classes = tuple(
+        RequestClass(
+            name=str(i), rate_per_s=rates[i], prefill_tokens=int(lengths[i]), decode_tokens=4
+        )
+        for i in range(2)
+    )
+    curve = intake(Workload(name="two", classes=classes), server_of(tau), "poisson")
+    counts = [np.arange(poisson.isf(1e-15, rate * intake_s) + 2) for rate in rates]
+    laws = [poisson.pmf(one, rate * intake_s) for one, rate in zip(counts, rates, strict=True)]
+    prompts = counts[0][:, None] * first + counts[1] * second
+    tokens = prompts + 3 * rates.sum() * intake_s + extra
+    seconds = np.maximum(tau.token_seconds(tokens), tau.overhead_s)
+    # Both sums round a token count that may lie on a jump: keep away from it.
+    knots = np.array(tau.tokens_knots)
+    assume(np.abs(tokens[..., None] - knots).min() > 1e-6)
+    found = curve.token_seconds(intake_s, np.array([extra]))
+    assert found[0] == pytest.approx(float(laws[0] @ seconds @ laws[1]), rel=1e-10)
+
+
+@given(workloads(), servers(general_times()))
+def test_stage_seconds_of_general_f_are_differences_of_expectations(workload, server):
+    curve = intake(workload, roomy(server), "poisson")
+    added = curve.stage_seconds(0.02)
+    for stages, own_s, linear_s in zip(curve.stages, added, curve.linear_s, strict=True):
+        tokens = np.where(stages.decodes, 1.0, stages.prefill_tokens)
+        base = curve.token_seconds(0.02, np.zeros(1))
+        np.testing.assert_allclose(
+            own_s, curve.token_seconds(0.02, tokens) - base + linear_s, atol=1e-12
+        )
+        assert np.all(own_s >= -1e-12)
