@@ -11,7 +11,7 @@ POLICIES: dict[str, Policy] = {policy.name: policy for policy in (GREEDY, WAIT)}
 
 
 def parse_policy(text: str) -> ConfiguredPolicy:
-    """Read ``NAME[:key=value,…]``, e.g. ``greedy:watermark=0.05,cap=90`` or ``wait:thresholds=3/1``.
+    """Read ``NAME[:key=value,…]``: ``greedy:watermark=0.05,cap=90``, ``wait:thresholds=3/1``.
 
     Raises:
         InputError: Unknown policy or parameter, or a value out of range.

@@ -19,7 +19,6 @@ from validation.simulator.engine import admit, advance, choose_victim, evict, he
 WATERMARK, CAP, PACE, VICTIM, REQUEUE, PROGRESS = range(6)
 
 
-
 @kernel
 def queue_of(model, shape):
     """One queue for all."""

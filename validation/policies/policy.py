@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,12 +69,12 @@ class Policy:
     name: str
     summary: str
     parameters: tuple[Parameter, ...]
-    form_batch: Callable[..., Any]
-    queue_of: Callable[..., Any]
+    form_batch: Any
+    queue_of: Any
     per_class: bool = False
 
     @cached_property
-    def simulate(self) -> Callable[..., Any]:
+    def simulate(self) -> Any:
         """The engine's loop compiled for this policy."""
         suffix = self.name.replace("-", "_")
         return bind(simulate, suffix, form_batch=self.form_batch, queue_of=self.queue_of)
@@ -100,7 +100,8 @@ class Policy:
                 field = f"policy {self.name}: {error.field}"
                 raise InputError(field, error.value, error.allowed) from None
         if self.per_class and (not thresholds or min(thresholds) < 1):
-            raise InputError(f"policy {self.name}: thresholds", thresholds, "integers ≥ 1 per class")
+            field = f"policy {self.name}: thresholds"
+            raise InputError(field, list(thresholds), "integers ≥ 1, one per class")
         return ConfiguredPolicy(self, values, thresholds)
 
 

@@ -13,18 +13,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _cache_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256(numba.__version__.encode())
-    for folder in ("simulator", "policies"):
-        for source in sorted((package / folder).glob("*.py")):
+    for part in ("simulator", "policies"):
+        for source in sorted((package / part).glob("*.py")):
             digest.update(source.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(home) / "fluidwait" / f"kernels-{digest.hexdigest()[:16]}"
@@ -39,19 +37,16 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(_cache_folder())
 
 
-def kernel(function: Function) -> Function:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function of the simulator; it may call other kernels.
 
     Kernels allocate nothing. Saying so (`_nrt=False`) spares numba the reference counts of every
     array at every call, which halves the time of an iteration.
     """
-    compiled: Function = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(
-        function
-    )
-    return compiled
+    return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
 
 
-def bind(template: FunctionType, suffix: str, **functions: Callable[..., Any]) -> Callable[..., Any]:
+def bind(template: Any, suffix: str, **functions: Any) -> Any:
     """Compile `template` once more with some of its global functions replaced.
 
     This is how one engine loop becomes a separate compiled simulator per policy: function values

@@ -15,7 +15,7 @@ from validation.simulator.compiling import kernel
 from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 WINDOW_START, WINDOW_END = 0.2, 0.8
 """Rates, verdict and latencies are measured between these shares of the arrivals."""

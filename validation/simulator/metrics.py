@@ -108,7 +108,8 @@ def histogram_quantiles(counts: NDArray[np.int32]) -> Floats:
     total = cumulative[..., -1:]
     index = [(cumulative < np.ceil(q * total)).sum(axis=-1) for q in QUANTILES]
     middle = HISTOGRAM_LOWEST_S * HISTOGRAM_RATIO ** (np.stack(index, axis=-1) + 0.5)
-    return np.where(total > 0, middle, np.nan)
+    quantiles: Floats = np.where(total > 0, middle, np.nan)
+    return quantiles
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:
@@ -144,9 +145,7 @@ def interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
     if len(sample) < 2:
         return Interval(float(sample.mean()), float("nan"))
     factor = stats.t.ppf((1 + level) / 2, len(sample) - 1)
-    return Interval(
-        float(sample.mean()), float(factor * sample.std(ddof=1) / np.sqrt(len(sample)))
-    )
+    return Interval(float(sample.mean()), float(factor * sample.std(ddof=1) / np.sqrt(len(sample))))
 
 
 def verdict(replications: Sequence[Replication]) -> str:

@@ -1,0 +1,44 @@
+"""``fluidwait demo``: the main job on a bundled example."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from fluid.errors import InputError
+from fluid.files import write_text
+from fluidwait.commands.replay import ReplayOptions, run_replay
+from fluidwait.commands.solve import run_solve
+from fluidwait.console import say
+
+SERVER = "paper-long-decode"
+REPLICATIONS = 20
+REQUESTS = 10_000
+
+
+def run_demo(folder: Path) -> None:
+    """Solve the bundled long-output workload and replay its table against greedy admission."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--out", str(folder), f"a folder ({error.strerror})") from None
+    workload, table = folder / "long-decode.yaml", folder / "table.json"
+    write_text(workload, (resources.files("fluidwait") / "demo.yaml").read_text("utf-8"))
+    say(f"$ fluidwait solve {workload} --server {SERVER} -o {table}")
+    run_solve(workload, SERVER, "paced", None, table, as_json=False)
+    plot = folder / "replay.svg"
+    say(f"$ fluidwait replay {table} --plot {plot}")
+    run_replay(
+        table,
+        ReplayOptions(
+            policies=None,
+            tape=None,
+            rate=None,
+            replications=REPLICATIONS,
+            requests=REQUESTS,
+            seed=0,
+            out=folder / "validated-table.json",
+            plot=plot,
+            as_json=False,
+        ),
+    )

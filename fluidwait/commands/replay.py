@@ -1,0 +1,152 @@
+"""``fluidwait replay``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluid.traces.tape import read_tape
+from fluidwait.commands.common import checked_rate
+from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from thresholds.export.jsonio import read_table, write_table
+from thresholds.table import ThresholdTable
+from validation.compare import PolicyResult, Spread
+from validation.replay import BASELINES, Replay, replay
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Options of the command, as given."""
+
+    policies: list[str] | None
+    tape: Path | None
+    rate: float | None
+    replications: int
+    requests: int
+    seed: int
+    out: Path | None
+    plot: Path | None
+    as_json: bool
+
+
+def run_replay(path: Path, options: ReplayOptions) -> None:
+    """Simulate, print, and write table and plot where asked to."""
+    table = read_table(path)
+    tape = read_tape(options.tape) if options.tape else None
+    offered = tape.rate_per_s if tape else table.workload.rate_per_s
+    scale = checked_rate(options.rate) / offered if options.rate is not None else 1.0
+    baselines = options.policies or BASELINES
+    runs = (1 if tape else options.replications) * (1 + len(baselines))
+    with progress("replay", runs) as advance:
+        found = replay(
+            table,
+            baselines=baselines,
+            tape=tape,
+            replications=options.replications,
+            requests=options.requests,
+            seed=options.seed,
+            rate_scale=scale,
+            on_done=advance,
+        )
+    if options.plot:
+        from validation.plots import plot_replay
+
+        plot_replay(found, options.plot, tape=tape, rate_scale=scale)
+    if options.out:
+        write_table(found.validated_table(), options.out)
+    if options.as_json:
+        print_json(replay_document(found))
+        return
+    print_replay(found)
+    for written in filter(None, (options.plot, options.out)):
+        say(f"Wrote {written}.")
+
+
+def replay_document(found: Replay) -> dict[str, object]:
+    """The ``--json`` document; the table's own policy comes first."""
+    return {
+        "table": found.table.policy,
+        "workload": found.table.workload.name,
+        "server": found.table.server.name,
+        "seed": found.seed,
+        "policies": [one.as_dict() for one in found.results],
+    }
+
+
+def print_replay(found: Replay) -> None:
+    """One row per policy, then the verdict in a sentence."""
+    first = found.results[0]
+    title = (
+        f"{found.table.workload.name} on {found.table.server.name} at "
+        f"{number(first.rate_per_s)} /s: {first.replications} × {first.requests:,} requests"
+    )
+    table = new_table(
+        title,
+        "policy",
+        "verdict",
+        "completed",
+        "collapsed",
+        "latency s",
+        "p99 s",
+        "TTFT s",
+        "TPOT s",
+        "evictions /req",
+        "KV mean",
+    )
+    for index, one in enumerate(found.results):
+        table.add_row(*_row(found.table, one, own=index == 0))
+    show(table)
+    say(conclusion(found.results))
+
+
+def _row(table: ThresholdTable, one: PolicyResult, own: bool) -> tuple[str, ...]:
+    params = ",".join(f"{name}={_short(value)}" for name, value in one.params.items())
+    name = f"this table ({table.policy})" if own else f"{one.policy}:{params}".rstrip(":")
+    return (
+        name,
+        one.verdict,
+        percent(one.completed_share, 2),
+        percent(one.collapsed_share, 0),
+        _mean(one.latency_s),
+        number(one.latency_s.p99) if one.latency_s else "–",
+        _mean(one.ttft_s),
+        _mean(one.tpot_s),
+        number(one.evictions_per_request, 3),
+        percent(one.kv_mean_tokens / table.memory.capacity_tokens),
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _mean(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    if spread.half_width is None:
+        return number(spread.mean)
+    return f"{number(spread.mean)} ± {number(spread.half_width, 2)}"
+
+
+def conclusion(results: Sequence[PolicyResult]) -> str:
+    """What the figures say, without flattery: also when the table does not help."""
+    own, others = results[0], results[1:]
+    stable = [one for one in others if one.verdict == "stable" and one.latency_s]
+    if own.verdict != "stable" or own.latency_s is None:
+        return f"The table is {own.verdict.upper()} here: do not use it at this rate."
+    if others and not stable:
+        return "The table HOLDS; none of the policies beside it is stable at this rate."
+    if not others:
+        return "The table HOLDS."
+    best = min(stable, key=lambda one: one.latency_s.mean if one.latency_s else float("inf"))
+    assert best.latency_s is not None
+    ratio = own.latency_s.mean / best.latency_s.mean
+    noise = (own.latency_s.half_width or 0.0) + (best.latency_s.half_width or 0.0)
+    if abs(own.latency_s.mean - best.latency_s.mean) <= noise:
+        return "The table HOLDS, and makes no measurable difference to the best greedy policy here."
+    better = "below" if ratio < 1 else "ABOVE"
+    return (
+        f"The table HOLDS; its mean latency is {percent(abs(ratio - 1))} {better} that of the best "
+        f"stable policy beside it."
+    )

@@ -1,0 +1,62 @@
+"""``fluidwait solve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fluid.server import load_server
+from fluidwait.commands.common import load_workload
+from fluidwait.console import new_table, note, number, percent, print_json, say, show
+from thresholds.export.jsonio import write_table
+from thresholds.problem import Problem
+from thresholds.solve import solve
+from thresholds.table import ThresholdTable
+
+
+def run_solve(
+    path: Path, server_name: str, policy: str, rate: float | None, out: Path | None, as_json: bool
+) -> None:
+    """Solve, print, and write the table where asked to."""
+    workload = load_workload(path, rate)
+    table = solve(Problem(workload, load_server(server_name), policy))
+    if out:
+        write_table(table, out)
+    if as_json:
+        print_json(table.document())
+        return
+    print_table(table)
+    if out:
+        say(f"Wrote {out}. Next: fluidwait replay {out}")
+
+
+def print_table(table: ThresholdTable) -> None:
+    """What to set, why, and when not to trust it."""
+    title = f"{table.policy} table for {table.workload.name} on {table.server.name}"
+    settings = new_table(title, "set", "to")
+    for name, value in table.params.items():
+        settings.add_row(name, number(float(value)))
+    if table.policy == "wait":
+        for limit in table.thresholds:
+            settings.add_row(f"threshold of {limit.name}", str(limit.threshold))
+    show(settings)
+    certificate = new_table("Certificate", "condition", "slack", "holds")
+    for one in table.certificate:
+        certificate.add_row(one.condition, percent(one.slack), "yes" if one.holds else "NO")
+    show(certificate)
+    predicted = table.predicted
+    say(
+        f"Predicted: mean latency {number(predicted.policy_latency_s)} s under this table, "
+        f"{number(predicted.latency_s)} s work-conserving; KV {number(predicted.kv_tokens)} of "
+        f"{number(table.memory.capacity_tokens)} tokens."
+    )
+    gap = table.solver.optimality_gap
+    say(
+        f"Solver: {table.solver.name}, {table.solver.status}"
+        + (f", within {percent(gap, 2)} of the optimum." if gap is not None else ".")
+    )
+    say(
+        f"Valid for total rates up to {number(table.valid_for.max_rate_per_s)} /s; "
+        f"{predicted.binding} binds there."
+    )
+    for remark in table.notes:
+        note(f"note: {remark}")

@@ -1,0 +1,85 @@
+"""Everything that is printed goes through here: tables, JSON, errors, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fluid.errors import FluidwaitError
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """A line for the reader on stdout."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """A remark on stderr, so that stdout stays the result."""
+    print(text, file=sys.stderr)
+
+
+def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
+    """Report an error in one line, or as JSON on stdout; returns the exit code."""
+    if as_json:
+        print_json({"error": error.as_dict()})
+    else:
+        note("fluidwait: " + " ".join(str(error).split()))
+    return code
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """A plain table: the first column left, all others right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table on stdout, at full width where stdout is not a terminal."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(table)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr where that is a terminal; yields the function that advances it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A figure for a table; a dash where it does not exist."""
+    if value is None:
+        return "–"
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share for a table; a dash where it does not exist."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"

@@ -1,0 +1,160 @@
+"""Policies side by side on the same arrivals: figures with intervals and a verdict each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fluid.errors import InputError
+from validation.policies import ConfiguredPolicy
+from validation.simulator import cpu
+from validation.simulator.engine import LATENCY, TPOT, TTFT
+from validation.simulator.metrics import (
+    COLLAPSE_SHARE,
+    Replication,
+    interval,
+    verdict,
+)
+from validation.simulator.model import Model
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over requests with the half width of its 95 % interval over replications, and quantiles.
+
+    `half_width` is None where one replication gives no interval.
+    """
+
+    mean: float
+    half_width: float | None
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """What one policy did at one rate. Seconds; None where the figure does not exist.
+
+    Attributes:
+        verdict: "stable", "unstable" or "undecided": whether completions track arrivals.
+        completed_share, completed_share_half_width: Completed ÷ arrived in the window.
+        collapsed_share: Share of replications with a completed share below 95 %.
+        completed_shares: The completed share of each replication.
+        latency_s, ttft_s, tpot_s: None where the policy is unstable; TPOT also where no request has
+            two output tokens.
+        wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
+        unfinished_requests: Requests of the window that never completed, mean per replication.
+    """
+
+    policy: str
+    params: dict[str, Any]
+    rate_per_s: float
+    verdict: str
+    replications: int
+    requests: int
+    completed_per_s: float
+    completed_share: float
+    completed_share_half_width: float | None
+    collapsed_share: float
+    completed_shares: tuple[float, ...]
+    latency_s: Spread | None
+    ttft_s: Spread | None
+    tpot_s: Spread | None
+    evictions_per_request: float
+    wasted_token_share: float
+    kv_mean_tokens: float
+    kv_max_tokens: int
+    unfinished_requests: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data with the field names as keys, ready for JSON."""
+        return asdict(self)
+
+
+def compare(
+    model: Model,
+    policies: Sequence[ConfiguredPolicy],
+    *,
+    replications: int,
+    requests: int,
+    seed: int = 0,
+    rate_scale: float = 1.0,
+    threads: int | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> list[PolicyResult]:
+    """Run every policy on the same replications.
+
+    A recorded tape is one sample path and runs once, whatever `replications` says.
+
+    Raises:
+        InputError: No replications or no requests asked for.
+    """
+    if replications < 1:
+        raise InputError("replications", replications, "at least 1")
+    if model.tape.size:
+        replications, requests = 1, int(model.tape.size)
+    jobs = [
+        cpu.Job(policy, replication, seed, rate_scale)
+        for policy in policies
+        for replication in range(replications)
+    ]
+    done = cpu.run(model, jobs, requests, threads, on_done)
+    rate_per_s = float(model.constants[0]["rate_per_s"]) * rate_scale
+    return [
+        summarise(policy, rate_per_s, requests, done[k * replications : (k + 1) * replications])
+        for k, policy in enumerate(policies)
+    ]
+
+
+def summarise(
+    policy: ConfiguredPolicy, rate_per_s: float, requests: int, sample: Sequence[Replication]
+) -> PolicyResult:
+    """Figures of one policy from its replications."""
+    outcome = verdict(sample)
+    shares = np.array([one.completed_share for one in sample])
+    completed = interval(shares)
+    stable = outcome != "unstable"
+    decoded = sum(one.tokens_decoded for one in sample)
+    params: dict[str, Any] = dict(policy.values)
+    if policy.thresholds:
+        params["thresholds"] = list(policy.thresholds)
+    return PolicyResult(
+        policy=policy.policy.name,
+        params=params,
+        rate_per_s=rate_per_s,
+        verdict=outcome,
+        replications=len(sample),
+        requests=requests,
+        completed_per_s=float(np.mean([one.completed / one.window_s for one in sample])),
+        completed_share=completed.mean,
+        completed_share_half_width=_known(completed.half_width),
+        collapsed_share=float((shares < COLLAPSE_SHARE).mean()),
+        completed_shares=tuple(shares.tolist()),
+        latency_s=_spread(sample, LATENCY) if stable else None,
+        ttft_s=_spread(sample, TTFT) if stable else None,
+        tpot_s=_spread(sample, TPOT) if stable else None,
+        evictions_per_request=float(np.mean([one.evictions / one.arrived for one in sample])),
+        wasted_token_share=sum(one.tokens_lost for one in sample) / decoded if decoded else 0.0,
+        kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in sample])),
+        kv_max_tokens=max(one.kv_max_tokens for one in sample),
+        unfinished_requests=float(np.mean([one.unfinished for one in sample])),
+    )
+
+
+def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:
+    """Pooled over classes; None where no request has the metric."""
+    means = [one.mean_s[-1, metric] for one in sample if one.count[-1, metric] > 0]
+    if not means:
+        return None
+    overall = interval(means)
+    p50, p90, p99 = np.nanmean([one.quantile_s[-1, metric] for one in sample], axis=0)
+    return Spread(overall.mean, _known(overall.half_width), float(p50), float(p90), float(p99))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

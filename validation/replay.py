@@ -1,0 +1,123 @@
+"""A threshold table beside greedy admission: does it hold, and what does it cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fluid.errors import InputError
+from fluid.traces.tape import Tape
+from thresholds.table import Interval, PolicyValidation, ThresholdTable, Validated
+from validation.compare import PolicyResult, compare
+from validation.policies import POLICIES, ConfiguredPolicy, parse_policy
+from validation.simulator.model import Model, poisson_model, tape_model
+
+BASELINES = ("greedy:watermark=0.01", "greedy:watermark=0.05")
+"""What a table is compared with unless told otherwise: work-conserving admission."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Results of one replay, the table's own policy first."""
+
+    table: ThresholdTable
+    results: tuple[PolicyResult, ...]
+    seed: int
+
+    def validated_table(self) -> ThresholdTable:
+        """The table with this replay as its validation."""
+        validated = Validated(
+            replications=self.results[0].replications,
+            requests=self.results[0].requests,
+            seed=self.seed,
+            policies=tuple(_validation(one) for one in self.results),
+        )
+        return self.table.model_copy(update={"validated": validated})
+
+
+def policy_of(table: ThresholdTable) -> ConfiguredPolicy:
+    """The simulator's policy that follows the table.
+
+    Raises:
+        InputError: The table's policy is not one the simulator knows how to set from a table.
+    """
+    if table.policy == "paced":
+        params = table.params
+        values: dict[str, float | str] = {}
+        for name, parameter in (
+            ("pace", "pace_per_iteration"),
+            ("cap", "cap_requests"),
+            ("watermark", "watermark_fraction"),
+        ):
+            if parameter in params:
+                values[name] = params[parameter]
+        return POLICIES["greedy"].configure(values)
+    if table.policy == "wait":
+        return POLICIES["wait"].configure({}, tuple(int(t.threshold) for t in table.thresholds))
+    raise InputError("policy", table.policy, "paced or wait")
+
+
+def replay(
+    table: ThresholdTable,
+    *,
+    baselines: Sequence[str] = BASELINES,
+    tape: Tape | None = None,
+    replications: int = 20,
+    requests: int = 10_000,
+    seed: int = 0,
+    rate_scale: float = 1.0,
+    on_done: Callable[[], None] | None = None,
+) -> Replay:
+    """Simulate the table's policy and the baselines on the same arrivals.
+
+    Args:
+        tape: Recorded arrivals in place of Poisson arrivals of the table's own workload.
+        rate_scale: Multiplies the arrival rate.
+
+    Raises:
+        InputError: An unknown baseline, or a literal WAIT table on a tape, whose requests belong
+            to no class of the table.
+    """
+    own = policy_of(table)
+    if tape is not None and own.policy.per_class and len(table.thresholds) > 1:
+        raise InputError("tape", "requests without classes", "a table of policy paced")
+    policies = [own, *(parse_policy(one) for one in baselines)]
+    results = compare(
+        replay_model(table, tape),
+        policies,
+        replications=replications,
+        requests=requests,
+        seed=seed,
+        rate_scale=rate_scale,
+        on_done=on_done,
+    )
+    return Replay(table, tuple(results), seed)
+
+
+def replay_model(table: ThresholdTable, tape: Tape | None = None) -> Model:
+    """What the simulator runs on: the tape if there is one, else the table's workload."""
+    if tape is not None:
+        return tape_model(tape, table.server)
+    return poisson_model(table.workload, table.server)
+
+
+def _validation(result: PolicyResult) -> PolicyValidation:
+    latency = None
+    if result.latency_s is not None and result.latency_s.half_width is not None:
+        latency = Interval(mean=result.latency_s.mean, half_width=result.latency_s.half_width)
+    params = {k: v for k, v in result.params.items() if isinstance(v, int | float)}
+    return PolicyValidation.model_validate(
+        {
+            "policy": result.policy,
+            "params": params,
+            "rate_per_s": result.rate_per_s,
+            "verdict": result.verdict,
+            "latency_s": latency,
+            "completed_share": Interval(
+                mean=result.completed_share,
+                half_width=result.completed_share_half_width or 0.0,
+            ),
+            "evictions_per_request": result.evictions_per_request,
+            "collapsed_share": result.collapsed_share,
+        }
+    )
