@@ -17,6 +17,7 @@ from fluid.traces.tape import Tape
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.replay import Replay, policy_of, replay_model
 from validation.simulator.cpu import Job, Trace, run_traced
+from validation.simulator.engine import WINDOW_END
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette."""
@@ -55,7 +56,7 @@ def plot_replay(
 ) -> None:
     """One replication over time under each policy: waiting requests, KV in use, completions.
 
-    It is the replication in which the first policy beside the table did as well as in the median.
+    Until the end of the measured window. It is the replication in which the first policy beside the table did as well as in the median.
     """
     model = replay_model(found.table, tape)
     capacity = found.table.memory.capacity_tokens
@@ -78,7 +79,7 @@ def plot_replay(
         axes[1].set_ylabel("KV in use (% of capacity)")
         axes[2].set_ylabel("completed requests")
         axes[2].set_xlabel("time (s)")
-        axes[2].set_xlim(0, trace.series[-1, 0])
+        axes[2].set_xlim(0, arrived[int(WINDOW_END * len(arrived))])
         axes[2].legend(fontsize=8)
         axes[0].set_title(
             f"{found.table.workload.name} on {found.table.server.name} "

@@ -13,7 +13,8 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from validation.policies import POLICIES, ConfiguredPolicy
-from validation.simulator import cpu, reference
+from validation.reference import REFERENCE_POLICIES, Request, simulate
+from validation.simulator import cpu
 from validation.simulator.model import poisson_model
 
 WORKLOADS = 300
@@ -83,11 +84,11 @@ def random_case(name: str, number: int) -> Case:
     return Case(workload, server, policy.configure(values, thresholds), seed=number)
 
 
-def reference_requests(case: Case, trace: cpu.Trace) -> list[reference.Request]:
+def reference_requests(case: Case, trace: cpu.Trace) -> list[Request]:
     """The engine's own arrivals, as objects."""
     classes = case.workload.classes
     return [
-        reference.Request(
+        Request(
             number,
             float(at),
             int(kind),
@@ -95,9 +96,7 @@ def reference_requests(case: Case, trace: cpu.Trace) -> list[reference.Request]:
             classes[kind].context_tokens,
             classes[kind].decode_tokens,
         )
-        for number, (at, kind) in enumerate(
-            zip(trace.arrived_at_s, trace.class_index, strict=True)
-        )
+        for number, (at, kind) in enumerate(zip(trace.arrived_at_s, trace.class_index, strict=True))
     ]
 
 
@@ -106,10 +105,10 @@ def compare(case: Case) -> int:
     job = cpu.Job(case.policy, replication=0, seed=case.seed)
     trace = cpu.run_traced(poisson_model(case.workload, case.server), job, REQUESTS)
     requests = reference_requests(case, trace)
-    iterations = reference.simulate(
+    iterations = simulate(
         requests,
         case.server,
-        case.policy.policy.name,
+        REFERENCE_POLICIES[case.policy.policy.name],
         case.policy.values,
         case.policy.thresholds,
         steps=len(trace.series),

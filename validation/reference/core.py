@@ -1,8 +1,8 @@
 """The slow, obvious simulator: one object per request, one stage per iteration.
 
 It shares no code with the compiled engine and follows THEORY 1.1–1.5 and the policies' rules
-word by word; the engine must agree with it request by request. Policies here are plain functions
-of a `Queueing` state, registered in REFERENCE_POLICIES.
+word by word; the engine must agree with it request by request. A rule is a plain function of a
+`Queueing` state that evicts, admits and returns the batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fluid.errors import InputError
 from fluid.server import Server
 
 
@@ -114,61 +113,10 @@ class Queueing:
 Rule = Callable[[Queueing], list[Request]]
 
 
-def greedy(state: Queueing) -> list[Request]:
-    """Everybody advances; admit in order while the prompt fits (cap, pace, watermark)."""
-    while state.kv_needed(state.residents) > state.server.usable_kv_tokens:
-        state.evict_one()
-    pace = float(state.parameters.get("pace", math.inf))
-    cap = float(state.parameters.get("cap", math.inf))
-    watermark = float(state.parameters.get("watermark", 0.0))
-    if state.waiting or state.residents:
-        state.credit = min(state.credit + pace, 1 + pace)
-    while state.waiting and len(state.residents) < cap:
-        head = state.waiting[0]
-        need = state.kv_needed(state.residents) + state.prompt_tokens(head)
-        fits = need <= state.server.usable_kv_tokens * (1 - watermark)
-        if state.residents and not (fits and state.credit >= 1):
-            break
-        state.admit(head)
-        state.credit = max(state.credit - 1, 0.0)
-    return list(state.residents)
-
-
-def wait(state: Queueing) -> list[Request]:
-    """Batch min(n_j, requests at the stage) of every stage of every eligible class (THEORY 3.1)."""
-    queues = [
-        [one for one in state.waiting if one.class_index == index]
-        for index in range(len(state.thresholds))
-    ]
-    eligible = [len(queues[i]) >= n for i, n in enumerate(state.thresholds)]
-    batch: list[Request] = []
-    taken: dict[tuple[int, int], int] = {}
-    for one in state.residents:
-        place = (one.class_index, one.stage)
-        if eligible[one.class_index] and taken.get(place, 0) < state.thresholds[one.class_index]:
-            batch.append(one)
-            taken[place] = taken.get(place, 0) + 1
-    while state.kv_needed(batch) > state.server.usable_kv_tokens:
-        victim = state.evict_one()
-        batch = [one for one in batch if one is not victim]
-    for index, threshold in enumerate(state.thresholds):
-        queue = [one for one in state.waiting if one.class_index == index]
-        for one in queue[:threshold] if eligible[index] else []:
-            need = state.kv_needed(batch) + state.prompt_tokens(one)
-            if state.residents and need > state.server.usable_kv_tokens:
-                return batch
-            state.admit(one)
-            batch.append(one)
-    return batch
-
-
-REFERENCE_POLICIES: dict[str, Rule] = {"greedy": greedy, "wait": wait}
-
-
 def simulate(
     requests: Sequence[Request],
     server: Server,
-    policy: str,
+    rule: Rule,
     parameters: Mapping[str, Any],
     thresholds: Sequence[int] = (),
     steps: int | None = None,
@@ -181,8 +129,6 @@ def simulate(
     Returns:
         Start time and KV tokens held of every iteration.
     """
-    if policy not in REFERENCE_POLICIES:
-        raise InputError("policy", policy, "one of " + ", ".join(REFERENCE_POLICIES))
     state = Queueing(server, parameters, thresholds)
     for one in requests:
         one.stage = one.first_stage
@@ -192,7 +138,7 @@ def simulate(
     while len(iterations) != steps and any(math.isnan(one.completed_at_s) for one in requests):
         while coming and coming[0].arrived_at_s <= clock_s:
             state.waiting.append(coming.pop(0))
-        batch = REFERENCE_POLICIES[policy](state)
+        batch = rule(state)
         if not batch:
             if not coming:
                 break
