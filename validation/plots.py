@@ -56,7 +56,8 @@ def plot_replay(
 ) -> None:
     """One replication over time under each policy: waiting requests, KV in use, completions.
 
-    Until the end of the measured window. It is the replication in which the first policy beside the table did as well as in the median.
+    Shown is the replication in which the first policy beside the table did as well as in the
+    median, until the end of the measured window.
     """
     model = replay_model(found.table, tape)
     capacity = found.table.memory.capacity_tokens

@@ -107,7 +107,7 @@ def histogram_quantiles(counts: NDArray[np.int32]) -> Floats:
     cumulative = counts.cumsum(axis=-1)
     total = cumulative[..., -1:]
     index = [(cumulative < np.ceil(q * total)).sum(axis=-1) for q in QUANTILES]
-    middle = HISTOGRAM_LOWEST_S * np.power(HISTOGRAM_RATIO, np.stack(index, axis=-1) + 0.5)
+    middle: Floats = HISTOGRAM_LOWEST_S * np.power(HISTOGRAM_RATIO, np.stack(index, axis=-1) + 0.5)
     quantiles: Floats = np.where(total > 0, middle, np.nan)
     return quantiles
 
