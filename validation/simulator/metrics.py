@@ -108,12 +108,14 @@ def histogram_quantiles(counts: NDArray[np.int32]) -> Floats:
     total = cumulative[..., -1:]
     index = [(cumulative < np.ceil(q * total)).sum(axis=-1) for q in QUANTILES]
     middle: Floats = HISTOGRAM_LOWEST_S * np.power(HISTOGRAM_RATIO, np.stack(index, axis=-1) + 0.5)
-    quantiles: Floats = np.where(total > 0, middle, np.nan)
-    return quantiles
+    middle[total[..., 0] == 0] = np.nan
+    return middle
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+    quotient = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=quotient, where=bottom > 0)
+    return quotient
 
 
 def _ratio(top: float, bottom: float) -> float:
