@@ -1,0 +1,129 @@
+"""The paced policy: pace, cap and watermark from the boundary."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluid.equilibrium import equilibrium
+from fluid.iteration import IterationTime
+from fluid.server import Server, load_server
+from fluid.workload import RequestClass, Workload
+from thresholds.problem import Problem
+from thresholds.solve import solve
+
+
+def workload(*classes: tuple[float, int, int]) -> Workload:
+    return Workload(
+        name="test",
+        classes=tuple(
+            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
+            for j, (rate, prompt, output) in enumerate(classes)
+        ),
+    )
+
+
+LONG = workload((2.6, 512, 1000))
+SERVER = load_server("paper-long-decode")
+
+
+def test_one_class_on_the_memory_boundary_is_paced_at_capacity_over_memory_sum() -> None:
+    table = solve(Problem(LONG, SERVER))
+    assert table.policy == "paced"
+    assert table.params["pace_per_iteration"] == pytest.approx(137_000 / 1_013_012, rel=2e-3)
+    assert table.memory.required_tokens == pytest.approx(137_000)
+    assert table.params["cap_requests"] >= 137_000 / 1_013_012 * 1001
+    assert all(one.holds for one in table.certificate)
+
+
+@given(factor=st.floats(0.05, 0.999))
+def test_parameters_do_not_depend_on_the_design_rate(factor: float) -> None:
+    boundary = equilibrium(LONG, SERVER).max_scale
+    table = solve(Problem(LONG.scaled(factor * boundary), SERVER))
+    reference = solve(Problem(LONG, SERVER))
+    assert table.params == pytest.approx(reference.params, rel=1e-9)
+    assert table.valid_for.max_rate_per_s == pytest.approx(reference.valid_for.max_rate_per_s)
+
+
+@given(
+    rates=st.lists(st.floats(0.1, 5.0), min_size=1, max_size=4),
+    load=st.floats(0.1, 0.99),
+    capacity=st.integers(20_000, 200_000),
+)
+def test_invariants_on_random_mixes(rates: list[float], load: float, capacity: int) -> None:
+    mix = workload(*[(rate, 100 * (j + 1), 20 + 60 * j) for j, rate in enumerate(rates)])
+    machine = Server(
+        name="random",
+        source="test",
+        kv_capacity_tokens=capacity,
+        iteration_time=IterationTime.affine(0.01, 4e-5, 3e-7),
+    )
+    table = solve(Problem(mix.scaled(load * equilibrium(mix, machine).max_scale), machine))
+    pace = table.params["pace_per_iteration"]
+    assert sum(one.threshold for one in table.thresholds) == pytest.approx(pace)
+    assert [one.name for one in table.thresholds] == [one.name for one in mix.classes]
+    shares = [one.threshold / pace for one in table.thresholds]
+    assert shares == pytest.approx([rate / sum(rates) for rate in rates])
+    assert table.memory.required_tokens == pytest.approx(capacity)
+    assert isinstance(table.params["cap_requests"], int)
+    assert 0 <= table.params["watermark_fraction"] < 1
+
+
+def test_permuted_classes_give_the_same_parameters() -> None:
+    mix = workload((1.0, 512, 20), (2.0, 100, 300))
+    turned = mix.model_copy(update={"classes": mix.classes[::-1]})
+    first, second = (solve(Problem(one, SERVER)) for one in (mix, turned))
+    assert first.params == pytest.approx(second.params)
+
+
+def test_halved_clock_and_doubled_rates_keep_the_pace() -> None:
+    fast = SERVER.model_copy(
+        update={
+            "iteration_time": IterationTime.affine(
+                0.0053, per_kv_token_s=0.13e-6, per_prefill_token_s=22.5e-6
+            )
+        }
+    )
+    first = solve(Problem(LONG, SERVER))
+    second = solve(Problem(LONG.scaled(2.0), fast))
+    assert first.params == pytest.approx(second.params)
+
+
+def test_only_the_cap_becomes_an_engine_flag() -> None:
+    table = solve(Problem(LONG, SERVER))
+    cap = table.params["cap_requests"]
+    assert table.engine_flags.vllm == {"max-num-seqs": cap}
+    assert table.engine_flags.sglang == {"max-running-requests": cap}
+    assert table.engine_flags.trtllm == {}
+
+
+def test_notes_tell_memory_limits_from_work_limits() -> None:
+    def says_work_limits(load: Workload, machine: Server) -> bool:
+        notes = solve(Problem(load, machine)).notes
+        return any(note.startswith("95% of the largest stable rate") for note in notes)
+
+    assert not says_work_limits(LONG, SERVER)
+    roomy = SERVER.model_copy(update={"kv_capacity_tokens": 10_000_000})
+    assert says_work_limits(workload((5.0, 512, 20)), roomy)
+
+
+def test_notes_tell_spread_out_output_lengths() -> None:
+    def says_spread(load: Workload) -> bool:
+        return any("output lengths vary" in note for note in solve(Problem(load, SERVER)).notes)
+
+    assert not says_spread(LONG)
+    # Mean 105, standard deviation 95.
+    mixed = workload((1.0, 100, 10), (1.0, 100, 200))
+    assert says_spread(mixed)
+    note = next(one for one in solve(Problem(mixed, SERVER)).notes if "output lengths" in one)
+    assert f"{95 / 105:.2f}" in note
+
+
+def test_staircase_server_has_a_paced_table() -> None:
+    table = solve(Problem(workload((8.0, 512, 20)), load_server("a100-80gb-llama-2-7b")))
+    assert all(one.holds for one in table.certificate)
+    assert math.isfinite(table.params["pace_per_iteration"])
+    assert table.memory.required_tokens <= table.memory.capacity_tokens * (1 + 1e-9)

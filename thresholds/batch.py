@@ -1,0 +1,147 @@
+"""The full batch of a threshold vector: its time, its memory, and the literal rule's latency.
+
+With thresholds n a full batch holds n_j requests at every stage of every class j (THEORY 3.1–3.2).
+Its composition is exact, so that ΔT(n) comes from the server's own iteration time, also where f is
+not affine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fluid.server import Server
+from fluid.stages import class_stages
+from fluid.workload import Workload
+
+Floats = NDArray[np.float64]
+
+STRICT = 1e-9
+"""A drift condition holds strictly if λ_j ΔT(n)/n_j is below 1 by at least this."""
+
+_HOPELESS = 1e3
+"""Thresholds that need this many times the memory are not followed further."""
+
+
+@dataclass(frozen=True)
+class FullBatch:
+    """What one unit of n_j adds to the full batch; all arrays have shape (m,).
+
+    Attributes:
+        rates_per_s: λ_j.
+        stages: S_j.
+        tokens: Tokens computed: the prompt plus one per decode stage.
+        kv_tokens: KV tokens read by the decode stages.
+        prefill_tokens: Prompt tokens.
+        decode_requests: Decode stages.
+        memory_tokens: m_j, KV held, block-rounded.
+    """
+
+    server: Server
+    rates_per_s: Floats
+    stages: Floats
+    tokens: Floats
+    kv_tokens: Floats
+    prefill_tokens: Floats
+    decode_requests: Floats
+    memory_tokens: Floats
+
+    def iteration_time_s(self, thresholds: ArrayLike) -> Floats:
+        """ΔT(n) in seconds; thresholds (..., m) give shape (...)."""
+        n = np.asarray(thresholds, dtype=float)
+        return self.server.iteration_time(
+            n @ self.tokens,
+            kv_tokens=n @ self.kv_tokens,
+            prefill_tokens=n @ self.prefill_tokens,
+            decode_requests=n @ self.decode_requests,
+            prefill_tokens_sq=n @ self.prefill_tokens**2,
+        )
+
+    def memory(self, thresholds: ArrayLike) -> Floats:
+        """M(n) = Σ n_j m_j in tokens; thresholds (..., m) give shape (...)."""
+        return np.asarray(np.asarray(thresholds, dtype=float) @ self.memory_tokens)
+
+    def loads(self, thresholds: ArrayLike) -> Floats:
+        """u_j = λ_j ΔT(n)/n_j, below 1 where the drift condition holds; shape (..., m)."""
+        n = np.asarray(thresholds, dtype=float)
+        return np.asarray(self.rates_per_s * self.iteration_time_s(n)[..., None] / n)
+
+    def work_seconds(self, token_s: float) -> Floats:
+        """w_j with f of slope `token_s`: seconds that one unit of n_j adds to ΔT(n), shape (m,)."""
+        tau = self.server.iteration_time
+        return (
+            token_s * self.tokens
+            + tau.per_kv_token_s * self.kv_tokens
+            + tau.per_prefill_token_s * self.prefill_tokens
+            + tau.per_decode_request_s * self.decode_requests
+            + tau.per_prefill_token_sq_s * self.prefill_tokens**2
+        )
+
+    def latency_s(self, thresholds: ArrayLike) -> Floats:
+        """L_j(n) of the literal rule; see `literal_wait_latency_s`. Shape (..., m)."""
+        n = np.asarray(thresholds, dtype=float)
+        loads = self.loads(n)
+        with np.errstate(divide="ignore"):
+            queueing_s = loads / (2 * self.rates_per_s * (1 - loads))
+        pipeline_s = ((n - 1) / 2 + (self.stages - 1) * n) / self.rates_per_s
+        latency_s = pipeline_s + self.iteration_time_s(n)[..., None] + queueing_s
+        return np.where(loads < 1, latency_s, np.inf)
+
+    def mean_latency_s(self, thresholds: ArrayLike) -> Floats:
+        """Σ λ_j L_j(n)/Σ λ_j, infinite where a drift condition fails; shape (...)."""
+        return np.asarray(self.latency_s(thresholds) @ self.rates_per_s / self.rates_per_s.sum())
+
+    def feasible(self, thresholds: ArrayLike) -> NDArray[np.bool_]:
+        """Whether drift holds strictly in every class and M(n) ≤ C; shape (...)."""
+        drift = (self.loads(thresholds) <= 1 - STRICT).all(axis=-1)
+        return np.asarray(drift & (self.memory(thresholds) <= self.server.usable_kv_tokens))
+
+    def least_thresholds(self, scale: float = 1.0, start: ArrayLike = 1.0) -> Floats | None:
+        """The smallest whole thresholds ≥ `start` with strict drift at the rates times `scale`.
+
+        n ↦ ⌊λ_j ΔT(n)⌋ + 1 is non-decreasing whatever f, so climbing from below ends in the least
+        solution in every coordinate, which also needs the least memory. None if there is none
+        within a thousand times the server's memory.
+        """
+        rates_per_s = scale * self.rates_per_s * (1 + 2 * STRICT)
+        n = np.broadcast_to(np.asarray(start, dtype=float), self.rates_per_s.shape)
+        while self.memory(n) <= _HOPELESS * self.server.usable_kv_tokens:
+            needed = np.maximum(n, np.floor(rates_per_s * self.iteration_time_s(n)) + 1)
+            if (needed == n).all():
+                return n
+            n = needed
+        return None
+
+
+def full_batch(workload: Workload, server: Server) -> FullBatch:
+    """Per-class sums over stages, under the server's convention and block size."""
+    stages = [class_stages(one, server) for one in workload.classes]
+    prefill_tokens = np.array([one.prefill_tokens for one in stages], dtype=float)
+    decode_requests = np.array([one.decodes.sum() for one in stages], dtype=float)
+    return FullBatch(
+        server=server,
+        rates_per_s=np.array([one.rate_per_s for one in workload.classes]),
+        stages=np.array([one.count for one in stages], dtype=float),
+        tokens=prefill_tokens + decode_requests,
+        kv_tokens=np.array([one.kv_tokens[one.decodes].sum() for one in stages], dtype=float),
+        prefill_tokens=prefill_tokens,
+        decode_requests=decode_requests,
+        memory_tokens=np.array([one.memory_sum for one in stages]),
+    )
+
+
+def literal_wait_latency_s(thresholds: ArrayLike, workload: Workload, server: Server) -> Floats:
+    """Mean latency of each class under literal WAIT, in seconds (THEORY 3.5).
+
+    L_j = (n_j − 1)/(2λ_j) + (S_j − 1)·n_j/λ_j + ΔT(n) + μ_j/(2λ_j(n_j − μ_j)), μ_j = λ_j ΔT(n):
+    collecting n_j arrivals, one stage per n_j arrivals, the last iteration, queueing.
+
+    Args:
+        thresholds: n, shape (..., m), each ≥ 1.
+
+    Returns:
+        Shape (..., m); infinite where μ_j ≥ n_j, as that queue grows without bound.
+    """
+    return full_batch(workload, server).latency_s(thresholds)

@@ -1,0 +1,1 @@
+"""Threshold tables out of and into the toolkit."""

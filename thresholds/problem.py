@@ -1,0 +1,25 @@
+"""What is to be solved: a load, a server, a policy to set and an aim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fluid.server import Server
+from fluid.workload import Workload
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Thresholds wanted for a workload on a server.
+
+    Attributes:
+        policy: A name in `thresholds.solvers.SOLVERS`: "paced" (the practical form) or "wait" (the
+            literal rule of THEORY 3.1).
+        objective: What is minimised; mean latency over requests.
+    """
+
+    workload: Workload
+    server: Server
+    policy: str = "paced"
+    objective: Literal["latency"] = "latency"

@@ -1,0 +1,45 @@
+"""The one entry point to all threshold solvers."""
+
+from __future__ import annotations
+
+import math
+
+from fluid.equilibrium import Equilibrium, equilibrium
+from fluid.errors import InfeasibleError, InputError
+from thresholds.problem import Problem
+from thresholds.solvers import SOLVERS
+from thresholds.solvers.common import rounded_down
+from thresholds.table import ThresholdTable
+
+
+def solve(problem: Problem) -> ThresholdTable:
+    """Compute a threshold table.
+
+    Raises:
+        InputError: Unknown policy or objective, or a request that does not fit into the cache.
+        InfeasibleError: The workload is unstable (THEORY 2.1–2.3), or no table of this policy
+            satisfies its conditions; with the binding cause and the nearest feasible change.
+    """
+    if problem.policy not in SOLVERS:
+        raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
+    if problem.objective != "latency":
+        raise InputError("objective", problem.objective, "latency")
+    found = equilibrium(problem.workload, problem.server)
+    if not found.stable:
+        raise _unstable(problem, found)
+    return SOLVERS[problem.policy](problem, found)
+
+
+def _unstable(problem: Problem, found: Equilibrium) -> InfeasibleError:
+    nearest = f"multiply all rates by at most {rounded_down(found.max_scale)}"
+    if found.kv_tokens is not None:
+        block = problem.server.block_tokens
+        needed = math.ceil(found.kv_tokens / block) * block
+        nearest += f", or raise kv_capacity_tokens to at least {needed}"
+    return InfeasibleError(
+        f"workload {problem.workload.name} is unstable on server {problem.server.name} "
+        f"(utilisation {found.utilisation:.3f})",
+        found.binding,
+        nearest,
+        found.max_scale,
+    )

@@ -1,0 +1,119 @@
+"""What every solver needs to put its result into a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from fluid.equilibrium import Equilibrium
+from fluid.errors import InfeasibleError
+from thresholds.problem import Problem
+from thresholds.table import (
+    SCHEMA_VERSION,
+    Condition,
+    EngineFlags,
+    Memory,
+    Predicted,
+    SolverReport,
+    Threshold,
+    ThresholdTable,
+    ValidFor,
+    created_by,
+)
+
+Solver = Callable[[Problem, Equilibrium], ThresholdTable]
+"""Solves a problem whose workload is stable; the equilibrium is that of the workload."""
+
+_ROUNDING = 1e-9
+"""Relative error of a sum in double precision, far above what occurs."""
+
+
+def new_table(
+    problem: Problem,
+    *,
+    params: dict[str, int | float],
+    thresholds: Sequence[int | float],
+    memory: Memory,
+    predicted: Predicted,
+    max_rate_per_s: float,
+    certificate: tuple[Condition, ...],
+    solver: SolverReport,
+    engine_flags: EngineFlags,
+    notes: tuple[str, ...],
+) -> ThresholdTable:
+    """A table of the problem's policy, one threshold per class, not yet validated.
+
+    Conditions that hold at some rates of a mix hold at all smaller ones, so that the table is valid
+    from rate 0 to `max_rate_per_s`.
+    """
+    workload, server = problem.workload, problem.server
+    named = zip(workload.classes, thresholds, strict=True)
+    return ThresholdTable(
+        schema_version=SCHEMA_VERSION,
+        created_by=created_by(),
+        workload=workload,
+        server=server,
+        workload_sha256=workload.sha256(),
+        server_sha256=server.sha256(),
+        policy=problem.policy,
+        params=params,
+        thresholds=tuple(Threshold(name=one.name, threshold=value) for one, value in named),
+        memory=memory,
+        predicted=predicted,
+        validated=None,
+        valid_for=ValidFor(min_rate_per_s=0.0, max_rate_per_s=max_rate_per_s, until=None),
+        certificate=certificate,
+        solver=solver,
+        engine_flags=engine_flags,
+        notes=notes,
+    )
+
+
+def condition(text: str, value: float, limit: float, strict: bool = False) -> Condition:
+    """The certificate of `value` ≤ `limit` (< if `strict`), slack relative to the limit."""
+    slack = (limit - value) / limit
+    if not strict and abs(slack) < _ROUNDING:
+        slack = 0.0
+    return Condition(condition=text, slack=slack, holds=slack > 0 if strict else slack >= 0)
+
+
+def stability_condition(found: Equilibrium) -> Condition:
+    """1/α* ≤ 1: the fluid stability of the workload itself (THEORY 2.3)."""
+    return condition("fluid stability: 1/α* ≤ 1", 1 / found.max_scale, 1.0)
+
+
+def require_certified(certificate: tuple[Condition, ...]) -> None:
+    """Refuse a result of which a condition does not hold.
+
+    Raises:
+        InfeasibleError: Naming the first such condition.
+    """
+    for one in certificate:
+        if not one.holds:
+            raise InfeasibleError(
+                f"no table: {one.condition} fails by {-one.slack:.2%}",
+                one.condition,
+                "lower the rates or raise kv_capacity_tokens",
+            )
+
+
+def predicted(found: Equilibrium, policy_latency_s: float | None) -> Predicted:
+    """The equilibrium's figures, with the latency under the table's policy."""
+    return Predicted(
+        utilisation=found.utilisation,
+        max_scale=found.max_scale,
+        binding=found.binding,
+        iteration_time_s=found.iteration_time_s,
+        kv_tokens=found.kv_tokens,
+        latency_s=found.latency_s,
+        ttft_s=found.ttft_s,
+        tpot_s=found.tpot_s,
+        throughput_tokens_per_s=found.throughput_tokens_per_s,
+        policy_latency_s=policy_latency_s,
+    )
+
+
+def rounded_down(value: float, digits: int = 3) -> float:
+    """`value` > 0 to so many significant digits, never above it: safe to follow as advice."""
+    unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    return float(f"{math.floor(value / unit) * unit:.{digits}g}")

@@ -1,0 +1,192 @@
+"""The threshold table: what a solver found, for which load and server, and how sure it is.
+
+A table is one JSON document (`thresholds.export.jsonio`) with a published JSON Schema. It holds the
+whole workload and server and their hashes, so that it can be checked and replayed on its own.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fluid.files import FileModel
+from fluid.server import Server
+from fluid.workload import Name, Workload
+
+SCHEMA_VERSION = "1.0"
+MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
+
+Number = int | float
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Threshold(FileModel):
+    """Threshold of one class: whole requests n_j for "wait", its share of the pace for "paced"."""
+
+    name: Name
+    threshold: Annotated[Number, Field(gt=0)]
+
+
+class Memory(FileModel):
+    """KV memory behind a table, in tokens.
+
+    Attributes:
+        required_tokens: KV that the thresholds can fill, M(n) of THEORY 3.2.
+        buffer_tokens: Kept free on top of it, or by the watermark.
+        capacity_tokens: What the server has.
+        overflow_probability: Bound on the probability of an overflow, where one is known.
+    """
+
+    required_tokens: NonNegative
+    buffer_tokens: NonNegative
+    capacity_tokens: NonNegative
+    overflow_probability: Share | None
+
+
+class Predicted(FileModel):
+    """Fluid equilibrium at the table's own rates (THEORY 2), and the policy's mean latency.
+
+    Attributes:
+        latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike. None where the
+            equilibrium has no such figure (tpot_s with single-token outputs).
+        policy_latency_s: Mean latency under the table's own policy.
+    """
+
+    utilisation: float
+    max_scale: float
+    binding: Literal["compute", "memory"]
+    iteration_time_s: float | None
+    kv_tokens: float | None
+    latency_s: float | None
+    ttft_s: float | None
+    tpot_s: float | None
+    throughput_tokens_per_s: float | None
+    policy_latency_s: float | None
+
+
+class Interval(FileModel):
+    """Mean over replications and half width of its 95 % confidence interval."""
+
+    mean: float
+    half_width: NonNegative
+
+
+class PolicyValidation(FileModel):
+    """What one policy did in simulation.
+
+    Attributes:
+        verdict: Whether completions track arrivals (DESIGN: 99 % interval against 1 %).
+        latency_s: None where it does not exist because the policy is unstable.
+        completed_share: Completed ÷ arrived in the measured window.
+        collapsed_share: Share of replications that completed less than 95 % of the arrivals.
+    """
+
+    policy: str
+    params: dict[str, Number]
+    rate_per_s: NonNegative
+    verdict: Literal["stable", "unstable", "undecided"]
+    latency_s: Interval | None
+    completed_share: Interval
+    evictions_per_request: NonNegative
+    collapsed_share: Share
+
+
+class Validated(FileModel):
+    """A simulation of the table beside other policies, on the same arrivals."""
+
+    replications: Annotated[int, Field(ge=1)]
+    requests: Annotated[int, Field(ge=1)]
+    seed: int
+    policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
+
+
+class ValidFor(FileModel):
+    """Total rates of the same mix at which the drift and memory conditions hold.
+
+    Attributes:
+        max_rate_per_s: Supremum; for strict conditions the rate itself is not included.
+        until: Date (ISO) after which the table must be solved again, if there is one.
+    """
+
+    min_rate_per_s: NonNegative
+    max_rate_per_s: NonNegative
+    until: str | None
+
+
+class Condition(FileModel):
+    """One condition of the certificate; `slack` is relative to the condition's right side."""
+
+    condition: Name
+    slack: float
+    holds: bool
+
+
+class SolverReport(FileModel):
+    """How the thresholds were found.
+
+    Attributes:
+        objective: Value of the objective in seconds; None for a closed form.
+        optimality_gap: (objective − bound)/bound; None where no bound is known.
+    """
+
+    name: Name
+    status: str
+    objective: float | None
+    optimality_gap: float | None
+
+
+class EngineFlags(FileModel):
+    """Flags that express the table in a serving system; empty where it cannot be expressed."""
+
+    vllm: dict[str, Number | str]
+    sglang: dict[str, Number | str]
+    trtllm: dict[str, Number | str]
+
+
+class ThresholdTable(FileModel):
+    """A frozen result of `thresholds.solve`.
+
+    Attributes:
+        workload_sha256: SHA-256 of the workload's sorted-key JSON; server_sha256 alike.
+        params: Parameters of the policy by name.
+        thresholds: One entry per class, in the order of the workload.
+        validated: A simulation of the table, once there is one.
+        certificate: Conditions checked on the server's own iteration time.
+        notes: What a reader of the table must know.
+    """
+
+    schema_version: Annotated[str, Field(pattern=rf"^{MAJOR_VERSION}\.\d+$")]
+    created_by: str
+    workload: Workload
+    server: Server
+    workload_sha256: Sha256
+    server_sha256: Sha256
+    policy: Name
+    params: dict[str, Number]
+    thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
+    memory: Memory
+    predicted: Predicted
+    validated: Validated | None
+    valid_for: ValidFor
+    certificate: Annotated[tuple[Condition, ...], Field(min_length=1)]
+    solver: SolverReport
+    engine_flags: EngineFlags
+    notes: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Plain data with every field, null where absent.
+
+        Workload and server are written as in their own files, so that the hash of either part of
+        the document is the hash beside it.
+        """
+        parts = {"workload": self.workload.document(), "server": self.server.document()}
+        return self.model_dump(mode="json") | parts
+
+
+def created_by() -> str:
+    """Name and version of this distribution, as written into tables."""
+    return f"fluidwait {version('fluidwait')}"
