@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.files import require_folder
 from fluid.traces.tape import Tape
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.replay import Replay, policy_of, replay_model
@@ -35,20 +36,16 @@ _POINTS = 1500
 """Points per line: more than a page can show."""
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix chooses the format.
+def require_plot_path(path: Path) -> None:
+    """Refuse a path that cannot be drawn to, before any work is spent on it.
 
     Raises:
         InputError: A suffix that matplotlib cannot write, or a folder that does not exist.
     """
-    formats = figure.canvas.get_supported_filetypes()
-    suffix = path.suffix.lstrip(".").lower()
-    if suffix not in formats:
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in formats:
         raise InputError("--plot", str(path), "a file ending in svg, pdf or png")
-    try:
-        figure.savefig(path, bbox_inches="tight")
-    except OSError as error:
-        raise InputError("--plot", str(path), f"a writable path ({error.strerror})") from None
+    require_folder(path)
 
 
 def plot_replay(
@@ -86,7 +83,7 @@ def plot_replay(
             f"{found.table.workload.name} on {found.table.server.name} "
             f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
         )
-        save(figure, path)
+        figure.savefig(path, bbox_inches="tight")
 
 
 def _policies(found: Replay) -> list[ConfiguredPolicy]:

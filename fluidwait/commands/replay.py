@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluid.files import require_folder
 from fluid.traces.tape import read_tape
 from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
@@ -32,6 +33,12 @@ class ReplayOptions:
 
 def run_replay(path: Path, options: ReplayOptions) -> None:
     """Simulate, print, and write table and plot where asked to."""
+    if options.plot:
+        from validation.plots import require_plot_path
+
+        require_plot_path(options.plot)
+    if options.out:
+        require_folder(options.out)
     table = read_table(path)
     tape = read_tape(options.tape) if options.tape else None
     offered = tape.rate_per_s if tape else table.workload.rate_per_s
