@@ -140,8 +140,10 @@ def conclusion(results: Sequence[PolicyResult]) -> str:
     """What the figures say, without flattery: also when the table does not help."""
     own, others = results[0], results[1:]
     stable = [one for one in others if one.verdict == "stable" and one.latency_s]
-    if own.verdict != "stable" or own.latency_s is None:
-        return f"The table is {own.verdict.upper()} here: do not use it at this rate."
+    if own.verdict == "undecided":
+        return "UNDECIDED: too few requests to tell whether the table holds; ask for more."
+    if own.latency_s is None:
+        return "The table is UNSTABLE here: do not use it at this rate."
     if others and not stable:
         return "The table HOLDS; none of the policies beside it is stable at this rate."
     if not others:

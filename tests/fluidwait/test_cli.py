@@ -245,8 +245,8 @@ def test_broken_traces(call: Call, tmp_path: Path, row: str, told: str) -> None:
 
 def test_trace_to_tape_to_replay(call: Call, tmp_path: Path) -> None:
     rows = [
-        f"2023-11-16 18:{second // 60:02d}:{second % 60:02d},{100 + 400 * (second % 3)},{5 + second % 2}"
-        for second in range(300)
+        f"2023-11-16 18:{s // 60:02d}:{s % 60:02d},{100 + 400 * (s % 3)},{5 + s % 2}"
+        for s in range(300)
     ]
     trace = written(tmp_path, TRACE.splitlines()[0] + "\n" + "\n".join(rows), "trace.csv")
     load, tape, table = (tmp_path / name for name in ("w.yaml", "tape.csv", "t.json"))

@@ -105,7 +105,7 @@ def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
             capacity_tokens=capacity,
             overflow_probability=None,
         ),
-        predicted=predicted(found, policy_latency_s=found.latency_s),
+        predicted=predicted(found, policy_latency_s=None),
         max_rate_per_s=found.max_scale * workload.rate_per_s,
         certificate=certificate,
         solver=SolverReport(
