@@ -97,6 +97,52 @@ def replay(
 
 
 @app.command()
+def compare(
+    server: ServerName,
+    policy: Annotated[list[str], typer.Option(help="NAME[:key=value,…]; repeat for more.")],
+    workload: Annotated[
+        Path | None, typer.Argument(metavar="[WORKLOAD]", help="Workload file, or give --tape.")
+    ] = None,
+    tape: Annotated[
+        Path | None, typer.Option(help="Recorded arrivals instead of a workload.")
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")
+    ] = None,
+    find_capacity: Annotated[
+        bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
+    ] = False,
+    replications: Replications = 20,
+    requests: Requests = 20_000,
+    seed: Seed = 0,
+    resume: Annotated[
+        Path | None, typer.Option(help="SQLite file that keeps finished rows; continue from it.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Policies × rates on the same arrivals: verdicts, latencies, capacities."""
+    from fluidwait.commands.compare import CompareOptions, run_compare
+
+    run_compare(
+        CompareOptions(
+            workload,
+            tape,
+            server,
+            policy,
+            rates,
+            find_capacity,
+            replications,
+            requests,
+            seed,
+            resume,
+            plot,
+            as_json,
+        )
+    )
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
 ) -> None:

@@ -10,11 +10,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.files import require_folder
 from fluid.traces.tape import Tape
+from validation.compare import PolicyResult
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.replay import Replay, policy_of, replay_model
 from validation.simulator.cpu import Job, Trace, run_traced
@@ -31,6 +33,8 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "svg.hashsalt": "fluidwait",
 }
+
+MARKERS = "osv^Dx*"
 
 _POINTS = 1500
 """Points per line: more than a page can show."""
@@ -84,6 +88,51 @@ def plot_replay(
             f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
         )
         figure.savefig(path, bbox_inches="tight")
+
+
+def plot_compare(results: Sequence[PolicyResult], limit_per_s: float | None, path: Path) -> None:
+    """Mean latency against offered rate, and completed against offered, one line per policy."""
+    labels = list(dict.fromkeys(one.label for one in results))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        latency, completed = figure.subplots(1, 2)
+        for index, label in enumerate(labels):
+            rows = sorted((one for one in results if one.label == label), key=_rate)
+            stable = [(one, one.latency_s) for one in rows if one.latency_s]
+            style: dict[str, Any] = {
+                "color": COLOURS[index % len(COLOURS)],
+                "marker": MARKERS[index % len(MARKERS)],
+                "ms": 4,
+                "lw": 1.2,
+                "label": label,
+            }
+            latency.errorbar(
+                [one.rate_per_s for one, _ in stable],
+                [spread.mean for _, spread in stable],
+                yerr=[spread.half_width or 0.0 for _, spread in stable],
+                capsize=2,
+                **style,
+            )
+            completed.plot(
+                [one.rate_per_s for one in rows], [one.completed_per_s for one in rows], **style
+            )
+        for ax in (latency, completed):
+            ax.set_xlabel("offered rate (requests/s)")
+            if limit_per_s is not None:
+                ax.axvline(limit_per_s, color="black", ls=":", lw=1, label="fluid limit")
+        offered = [one.rate_per_s for one in results]
+        completed.plot([min(offered), max(offered)], [min(offered), max(offered)], "k-", lw=0.6)
+        latency.set_ylabel("mean latency (s), where not unstable")
+        latency.set_yscale("log")
+        for axis_format in (latency.yaxis.set_major_formatter, latency.yaxis.set_minor_formatter):
+            axis_format(LogFormatter(minor_thresholds=(2, 0.5)))
+        completed.set_ylabel("completed rate (requests/s)")
+        completed.legend(fontsize=8)
+        figure.savefig(path, bbox_inches="tight")
+
+
+def _rate(result: PolicyResult) -> float:
+    return result.rate_per_s
 
 
 def _policies(found: Replay) -> list[ConfiguredPolicy]:

@@ -108,8 +108,7 @@ def print_replay(found: Replay) -> None:
 
 
 def _row(table: ThresholdTable, one: PolicyResult, own: bool) -> tuple[str, ...]:
-    params = ",".join(f"{name}={_short(value)}" for name, value in one.params.items())
-    name = f"this table ({table.policy})" if own else f"{one.policy}:{params}".rstrip(":")
+    name = f"this table ({table.policy})" if own else one.label
     return (
         name,
         one.verdict,
@@ -122,10 +121,6 @@ def _row(table: ThresholdTable, one: PolicyResult, own: bool) -> tuple[str, ...]
         number(one.evictions_per_request, 3),
         percent(one.kv_mean_tokens / table.memory.capacity_tokens),
     )
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mean(spread: Spread | None) -> str:

@@ -302,3 +302,48 @@ def test_help_is_quick() -> None:
     assert done.stderr.strip() == "[]", done.stderr
     assert "solve" in done.stdout
     print(f"fluidwait --help in {seconds:.2f} s")
+
+
+def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Path) -> None:
+    plot, store = tmp_path / "c.svg", tmp_path / "c.sqlite"
+    arguments = (
+        *("compare", workload, "--server", SERVER, "--rates", "1:3:1"),
+        *("--policy", "greedy:watermark=0.01", "--policy", "greedy:pace=0.13"),
+        *("--replications", 3, "--requests", 600, "--resume", store),
+    )
+    done = call(*arguments, "--find-capacity", "--plot", plot, "--json")
+    assert done.code == 0
+    rows = done.document["policies"]
+    assert [(one["policy"], one["rate_per_s"]) for one in rows] == [
+        ("greedy", rate) for rate in (1.0, 1.0, 2.0, 2.0, 3.0, 3.0)
+    ]
+    assert set(done.document["largest_stable_rate_per_s"]) == {
+        "greedy:watermark=0.01",
+        "greedy:pace=0.13",
+    }
+    assert plot.read_text().startswith("<?xml")
+    table = call(*arguments)
+    assert table.code == 0
+    assert "Fluid limit: 2.742 /s." in table.out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--policy", "fifo"), "policy: got 'fifo'; allowed: one of greedy"),
+        (("--policy", "greedy:speed=1"), "got 'speed'; allowed: one of watermark, cap, pace"),
+        (("--policy", "greedy", "--rates", "3:1:1"), "--rates: got '3:1:1'"),
+        (("--policy", "greedy", "--rates", "0"), "--rates: got '0'"),
+        (("--policy", "greedy", "--rates", "1:9999999:0.001"), "at most 10000 rates"),
+        (("--policy", "greedy", "--replications", 0), "replications: got 0"),
+        (("--policy", "greedy", "--tape", "x.csv"), "WORKLOAD: got 'both or neither'"),
+        (("--policy", "greedy", "--plot", "a.b"), "--plot: got 'a.b'"),
+    ],
+)
+def test_bad_comparisons(
+    call: Call, workload: Path, options: tuple[object, ...], told: str
+) -> None:
+    done = call("compare", workload, "--server", SERVER, *options)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert told in done.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fluid.errors import InputError
 from validation.policies.greedy import GREEDY
-from validation.policies.policy import ConfiguredPolicy, Policy
+from validation.policies.policy import ConfiguredPolicy, Policy, policy_label
 from validation.policies.wait import WAIT
 
 POLICIES: dict[str, Policy] = {policy.name: policy for policy in (GREEDY, WAIT)}
@@ -40,4 +40,4 @@ def _integers(policy: str, text: str) -> tuple[int, ...]:
         raise InputError(f"policy {policy}: thresholds", text, allowed) from None
 
 
-__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "parse_policy"]
+__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "parse_policy", "policy_label"]

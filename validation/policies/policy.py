@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,15 +125,24 @@ class ConfiguredPolicy:
         )
 
     @property
+    def params(self) -> dict[str, Any]:
+        """Parameters as given, thresholds among them, ready for JSON."""
+        thresholds = {"thresholds": list(self.thresholds)} if self.thresholds else {}
+        return {**self.values, **thresholds}
+
+    @property
     def label(self) -> str:
-        """Name and given parameters, e.g. ``greedy:watermark=0.01``."""
-        shown = [f"{name}={_short(value)}" for name, value in self.values.items()]
-        if self.thresholds:
-            shown.append("thresholds=" + "/".join(map(str, self.thresholds)))
-        return self.policy.name + (":" + ",".join(shown) if shown else "")
+        """Name and given parameters, as `parse_policy` reads them."""
+        return policy_label(self.policy.name, self.params)
 
 
-def _short(value: float | str) -> str:
-    if isinstance(value, str) or math.isinf(value):
-        return str(value)
-    return f"{value:.6g}"
+def policy_label(name: str, params: Mapping[str, Any]) -> str:
+    """``NAME:key=value,…`` with numbers to six digits."""
+    shown = [f"{key}={_short(value)}" for key, value in params.items()]
+    return name + (":" + ",".join(shown) if shown else "")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
