@@ -35,8 +35,29 @@ def vllm_v1(rng: random.Random, largest: int) -> Values:
     )
 
 
+def vllm_v0(rng: random.Random, largest: int) -> Values:
+    return sometimes(
+        rng,
+        0.3,
+        {
+            "watermark": [0.0, 0.1, 0.3],
+            "max_batched_tokens": [largest, 2 * largest],
+            "padded": [1],
+            "cap": [2, 4, 8],
+        },
+    )
+
+
+def sarathi(rng: random.Random, largest: int) -> Values:
+    return sometimes(
+        rng, 0.5, {"chunk": [1, 5, 16, 40], "cap": [2, 5, 10], "watermark": [0.0, 0.1, 0.3]}
+    )
+
+
 RANDOM_PARAMETERS: dict[str, Callable[[random.Random, int], Values]] = {
     "greedy": greedy,
     "vllm-v1": vllm_v1,
+    "vllm-v0": vllm_v0,
+    "sarathi": sarathi,
 }
 """By policy: a function of the generator and the tokens of the largest request."""
