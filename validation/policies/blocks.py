@@ -81,14 +81,15 @@ def require_blocks(policy: str, model: Model, reserved: int) -> None:
         InputError: Naming the request, its peak and the room there is.
     """
     block = int(model.constants[0]["block_tokens"])
-    usable = int(model.constants[0]["kv_capacity_tokens"]) - reserved * block
+    blocks = int(model.constants[0]["kv_capacity_tokens"]) // block
+    usable = (blocks - reserved) * block
     peak = -(-peak_tokens(model) // block) * block
     too_large = np.flatnonzero(peak > usable)
     if len(too_large):
         raise InputError(
             f"policy {policy}: {request_name(model, int(too_large[0]))}",
             f"{int(peak[too_large[0]])} KV tokens at its end",
-            f"at most {usable}: the rule never uses the last {reserved} blocks of {block} tokens",
+            f"at most {usable}: {reserved} of {blocks} blocks stays free",
         )
 
 

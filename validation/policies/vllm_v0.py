@@ -1,4 +1,4 @@
-"""vLLM's first scheduler, the "vLLM" of the paper (POLICIES, vllm-v0): whole prompts, prefill first.
+"""vLLM's first scheduler, the paper's "vLLM" (POLICIES, vllm-v0): whole prompts, prefill first.
 
 While any prompt can be admitted, an iteration computes prompts only and every resident pauses;
 otherwise each resident decodes one token, in order of admission.
