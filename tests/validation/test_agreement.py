@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from policy_cases import RANDOM_PARAMETERS
 
+from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
@@ -60,28 +62,39 @@ def random_case(name: str, number: int) -> Case:
     largest = max(c.prefill_tokens + c.context_tokens + c.decode_tokens for c in classes)
     block = rng.choice([1, 1, 4, 16])
     capacity = -(-largest // block) * block * rng.choice([1, 2, 3, 4, 8])
+    policy = POLICIES[name]
+    first_tokens = ["prefill"] if policy.engine_convention_only else ["prefill", "decode"]
     server = Server(
         name="small",
         source="test",
         kv_capacity_tokens=capacity,
         block_tokens=block,
-        first_token=rng.choice(["prefill", "decode"]),
+        first_token=rng.choice(first_tokens),
         iteration_time=random_iteration_time(rng),
     )
-    policy = POLICIES[name]
     values: dict[str, Any] = {
         "victim": rng.choice(["last-admitted", "latest-arrival"]),
         "requeue": rng.choice(["front", "back"]),
         "progress": rng.choice(["lost", "lost", "kept"]),
     }
-    if name == "greedy":
-        options = {"watermark": [0.0, 0.1, 0.3], "cap": [2, 5], "pace": [0.2, 0.9, 1.5]}
-        for key, choices in options.items():
-            if rng.random() < 0.35:
-                values[key] = rng.choice(choices)
+    if name in RANDOM_PARAMETERS:
+        values |= RANDOM_PARAMETERS[name](rng, largest)
     thresholds = tuple(rng.randint(1, 3) for _ in classes) if policy.per_class else ()
     workload = Workload(name="random", classes=classes)
-    return Case(workload, server, policy.configure(values, thresholds), seed=number)
+    configured = policy.configure(values, thresholds)
+    return Case(workload, large_enough(server, workload, configured), configured, seed=number)
+
+
+def large_enough(server: Server, workload: Workload, policy: ConfiguredPolicy) -> Server:
+    """With as many more blocks as the policy needs beside its largest request."""
+    while True:
+        try:
+            policy.check(poisson_model(workload, server))
+        except InputError:
+            more = server.kv_capacity_tokens + server.block_tokens
+            server = server.model_copy(update={"kv_capacity_tokens": more})
+        else:
+            return server
 
 
 def reference_requests(case: Case, trace: cpu.Trace) -> list[Request]:

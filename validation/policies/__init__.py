@@ -5,9 +5,20 @@ from __future__ import annotations
 from fluid.errors import InputError
 from validation.policies.greedy import GREEDY
 from validation.policies.policy import ConfiguredPolicy, Policy, policy_label
+from validation.policies.sarathi import SARATHI
+from validation.policies.vllm_v0 import VLLM_V0
+from validation.policies.vllm_v1 import VLLM_V1
 from validation.policies.wait import WAIT
 
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (GREEDY, WAIT)}
+_ALL = (
+    GREEDY,
+    WAIT,
+    VLLM_V1,
+    VLLM_V0,
+    SARATHI,
+)
+
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
 def parse_policy(text: str) -> ConfiguredPolicy:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from validation.simulator.compiling import bind
 from validation.simulator.engine import simulate
+from validation.simulator.model import Model
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ EVICTION_PARAMETERS = (
 )
 """THEORY 1.4; the defaults are the paper's rule."""
 
+RECOMPUTE_PARAMETERS = (*EVICTION_PARAMETERS[:2], replace(EVICTION_PARAMETERS[2], default=1))
+"""The same with the defaults of serving systems: generated tokens are kept and recomputed."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -63,6 +67,9 @@ class Policy:
         queue_of: Kernel (model, shape) that says in which queue a request waits.
         parameters: In the order in which the kernel reads `params`.
         per_class: Whether the rule needs one threshold per class.
+        engine_convention_only: Whether it needs a server whose prefill emits the first token.
+        require_served: Function (model, params) that raises InputError where the rule could never
+            serve some request of the model; None where it serves all that fit into memory.
     """
 
     name: str
@@ -71,6 +78,8 @@ class Policy:
     form_batch: Any
     queue_of: Any
     per_class: bool = False
+    engine_convention_only: bool = False
+    require_served: Callable[[Model, NDArray[np.float64]], None] | None = None
 
     @cached_property
     def simulate(self) -> Any:
@@ -123,6 +132,25 @@ class ConfiguredPolicy:
                 for parameter in self.policy.parameters
             ]
         )
+
+    def check(self, model: Model) -> None:
+        """Refuse a model that this policy cannot run.
+
+        Raises:
+            InputError: The wrong first-token convention, a number of thresholds other than that of
+                the classes, or a request that could never be served.
+        """
+        policy = self.policy
+        if policy.engine_convention_only and model.constants[0]["silent_prefill"]:
+            raise InputError("server.first_token", "decode", f"prefill for policy {policy.name}")
+        if policy.per_class and len(self.thresholds) != model.classes:
+            raise InputError(
+                f"policy {policy.name}: thresholds",
+                "/".join(map(str, self.thresholds)),
+                f"{model.classes} integers, one per class",
+            )
+        if policy.require_served:
+            policy.require_served(model, self.numbers)
 
     @property
     def params(self) -> dict[str, Any]:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from validation.reference.core import Request, Rule, simulate
 from validation.reference.greedy import greedy
+from validation.reference.sarathi import sarathi
+from validation.reference.vllm_v0 import vllm_v0
+from validation.reference.vllm_v1 import vllm_v1
 from validation.reference.wait import wait
 
-REFERENCE_POLICIES: dict[str, Rule] = {"greedy": greedy, "wait": wait}
+REFERENCE_POLICIES: dict[str, Rule] = {
+    "greedy": greedy,
+    "wait": wait,
+    "vllm-v1": vllm_v1,
+    "vllm-v0": vllm_v0,
+    "sarathi": sarathi,
+}
 
 __all__ = ["REFERENCE_POLICIES", "Request", "simulate"]

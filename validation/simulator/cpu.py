@@ -63,7 +63,7 @@ def run(
         on_done: Called after each replication, e.g. to advance a progress bar.
 
     Raises:
-        InputError: No jobs, no requests, or thresholds that do not match the classes.
+        InputError: No jobs, no requests, or a policy that cannot run this model.
     """
     if not jobs:
         raise InputError("replications", 0, "at least 1")
@@ -71,6 +71,8 @@ def run(
         requests = int(model.tape.size)
     if requests < 1:
         raise InputError("requests", requests, "at least 1")
+    for policy in {id(job.policy): job.policy for job in jobs}.values():
+        policy.check(model)
     lanes = threading.local()
 
     def one(job: Job) -> Replication:
@@ -87,7 +89,12 @@ def run(
 
 
 def run_traced(model: Model, job: Job, requests: int) -> Trace:
-    """Run one replication and keep everything that happened."""
+    """Run one replication and keep everything that happened.
+
+    Raises:
+        InputError: A policy that cannot run this model.
+    """
+    job.policy.check(model)
     if model.tape.size:
         requests = int(model.tape.size)
     lane = new_lane(model, requests)
@@ -105,13 +112,6 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
 
 
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
-    thresholds = np.array(job.policy.thresholds, dtype=float)
-    if job.policy.policy.per_class and len(thresholds) != model.classes:
-        raise InputError(
-            f"policy {job.policy.policy.name}: thresholds",
-            "/".join(map(str, job.policy.thresholds)),
-            f"{model.classes} integers, one per class",
-        )
     job.policy.policy.simulate(
         model,
         lane,
@@ -119,5 +119,5 @@ def _simulate(model: Model, lane: Lane, job: Job) -> None:
         job.replication,
         job.rate_scale,
         job.policy.numbers,
-        thresholds,
+        np.array(job.policy.thresholds, dtype=float),
     )

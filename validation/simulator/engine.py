@@ -49,7 +49,7 @@ def simulate(model, lane, seed, replication, rate_scale, params, thresholds):
             push_back(lane, queue_of(model, lane.requests[request].shape), request)
             scalars.next_arrival += 1
         form_batch(model, lane, params, thresholds)
-        if run_iteration(model, lane) and not _stuck(lane):
+        if run_iteration(model, lane) and not _stuck(model, lane):
             continue
         if scalars.next_arrival >= requests:
             break
@@ -57,13 +57,14 @@ def simulate(model, lane, seed, replication, rate_scale, params, thresholds):
 
 
 @kernel
-def _stuck(lane):
+def _stuck(model, lane):
     """Whether nobody came or completed for many service times, so that nobody ever will.
 
-    Thresholds that do not fit into memory can evict and readmit the same request for ever.
+    Thresholds that do not fit into memory can evict and readmit the same request for ever. A
+    chunked prompt takes at most one iteration for each of its tokens, all of which fit into memory.
     """
     scalars = lane.scalars[0]
-    patience = 100 + 10 * lane.stage_count.shape[1]
+    patience = 100 + 10 * lane.stage_count.shape[1] + model.constants[0].kv_capacity_tokens
     no_more_arrivals = scalars.next_arrival >= lane.requests.size
     return no_more_arrivals and scalars.iterations - scalars.last_completion > patience
 
@@ -229,13 +230,13 @@ def advance(model, resident):
 
 
 @kernel
-def choose_victim(lane, latest_arrival):
-    """Slot to evict: the last admitted, or the latest to arrive."""
+def choose_victim(lane, latest_arrival, first=0):
+    """Slot to evict, from `first` on: the last admitted, or the latest to arrive."""
     last = lane.scalars[0].residents - 1
     if latest_arrival == 0.0:
         return last
-    victim = 0
-    for slot in range(1, last + 1):
+    victim = first
+    for slot in range(first + 1, last + 1):
         if lane.residents[slot].request > lane.residents[victim].request:
             victim = slot
     return victim

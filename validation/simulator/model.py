@@ -64,11 +64,14 @@ class Model(NamedTuple):
 
     @property
     def most_residents(self) -> int:
-        """An upper bound on requests that hold KV at the same time."""
+        """An upper bound on requests that hold KV at the same time.
+
+        All but one hold at least their prompt; the newest may hold only its first chunk.
+        """
         constants = self.constants[0]
         block = int(constants["block_tokens"])
         least = -(-int(self.shapes["prompt_tokens"].min()) // block) * block
-        return int(constants["kv_capacity_tokens"]) // least
+        return int(constants["kv_capacity_tokens"]) // least + 1
 
 
 def poisson_model(workload: Workload, server: Server) -> Model:

@@ -26,6 +26,8 @@ SCALARS = np.dtype(
         ("residents", "i8"),
         ("waiting", "i8"),
         ("credit", "f8"),  # admission credit of paced policies
+        ("token_budget", "i8"),  # scratch: tokens that the batch being formed may still take
+        ("kv_free_tokens", "i8"),  # scratch: in blocks that nobody holds
         ("kv_held_tokens", "i8"),  # during the current iteration
         ("window_start_s", "f8"),
         ("window_end_s", "f8"),
