@@ -112,6 +112,9 @@ def compare(
     find_capacity: Annotated[
         bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
     ] = False,
+    burst: Annotated[
+        int | None, typer.Option(help="Also measure the recovery from so many requests at once.")
+    ] = None,
     replications: Replications = 20,
     requests: Requests = 20_000,
     seed: Seed = 0,
@@ -132,6 +135,7 @@ def compare(
             policy,
             rates,
             find_capacity,
+            burst,
             replications,
             requests,
             seed,

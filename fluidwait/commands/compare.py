@@ -16,6 +16,7 @@ from fluidwait.console import new_table, number, percent, print_json, progress, 
 from validation.capacity import Capacity, find_capacity
 from validation.compare import PolicyResult
 from validation.policies import ConfiguredPolicy, parse_policy
+from validation.recovery import Recovery, recovery
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.sweep import Store, grid, sweep
 
@@ -32,6 +33,7 @@ class CompareOptions:
     policies: list[str]
     rates: str | None
     find_capacity: bool
+    burst: int | None
     replications: int
     requests: int
     seed: int
@@ -61,14 +63,17 @@ def run_compare(options: CompareOptions) -> None:
     with progress("compare", len(rows)) as advance:
         results = sweep(model, rows, store, on_done=advance)
     capacities = _capacities(model, policies, limit_per_s, options, store)
+    recoveries = _recoveries(model, policies, rates, options)
     if options.plot:
         from validation.plots import plot_compare
 
         plot_compare(results, limit_per_s, options.plot)
     if options.as_json:
-        print_json(_document(results, capacities))
+        print_json(_document(results, capacities, recoveries))
         return
     _print(results, capacities, limit_per_s)
+    if recoveries:
+        _print_recoveries(recoveries)
     if options.plot:
         say(f"Wrote {options.plot}.")
 
@@ -138,14 +143,62 @@ def _capacities(
     return found
 
 
-def _document(results: Sequence[PolicyResult], capacities: Sequence[Capacity]) -> dict[str, object]:
+def _recoveries(
+    model: Model,
+    policies: Sequence[ConfiguredPolicy],
+    rates: Sequence[float],
+    options: CompareOptions,
+) -> list[Recovery]:
+    if options.burst is None:
+        return []
+    runs = len(policies) * len(rates) * options.replications
+    with progress("recovery", runs) as advance:
+        return [
+            recovery(
+                model,
+                policy,
+                options.burst,
+                rate_per_s=rate,
+                replications=options.replications,
+                requests=options.requests,
+                seed=options.seed,
+                on_done=advance,
+            )
+            for rate in rates
+            for policy in policies
+        ]
+
+
+def _document(
+    results: Sequence[PolicyResult],
+    capacities: Sequence[Capacity],
+    recoveries: Sequence[Recovery],
+) -> dict[str, object]:
     document: dict[str, object] = {"policies": [one.as_dict() for one in results]}
     if capacities:
         document["capacities"] = [asdict(one) for one in capacities]
         document["largest_stable_rate_per_s"] = {
             one.policy: one.largest_stable_rate_per_s for one in capacities
         }
+    if recoveries:
+        document["recoveries"] = [one.as_dict() for one in recoveries]
     return document
+
+
+def _print_recoveries(recoveries: Sequence[Recovery]) -> None:
+    title = f"Recovery from {recoveries[0].burst_requests} requests at one instant"
+    table = new_table(title, "policy", "rate /s", "recovered", "after s", "watched for s")
+    for one in recoveries:
+        width = one.recovery_half_width_s
+        time = number(one.recovery_s) + (f" ± {number(width, 2)}" if width else "")
+        table.add_row(
+            one.policy,
+            number(one.rate_per_s),
+            percent(one.recovered_share, 0),
+            time if one.recovered_share else "never",
+            number(one.horizon_s),
+        )
+    show(table)
 
 
 def _print(

@@ -322,9 +322,10 @@ def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Pat
         "greedy:pace=0.13",
     }
     assert plot.read_text().startswith("<?xml")
-    table = call(*arguments)
+    table = call(*arguments, "--burst", 10)
     assert table.code == 0
     assert "Fluid limit: 2.742 /s." in table.out
+    assert "Recovery from 10 requests at one instant" in table.out
 
 
 @pytest.mark.parametrize(
@@ -338,6 +339,7 @@ def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Pat
         (("--policy", "greedy", "--replications", 0), "replications: got 0"),
         (("--policy", "greedy", "--tape", "x.csv"), "WORKLOAD: got 'both or neither'"),
         (("--policy", "greedy", "--plot", "a.b"), "--plot: got 'a.b'"),
+        (("--policy", "greedy", "--burst", 0, "--requests", 50), "burst: got 0"),
     ],
 )
 def test_bad_comparisons(

@@ -37,6 +37,7 @@ class Trace:
             happened before the run ended.
         evicted_times: Evictions of each request, shape (requests,).
         class_index: Class under which each request is reported, shape (requests,).
+        shape_index: Row of `Model.shapes` of each request, shape (requests,).
         series: Clock, KV tokens held, residents, waiting at the start of each iteration,
             shape (iterations, 4).
     """
@@ -46,6 +47,7 @@ class Trace:
     completed_at_s: NDArray[np.float64]
     evicted_times: NDArray[np.int32]
     class_index: NDArray[np.int64]
+    shape_index: NDArray[np.int32]
     series: NDArray[np.float64]
 
 
@@ -107,6 +109,7 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
         lane.requests["completed_at_s"],
         lane.requests["evictions"],
         model.shapes["report_class"][lane.requests["shape"]],
+        lane.requests["shape"],
         lane.series,
     )
 
