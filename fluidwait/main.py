@@ -113,7 +113,8 @@ def compare(
         bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
     ] = False,
     burst: Annotated[
-        int | None, typer.Option(help="Also measure the recovery from so many requests at once.")
+        int | None,
+        typer.Option(min=1, help="Also measure the recovery from so many requests at once."),
     ] = None,
     replications: Replications = 20,
     requests: Requests = 20_000,

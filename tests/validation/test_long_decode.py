@@ -100,6 +100,29 @@ def test_collapsed_greedy_completes_two_thirds_and_wastes_a_third(
     assert 0.25 < greedy.wasted_token_share < 0.45
 
 
+@pytest.mark.parametrize(("rate", "latency_s"), [(2.60, 43.7), (2.66, 48.8)])
+def test_pacing_at_the_memory_limit_never_collapses(
+    server: Server, rate: float, latency_s: float
+) -> None:
+    """Pace C/m; THEORY 6.4's mean latencies inside the 99.9 % interval of ours, widened by theirs."""
+    model = poisson_model(Workload(name="long", classes=(LONG,)), server)
+    pace = 137_000 / 1_013_012
+    result = compare(
+        model,
+        [parse_policy(f"greedy:pace={pace}")],
+        replications=40,
+        requests=20_000,
+        seed=1,
+        rate_scale=rate / LONG.rate_per_s,
+    )[0]
+    assert result.collapsed_share == 0
+    assert result.verdict == "stable"
+    assert result.latency_s is not None
+    assert result.latency_s.half_width is not None
+    slack = result.latency_s.half_width * 3.55 / 2.02 * 2**0.5
+    assert abs(result.latency_s.mean - latency_s) <= slack
+
+
 def test_a_cap_of_90_never_collapses_but_saturates(server: Server) -> None:
     model = poisson_model(Workload(name="long", classes=(LONG,)), server)
     cap = parse_policy("greedy:cap=90")
