@@ -339,7 +339,7 @@ def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Pat
         (("--policy", "greedy", "--replications", 0), "replications: got 0"),
         (("--policy", "greedy", "--tape", "x.csv"), "WORKLOAD: got 'both or neither'"),
         (("--policy", "greedy", "--plot", "a.b"), "--plot: got 'a.b'"),
-        (("--policy", "greedy", "--burst", 0), "Invalid value for '--burst': 0 is not in"),
+        (("--policy", "greedy", "--burst", 0), "Invalid value for '--burst'"),
     ],
 )
 def test_bad_comparisons(

@@ -104,7 +104,7 @@ def test_collapsed_greedy_completes_two_thirds_and_wastes_a_third(
 def test_pacing_at_the_memory_limit_never_collapses(
     server: Server, rate: float, latency_s: float
 ) -> None:
-    """Pace C/m; THEORY 6.4's mean latencies inside the 99.9 % interval of ours, widened by theirs."""
+    """Pace C/m; THEORY 6.4's mean latencies within the 99.9 % interval of two such samples."""
     model = poisson_model(Workload(name="long", classes=(LONG,)), server)
     pace = 137_000 / 1_013_012
     result = compare(
