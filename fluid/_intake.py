@@ -187,8 +187,10 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
     """T(y) of `workload` on `server`; by default exact if f is affine, else "poisson".
 
     Raises:
-        InputError: "closed-form" asked for an f that is not affine, or an unknown method.
+        InputError: "closed-form" asked for an f that is not affine, an unknown method, or a rate
+            profile whose long-run mean is not 1.
     """
+    _require_mean_rates(workload)
     tau = server.iteration_time
     chosen: Method = method or ("closed-form" if tau.is_affine else "poisson")
     if chosen not in _TOKEN_SECONDS:
@@ -211,6 +213,18 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
         token_seconds=build(flow, tau),
         linear_from_s=flow.seconds_above(tau.tokens_knots[-1], deviations),
     )
+
+
+def _require_mean_rates(workload: Workload) -> None:
+    """The fluid model knows constant rates only: the given ones must be the long-run mean."""
+    mean = workload.mean_multiplier
+    if not math.isclose(mean, 1.0, rel_tol=1e-9):
+        raise InputError(
+            "rate_profile",
+            f"long-run mean multiplier {mean:.6g}",
+            "constant rates; a profile only with long-run mean 1 "
+            f"(multiply each rate_per_s by {mean:.6g} and divide each multiplier by it)",
+        )
 
 
 def _token_seconds(tau: IterationTime, tokens: Floats) -> Floats:

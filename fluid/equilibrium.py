@@ -52,7 +52,8 @@ class Equilibrium:
         tpot_s: Rate-weighted mean over the classes with at least two output tokens.
         ttft_s: Rate-weighted mean; latency_s alike.
         throughput_tokens_per_s: Σ λ_j l'_j.
-        caveats: One sentence for each condition of THEORY 2.6 that does not hold.
+        caveats: One sentence for each condition of THEORY 2.6 that does not hold, and one where
+            the rates vary over time.
     """
 
     stable: bool
@@ -90,7 +91,8 @@ def equilibrium(workload: Workload, server: Server, method: Method | None = None
             closed form where f is affine, else "poisson".
 
     Raises:
-        InputError: One request of a class does not fit, or `method` does not suit f.
+        InputError: One request of a class does not fit, `method` does not suit f, or the rates
+            vary over time around another mean than the given ones.
     """
     require_fits(workload, server)
     curve = intake(workload, server, method)
@@ -115,7 +117,10 @@ def equilibrium(workload: Workload, server: Server, method: Method | None = None
         ttft_s=_weighted_mean([(one.rate_per_s, one.ttft_s) for one in classes]),
         latency_s=_weighted_mean([(one.rate_per_s, one.latency_s) for one in classes]),
         throughput_tokens_per_s=throughput if boundary.stable else None,
-        caveats=_caveats(curve, boundary.utilisation, served, added_s),
+        caveats=(
+            *_caveats(curve, boundary.utilisation, served, added_s),
+            *_profile_caveats(workload, boundary.max_scale),
+        ),
         classes=classes,
     )
 
@@ -169,6 +174,18 @@ def _weighted_mean(pairs: list[tuple[float, float | None]]) -> float | None:
     if not known:
         return None
     return sum(rate * value for rate, value in known) / sum(rate for rate, _ in known)
+
+
+def _profile_caveats(workload: Workload, max_scale: float) -> tuple[str, ...]:
+    """What a constant-rate equilibrium does not say about rates that vary (THEORY 5.1)."""
+    if workload.rate_profile is None:
+        return ()
+    peak = max(one.multiplier for one in workload.rate_profile)
+    overload = "above" if peak > max_scale else "within"
+    return (
+        f"rates vary over time: these figures are for their long-run mean; the peak, {peak:.4g} "
+        f"times the mean, is {overload} the largest stable multiple {max_scale:.4g}",
+    )
 
 
 def _caveats(

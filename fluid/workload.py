@@ -1,11 +1,12 @@
 """Workloads: what arrives at the server (THEORY 1.1).
 
-A workload file lists request classes; each arrives as a Poisson stream with a fixed prompt and
-output length. See README for the format.
+A workload file lists request classes; each arrives as a Poisson stream, its rate constant unless
+there is a rate profile, with a fixed prompt and output length. See README for the format.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Self
 
@@ -55,6 +56,13 @@ class RequestClass(FileModel):
         return self
 
 
+class RatePiece(FileModel):
+    """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`."""
+
+    start_s: Annotated[float, Field(ge=0)]
+    multiplier: Annotated[float, Field(ge=0)]
+
+
 class Workload(FileModel):
     """A mix of request classes.
 
@@ -62,12 +70,33 @@ class Workload(FileModel):
         classes: At least one class, names unique.
         decode_known: Whether a scheduler may use a request's output length before it ends.
         source: Where the numbers come from (attribution), kept in every table made from them.
+        rate_profile: Piecewise constant multipliers of all rates over time (THEORY 5.1), from 0 s
+            on; the last holds for ever unless the profile is periodic.
+        period_s: After so many seconds the profile starts again.
     """
 
     name: Name
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1)]
     decode_known: bool = True
     source: str | None = None
+    rate_profile: Annotated[tuple[RatePiece, ...], Field(min_length=1)] | None = None
+    period_s: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _profile_makes_sense(self) -> Self:
+        if self.rate_profile is None:
+            if self.period_s is not None:
+                raise ValueError("period_s needs a rate_profile")
+            return self
+        starts = [one.start_s for one in self.rate_profile]
+        if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
+            raise ValueError("start_s of rate_profile must be 0 first and then increase")
+        if self.period_s is not None and self.period_s <= starts[-1]:
+            raise ValueError(f"period_s must be above the last start_s, {starts[-1]:g}")
+        if self.mean_multiplier == 0:
+            ends = "its mean" if self.period_s else "its last multiplier"
+            raise ValueError(f"rate_profile must not end all arrivals: {ends} must be above 0")
+        return self
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
@@ -81,6 +110,18 @@ class Workload(FileModel):
     def rate_per_s(self) -> float:
         """Total arrival rate Σ λ_j in requests per second."""
         return sum(one.rate_per_s for one in self.classes)
+
+    @property
+    def mean_multiplier(self) -> float:
+        """Long-run mean of the rate profile: over a period, or the last piece, which never ends."""
+        if self.rate_profile is None:
+            return 1.0
+        if self.period_s is None:
+            return self.rate_profile[-1].multiplier
+        ends = [*(one.start_s for one in self.rate_profile[1:]), self.period_s]
+        seconds = [end - one.start_s for end, one in zip(ends, self.rate_profile, strict=True)]
+        weighted = (s * one.multiplier for s, one in zip(seconds, self.rate_profile, strict=True))
+        return sum(weighted) / self.period_s
 
     def scaled(self, factor: float) -> Workload:
         """The same mix with every rate multiplied by `factor`.

@@ -79,6 +79,14 @@ def replay(
     tape: Annotated[
         Path | None, typer.Option(help="Recorded arrivals instead of Poisson ones.")
     ] = None,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND[:key=value,…]",
+            help="poisson, gamma:cv=2, deterministic, mmpp:ratio=5,mean_s=30 or poisson-clipped, "
+            "each with burst=N,burst_at_s=T.",
+        ),
+    ] = None,
     rate: Rate = None,
     replications: Replications = 20,
     requests: Requests = 10_000,
@@ -92,7 +100,9 @@ def replay(
     """Simulate a table next to greedy admission, on the same arrivals."""
     from fluidwait.commands.replay import ReplayOptions, run_replay
 
-    options = ReplayOptions(policy, tape, rate, replications, requests, seed, out, plot, as_json)
+    options = ReplayOptions(
+        policy, tape, rate, replications, requests, seed, out, plot, as_json, arrivals
+    )
     run_replay(table, options)
 
 

@@ -19,6 +19,7 @@ from fluid.traces.tape import Tape
 from validation.compare import PolicyResult
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.replay import Replay, policy_of, replay_model
+from validation.simulator.arrivals import Arrivals
 from validation.simulator.cpu import Job, Trace, run_traced
 from validation.simulator.engine import WINDOW_END
 
@@ -53,14 +54,18 @@ def require_plot_path(path: Path) -> None:
 
 
 def plot_replay(
-    found: Replay, path: Path, tape: Tape | None = None, rate_scale: float = 1.0
+    found: Replay,
+    path: Path,
+    tape: Tape | None = None,
+    rate_scale: float = 1.0,
+    arrivals: Arrivals | None = None,
 ) -> None:
     """One replication over time under each policy: waiting requests, KV in use, completions.
 
     Shown is the replication in which the first policy beside the table did as well as in the
     median, until the end of the measured window.
     """
-    model = replay_model(found.table, tape)
+    model = replay_model(found.table, tape, arrivals)
     capacity = found.table.memory.capacity_tokens
     first = found.results[0]
     shares = found.results[min(1, len(found.results) - 1)].completed_shares

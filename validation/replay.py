@@ -10,6 +10,7 @@ from fluid.traces.tape import Tape
 from thresholds.table import Interval, PolicyValidation, ThresholdTable, Validated
 from validation.compare import PolicyResult, compare
 from validation.policies import POLICIES, ConfiguredPolicy, parse_policy
+from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
 
 BASELINES = ("greedy:watermark=0.01", "greedy:watermark=0.05")
@@ -62,6 +63,7 @@ def replay(
     *,
     baselines: Sequence[str] = BASELINES,
     tape: Tape | None = None,
+    arrivals: Arrivals | None = None,
     replications: int = 20,
     requests: int = 10_000,
     seed: int = 0,
@@ -71,19 +73,20 @@ def replay(
     """Simulate the table's policy and the baselines on the same arrivals.
 
     Args:
-        tape: Recorded arrivals in place of Poisson arrivals of the table's own workload.
+        tape: Recorded arrivals in place of those of the table's own workload.
+        arrivals: How that workload arrives; Poisson where None.
         rate_scale: Multiplies the arrival rate.
 
     Raises:
-        InputError: An unknown baseline, or a literal WAIT table on a tape, whose requests belong
-            to no class of the table.
+        InputError: An unknown baseline, a tape together with `arrivals`, or a literal WAIT table on
+            a tape, whose requests belong to no class of the table.
     """
     own = policy_of(table)
     if tape is not None and own.policy.per_class and len(table.thresholds) > 1:
         raise InputError("tape", "requests without classes", "a table of policy paced")
     policies = [own, *(parse_policy(one) for one in baselines)]
     results = compare(
-        replay_model(table, tape),
+        replay_model(table, tape, arrivals),
         policies,
         replications=replications,
         requests=requests,
@@ -94,11 +97,19 @@ def replay(
     return Replay(table, tuple(results), seed)
 
 
-def replay_model(table: ThresholdTable, tape: Tape | None = None) -> Model:
-    """What the simulator runs on: the tape if there is one, else the table's workload."""
-    if tape is not None:
-        return tape_model(tape, table.server)
-    return poisson_model(table.workload, table.server)
+def replay_model(
+    table: ThresholdTable, tape: Tape | None = None, arrivals: Arrivals | None = None
+) -> Model:
+    """What the simulator runs on: the tape if there is one, else the table's workload.
+
+    Raises:
+        InputError: Both a tape and a kind of arrivals.
+    """
+    if tape is None:
+        return poisson_model(table.workload, table.server, arrivals)
+    if arrivals is not None:
+        raise InputError("arrivals", arrivals.label, "none beside a tape, which has its own")
+    return tape_model(tape, table.server)
 
 
 def _validation(result: PolicyResult) -> PolicyValidation:

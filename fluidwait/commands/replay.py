@@ -14,6 +14,7 @@ from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import ThresholdTable
 from validation.compare import PolicyResult, Spread
 from validation.replay import BASELINES, Replay, replay
+from validation.simulator.arrivals import parse_arrivals
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ReplayOptions:
     out: Path | None
     plot: Path | None
     as_json: bool
+    arrivals: str | None = None
 
 
 def run_replay(path: Path, options: ReplayOptions) -> None:
@@ -41,6 +43,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
         require_folder(options.out)
     table = read_table(path)
     tape = read_tape(options.tape) if options.tape else None
+    arrivals = parse_arrivals(options.arrivals) if options.arrivals else None
     offered = tape.rate_per_s if tape else table.workload.rate_per_s
     scale = checked_rate(options.rate) / offered if options.rate is not None else 1.0
     baselines = options.policies or BASELINES
@@ -50,6 +53,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
             table,
             baselines=baselines,
             tape=tape,
+            arrivals=arrivals,
             replications=options.replications,
             requests=options.requests,
             seed=options.seed,
@@ -59,7 +63,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
     if options.plot:
         from validation.plots import plot_replay
 
-        plot_replay(found, options.plot, tape=tape, rate_scale=scale)
+        plot_replay(found, options.plot, tape=tape, rate_scale=scale, arrivals=arrivals)
     if options.out:
         write_table(found.validated_table(), options.out)
     if options.as_json:

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from validation.simulator.arrivals import lay_out
 from validation.simulator.compiling import kernel
-from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -72,36 +72,18 @@ def _stuck(model, lane):
 @kernel
 def start(model, lane, seed, replication, rate_scale):
     """Reset the lane and lay out all arrivals of the replication."""
-    clock = 0.0
-    rate = model.constants[0].rate_per_s * rate_scale
+    if model.tape.size == 0:
+        lay_out(model, lane, seed, replication, model.constants[0].rate_per_s * rate_scale)
     for index in range(lane.requests.size):
         request = lane.requests[index]
         if model.tape.size > 0:
             request.arrived_at_s = model.tape[index].arrived_at_s / rate_scale
             request.shape = model.tape[index].shape
-        else:
-            gap, choice = two_uniforms(seed, replication, index, PURPOSE_ARRIVAL)
-            clock -= math.log(gap) / rate
-            request.arrived_at_s = clock
-            request.shape = choose_shape(model, choice)
         forget_progress(model, lane, index)
         request.first_token_at_s = np.nan
         request.completed_at_s = np.nan
         request.evictions = 0
     _reset(lane)
-
-
-@kernel
-def choose_shape(model, uniform):
-    """The first shape whose cumulative share reaches `uniform`."""
-    low, high = 0, model.shapes.size - 1
-    while low < high:
-        middle = (low + high) // 2
-        if model.shapes[middle].share_cumulative >= uniform:
-            high = middle
-        else:
-            low = middle + 1
-    return low
 
 
 @kernel

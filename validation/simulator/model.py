@@ -11,6 +11,7 @@ from fluid.errors import InputError
 from fluid.server import Server, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
+from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, rate_pieces
 
 SHAPE = np.dtype(
     [
@@ -49,13 +50,17 @@ class Model(NamedTuple):
         constants: One record of CONSTANTS, shape (1,).
         shapes: SHAPE records, shape (shapes,).
         knots: KNOT records of f, shape (knots,).
-        tape: TAPE_ROW records of recorded arrivals, shape (requests,); empty for Poisson arrivals.
+        tape: TAPE_ROW records of recorded arrivals, shape (requests,); empty if they are drawn.
+        arrivals: One record of ARRIVALS, shape (1,).
+        profile: PIECE records of the rate profile, shape (pieces,).
     """
 
     constants: NDArray[np.void]
     shapes: NDArray[np.void]
     knots: NDArray[np.void]
     tape: NDArray[np.void]
+    arrivals: NDArray[np.void]
+    profile: NDArray[np.void]
 
     @property
     def classes(self) -> int:
@@ -74,8 +79,10 @@ class Model(NamedTuple):
         return int(constants["kv_capacity_tokens"]) // least + 1
 
 
-def poisson_model(workload: Workload, server: Server) -> Model:
-    """Poisson arrivals of the workload's classes; every class is its own shape.
+def poisson_model(workload: Workload, server: Server, arrivals: Arrivals | None = None) -> Model:
+    """Arrivals of the workload's classes, Poisson unless told otherwise; a shape for every class.
+
+    The workload's rate profile applies to every kind of arrivals.
 
     Raises:
         InputError: A request of some class can never fit into memory.
@@ -89,7 +96,9 @@ def poisson_model(workload: Workload, server: Server) -> Model:
     shapes["context_tokens"] = [one.context_tokens for one in classes]
     shapes["output_tokens"] = [one.decode_tokens for one in classes]
     shapes["report_class"] = np.arange(len(classes))
-    return _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()))
+    model = _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()))
+    record = (arrivals or Arrivals()).record(workload)
+    return model._replace(arrivals=record, profile=rate_pieces(workload))
 
 
 def tape_model(tape: Tape, server: Server) -> Model:
@@ -141,4 +150,4 @@ def _model(
     )
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
-    return Model(constants, shapes, knots, tape)
+    return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros(0, PIECE))

@@ -44,6 +44,8 @@ SCALARS = np.dtype(
         ("kv_integral", "f8"),  # token·seconds
         ("resident_integral", "f8"),  # request·seconds
         ("busy_s", "f8"),
+        ("arrivals_fast", "i8"),  # state of two-state arrivals while they are laid out
+        ("arrivals_state_left_s", "f8"),
     ]
 )
 
