@@ -37,6 +37,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", help="Draw into this file (svg, pdf, png).")
 ]
+Arrivals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND[:key=value,…]",
+        help="poisson, gamma:cv=2, deterministic, mmpp:ratio=5,mean_s=30 or poisson-clipped, "
+        "each with burst=N,burst_at_s=T.",
+    ),
+]
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
 Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
@@ -79,14 +87,7 @@ def replay(
     tape: Annotated[
         Path | None, typer.Option(help="Recorded arrivals instead of Poisson ones.")
     ] = None,
-    arrivals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND[:key=value,…]",
-            help="poisson, gamma:cv=2, deterministic, mmpp:ratio=5,mean_s=30 or poisson-clipped, "
-            "each with burst=N,burst_at_s=T.",
-        ),
-    ] = None,
+    arrivals: Arrivals = None,
     rate: Rate = None,
     replications: Replications = 20,
     requests: Requests = 10_000,
@@ -119,6 +120,7 @@ def compare(
     rates: Annotated[
         str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")
     ] = None,
+    arrivals: Arrivals = None,
     find_capacity: Annotated[
         bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
     ] = False,
@@ -146,6 +148,7 @@ def compare(
             policy,
             rates,
             find_capacity,
+            arrivals,
             burst,
             replications,
             requests,

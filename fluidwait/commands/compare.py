@@ -17,6 +17,7 @@ from validation.capacity import Capacity, find_capacity
 from validation.compare import PolicyResult
 from validation.policies import ConfiguredPolicy, parse_policy
 from validation.recovery import Recovery, recovery
+from validation.simulator.arrivals import parse_arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.sweep import Store, grid, sweep
 
@@ -33,6 +34,7 @@ class CompareOptions:
     policies: list[str]
     rates: str | None
     find_capacity: bool
+    arrivals: str | None
     burst: int | None
     replications: int
     requests: int
@@ -83,12 +85,15 @@ def _model(options: CompareOptions) -> tuple[Model, float | None]:
     server = load_server(options.server)
     if (options.workload is None) == (options.tape is None):
         raise InputError("WORKLOAD", "both or neither", "a workload file, or --tape FILE")
+    arrivals = parse_arrivals(options.arrivals) if options.arrivals else None
     if options.tape is not None:
+        if arrivals is not None:
+            raise InputError("arrivals", arrivals.label, "none beside a tape, which has its own")
         return tape_model(read_tape(options.tape), server), None
     assert options.workload is not None
     workload = Workload.read(options.workload)
     limit_per_s = stability(workload, server).max_scale * workload.rate_per_s
-    return poisson_model(workload, server), limit_per_s
+    return poisson_model(workload, server, arrivals), limit_per_s
 
 
 def parse_rates(text: str) -> list[float]:
