@@ -123,6 +123,8 @@ def summarise(
     params: dict[str, Any] = dict(policy.values)
     if policy.thresholds:
         params["thresholds"] = list(policy.thresholds)
+    if policy.cuts:
+        params["cuts"] = list(policy.cuts)
     return PolicyResult(
         policy=policy.policy.name,
         params=params,

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from validation.reference.core import Request, Rule, simulate
 from validation.reference.greedy import greedy
-from validation.reference.wait import wait
+from validation.reference.nested import nested_cap, nested_wait
+from validation.reference.wait import wait, wait_cap
 
-REFERENCE_POLICIES: dict[str, Rule] = {"greedy": greedy, "wait": wait}
+REFERENCE_POLICIES: dict[str, Rule] = {
+    "greedy": greedy,
+    "wait": wait,
+    "wait-cap": wait_cap,
+    "nested-wait": nested_wait,
+    "nested-cap": nested_cap,
+}
 
 __all__ = ["REFERENCE_POLICIES", "Request", "simulate"]

@@ -105,13 +105,6 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
 
 
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
-    thresholds = np.array(job.policy.thresholds, dtype=float)
-    if job.policy.policy.per_class and len(thresholds) != model.classes:
-        raise InputError(
-            f"policy {job.policy.policy.name}: thresholds",
-            "/".join(map(str, job.policy.thresholds)),
-            f"{model.classes} integers, one per class",
-        )
     job.policy.policy.simulate(
         model,
         lane,
@@ -119,5 +112,5 @@ def _simulate(model: Model, lane: Lane, job: Job) -> None:
         job.replication,
         job.rate_scale,
         job.policy.numbers,
-        thresholds,
+        job.policy.threshold_table(model),
     )
