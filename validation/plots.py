@@ -143,8 +143,9 @@ def _rate(result: PolicyResult) -> float:
 def _policies(found: Replay) -> list[ConfiguredPolicy]:
     others = [
         POLICIES[one.policy].configure(
-            {k: v for k, v in one.params.items() if k != "thresholds"},
+            {k: v for k, v in one.params.items() if k not in ("thresholds", "cuts")},
             tuple(one.params.get("thresholds", ())),
+            tuple(one.params.get("cuts", ())),
         )
         for one in found.results[1:]
     ]

@@ -54,8 +54,21 @@ def sarathi(rng: random.Random, largest: int) -> Values:
     )
 
 
+VALVES = {"max_wait_s": [0.0, 0.1, 1.0], "drain": [0.5, 1.0, 3.0]}
+
+
+def wait(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.35, VALVES)
+
+
+def nested_wait(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.35, {**VALVES, "boundary_iteration": [1]})
+
+
 RANDOM_PARAMETERS: dict[str, Callable[[random.Random, int], Values]] = {
     "greedy": greedy,
+    "wait": wait,
+    "nested-wait": nested_wait,
     "vllm-v1": vllm_v1,
     "vllm-v0": vllm_v0,
     "sarathi": sarathi,

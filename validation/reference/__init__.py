@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from validation.reference.core import Request, Rule, simulate
 from validation.reference.greedy import greedy
+from validation.reference.nested import nested_cap, nested_wait
 from validation.reference.sarathi import sarathi
 from validation.reference.vllm_v0 import vllm_v0
 from validation.reference.vllm_v1 import vllm_v1
-from validation.reference.wait import wait
+from validation.reference.wait import wait, wait_cap
 
 REFERENCE_POLICIES: dict[str, Rule] = {
     "greedy": greedy,
@@ -15,6 +16,9 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "vllm-v1": vllm_v1,
     "vllm-v0": vllm_v0,
     "sarathi": sarathi,
+    "wait-cap": wait_cap,
+    "nested-wait": nested_wait,
+    "nested-cap": nested_cap,
 }
 
 __all__ = ["REFERENCE_POLICIES", "Request", "simulate"]

@@ -93,6 +93,10 @@ class Queueing:
     Attributes:
         waiting: In order of arrival, evicted requests where the eviction rule puts them.
         residents: In order of admission.
+        cuts: Output length at which each segment ends.
+        tau_s: Duration of the last iteration.
+        wake_at_s: Set by a rule that wants to be asked again although nothing runs.
+        memory: What a rule keeps from one decision to the next.
     """
 
     server: Server
@@ -101,6 +105,11 @@ class Queueing:
     waiting: list[Request] = field(default_factory=list)
     residents: list[Request] = field(default_factory=list)
     credit: float = 1.0
+    cuts: Sequence[int] = ()
+    clock_s: float = 0.0
+    tau_s: float = 0.0
+    wake_at_s: float = math.inf
+    memory: dict[Any, Any] = field(default_factory=dict)
 
     def kv_needed(self, batch: Sequence[Request]) -> int:
         """KV tokens occupied while `batch` runs and the other residents pause."""
@@ -152,6 +161,7 @@ def simulate(
     parameters: Mapping[str, Any],
     thresholds: Sequence[int] = (),
     steps: int | None = None,
+    cuts: Sequence[int] = (),
 ) -> list[tuple[float, int]]:
     """Run the requests, in order of arrival, to completion; they are changed in place.
 
@@ -161,7 +171,7 @@ def simulate(
     Returns:
         Start time and KV tokens held of every iteration.
     """
-    state = Queueing(server, parameters, thresholds)
+    state = Queueing(server, parameters, thresholds, cuts=cuts)
     for one in requests:
         one.stage = one.first_stage
     coming = list(requests)
@@ -170,14 +180,16 @@ def simulate(
     while len(iterations) != steps and any(math.isnan(one.completed_at_s) for one in requests):
         while coming and coming[0].arrived_at_s <= clock_s:
             state.waiting.append(coming.pop(0))
+        state.clock_s, state.wake_at_s = clock_s, math.inf
         batch = rule(state)
         if not batch:
-            if not coming:
+            clock_s = min([state.wake_at_s, *(one.arrived_at_s for one in coming[:1])])
+            if math.isinf(clock_s):
                 break
-            clock_s = coming[0].arrived_at_s
             continue
         iterations.append((clock_s, state.kv_needed(batch)))
-        clock_s += _seconds(server, batch)
+        state.tau_s = _seconds(server, batch)
+        clock_s += state.tau_s
         for one in batch:
             _finish_stage(one, server, clock_s)
         state.residents = [one for one in state.residents if math.isnan(one.completed_at_s)]

@@ -122,5 +122,5 @@ def _simulate(model: Model, lane: Lane, job: Job) -> None:
         job.replication,
         job.rate_scale,
         job.policy.numbers,
-        np.array(job.policy.thresholds, dtype=float),
+        job.policy.threshold_table(model),
     )

@@ -48,12 +48,18 @@ def simulate(model, lane, seed, replication, rate_scale, params, thresholds):
             request = scalars.next_arrival
             push_back(lane, queue_of(model, lane.requests[request].shape), request)
             scalars.next_arrival += 1
+        scalars.wake_at_s = math.inf
         form_batch(model, lane, params, thresholds)
-        if run_iteration(model, lane) and not _stuck(model, lane):
+        if run_iteration(model, lane):
+            if _stuck(model, lane):
+                break
             continue
-        if scalars.next_arrival >= requests:
+        if scalars.next_arrival < requests:
+            arrival_s = lane.requests[scalars.next_arrival].arrived_at_s
+            scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
+        if math.isinf(scalars.wake_at_s):
             break
-        scalars.clock_s = lane.requests[scalars.next_arrival].arrived_at_s
+        scalars.clock_s = scalars.wake_at_s
 
 
 @kernel
@@ -95,6 +101,8 @@ def _reset(lane):
     scalars.residents = 0
     scalars.waiting = 0
     scalars.credit = 1.0
+    scalars.tau_s = 0.0
+    scalars.drain_at_s = math.inf
     scalars.cohort_start = int(WINDOW_START * requests)
     scalars.cohort_end = max(int(WINDOW_END * requests), scalars.cohort_start + 1)
     scalars.cohort_left = scalars.cohort_end - scalars.cohort_start
@@ -310,6 +318,7 @@ def run_iteration(model, lane):
         return False
     scalars = lane.scalars[0]
     _account(lane, tau)
+    scalars.tau_s = tau
     scalars.clock_s += tau
     scalars.iterations += 1
     kept = 0
