@@ -23,7 +23,7 @@ def greedy(rng: random.Random, largest: int) -> Values:
 def vllm_v1(rng: random.Random, largest: int) -> Values:
     return sometimes(
         rng,
-        0.25,
+        0.2,
         {
             "max_num_batched_tokens": [1, 2, 3, 4, 6, 16, 40],
             "max_num_seqs": [1, 3, 6],
