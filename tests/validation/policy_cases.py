@@ -25,7 +25,7 @@ def vllm_v1(rng: random.Random, largest: int) -> Values:
         rng,
         0.2,
         {
-            "max_num_batched_tokens": [1, 5, 16, 40],
+            "max_num_batched_tokens": [1, 2, 3, 4, 6, 16, 40],
             "max_num_seqs": [1, 3, 6],
             "watermark": [0.05, 0.1, 0.4],
             "reserve_full_prompt": [0],

@@ -139,6 +139,18 @@ def test_v1_pace_counts_first_admissions() -> None:
     assert steps.preempted == [0, 0, 1]
 
 
+def test_v1_returns_the_tokens_of_a_victim_to_the_budget() -> None:
+    # In the 14th step the latest arrival, requeued before others, already has its token when it is
+    # preempted for one behind it; the partial prefill at the end takes that token.
+    steps = play(
+        "vllm-v1:victim=latest-arrival,requeue=back,max_num_batched_tokens=5",
+        10,
+        *[(0, 12, 8), (0, 4, 11), (0, 1, 8), (0, 7, 6), (0, 1, 13)],
+    )
+    assert steps.residents[12:14] == [4, 3]
+    assert steps.tokens[12:14] == [5, 5]
+
+
 def test_v1_seats() -> None:
     requests = [(0, 4, 2)] * 3
     assert play("vllm-v1:max_num_seqs=2", 100, *requests).residents == [2, 2, 1, 1]
