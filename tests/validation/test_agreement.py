@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
         "drain": [0.5, 1.0, 3.0],
         "boundary_iteration": [1],
     },
+    "a-min": {"lowest_tokens": [2, 5, 10, 40]},
 }
 """Values that a case may give to the parameters of a policy besides those of eviction."""
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from fluid.errors import InputError
+from validation.policies.a_min import A_MIN
+from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
+from validation.policies.known_lengths import MC_SF, SVF
 from validation.policies.nested import NESTED_CAP, NESTED_WAIT
 from validation.policies.policy import ConfiguredPolicy, Policy
 from validation.policies.wait import WAIT, WAIT_CAP
 
-POLICIES: dict[str, Policy] = {
-    policy.name: policy for policy in (GREEDY, WAIT, WAIT_CAP, NESTED_WAIT, NESTED_CAP)
-}
+_ALL = (
+    GREEDY,
+    WAIT,
+    WAIT_CAP,
+    NESTED_WAIT,
+    NESTED_CAP,
+    MC_SF,
+    SVF,
+    A_MIN,
+    FLOW_CONTROL,
+)
+
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
 def parse_policy(text: str) -> ConfiguredPolicy:
