@@ -35,6 +35,8 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
         "drain": [0.5, 1.0, 3.0],
         "boundary_iteration": [1],
     },
+    "dai": {"budget_tokens": [1, 7, 20, 60]},
+    "slai": {"budget_tokens": [1, 7, 20, 60], "tbt_target_s": [0.0, 0.05, 0.3, 1.0]},
     "a-min": {"lowest_tokens": [2, 5, 10, 40]},
 }
 """Values that a case may give to the parameters of a policy besides those of eviction."""

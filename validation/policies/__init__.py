@@ -7,6 +7,7 @@ from validation.policies.a_min import A_MIN
 from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
 from validation.policies.known_lengths import MC_SF, SVF
+from validation.policies.mixed import DAI, SLAI
 from validation.policies.nested import NESTED_CAP, NESTED_WAIT
 from validation.policies.policy import ConfiguredPolicy, Policy
 from validation.policies.wait import WAIT, WAIT_CAP
@@ -21,6 +22,8 @@ _ALL = (
     SVF,
     A_MIN,
     FLOW_CONTROL,
+    DAI,
+    SLAI,
 )
 
 POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from validation.reference.core import Request, Rule, simulate
 from validation.reference.flow_control import flow_control
 from validation.reference.greedy import greedy
+from validation.reference.mixed import dai, slai
 from validation.reference.nested import nested_cap, nested_wait
 from validation.reference.predictive import a_min, mc_sf, svf
 from validation.reference.wait import wait, wait_cap
@@ -19,6 +20,8 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "svf": svf,
     "a-min": a_min,
     "flow-control": flow_control,
+    "dai": dai,
+    "slai": slai,
 }
 
 __all__ = ["REFERENCE_POLICIES", "Request", "simulate"]
