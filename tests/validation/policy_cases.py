@@ -65,8 +65,24 @@ def nested_wait(rng: random.Random, largest: int) -> Values:
     return sometimes(rng, 0.35, {**VALVES, "boundary_iteration": [1]})
 
 
+def dai(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.35, {"budget_tokens": [1, 7, 20, 60]})
+
+
+def slai(rng: random.Random, largest: int) -> Values:
+    options = {"budget_tokens": [1, 7, 20, 60], "tbt_target_s": [0.0, 0.05, 0.3, 1.0]}
+    return sometimes(rng, 0.35, options)
+
+
+def a_min(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.35, {"lowest_tokens": [2, 5, 10, 40]})
+
+
 RANDOM_PARAMETERS: dict[str, Callable[[random.Random, int], Values]] = {
     "greedy": greedy,
+    "dai": dai,
+    "slai": slai,
+    "a-min": a_min,
     "wait": wait,
     "nested-wait": nested_wait,
     "vllm-v1": vllm_v1,

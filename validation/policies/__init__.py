@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from fluid.errors import InputError
+from validation.policies.a_min import A_MIN
+from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
+from validation.policies.known_lengths import MC_SF, SVF
+from validation.policies.mixed import DAI, SLAI
 from validation.policies.nested import NESTED_CAP, NESTED_WAIT
 from validation.policies.policy import ConfiguredPolicy, Policy, policy_label
 from validation.policies.sarathi import SARATHI
@@ -20,6 +24,12 @@ _ALL = (
     VLLM_V1,
     VLLM_V0,
     SARATHI,
+    MC_SF,
+    SVF,
+    A_MIN,
+    FLOW_CONTROL,
+    DAI,
+    SLAI,
 )
 
 POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
