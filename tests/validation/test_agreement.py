@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
         "boundary_iteration": [1],
     },
     "dai": {"budget_tokens": [1, 7, 20, 60]},
-    "slai": {"budget_tokens": [1, 7, 20, 60], "tbt_target_s": [0.0, 0.05, 0.3, 1.0]},
+    "slai": {"budget_tokens": [1, 7, 20, 60], "tbt_target_s": [0.0, 0.05, 0.3, 1.0, math.inf]},
     "a-min": {"lowest_tokens": [2, 5, 10, 40]},
 }
 """Values that a case may give to the parameters of a policy besides those of eviction."""
