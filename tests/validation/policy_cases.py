@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,7 @@ def dai(rng: random.Random, largest: int) -> Values:
 
 
 def slai(rng: random.Random, largest: int) -> Values:
-    options = {"budget_tokens": [1, 7, 20, 60], "tbt_target_s": [0.0, 0.05, 0.3, 1.0]}
+    options = {"budget_tokens": [1, 7, 20, 60], "tbt_target_s": [0.0, 0.05, 0.3, 1.0, math.inf]}
     return sometimes(rng, 0.35, options)
 
 

@@ -10,7 +10,7 @@ ends admission.
 computed prompts, then new requests in order of arrival. No KV limit but the server's own.
 
 `slai` (arXiv 2508.01002): decodes that are due first, then partly computed prompts, then new
-requests, shortest prompt first, then the other decodes. A decode's deadline is `tbt_target_s`
+requests, shortest prompt first, then the other decodes. The deadline of a decode is `tbt_target_s`
 after its last token (after its prefill for the first one); it is due if two iterations as long as
 the last one would miss it. So prompts may take all of the budget that slack leaves free.
 """
@@ -95,8 +95,8 @@ def spend_on_decodes(lane, budget, before_s):
     """Let the paused decodes noted before a time run; returns the budget left."""
     for slot in range(lane.scalars[0].residents):
         resident = lane.residents[slot]
-        is_chosen = resident.work == 0 and is_decode(resident)
-        if budget > 0 and is_chosen and (math.isinf(before_s) or resident.note < before_s):
+        paused = resident.work == 0 and is_decode(resident)
+        if budget > 0 and paused and resident.note < before_s:
             resident.work = 1
             budget -= 1
     return budget

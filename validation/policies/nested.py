@@ -3,7 +3,7 @@
 Output lengths are unknown: a rule sees only how many tokens a request has generated. With cuts
 c_1 < … < c_L (c_0 = 0) a resident that has generated g tokens stands in segment k iff
 c_{k−1} ≤ g < c_k, which gives the stages of 4.1 under either convention of the first token. The
-kernel's `table` holds the L thresholds, then the L cut points.
+kernel's `table` holds the L thresholds, then the L cuts.
 
 `nested-wait`: the entry queue of segment 1 is the external queue; that of segment k ≥ 2 are the
 residents with g = c_{k−1}. Segments 1 … k run, k the largest such that the entry queue of each of
