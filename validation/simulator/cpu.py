@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from validation.policies.policy import ConfiguredPolicy
+from validation.simulator.engine import start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model
 from validation.simulator.state import Lane, new_lane
@@ -112,12 +113,5 @@ def _simulate(model: Model, lane: Lane, job: Job) -> None:
             "/".join(map(str, job.policy.thresholds)),
             f"{model.classes} integers, one per class",
         )
-    job.policy.policy.simulate(
-        model,
-        lane,
-        job.seed,
-        job.replication,
-        job.rate_scale,
-        job.policy.numbers,
-        thresholds,
-    )
+    start(model, lane, job.seed, job.replication, job.rate_scale)
+    job.policy.policy.simulate(model.service, lane, job.policy.numbers, thresholds)
