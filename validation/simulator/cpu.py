@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from validation.policies.policy import ConfiguredPolicy
+from validation.simulator.engine import start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model
 from validation.simulator.state import Lane, new_lane
@@ -115,12 +116,6 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
 
 
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
-    job.policy.policy.simulate(
-        model,
-        lane,
-        job.seed,
-        job.replication,
-        job.rate_scale,
-        job.policy.numbers,
-        job.policy.threshold_table(model),
-    )
+    start(model, lane, job.seed, job.replication, job.rate_scale)
+    thresholds = job.policy.threshold_table(model)
+    job.policy.policy.simulate(model.service, lane, job.policy.numbers, thresholds)

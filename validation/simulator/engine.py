@@ -35,9 +35,11 @@ def queue_of(model, shape):
     raise NotImplementedError
 
 
-def simulate(model, lane, seed, replication, rate_scale, params, thresholds):
-    """Run one replication in `lane`, to the completion of all that arrived in the window."""
-    start(model, lane, seed, replication, rate_scale)
+def simulate(model, lane, params, thresholds):
+    """Run one started replication in `lane`, until all that arrived in the window complete.
+
+    `model` is a `Service`: to hand a whole `Model` around would halve the speed.
+    """
     scalars = lane.scalars[0]
     requests = lane.requests.size
     while scalars.cohort_left > 0 or scalars.clock_s < scalars.window_end_s:

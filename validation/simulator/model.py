@@ -65,6 +65,11 @@ class Model(NamedTuple):
     profile: NDArray[np.void]
 
     @property
+    def service(self) -> Service:
+        """What the loop reads once the arrivals are laid out."""
+        return Service(self.constants, self.shapes, self.knots)
+
+    @property
     def classes(self) -> int:
         """Number of report classes."""
         return int(self.shapes["report_class"].max()) + 1
@@ -79,6 +84,18 @@ class Model(NamedTuple):
         block = int(constants["block_tokens"])
         least = -(-int(self.shapes["prompt_tokens"].min()) // block) * block
         return int(constants["kv_capacity_tokens"]) // least + 1
+
+
+class Service(NamedTuple):
+    """The part of a `Model` that the loop reads, under the same names.
+
+    The arrays of a tuple are passed by value in every call of a kernel: with three more of them
+    the loop is measurably slower.
+    """
+
+    constants: NDArray[np.void]
+    shapes: NDArray[np.void]
+    knots: NDArray[np.void]
 
 
 def poisson_model(workload: Workload, server: Server, arrivals: Arrivals | None = None) -> Model:
