@@ -66,12 +66,7 @@ def run(
     Raises:
         InputError: No jobs, no requests, or thresholds that do not match the classes.
     """
-    if not jobs:
-        raise InputError("replications", 0, "at least 1")
-    if model.tape.size:
-        requests = int(model.tape.size)
-    if requests < 1:
-        raise InputError("requests", requests, "at least 1")
+    requests = checked_requests(model, jobs, requests)
     lanes = threading.local()
 
     def one(job: Job) -> Replication:
@@ -87,10 +82,28 @@ def run(
         return list(pool.map(one, jobs))
 
 
+def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
+    """Arrivals per replication, once the jobs are known to make sense.
+
+    Raises:
+        InputError: No jobs, no requests, or thresholds that do not match the classes.
+    """
+    if not jobs:
+        raise InputError("replications", 0, "at least 1")
+    if model.tape.size:
+        requests = int(model.tape.size)
+    if requests < 1:
+        raise InputError("requests", requests, "at least 1")
+    for job in jobs:
+        _require_thresholds(model, job)
+    return requests
+
+
 def run_traced(model: Model, job: Job, requests: int) -> Trace:
     """Run one replication and keep everything that happened."""
     if model.tape.size:
         requests = int(model.tape.size)
+    _require_thresholds(model, job)
     lane = new_lane(model, requests)
     _simulate(model, lane, job)
     lane = new_lane(model, requests, series_rows=int(lane.scalars[0]["iterations"]))
@@ -105,13 +118,16 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
     )
 
 
-def _simulate(model: Model, lane: Lane, job: Job) -> None:
-    thresholds = np.array(job.policy.thresholds, dtype=float)
-    if job.policy.policy.per_class and len(thresholds) != model.classes:
+def _require_thresholds(model: Model, job: Job) -> None:
+    if job.policy.policy.per_class and len(job.policy.thresholds) != model.classes:
         raise InputError(
             f"policy {job.policy.policy.name}: thresholds",
             "/".join(map(str, job.policy.thresholds)),
             f"{model.classes} integers, one per class",
         )
+
+
+def _simulate(model: Model, lane: Lane, job: Job) -> None:
+    thresholds = np.array(job.policy.thresholds, dtype=float)
     start(model, lane, job.seed, job.replication, job.rate_scale)
     job.policy.policy.simulate(model.service, lane, job.policy.numbers, thresholds)
