@@ -92,6 +92,9 @@ def replay(
     replications: Replications = 20,
     requests: Requests = 10_000,
     seed: Seed = 0,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda (needs fluidwait[cuda]), or auto: cuda if there is one.")
+    ] = "cpu",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the table with its validation here.")
     ] = None,
@@ -102,7 +105,7 @@ def replay(
     from fluidwait.commands.replay import ReplayOptions, run_replay
 
     options = ReplayOptions(
-        policy, tape, rate, replications, requests, seed, out, plot, as_json, arrivals
+        policy, tape, rate, replications, requests, seed, out, plot, as_json, arrivals, device
     )
     run_replay(table, options)
 

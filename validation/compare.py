@@ -11,7 +11,7 @@ import numpy as np
 
 from fluid.errors import InputError
 from validation.policies import ConfiguredPolicy, policy_label
-from validation.simulator import cpu
+from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
     COLLAPSE_SHARE,
@@ -20,6 +20,7 @@ from validation.simulator.metrics import (
     verdict,
 )
 from validation.simulator.model import Model
+from validation.simulator.run import run
 
 
 @dataclass(frozen=True)
@@ -90,25 +91,29 @@ def compare(
     seed: int = 0,
     rate_scale: float = 1.0,
     threads: int | None = None,
+    device: str = "cpu",
     on_done: Callable[[], None] | None = None,
 ) -> list[PolicyResult]:
     """Run every policy on the same replications.
 
     A recorded tape is one sample path and runs once, whatever `replications` says.
 
+    Args:
+        device: "cpu", "cuda", or "auto"; see `validation.simulator.run`.
+
     Raises:
-        InputError: No replications or no requests asked for.
+        InputError: No replications or no requests asked for, or the device is not there.
     """
     if replications < 1:
         raise InputError("replications", replications, "at least 1")
     if model.tape.size:
         replications, requests = 1, int(model.tape.size)
     jobs = [
-        cpu.Job(policy, replication, seed, rate_scale)
+        Job(policy, replication, seed, rate_scale)
         for policy in policies
         for replication in range(replications)
     ]
-    done = cpu.run(model, jobs, requests, threads, on_done)
+    done = run(model, jobs, requests, device=device, threads=threads, on_done=on_done)
     rate_per_s = float(model.constants[0]["rate_per_s"]) * rate_scale
     return [
         summarise(policy, rate_per_s, requests, done[k * replications : (k + 1) * replications])

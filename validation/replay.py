@@ -68,6 +68,7 @@ def replay(
     requests: int = 10_000,
     seed: int = 0,
     rate_scale: float = 1.0,
+    device: str = "cpu",
     on_done: Callable[[], None] | None = None,
 ) -> Replay:
     """Simulate the table's policy and the baselines on the same arrivals.
@@ -76,6 +77,7 @@ def replay(
         tape: Recorded arrivals in place of those of the table's own workload.
         arrivals: How that workload arrives; Poisson where None.
         rate_scale: Multiplies the arrival rate.
+        device: "cpu", "cuda" or "auto".
 
     Raises:
         InputError: An unknown baseline, a tape together with `arrivals`, or a literal WAIT table on
@@ -92,6 +94,7 @@ def replay(
         requests=requests,
         seed=seed,
         rate_scale=rate_scale,
+        device=device,
         on_done=on_done,
     )
     return Replay(table, tuple(results), seed)

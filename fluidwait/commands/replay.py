@@ -31,6 +31,7 @@ class ReplayOptions:
     plot: Path | None
     as_json: bool
     arrivals: str | None = None
+    device: str = "cpu"
 
 
 def run_replay(path: Path, options: ReplayOptions) -> None:
@@ -58,6 +59,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
             requests=options.requests,
             seed=options.seed,
             rate_scale=scale,
+            device=options.device,
             on_done=advance,
         )
     if options.plot:

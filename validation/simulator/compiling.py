@@ -1,5 +1,8 @@
 """How kernels are compiled: numba for the CPU, without the GIL, cached on disk.
 
+For CUDA nothing has to be marked: a CUDA kernel may call these functions, and numba-cuda compiles
+their Python source once more (see `validation.simulator.cuda`).
+
 numba keys its cache by the file a function stands in and misses changes in the functions it calls.
 The cache folder here is therefore named after the text of all kernel sources together: an edit
 anywhere compiles everything that could be affected, and nothing stale is ever run.
@@ -52,8 +55,13 @@ def bind(template: Any, suffix: str, **functions: Any) -> Any:
     This is how one engine loop becomes a separate compiled simulator per policy: function values
     passed as arguments would defeat numba's disk cache.
     """
+    return kernel(rebound(template, suffix, **functions))
+
+
+def rebound(template: Any, suffix: str, **functions: Any) -> Any:
+    """The plain function behind `bind`, not compiled for any target."""
     name = f"{template.__name__}_{suffix}"
     bound = FunctionType(template.__code__, {**template.__globals__, **functions}, name)
     bound.__qualname__ = name
     bound.__module__ = template.__module__
-    return kernel(bound)
+    return bound

@@ -68,14 +68,7 @@ def run(
     Raises:
         InputError: No jobs, no requests, or a policy that cannot run this model.
     """
-    if not jobs:
-        raise InputError("replications", 0, "at least 1")
-    if model.tape.size:
-        requests = int(model.tape.size)
-    if requests < 1:
-        raise InputError("requests", requests, "at least 1")
-    for policy in {id(job.policy): job.policy for job in jobs}.values():
-        policy.check(model)
+    requests = checked_requests(model, jobs, requests)
     lanes = threading.local()
 
     def one(job: Job) -> Replication:
@@ -89,6 +82,23 @@ def run(
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         return list(pool.map(one, jobs))
+
+
+def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
+    """Arrivals per replication, once the jobs are known to make sense.
+
+    Raises:
+        InputError: No jobs, no requests, or a policy that cannot run this model.
+    """
+    if not jobs:
+        raise InputError("replications", 0, "at least 1")
+    if model.tape.size:
+        requests = int(model.tape.size)
+    if requests < 1:
+        raise InputError("requests", requests, "at least 1")
+    for policy in {id(job.policy): job.policy for job in jobs}.values():
+        policy.check(model)
+    return requests
 
 
 def run_traced(model: Model, job: Job, requests: int) -> Trace:

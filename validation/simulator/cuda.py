@@ -1,0 +1,175 @@
+"""Runs replications on a CUDA device, one per thread; imported only where numba-cuda is installed.
+
+The engine and the policies are the functions that the CPU runs: numba-cuda compiles the Python
+source of the numba functions that a kernel calls. Each replication owns a slice of every array of
+its `Lane`; jobs that do not fit into the device's memory together run one chunk after another.
+Tested without a GPU (numba's simulator, compilation to PTX); speed not yet measured on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.cuda.core import config
+from numpy.typing import NDArray
+
+from fluid.errors import InputError
+from validation.policies.policy import Policy
+from validation.simulator.compiling import rebound
+from validation.simulator.cpu import Job, checked_requests
+from validation.simulator.engine import simulate, start
+from validation.simulator.metrics import Replication, collect
+from validation.simulator.model import Model, Service
+from validation.simulator.state import Lane, new_lane
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+THREADS_PER_BLOCK = 64
+
+MEMORY_SHARE = 0.85
+"""Of the free device memory, used for replications; kernels need some for their own stacks."""
+
+JOB = np.dtype([("seed", "i8"), ("replication", "i8"), ("rate_scale", "f8")])
+
+# A handful of replications leaves a device idle, which is no reason to warn.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
+
+def run(
+    model: Model,
+    jobs: Sequence[Job],
+    requests: int,
+    on_done: Callable[[], None] | None = None,
+) -> list[Replication]:
+    """Run every job; results come in the order of the jobs.
+
+    Args:
+        requests: Arrivals per replication; a tape runs at its own length.
+        on_done: Called after each replication, which happens a chunk at a time.
+
+    Raises:
+        InputError: No jobs, no requests, thresholds that do not match the classes, or a replication
+            that does not fit into the device's memory.
+    """
+    requests = checked_requests(model, jobs, requests)
+    found: dict[int, Replication] = {}
+    free = cuda.current_context().get_memory_info().free
+    for alike in _alike(model, jobs):
+        size = chunk_size(model, requests, len(alike), free)
+        for begin in range(0, len(alike), size):
+            chunk = alike[begin : begin + size]
+            lanes = _run_chunk(model, [jobs[index] for index in chunk], requests)
+            for index, lane in zip(chunk, lanes, strict=True):
+                found[index] = collect(lane)
+                if on_done:
+                    on_done()
+    return [found[index] for index in range(len(jobs))]
+
+
+def bytes_per_replication(model: Model, requests: int) -> int:
+    """Device memory of one replication: all arrays of its lane, and its job."""
+    lane = new_lane(model, requests)
+    return sum(part.nbytes for part in lane) + JOB.itemsize
+
+
+def chunk_size(model: Model, requests: int, replications: int, free_bytes: float) -> int:
+    """How many of the replications run at once.
+
+    Raises:
+        InputError: Not even one fits.
+    """
+    each = bytes_per_replication(model, requests)
+    fitting = min(float(replications), MEMORY_SHARE * free_bytes // each)
+    if fitting < 1:
+        allowed = f"fewer: one replication needs {each:,} bytes, the device has {free_bytes:,.0f}"
+        raise InputError("requests", requests, allowed)
+    return int(fitting)
+
+
+def _alike(model: Model, jobs: Sequence[Job]) -> Iterator[list[int]]:
+    """Positions of jobs that one kernel launch can run: same policy, as many thresholds."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for index, job in enumerate(jobs):
+        key = (job.policy.policy.name, len(job.policy.threshold_table(model)))
+        groups.setdefault(key, []).append(index)
+    yield from groups.values()
+
+
+def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lane]:
+    """Run the jobs at once; yields of each lane what `collect` reads."""
+    lane = new_lane(model, requests)
+    device = [cuda.to_device(part) for part in host_arguments(model, jobs)]
+    lanes: dict[str, Any] = {
+        name: cuda.device_array((len(jobs), *part.shape), part.dtype)
+        for name, part in lane._asdict().items()
+    }
+    blocks = -(-len(jobs) // THREADS_PER_BLOCK)
+    compiled(jobs[0].policy.policy)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
+    collected = {name: lanes[name].copy_to_host() for name in ("scalars", "sums", "histogram")}
+    for index in range(len(jobs)):
+        yield lane._replace(**{name: part[index] for name, part in collected.items()})
+
+
+def host_arguments(model: Model, jobs: Sequence[Job]) -> list[NDArray[Any]]:
+    """What the kernel reads: the model, the jobs, their parameters and thresholds."""
+    records = np.zeros(len(jobs), JOB)
+    records["seed"] = [job.seed for job in jobs]
+    records["replication"] = [job.replication for job in jobs]
+    records["rate_scale"] = [job.rate_scale for job in jobs]
+    params = np.array([job.policy.numbers for job in jobs])
+    thresholds = np.array([job.policy.threshold_table(model) for job in jobs])
+    return [*model, records, params, thresholds]
+
+
+@cache
+def compiled(policy: Policy) -> Any:
+    """The CUDA kernel of a policy, compiled at its first launch."""
+    return cuda.jit(kernel_source(policy))
+
+
+def kernel_source(policy: Policy) -> Any:
+    """The Python function that becomes the policy's kernel."""
+    return rebound(replicate, policy.name.replace("-", "_"), simulate=policy.simulate)
+
+
+def replicate(
+    constants,
+    shapes,
+    knots,
+    tape,
+    arrivals,
+    profile,
+    jobs,
+    params,
+    thresholds,
+    scalars,
+    requests,
+    residents,
+    queues,
+    sums,
+    histogram,
+    stage_count,
+    series,
+):
+    """Kernel: each thread starts and simulates the replication of its own number."""
+    index = cuda.grid(1)
+    if index >= jobs.size:
+        return
+    lane = Lane(
+        scalars[index],
+        requests[index],
+        residents[index],
+        queues[index],
+        sums[index],
+        histogram[index],
+        stage_count[index],
+        series[index],
+    )
+    job = jobs[index]
+    model = Model(constants, shapes, knots, tape, arrivals, profile)
+    start(model, lane, job.seed, job.replication, job.rate_scale)
+    simulate(Service(constants, shapes, knots), lane, params[index], thresholds[index])

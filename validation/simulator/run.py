@@ -1,0 +1,73 @@
+"""Runs replications on the device that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+from fluid.errors import InputError
+from validation.simulator import cpu
+from validation.simulator.metrics import Replication
+from validation.simulator.model import Model
+
+DEVICES = ("cpu", "cuda", "auto")
+
+
+def run(
+    model: Model,
+    jobs: Sequence[cpu.Job],
+    requests: int,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> list[Replication]:
+    """Run every job; results come in the order of the jobs.
+
+    Both devices compile the same source. Their logarithms differ in the last bit and CUDA contracts
+    products with sums, so that times agree to about 1e-12 and events in order, ties apart.
+
+    Args:
+        requests: Arrivals per replication; a tape runs at its own length.
+        device: "cpu", "cuda", or "auto" for CUDA where it is available.
+        threads: Of the CPU; all of its cores if None.
+        on_done: Called after each replication.
+
+    Raises:
+        InputError: No jobs, no requests, thresholds that do not match, or no such device.
+    """
+    if chosen_device(device) == "cpu":
+        return cpu.run(model, jobs, requests, threads, on_done)
+    from validation.simulator import cuda
+
+    return cuda.run(model, jobs, requests, on_done)
+
+
+def chosen_device(device: str) -> str:
+    """ "cpu" or "cuda".
+
+    Raises:
+        InputError: An unknown device, or CUDA where it is not available.
+    """
+    if device not in DEVICES:
+        raise InputError("device", device, ", ".join(DEVICES[:-1]) + " or " + DEVICES[-1])
+    if device == "cpu":
+        return device
+    reason = why_no_cuda()
+    if reason is None:
+        return "cuda"
+    if device == "cuda":
+        raise InputError("device", device, f"cpu, as no CUDA device is available: {reason}")
+    return "cpu"
+
+
+def why_no_cuda() -> str | None:
+    """What is missing for CUDA in one line, or None where everything is there."""
+    if find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed (pip install fluidwait[cuda])"
+    from numba import cuda
+
+    if cuda.is_available():
+        return None
+    error = cuda.cuda_error() or "the NVVM compiler is missing (pip install fluidwait[cuda])"
+    return " ".join(str(error).split())
