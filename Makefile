@@ -20,6 +20,7 @@ check: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/engine_speed.py
+	$(BIN)/python tests/benchmarks/compare_speed.py
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -92,8 +92,15 @@ def read_text(path: str | Path) -> str:
         raise InputError("", error.strerror, "a readable file", str(path)) from None
 
 
+def require_folder(path: str | Path) -> None:
+    """Refuse an output path whose folder does not exist, before any work is spent on it."""
+    if not Path(path).parent.is_dir():
+        raise InputError("", "no such folder", "a path in an existing folder", str(path))
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a whole file or nothing: temporary name in the same folder, then rename."""
+    require_folder(path)
     path = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -43,28 +43,32 @@ def new_table(title: str, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
     return table
 
 
 def show(table: Table) -> None:
-    """Print a table on stdout, at full width where stdout is not a terminal."""
+    """Print a table under its title on stdout, at full width where that is not a terminal."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    title, table.title = table.title, None
+    console.print(title, style="bold")
     console.print(table)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar on stderr where that is a terminal; yields the function that advances it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
 
@@ -78,6 +82,11 @@ def number(value: float | None, digits: int = 4) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
+
+
+def seconds(value: float | None) -> str:
+    """A time for a table, with its unit."""
+    return number(value) if value is None else f"{number(value)} s"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

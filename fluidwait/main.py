@@ -37,6 +37,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", help="Draw into this file (svg, pdf, png).")
 ]
+Arrivals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND[:key=value,…]",
+        help="poisson, gamma:cv=2, deterministic, mmpp:ratio=5,mean_s=30 or poisson-clipped, "
+        "each with burst=N,burst_at_s=T.",
+    ),
+]
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
 Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
@@ -79,14 +87,7 @@ def replay(
     tape: Annotated[
         Path | None, typer.Option(help="Recorded arrivals instead of Poisson ones.")
     ] = None,
-    arrivals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND[:key=value,…]",
-            help="poisson, gamma:cv=2, deterministic, mmpp:ratio=5,mean_s=30 or poisson-clipped, "
-            "each with burst=N,burst_at_s=T.",
-        ),
-    ] = None,
+    arrivals: Arrivals = None,
     rate: Rate = None,
     replications: Replications = 20,
     requests: Requests = 10_000,
@@ -107,6 +108,59 @@ def replay(
         policy, tape, rate, replications, requests, seed, out, plot, as_json, arrivals, device
     )
     run_replay(table, options)
+
+
+@app.command()
+def compare(
+    server: ServerName,
+    policy: Annotated[list[str], typer.Option(help="NAME[:key=value,…]; repeat for more.")],
+    workload: Annotated[
+        Path | None, typer.Argument(metavar="[WORKLOAD]", help="Workload file, or give --tape.")
+    ] = None,
+    tape: Annotated[
+        Path | None, typer.Option(help="Recorded arrivals instead of a workload.")
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")
+    ] = None,
+    arrivals: Arrivals = None,
+    find_capacity: Annotated[
+        bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
+    ] = False,
+    burst: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also measure the recovery from so many requests at once."),
+    ] = None,
+    replications: Replications = 20,
+    requests: Requests = 20_000,
+    seed: Seed = 0,
+    resume: Annotated[
+        Path | None, typer.Option(help="SQLite file that keeps finished rows; continue from it.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Policies × rates on the same arrivals: verdicts, latencies, capacities."""
+    from fluidwait.commands.compare import CompareOptions, run_compare
+
+    run_compare(
+        CompareOptions(
+            workload,
+            tape,
+            server,
+            policy,
+            rates,
+            find_capacity,
+            arrivals,
+            burst,
+            replications,
+            requests,
+            seed,
+            resume,
+            plot,
+            as_json,
+        )
+    )
 
 
 @app.command()

@@ -27,7 +27,16 @@ def solve(problem: Problem) -> ThresholdTable:
     found = equilibrium(problem.workload, problem.server)
     if not found.stable:
         raise _unstable(problem, found)
-    return SOLVERS[problem.policy](problem, found)
+    table = SOLVERS[problem.policy](problem, found)
+    return table.model_copy(update={"notes": (*_slo_notes(problem), *table.notes)})
+
+
+def _slo_notes(problem: Problem) -> tuple[str, ...]:
+    """An objective that is not among the constraints must not look as if it were."""
+    names = [one.name for one in problem.workload.classes if one.slo is not None]
+    if not names:
+        return ()
+    return (f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",)
 
 
 def _unstable(problem: Problem, found: Equilibrium) -> InfeasibleError:

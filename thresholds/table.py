@@ -53,7 +53,8 @@ class Predicted(FileModel):
     Attributes:
         latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike. None where the
             equilibrium has no such figure (tpot_s with single-token outputs).
-        policy_latency_s: Mean latency under the table's own policy.
+        policy_latency_s: Mean latency under the table's own policy, where a formula exists; None
+            where only simulation tells.
     """
 
     utilisation: float

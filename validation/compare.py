@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fluid.errors import InputError
-from validation.policies import ConfiguredPolicy
+from validation.policies import ConfiguredPolicy, policy_label
 from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
@@ -72,6 +72,11 @@ class PolicyResult:
     kv_max_tokens: int
     unfinished_requests: float
 
+    @property
+    def label(self) -> str:
+        """Policy with its parameters, e.g. ``greedy:watermark=0.01``."""
+        return policy_label(self.policy, self.params)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data with the field names as keys, ready for JSON."""
         return asdict(self)
@@ -125,12 +130,9 @@ def summarise(
     completed = interval(shares)
     stable = outcome != "unstable"
     decoded = sum(one.tokens_decoded for one in sample)
-    params: dict[str, Any] = dict(policy.values)
-    if policy.thresholds:
-        params["thresholds"] = list(policy.thresholds)
     return PolicyResult(
         policy=policy.policy.name,
-        params=params,
+        params=policy.params,
         rate_per_s=rate_per_s,
         verdict=outcome,
         replications=len(sample),

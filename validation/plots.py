@@ -10,10 +10,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.files import require_folder
 from fluid.traces.tape import Tape
+from validation.compare import PolicyResult
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.replay import Replay, policy_of, replay_model
 from validation.simulator.arrivals import Arrivals
@@ -32,24 +35,22 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "fluidwait",
 }
 
+MARKERS = "osv^Dx*"
+
 _POINTS = 1500
 """Points per line: more than a page can show."""
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix chooses the format.
+def require_plot_path(path: Path) -> None:
+    """Refuse a path that cannot be drawn to, before any work is spent on it.
 
     Raises:
         InputError: A suffix that matplotlib cannot write, or a folder that does not exist.
     """
-    formats = figure.canvas.get_supported_filetypes()
-    suffix = path.suffix.lstrip(".").lower()
-    if suffix not in formats:
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in formats:
         raise InputError("--plot", str(path), "a file ending in svg, pdf or png")
-    try:
-        figure.savefig(path, bbox_inches="tight")
-    except OSError as error:
-        raise InputError("--plot", str(path), f"a writable path ({error.strerror})") from None
+    require_folder(path)
 
 
 def plot_replay(
@@ -91,14 +92,60 @@ def plot_replay(
             f"{found.table.workload.name} on {found.table.server.name} "
             f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
         )
-        save(figure, path)
+        figure.savefig(path, bbox_inches="tight")
+
+
+def plot_compare(results: Sequence[PolicyResult], limit_per_s: float | None, path: Path) -> None:
+    """Mean latency against offered rate, and completed against offered, one line per policy."""
+    labels = list(dict.fromkeys(one.label for one in results))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        latency, completed = figure.subplots(1, 2)
+        for index, label in enumerate(labels):
+            rows = sorted((one for one in results if one.label == label), key=_rate)
+            stable = [(one, one.latency_s) for one in rows if one.latency_s]
+            style: dict[str, Any] = {
+                "color": COLOURS[index % len(COLOURS)],
+                "marker": MARKERS[index % len(MARKERS)],
+                "ms": 4,
+                "lw": 1.2,
+                "label": label,
+            }
+            latency.errorbar(
+                [one.rate_per_s for one, _ in stable],
+                [spread.mean for _, spread in stable],
+                yerr=[spread.half_width or 0.0 for _, spread in stable],
+                capsize=2,
+                **style,
+            )
+            completed.plot(
+                [one.rate_per_s for one in rows], [one.completed_per_s for one in rows], **style
+            )
+        for ax in (latency, completed):
+            ax.set_xlabel("offered rate (requests/s)")
+            if limit_per_s is not None:
+                ax.axvline(limit_per_s, color="black", ls=":", lw=1, label="fluid limit")
+        offered = [one.rate_per_s for one in results]
+        completed.plot([min(offered), max(offered)], [min(offered), max(offered)], "k-", lw=0.6)
+        latency.set_ylabel("mean latency (s), where not unstable")
+        latency.set_yscale("log")
+        for axis_format in (latency.yaxis.set_major_formatter, latency.yaxis.set_minor_formatter):
+            axis_format(LogFormatter(minor_thresholds=(2, 0.5)))
+        completed.set_ylabel("completed rate (requests/s)")
+        completed.legend(fontsize=8)
+        figure.savefig(path, bbox_inches="tight")
+
+
+def _rate(result: PolicyResult) -> float:
+    return result.rate_per_s
 
 
 def _policies(found: Replay) -> list[ConfiguredPolicy]:
     others = [
         POLICIES[one.policy].configure(
-            {k: v for k, v in one.params.items() if k != "thresholds"},
+            {k: v for k, v in one.params.items() if k not in ("thresholds", "cuts")},
             tuple(one.params.get("thresholds", ())),
+            tuple(one.params.get("cuts", ())),
         )
         for one in found.results[1:]
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, note, number, percent, print_json, say, show
+from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show
 
 
 def run_equilibrium(path: Path, server_name: str, rate: float | None, as_json: bool) -> int:
@@ -50,15 +50,15 @@ def _rows(found: Equilibrium, rate_per_s: float) -> list[tuple[str, str]]:
     return [
         ("arrival rate", f"{number(rate_per_s)} /s"),
         ("utilisation ρ", number(found.utilisation)),
-        ("iteration time ΔT*", f"{number(found.iteration_time_s)} s"),
+        ("iteration time ΔT*", seconds(found.iteration_time_s)),
         ("KV tokens M*", number(found.kv_tokens)),
         ("KV capacity C", number(float(found.kv_capacity_tokens))),
         ("largest stable multiple α*", number(found.max_scale)),
         ("compute / memory share", shares),
-        ("mean TTFT", f"{number(found.ttft_s)} s"),
-        ("mean TPOT", f"{number(found.tpot_s)} s"),
-        ("mean latency", f"{number(found.latency_s)} s"),
-        ("throughput", f"{number(found.throughput_tokens_per_s)} tokens/s"),
+        ("mean TTFT", seconds(found.ttft_s)),
+        ("mean TPOT", seconds(found.tpot_s)),
+        ("mean latency", seconds(found.latency_s)),
+        ("throughput tokens/s", number(found.throughput_tokens_per_s)),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluid.files import require_folder
 from fluid.traces.tape import read_tape
 from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
@@ -35,6 +36,12 @@ class ReplayOptions:
 
 def run_replay(path: Path, options: ReplayOptions) -> None:
     """Simulate, print, and write table and plot where asked to."""
+    if options.plot:
+        from validation.plots import require_plot_path
+
+        require_plot_path(options.plot)
+    if options.out:
+        require_folder(options.out)
     table = read_table(path)
     tape = read_tape(options.tape) if options.tape else None
     arrivals = parse_arrivals(options.arrivals) if options.arrivals else None
@@ -107,8 +114,7 @@ def print_replay(found: Replay) -> None:
 
 
 def _row(table: ThresholdTable, one: PolicyResult, own: bool) -> tuple[str, ...]:
-    params = ",".join(f"{name}={_short(value)}" for name, value in one.params.items())
-    name = f"this table ({table.policy})" if own else f"{one.policy}:{params}".rstrip(":")
+    name = f"this table ({table.policy})" if own else one.label
     return (
         name,
         one.verdict,
@@ -123,10 +129,6 @@ def _row(table: ThresholdTable, one: PolicyResult, own: bool) -> tuple[str, ...]
     )
 
 
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _mean(spread: Spread | None) -> str:
     if spread is None:
         return "–"
@@ -139,8 +141,10 @@ def conclusion(results: Sequence[PolicyResult]) -> str:
     """What the figures say, without flattery: also when the table does not help."""
     own, others = results[0], results[1:]
     stable = [one for one in others if one.verdict == "stable" and one.latency_s]
-    if own.verdict != "stable" or own.latency_s is None:
-        return f"The table is {own.verdict.upper()} here: do not use it at this rate."
+    if own.verdict == "undecided":
+        return "UNDECIDED: too few requests to tell whether the table holds; ask for more."
+    if own.latency_s is None:
+        return "The table is UNSTABLE here: do not use it at this rate."
     if others and not stable:
         return "The table HOLDS; none of the policies beside it is stable at this rate."
     if not others:

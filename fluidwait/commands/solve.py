@@ -44,10 +44,11 @@ def print_table(table: ThresholdTable) -> None:
         certificate.add_row(one.condition, percent(one.slack), "yes" if one.holds else "NO")
     show(certificate)
     predicted = table.predicted
+    if predicted.policy_latency_s is not None:
+        say(f"Predicted under this table: mean latency {number(predicted.policy_latency_s)} s.")
     say(
-        f"Predicted: mean latency {number(predicted.policy_latency_s)} s under this table, "
-        f"{number(predicted.latency_s)} s work-conserving; KV {number(predicted.kv_tokens)} of "
-        f"{number(table.memory.capacity_tokens)} tokens."
+        f"Predicted for work-conserving service: mean latency {number(predicted.latency_s)} s, "
+        f"KV {number(predicted.kv_tokens)} of {number(table.memory.capacity_tokens)} tokens."
     )
     gap = table.solver.optimality_gap
     say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fluid.files import require_folder
 from fluid.traces.azure import read_azure
 from fluid.traces.summarise import summarise, summary_errors, write_workload
 from fluid.traces.tape import write_tape
@@ -20,6 +21,8 @@ def run_from_trace(
     as_json: bool,
 ) -> None:
     """Summarise a trace; write the workload and the tape where asked to."""
+    for path in filter(None, (out, tape_out)):
+        require_folder(path)
     tape = read_azure(trace)
     workload = summarise(tape, name or trace.stem, classes, source)
     errors = summary_errors(workload, tape)

@@ -122,4 +122,4 @@ def test_failed_write_keeps_the_old_file(tmp_path):
 def test_write_into_a_missing_folder(tmp_path):
     with pytest.raises(InputError) as caught:
         write_text(tmp_path / "absent" / "out.json", "text")
-    assert caught.value.allowed == "a writable path"
+    assert caught.value.allowed == "a path in an existing folder"

@@ -8,7 +8,7 @@ from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
-from fluid.workload import RequestClass, Workload
+from fluid.workload import RequestClass, Slo, Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers import SOLVERS
@@ -93,3 +93,10 @@ def test_unknown_policy_and_objective_are_refused() -> None:
 )
 def test_advice_is_rounded_down(value: float, expected: float) -> None:
     assert rounded_down(value) == expected
+
+
+def test_an_slo_that_the_solver_does_not_use_is_said() -> None:
+    first = LOAD.classes[0].model_copy(update={"slo": Slo(ttft_s=0.5)})
+    wanted = LOAD.model_copy(update={"classes": (first, *LOAD.classes[1:])})
+    assert "the slo of short is no constraint" in solve(Problem(wanted, SERVER)).notes[0]
+    assert not any("slo" in note for note in solve(Problem(LOAD, SERVER)).notes)

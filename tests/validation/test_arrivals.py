@@ -225,7 +225,8 @@ def test_results_depend_neither_on_threads_nor_on_order(text: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_sees_the_same_bursty_arrivals(name: str) -> None:
     model = model_of("mmpp:ratio=5,mean_s=3")
-    thresholds = (1, 1) if POLICIES[name].per_class else ()
+    needs_thresholds = POLICIES[name].per_class or POLICIES[name].per_segment
+    thresholds = (1, 1) if needs_thresholds else ()
     job = cpu.Job(POLICIES[name].configure({}, thresholds), 4)
     trace = cpu.run_traced(model, job, 200)
     np.testing.assert_array_equal(trace.arrived_at_s, laid_out(model, 4, 200)[0])

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from fluid.errors import InputError
+from validation.policies.a_min import A_MIN
+from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
-from validation.policies.policy import ConfiguredPolicy, Policy
-from validation.policies.wait import WAIT
+from validation.policies.known_lengths import MC_SF, SVF
+from validation.policies.mixed import DAI, SLAI
+from validation.policies.nested import NESTED_CAP, NESTED_WAIT
+from validation.policies.policy import ConfiguredPolicy, Policy, policy_label
+from validation.policies.sarathi import SARATHI
+from validation.policies.vllm_v0 import VLLM_V0
+from validation.policies.vllm_v1 import VLLM_V1
+from validation.policies.wait import WAIT, WAIT_CAP
 
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (GREEDY, WAIT)}
+_ALL = (
+    GREEDY,
+    WAIT,
+    WAIT_CAP,
+    NESTED_WAIT,
+    NESTED_CAP,
+    VLLM_V1,
+    VLLM_V0,
+    SARATHI,
+    MC_SF,
+    SVF,
+    A_MIN,
+    FLOW_CONTROL,
+    DAI,
+    SLAI,
+)
+
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
 def parse_policy(text: str) -> ConfiguredPolicy:
@@ -20,24 +45,23 @@ def parse_policy(text: str) -> ConfiguredPolicy:
     if name not in POLICIES:
         raise InputError("policy", name, "one of " + ", ".join(POLICIES))
     values: dict[str, float | str] = {}
-    thresholds: tuple[int, ...] = ()
+    tables: dict[str, tuple[int, ...]] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"policy {name}", part, "parameters as key=value")
-        if key == "thresholds":
-            thresholds = _integers(name, value)
+        if key in ("thresholds", "cuts"):
+            tables[key] = _integers(name, key, value)
         else:
             values[key] = value
-    return POLICIES[name].configure(values, thresholds)
+    return POLICIES[name].configure(values, **tables)
 
 
-def _integers(policy: str, text: str) -> tuple[int, ...]:
+def _integers(policy: str, key: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("/"))
     except ValueError:
-        allowed = "integers ≥ 1 per class, as 3/1"
-        raise InputError(f"policy {policy}: thresholds", text, allowed) from None
+        raise InputError(f"policy {policy}: {key}", text, "integers ≥ 1, as 3/1") from None
 
 
-__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "parse_policy"]
+__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "parse_policy", "policy_label"]

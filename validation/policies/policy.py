@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from validation.simulator.compiling import bind
 from validation.simulator.engine import simulate
+from validation.simulator.model import Model
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ EVICTION_PARAMETERS = (
 )
 """THEORY 1.4; the defaults are the paper's rule."""
 
+RECOMPUTE_PARAMETERS = (*EVICTION_PARAMETERS[:2], replace(EVICTION_PARAMETERS[2], default=1))
+"""The same with the defaults of serving systems: generated tokens are kept and recomputed."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -64,6 +68,11 @@ class Policy:
         queue_of: Kernel (model, shape) that says in which queue a request waits.
         parameters: In the order in which the kernel reads `params`.
         per_class: Whether the rule needs one threshold per class.
+        engine_convention_only: Whether it needs a server whose prefill emits the first token.
+        require_served: Function (model, params) that raises InputError where the rule could never
+            serve some request of the model; None where it serves all that fit into memory.
+        per_segment: Whether the rule needs one threshold per segment of output length.
+        never_evicts: Whether the rule guarantees that memory never runs out.
     """
 
     name: str
@@ -72,6 +81,10 @@ class Policy:
     form_batch: Any
     queue_of: Any
     per_class: bool = False
+    engine_convention_only: bool = False
+    require_served: Callable[[Model, NDArray[np.float64]], None] | None = None
+    per_segment: bool = False
+    never_evicts: bool = False
 
     @cached_property
     def simulate(self) -> Any:
@@ -80,9 +93,17 @@ class Policy:
         return bind(simulate, suffix, form_batch=self.form_batch, queue_of=self.queue_of)
 
     def configure(
-        self, values: Mapping[str, float | str] | None = None, thresholds: tuple[int, ...] = ()
+        self,
+        values: Mapping[str, float | str] | None = None,
+        thresholds: tuple[int, ...] = (),
+        cuts: tuple[int, ...] = (),
     ) -> ConfiguredPolicy:
         """Fix parameters; those not named keep their defaults.
+
+        Args:
+            thresholds: One per class or segment, where the rule needs them.
+            cuts: Output length at which each segment ends, ascending; by default the distinct
+                output lengths of the workload.
 
         Raises:
             InputError: An unknown parameter (lists what exists), or a value out of range.
@@ -99,19 +120,30 @@ class Policy:
             except InputError as error:
                 field = f"policy {self.name}: {error.field}"
                 raise InputError(field, error.value, error.allowed) from None
-        if self.per_class and (not thresholds or min(thresholds) < 1):
+        if (self.per_class or self.per_segment) and (not thresholds or min(thresholds) < 1):
             field = f"policy {self.name}: thresholds"
-            raise InputError(field, list(thresholds), "integers ≥ 1, one per class")
-        return ConfiguredPolicy(self, values, thresholds)
+            unit = "class" if self.per_class else "segment"
+            raise InputError(field, list(thresholds), f"integers ≥ 1, one per {unit}")
+        self._check_cuts(thresholds, cuts)
+        return ConfiguredPolicy(self, values, thresholds, cuts)
+
+    def _check_cuts(self, thresholds: tuple[int, ...], cuts: tuple[int, ...]) -> None:
+        field = f"policy {self.name}: cuts"
+        if cuts and not self.per_segment:
+            raise InputError(field, list(cuts), "none, the rule has no segments")
+        ascending = all(a < b for a, b in itertools.pairwise((0, *cuts)))
+        if cuts and not (ascending and len(cuts) == len(thresholds)):
+            raise InputError(field, list(cuts), "ascending integers ≥ 1, one per threshold")
 
 
 @dataclass(frozen=True)
 class ConfiguredPolicy:
-    """A policy with its parameters: `values` as given, `thresholds` per class where needed."""
+    """A policy with its parameters: `values` as given, `thresholds` and `cuts` where needed."""
 
     policy: Policy
     values: Mapping[str, float | str]
     thresholds: tuple[int, ...] = ()
+    cuts: tuple[int, ...] = ()
 
     @property
     def numbers(self) -> NDArray[np.float64]:
@@ -125,16 +157,65 @@ class ConfiguredPolicy:
             ]
         )
 
+    def check(self, model: Model) -> None:
+        """Refuse a model that this policy cannot run.
+
+        Raises:
+            InputError: The wrong first-token convention, thresholds that do not match the
+                model, or a request that could never be served.
+        """
+        policy = self.policy
+        if policy.engine_convention_only and model.constants[0]["silent_prefill"]:
+            raise InputError("server.first_token", "decode", f"prefill for policy {policy.name}")
+        self.threshold_table(model)
+        if policy.require_served:
+            policy.require_served(model, self.numbers)
+
+    def threshold_table(self, model: Model) -> NDArray[np.float64]:
+        """What the kernel reads as `thresholds`: one per class; or the L thresholds of the segments
+        followed by the L output lengths at which they end; empty where the rule needs none.
+
+        Raises:
+            InputError: The thresholds do not match the classes or segments, or an output of the
+                workload is longer than the last segment.
+        """
+        needed, unit, cuts = len(self.thresholds), "", self.cuts
+        if self.policy.per_class:
+            needed, unit = model.classes, "class"
+        elif self.policy.per_segment:
+            lengths = np.unique(model.shapes["output_tokens"])
+            cuts = cuts or tuple(lengths.tolist())
+            needed, unit = len(cuts), "segment"
+            if cuts[-1] < lengths[-1]:
+                field = f"policy {self.policy.name}: cuts"
+                raise InputError(field, list(cuts), f"the last one at least {lengths[-1]}")
+        if len(self.thresholds) != needed:
+            raise InputError(
+                f"policy {self.policy.name}: thresholds",
+                "/".join(map(str, self.thresholds)),
+                f"{needed} integers, one per {unit}",
+            )
+        return np.array((*self.thresholds, *cuts), dtype=float)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters as given, thresholds among them, ready for JSON."""
+        lists = {"thresholds": list(self.thresholds), "cuts": list(self.cuts)}
+        return {**self.values, **{name: one for name, one in lists.items() if one}}
+
     @property
     def label(self) -> str:
-        """Name and given parameters, e.g. ``greedy:watermark=0.01``."""
-        shown = [f"{name}={_short(value)}" for name, value in self.values.items()]
-        if self.thresholds:
-            shown.append("thresholds=" + "/".join(map(str, self.thresholds)))
-        return self.policy.name + (":" + ",".join(shown) if shown else "")
+        """Name and given parameters, as `parse_policy` reads them."""
+        return policy_label(self.policy.name, self.params)
 
 
-def _short(value: float | str) -> str:
-    if isinstance(value, str) or math.isinf(value):
-        return str(value)
-    return f"{value:.6g}"
+def policy_label(name: str, params: Mapping[str, Any]) -> str:
+    """``NAME:key=value,…`` with numbers to six digits."""
+    shown = [f"{key}={_short(value)}" for key, value in params.items()]
+    return name + (":" + ",".join(shown) if shown else "")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from validation.reference.core import Request, Rule, simulate
+from validation.reference.flow_control import flow_control
 from validation.reference.greedy import greedy
-from validation.reference.wait import wait
+from validation.reference.mixed import dai, slai
+from validation.reference.nested import nested_cap, nested_wait
+from validation.reference.predictive import a_min, mc_sf, svf
+from validation.reference.sarathi import sarathi
+from validation.reference.vllm_v0 import vllm_v0
+from validation.reference.vllm_v1 import vllm_v1
+from validation.reference.wait import wait, wait_cap
 
-REFERENCE_POLICIES: dict[str, Rule] = {"greedy": greedy, "wait": wait}
+REFERENCE_POLICIES: dict[str, Rule] = {
+    "greedy": greedy,
+    "wait": wait,
+    "vllm-v1": vllm_v1,
+    "vllm-v0": vllm_v0,
+    "sarathi": sarathi,
+    "wait-cap": wait_cap,
+    "nested-wait": nested_wait,
+    "nested-cap": nested_cap,
+    "mc-sf": mc_sf,
+    "svf": svf,
+    "a-min": a_min,
+    "flow-control": flow_control,
+    "dai": dai,
+    "slai": slai,
+}
 
 __all__ = ["REFERENCE_POLICIES", "Request", "simulate"]

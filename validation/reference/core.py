@@ -1,4 +1,4 @@
-"""The slow, obvious simulator: one object per request, one stage per iteration.
+"""The slow, obvious simulator: one object per request, one stage (or chunk of it) per iteration.
 
 It shares no code with the compiled engine and follows THEORY 1.1–1.5 and the policies' rules
 word by word; the engine must agree with it request by request. A rule is a plain function of a
@@ -24,6 +24,9 @@ class Request:
         outputs: Output tokens generated so far.
         rebuild: KV tokens that its next stage has to compute anew after an eviction that kept its
             progress; 0 otherwise.
+        chunk: Prompt tokens that a rule lets it compute in this iteration; None for all of them.
+        prefilled: Prompt tokens that earlier chunks of this stage have computed.
+        blocks: Blocks allocated to it, for rules that allocate by block; 0 for the others.
     """
 
     number: int
@@ -35,6 +38,9 @@ class Request:
     stage: int = 0
     outputs: int = 0
     rebuild: int = 0
+    chunk: int | None = None
+    prefilled: int = 0
+    blocks: int = 0
     first_token_at_s: float = math.nan
     completed_at_s: float = math.nan
     evictions: int = 0
@@ -59,6 +65,26 @@ class Request:
         """Whether the next stage computes more than one token."""
         return self.stage == 0 or self.rebuild > 0
 
+    @property
+    def missing(self) -> int:
+        """Tokens to compute before its next output."""
+        return (self.rebuild or self.prefill_tokens) - self.prefilled if self.is_prefill else 1
+
+    @property
+    def cached(self) -> int:
+        """Its KV tokens in memory."""
+        return self.context_tokens + self.prefilled if self.is_prefill else self.kv_before_stage
+
+    @property
+    def computes(self) -> int:
+        """Tokens that it computes in this iteration."""
+        return self.missing if self.chunk is None else self.chunk
+
+    @property
+    def computes_as_decode(self) -> bool:
+        """One token behind a whole prompt is a decode to the hardware, whatever it is for."""
+        return self.computes == 1 and self.cached >= self.prefill_tokens + self.context_tokens
+
 
 @dataclass
 class Queueing:
@@ -67,6 +93,10 @@ class Queueing:
     Attributes:
         waiting: In order of arrival, evicted requests where the eviction rule puts them.
         residents: In order of admission.
+        cuts: Output length at which each segment ends.
+        tau_s: Duration of the last iteration.
+        wake_at_s: Set by a rule that wants to be asked again although nothing runs.
+        memory: What a rule keeps from one decision to the next.
     """
 
     server: Server
@@ -75,11 +105,17 @@ class Queueing:
     waiting: list[Request] = field(default_factory=list)
     residents: list[Request] = field(default_factory=list)
     credit: float = 1.0
+    cuts: Sequence[int] = ()
+    clock_s: float = 0.0
+    tau_s: float = 0.0
+    wake_at_s: float = math.inf
+    memory: dict[Any, Any] = field(default_factory=dict)
 
     def kv_needed(self, batch: Sequence[Request]) -> int:
         """KV tokens occupied while `batch` runs and the other residents pause."""
         return sum(
-            self.server.block_rounded(one.kv_at_stage if one in batch else one.kv_before_stage)
+            one.blocks * self.server.block_tokens
+            or self.server.block_rounded(one.kv_at_stage if one in batch else one.kv_before_stage)
             for one in self.residents
         )
 
@@ -93,7 +129,13 @@ class Queueing:
             victim = self.residents[-1]
         else:
             victim = max(self.residents, key=lambda one: one.number)
+        self.evict(victim)
+        return victim
+
+    def evict(self, victim: Request) -> None:
+        """Drop its KV and requeue it."""
         self.residents.remove(victim)
+        victim.prefilled = victim.blocks = 0
         victim.evictions += 1
         if self.parameters.get("progress", "lost") == "lost":
             victim.stage, victim.outputs, victim.rebuild = victim.first_stage, 0, 0
@@ -103,7 +145,6 @@ class Queueing:
             self.waiting.insert(0, victim)
         else:
             self.waiting.append(victim)
-        return victim
 
     def admit(self, request: Request) -> None:
         self.waiting.remove(request)
@@ -120,6 +161,7 @@ def simulate(
     parameters: Mapping[str, Any],
     thresholds: Sequence[int] = (),
     steps: int | None = None,
+    cuts: Sequence[int] = (),
 ) -> list[tuple[float, int]]:
     """Run the requests, in order of arrival, to completion; they are changed in place.
 
@@ -129,7 +171,7 @@ def simulate(
     Returns:
         Start time and KV tokens held of every iteration.
     """
-    state = Queueing(server, parameters, thresholds)
+    state = Queueing(server, parameters, thresholds, cuts=cuts)
     for one in requests:
         one.stage = one.first_stage
     coming = list(requests)
@@ -138,14 +180,16 @@ def simulate(
     while len(iterations) != steps and any(math.isnan(one.completed_at_s) for one in requests):
         while coming and coming[0].arrived_at_s <= clock_s:
             state.waiting.append(coming.pop(0))
+        state.clock_s, state.wake_at_s = clock_s, math.inf
         batch = rule(state)
         if not batch:
-            if not coming:
+            clock_s = min([state.wake_at_s, *(one.arrived_at_s for one in coming[:1])])
+            if math.isinf(clock_s):
                 break
-            clock_s = coming[0].arrived_at_s
             continue
         iterations.append((clock_s, state.kv_needed(batch)))
-        clock_s += _seconds(server, batch)
+        state.tau_s = _seconds(server, batch)
+        clock_s += state.tau_s
         for one in batch:
             _finish_stage(one, server, clock_s)
         state.residents = [one for one in state.residents if math.isnan(one.completed_at_s)]
@@ -153,12 +197,12 @@ def simulate(
 
 
 def _seconds(server: Server, batch: Sequence[Request]) -> float:
-    prompts = [one.rebuild or one.prefill_tokens for one in batch if one.is_prefill]
-    decodes = [one for one in batch if not one.is_prefill]
-    contexts = [one.context_tokens for one in batch if one.is_prefill]
+    prompts = [one.computes for one in batch if not one.computes_as_decode]
+    contexts = [one.cached for one in batch if not one.computes_as_decode]
+    decodes = [one for one in batch if one.computes_as_decode]
     seconds = server.iteration_time(
         sum(prompts) + len(decodes),
-        kv_tokens=sum(one.kv_at_stage for one in decodes),
+        kv_tokens=sum(one.cached + 1 for one in decodes),
         prefill_tokens=sum(prompts),
         decode_requests=len(decodes),
         prefill_tokens_sq=sum(tokens**2 for tokens in prompts),
@@ -168,9 +212,12 @@ def _seconds(server: Server, batch: Sequence[Request]) -> float:
 
 
 def _finish_stage(one: Request, server: Server, clock_s: float) -> None:
+    if one.computes < one.missing:
+        one.prefilled += one.computes
+        return
     emits = one.stage > 0 or server.first_token == "prefill"
     one.stage += 1
-    one.rebuild = 0
+    one.rebuild = one.prefilled = 0
     if not emits:
         return
     one.outputs += 1

@@ -38,6 +38,7 @@ class Trace:
             happened before the run ended.
         evicted_times: Evictions of each request, shape (requests,).
         class_index: Class under which each request is reported, shape (requests,).
+        shape_index: Row of `Model.shapes` of each request, shape (requests,).
         series: Clock, KV tokens held, residents, waiting at the start of each iteration,
             shape (iterations, 4).
     """
@@ -47,6 +48,7 @@ class Trace:
     completed_at_s: NDArray[np.float64]
     evicted_times: NDArray[np.int32]
     class_index: NDArray[np.int64]
+    shape_index: NDArray[np.int32]
     series: NDArray[np.float64]
 
 
@@ -64,7 +66,7 @@ def run(
         on_done: Called after each replication, e.g. to advance a progress bar.
 
     Raises:
-        InputError: No jobs, no requests, or thresholds that do not match the classes.
+        InputError: No jobs, no requests, or a policy that cannot run this model.
     """
     requests = checked_requests(model, jobs, requests)
     lanes = threading.local()
@@ -86,7 +88,7 @@ def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
     """Arrivals per replication, once the jobs are known to make sense.
 
     Raises:
-        InputError: No jobs, no requests, or thresholds that do not match the classes.
+        InputError: No jobs, no requests, or a policy that cannot run this model.
     """
     if not jobs:
         raise InputError("replications", 0, "at least 1")
@@ -94,16 +96,20 @@ def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
         requests = int(model.tape.size)
     if requests < 1:
         raise InputError("requests", requests, "at least 1")
-    for job in jobs:
-        _require_thresholds(model, job)
+    for policy in {id(job.policy): job.policy for job in jobs}.values():
+        policy.check(model)
     return requests
 
 
 def run_traced(model: Model, job: Job, requests: int) -> Trace:
-    """Run one replication and keep everything that happened."""
+    """Run one replication and keep everything that happened.
+
+    Raises:
+        InputError: A policy that cannot run this model.
+    """
+    job.policy.check(model)
     if model.tape.size:
         requests = int(model.tape.size)
-    _require_thresholds(model, job)
     lane = new_lane(model, requests)
     _simulate(model, lane, job)
     lane = new_lane(model, requests, series_rows=int(lane.scalars[0]["iterations"]))
@@ -114,20 +120,12 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
         lane.requests["completed_at_s"],
         lane.requests["evictions"],
         model.shapes["report_class"][lane.requests["shape"]],
+        lane.requests["shape"],
         lane.series,
     )
 
 
-def _require_thresholds(model: Model, job: Job) -> None:
-    if job.policy.policy.per_class and len(job.policy.thresholds) != model.classes:
-        raise InputError(
-            f"policy {job.policy.policy.name}: thresholds",
-            "/".join(map(str, job.policy.thresholds)),
-            f"{model.classes} integers, one per class",
-        )
-
-
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
-    thresholds = np.array(job.policy.thresholds, dtype=float)
     start(model, lane, job.seed, job.replication, job.rate_scale)
+    thresholds = job.policy.threshold_table(model)
     job.policy.policy.simulate(model.service, lane, job.policy.numbers, thresholds)

@@ -50,22 +50,29 @@ def simulate(model, lane, params, thresholds):
             request = scalars.next_arrival
             push_back(lane, queue_of(model, lane.requests[request].shape), request)
             scalars.next_arrival += 1
+        scalars.wake_at_s = math.inf
         form_batch(model, lane, params, thresholds)
-        if run_iteration(model, lane) and not _stuck(lane):
+        if run_iteration(model, lane):
+            if _stuck(model, lane):
+                break
             continue
-        if scalars.next_arrival >= requests:
+        if scalars.next_arrival < requests:
+            arrival_s = lane.requests[scalars.next_arrival].arrived_at_s
+            scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
+        if math.isinf(scalars.wake_at_s):
             break
-        scalars.clock_s = lane.requests[scalars.next_arrival].arrived_at_s
+        scalars.clock_s = scalars.wake_at_s
 
 
 @kernel
-def _stuck(lane):
+def _stuck(model, lane):
     """Whether nobody came or completed for many service times, so that nobody ever will.
 
-    Thresholds that do not fit into memory can evict and readmit the same request for ever.
+    Thresholds that do not fit into memory can evict and readmit the same request for ever. A
+    chunked prompt takes at most one iteration for each of its tokens, all of which fit into memory.
     """
     scalars = lane.scalars[0]
-    patience = 100 + 10 * lane.stage_count.shape[1]
+    patience = 100 + 10 * lane.stage_count.shape[1] + model.constants[0].kv_capacity_tokens
     no_more_arrivals = scalars.next_arrival >= lane.requests.size
     return no_more_arrivals and scalars.iterations - scalars.last_completion > patience
 
@@ -96,6 +103,8 @@ def _reset(lane):
     scalars.residents = 0
     scalars.waiting = 0
     scalars.credit = 1.0
+    scalars.tau_s = 0.0
+    scalars.drain_at_s = math.inf
     scalars.cohort_start = int(WINDOW_START * requests)
     scalars.cohort_end = max(int(WINDOW_END * requests), scalars.cohort_start + 1)
     scalars.cohort_left = scalars.cohort_end - scalars.cohort_start
@@ -213,13 +222,13 @@ def advance(model, resident):
 
 
 @kernel
-def choose_victim(lane, latest_arrival):
-    """Slot to evict: the last admitted, or the latest to arrive."""
+def choose_victim(lane, latest_arrival, first=0):
+    """Slot to evict, from `first` on: the last admitted, or the latest to arrive."""
     last = lane.scalars[0].residents - 1
     if latest_arrival == 0.0:
         return last
-    victim = 0
-    for slot in range(1, last + 1):
+    victim = first
+    for slot in range(first + 1, last + 1):
         if lane.residents[slot].request > lane.residents[victim].request:
             victim = slot
     return victim
@@ -311,6 +320,7 @@ def run_iteration(model, lane):
         return False
     scalars = lane.scalars[0]
     _account(lane, tau)
+    scalars.tau_s = tau
     scalars.clock_s += tau
     scalars.iterations += 1
     kept = 0

@@ -19,6 +19,8 @@ SHAPE = np.dtype(
         ("prompt_tokens", "i8"),  # prefill and context tokens known on arrival
         ("context_tokens", "i8"),  # of these, KV already present on arrival
         ("output_tokens", "i8"),
+        ("prompt_rank", "i8"),  # position of the prompt among the distinct prompts, ascending
+        ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
         ("report_class", "i8"),  # class under which requests of this shape are reported
     ]
 )
@@ -74,11 +76,14 @@ class Model(NamedTuple):
 
     @property
     def most_residents(self) -> int:
-        """An upper bound on requests that hold KV at the same time."""
+        """An upper bound on requests that hold KV at the same time.
+
+        All but one hold at least their prompt; the newest may hold only its first chunk.
+        """
         constants = self.constants[0]
         block = int(constants["block_tokens"])
         least = -(-int(self.shapes["prompt_tokens"].min()) // block) * block
-        return int(constants["kv_capacity_tokens"]) // least
+        return int(constants["kv_capacity_tokens"]) // least + 1
 
 
 class Service(NamedTuple):
@@ -151,6 +156,8 @@ def _model(
 ) -> Model:
     tau = server.iteration_time
     constants = np.zeros(1, CONSTANTS)
+    shapes["prompt_rank"] = _ranks(shapes["prompt_tokens"])
+    shapes["volume_rank"] = _ranks(_kv_volumes(shapes, server))
     constants[0] = (
         rate_per_s,
         server.usable_kv_tokens,
@@ -165,3 +172,23 @@ def _model(
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
     return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros(0, PIECE))
+
+
+def _ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of each value among the distinct values, ascending, from 0."""
+    return np.unique(values, return_inverse=True)[1].reshape(-1)
+
+
+def _kv_volumes(shapes: NDArray[np.void], server: Server) -> NDArray[np.int64]:
+    """m of each shape (THEORY 2): block-rounded KV tokens held, summed over its stages."""
+    decode_only = shapes["prompt_tokens"] == shapes["context_tokens"]
+    first = shapes["prompt_tokens"] + decode_only
+    silent = (server.first_token == "decode") & ~decode_only
+    last = first + shapes["output_tokens"] - 1 + silent
+    return _rounded_sum(last, server.block_tokens) - _rounded_sum(first - 1, server.block_tokens)
+
+
+def _rounded_sum(last: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+    """Σ of 1 … last, each rounded up to whole blocks."""
+    whole, rest = last // block, last % block
+    return block * (block * (whole * (whole + 1) // 2) + rest * (whole + 1))

@@ -26,6 +26,11 @@ SCALARS = np.dtype(
         ("residents", "i8"),
         ("waiting", "i8"),
         ("credit", "f8"),  # admission credit of paced policies
+        ("token_budget", "i8"),  # scratch: tokens that the batch being formed may still take
+        ("kv_free_tokens", "i8"),  # scratch: in blocks that nobody holds
+        ("wake_at_s", "f8"),  # when a policy wants to be asked again although nothing runs
+        ("tau_s", "f8"),  # duration of the last iteration
+        ("drain_at_s", "f8"),  # when the drain valve opens; inf while something runs
         ("kv_held_tokens", "i8"),  # during the current iteration
         ("window_start_s", "f8"),
         ("window_end_s", "f8"),
@@ -57,6 +62,7 @@ RESIDENT = np.dtype(
         ("held", "i8"),  # KV tokens occupied during this iteration, block-rounded
         ("prompt", "i8"),  # prompt and context tokens
         ("left", "i8"),  # outputs still owed
+        ("note", "f8"),  # a policy's own number
     ]
 )
 
@@ -90,10 +96,12 @@ class Lane(NamedTuple):
         scalars: One record of SCALARS, shape (1,).
         requests: REQUEST records in order of arrival, shape (N,).
         residents: RESIDENT records in order of admission, shape (slots,).
-        queues: QUEUE records, shape (classes,).
+        queues: QUEUE records: one per class, per shape or per output length, as the policy's
+            `queue_of` says.
         sums: Count, Σx, Σx² of latency, TTFT, TPOT, shape (classes, 3, 3).
         histogram: Log-spaced counts, shape (classes, 3, HISTOGRAM_BINS).
-        stage_count: Scratch of policies that count residents by stage, shape (classes, stages).
+        stage_count: Scratch counts of policies, such as residents by class and stage, all 0 at the
+            start, shape (classes + 1, stages + 1).
         series: Clock, KV held, residents, waiting per iteration; (0, 4) where not recorded.
     """
 
@@ -110,13 +118,14 @@ class Lane(NamedTuple):
 def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
     """Allocate a lane for runs of `requests` requests of this model."""
     classes = model.classes
+    stages = int(model.shapes["output_tokens"].max()) + 1
     return Lane(
         scalars=np.zeros(1, SCALARS),
         requests=np.zeros(requests, REQUEST),
         residents=np.zeros(min(requests, model.most_residents), RESIDENT),
-        queues=np.zeros(classes, QUEUE),
+        queues=np.zeros(max(len(model.shapes), stages), QUEUE),
         sums=np.zeros((classes, 3, 3)),
         histogram=np.zeros((classes, 3, HISTOGRAM_BINS), np.int32),
-        stage_count=np.zeros((classes, int(model.shapes["output_tokens"].max()) + 1), np.int64),
+        stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),
     )

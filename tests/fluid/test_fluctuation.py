@@ -1,0 +1,144 @@
+"""Second-order formulas against first order, a slow transcription, and simple limits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fluid.equilibrium import equilibrium
+from fluid.errors import InfeasibleError, InputError
+from fluid.fluctuation import fluctuation
+from fluid.iteration import IterationTime
+from fluid.server import Server, load_server
+from fluid.stages import class_stages, linear_stage_seconds
+from fluid.workload import RequestClass, Workload
+
+
+def make(rates: tuple[float, ...]) -> Workload:
+    lengths = ((40, 6), (10, 9), (25, 1))
+    return Workload(
+        name="w",
+        classes=tuple(
+            RequestClass(name=f"c{k}", rate_per_s=r, prefill_tokens=prompt, decode_tokens=output)
+            for k, (r, (prompt, output)) in enumerate(zip(rates, lengths, strict=False))
+        ),
+    )
+
+
+def make_server(first_token: str = "prefill", block: int = 1) -> Server:
+    return Server.model_validate(
+        {
+            "name": "s",
+            "source": "test",
+            "kv_capacity_tokens": 100_000,
+            "block_tokens": block,
+            "first_token": first_token,
+            "iteration_time": IterationTime.affine(0.02, 2e-5, 3e-6, 1e-5, 1e-5),
+        }
+    )
+
+
+def slow(workload: Workload, server: Server, steps: int) -> tuple[float, float, list[float]]:
+    """THEORY 2.7 term by term: γ_0, KV variance, latency per class."""
+    rates = [one.rate_per_s for one in workload.classes]
+    stages = [class_stages(one, server) for one in workload.classes]
+    slope = server.iteration_time.last_slope_s
+    added = [linear_stage_seconds(one, server, slope) for one in stages]
+    classes = range(len(rates))
+    mean = server.iteration_time.overhead_s / (1 - sum(rates[j] * added[j].sum() for j in classes))
+
+    def a(j: int, u: int) -> float:
+        return float(added[j][u]) if u < len(added[j]) else 0.0
+
+    def held(j: int, u: int) -> float:
+        return float(stages[j].held_kv_tokens[u]) if u < stages[j].count else 0.0
+
+    kappa = [sum(rates[i] * a(i, v) for i in classes) for v in range(steps)]
+    r = [[0.0] * steps for _ in classes]
+    for j in classes:
+        for u in range(steps):
+            r[j][u] = a(j, u) + sum(kappa[v] * r[j][u - 1 - v] for v in range(u))
+
+    def gamma(s: int) -> float:
+        return mean * sum(
+            rates[j] * sum(r[j][u] * r[j][u + s] for u in range(steps - s)) for j in classes
+        )
+
+    variance = 0.0
+    for j in classes:
+        for u in range(steps):
+            h = held(j, u) + sum(
+                rates[i] * held(i, s) * r[j][u - 1 - s] for i in classes for s in range(u)
+            )
+            variance += mean * rates[j] * h**2
+    latencies = []
+    for j in classes:
+        k = stages[j].count
+        spread = gamma(0) / 2 + sum(gamma(s) for s in range(1, k + 1))
+        latencies.append((k + 0.5) * mean + sum(r[j][:k]) + spread / mean)
+    return gamma(0), variance, latencies
+
+
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_fast_equals_slow(first_token: str) -> None:
+    workload, server = make((30.0, 20.0, 10.0)), make_server(first_token, block=4)
+    found = fluctuation(workload, server)
+    gamma_0, variance, latencies = slow(workload, server, steps=120)
+    assert found.iteration_time_sd_s**2 == pytest.approx(gamma_0, rel=1e-6)
+    assert found.kv_sd_tokens**2 == pytest.approx(variance, rel=1e-6)
+    np.testing.assert_allclose([one.latency_s for one in found.classes], latencies, rtol=1e-6)
+
+
+def test_first_order_is_the_limit_of_small_work() -> None:
+    """With tiny seconds per unit the second-order terms vanish against the first."""
+    workload, server = make((30.0, 20.0)), make_server()
+    tau = server.iteration_time
+    light = server.model_copy(
+        update={"iteration_time": IterationTime.affine(tau.overhead_s, 1e-9, 1e-10)}
+    )
+    second, first = fluctuation(workload, light), equilibrium(workload, light)
+    assert second.latency_s == pytest.approx(first.latency_s, rel=1e-5)
+    assert second.ttft_s == pytest.approx(first.ttft_s, rel=1e-5)
+    assert second.kv_mean_tokens == pytest.approx(first.kv_tokens)
+
+
+def test_without_feedback_kv_is_poisson() -> None:
+    """f constant and nothing else: variance ΔT Σ λ_j Σ_s (l_j + s)²."""
+    workload = make((30.0, 20.0))
+    server = make_server().model_copy(update={"iteration_time": IterationTime.affine(0.02)})
+    held = [class_stages(one, server).held_kv_tokens for one in workload.classes]
+    poisson = 0.02 * sum(
+        one.rate_per_s * (kv.astype(float) ** 2).sum()
+        for one, kv in zip(workload.classes, held, strict=True)
+    )
+    found = fluctuation(workload, server)
+    assert found.kv_sd_tokens**2 == pytest.approx(poisson, rel=1e-9)
+    assert found.iteration_time_sd_s == 0.0
+
+
+def test_order_of_classes_does_not_matter() -> None:
+    workload, server = make((30.0, 20.0, 10.0)), make_server()
+    turned = workload.model_copy(update={"classes": workload.classes[::-1]})
+    one, two = fluctuation(workload, server), fluctuation(turned, server)
+    assert one.kv_sd_tokens == pytest.approx(two.kv_sd_tokens)
+    assert one.classes[0].latency_s == pytest.approx(two.classes[2].latency_s)
+    assert one.classes[2].tpot_s is None
+
+
+def test_overflow_probability_falls_with_capacity() -> None:
+    found = fluctuation(make((30.0, 20.0)), make_server())
+    mean, sd = found.kv_mean_tokens, found.kv_sd_tokens
+    chances = [found.overflow_probability(mean + k * sd) for k in range(5)]
+    assert chances == sorted(chances, reverse=True)
+    assert 0.3 < chances[0] < 0.6
+    narrow = dataclasses.replace(found, kv_sd_tokens=sd / 2)
+    assert narrow.overflow_probability(mean + sd) < chances[1]
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match=r"17 knots.*f affine"):
+        fluctuation(make((1.0,)), load_server("a100-80gb-llama-2-7b"))
+    with pytest.raises(InfeasibleError, match=r"utilisation .* is not below 1"):
+        fluctuation(make((1000.0,)), make_server())

@@ -1,0 +1,144 @@
+"""vLLM's current scheduler (POLICIES, vllm-v1): mixed batches, chunked prefill, preemption.
+
+Running requests come first, in order of admission; then the waiting ones, while the token budget
+lasts. A running request that finds no free block preempts the last of running, which goes back to
+the head of waiting and recomputes everything; a readmitted request stands at the end of running.
+
+Decided here, as vLLM does it: the watermark counts from the first admission of a step on, and
+applies to the chunk where `reserve_full_prompt` is off; a request whose turn comes after the budget
+is spent gets nothing and is not asked for memory. With `victim=latest-arrival` (vLLM's priority
+order) the victim may already have got tokens in this step: they return to the budget, but the
+chunk of the request that needs the block stays as it was; a step in which the only effect was that
+a request preempted itself takes no time. `cap` is a second `max_num_seqs`; `pace` (THEORY 3.5) is
+spent by first admissions only, never by a preempted request. A decode-only request takes one token
+of the budget on admission.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from validation.policies.blocks import free_tokens, grow, require_blocks, watermark_tokens
+from validation.policies.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
+from validation.simulator.compiling import kernel
+from validation.simulator.engine import admit, block_rounded, choose_victim, evict
+from validation.simulator.model import Model
+
+# mypy: disable-error-code="no-untyped-def"
+
+BUDGET, SEQUENCES, WATERMARK, RESERVE, CAP, PACE, VICTIM, REQUEUE, PROGRESS = range(9)
+
+
+@kernel
+def queue_of(model, shape):
+    """One queue for all."""
+    return 0
+
+
+@kernel
+def form_batch(model, lane, params, thresholds):
+    """Schedule running requests; waiting ones only if nobody was preempted."""
+    scalars = lane.scalars[0]
+    if scalars.waiting + scalars.residents > 0:
+        scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
+    budget = int(params[BUDGET])
+    scalars.token_budget = budget
+    scalars.kv_free_tokens = free_tokens(model, lane) - model.constants[0].block_tokens
+    preempted = schedule_running(model, lane, params)
+    if not preempted:
+        schedule_waiting(model, lane, params)
+    while preempted and scalars.token_budget == budget and scalars.residents > 0:
+        schedule_running(model, lane, params)
+
+
+@kernel
+def schedule_running(model, lane, params):
+    """Give running requests tokens and blocks, in order; returns whether anyone was preempted."""
+    scalars = lane.scalars[0]
+    preempted = False
+    slot = 0
+    while slot < scalars.residents:
+        resident = lane.residents[slot]
+        work = min(resident.known - resident.computed, scalars.token_budget)
+        tokens = resident.computed + work
+        if tokens > resident.held:
+            missing = block_rounded(model, tokens) - resident.held
+            while missing > scalars.kv_free_tokens:
+                victim = choose_victim(lane, params[VICTIM])
+                preempted = True
+                scalars.kv_free_tokens += lane.residents[victim].held
+                if victim < slot:
+                    scalars.token_budget += lane.residents[victim].work
+                evict(model, lane, victim, 0, params[REQUEUE], params[PROGRESS])
+                if victim == slot:
+                    pause_from(lane, slot)
+                    return preempted
+                if victim < slot:
+                    slot -= 1
+            resident = lane.residents[slot]
+            grow(model, lane, resident, tokens)
+        resident.work = work
+        scalars.token_budget -= work
+        slot += 1
+    return preempted
+
+
+@kernel
+def pause_from(lane, first):
+    """Let the residents from slot `first` on keep their blocks and wait."""
+    for slot in range(first, lane.scalars[0].residents):
+        lane.residents[slot].work = 0
+
+
+@kernel
+def schedule_waiting(model, lane, params):
+    """Admit in order while budget, seats, credit and memory last."""
+    scalars = lane.scalars[0]
+    watermark = watermark_tokens(model, params[WATERMARK])
+    seats = min(params[SEQUENCES], params[CAP])
+    while scalars.waiting > 0 and scalars.token_budget > 0 and scalars.residents < seats:
+        request = lane.requests[lane.queues[0].head]
+        context = model.shapes[request.shape].context_tokens
+        tokens = min(request.known, context + scalars.token_budget)
+        need = block_rounded(model, request.known if params[RESERVE] != 0.0 else tokens)
+        if scalars.residents > 0:
+            need += watermark
+            if request.evictions == 0 and scalars.credit < 1.0:
+                break
+        if need > scalars.kv_free_tokens:
+            break
+        if request.evictions == 0:
+            scalars.credit = max(scalars.credit - 1.0, 0.0)
+        admit(model, lane, 0)
+        resident = lane.residents[scalars.residents - 1]
+        resident.work = tokens - context
+        resident.held = block_rounded(model, tokens)
+        scalars.kv_free_tokens -= resident.held
+        scalars.token_budget -= resident.work
+
+
+def require_served(model: Model, params: NDArray[np.float64]) -> None:
+    """A request has all blocks but the null block to itself once nobody else runs."""
+    require_blocks("vllm-v1", model, reserved=1)
+
+
+VLLM_V1 = Policy(
+    name="vllm-v1",
+    summary="vLLM today: running first, chunked prefill, preempt the last and recompute",
+    parameters=(
+        Parameter("max_num_batched_tokens", 2048, 1, 1e9, "tokens computed per iteration"),
+        Parameter("max_num_seqs", 256, 1, math.inf, "most running requests"),
+        Parameter("watermark", 0.0, 0.0, 0.99, "share of memory kept free at admission"),
+        Parameter("reserve_full_prompt", 1, 0, 1, "1: the whole sequence must fit, 0: its chunk"),
+        Parameter("cap", math.inf, 1, math.inf, "most running requests, beside max_num_seqs"),
+        Parameter("pace", math.inf, 0.0, math.inf, "first admissions per iteration"),
+        *RECOMPUTE_PARAMETERS,
+    ),
+    form_batch=form_batch,
+    queue_of=queue_of,
+    engine_convention_only=True,
+    require_served=require_served,
+)
