@@ -74,8 +74,9 @@ def agreement(name: str) -> int:
     bad, evictions = 0, 0
     for number in range(WORKLOADS):
         model = random_model(rng)
-        thresholds = tuple(rng.randint(1, 3) for _ in range(model.classes))
-        configured = policy.configure({}, thresholds if policy.per_class else ())
+        segments = len(np.unique(model.shapes["output_tokens"]))
+        needed = model.classes if policy.per_class else segments if policy.per_segment else 0
+        configured = policy.configure({}, tuple(rng.randint(1, 3) for _ in range(needed)))
         jobs = [cpu.Job(configured, replication, seed=number) for replication in range(8)]
         here, there = (one.run(model, jobs, SMALL_REQUESTS) for one in (cpu, cuda))
         for one, two in zip(here, there, strict=True):

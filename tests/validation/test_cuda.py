@@ -57,13 +57,12 @@ def workload() -> Workload:
     return Workload.from_document(document)
 
 
-def configured(name: str) -> ConfiguredPolicy:
+def configured(name: str, model: Model) -> ConfiguredPolicy:
+    """Two per iteration for the first class or segment, one for each further one."""
     policy = POLICIES[name]
-    return policy.configure({}, (2, 1) if needs_thresholds(name) else ())
-
-
-def needs_thresholds(name: str) -> bool:
-    return POLICIES[name].per_class or POLICIES[name].per_segment
+    segments = len(np.unique(model.shapes["output_tokens"]))
+    needed = model.classes if policy.per_class else segments if policy.per_segment else 0
+    return policy.configure({}, (2, 1, 1)[:needed])
 
 
 def models() -> list[Model]:
@@ -76,14 +75,12 @@ def models() -> list[Model]:
 
 
 def jobs_of(model: Model) -> list[cpu.Job]:
-    """Two replications of every policy that the model suits, in an order that has to be undone."""
-    suited = [
-        configured(name) for name in POLICIES if not needs_thresholds(name) or model.classes == 2
-    ]
+    """Two replications of every policy, in an order that has to be undone."""
+    policies = [configured(name, model) for name in POLICIES]
     return [
         cpu.Job(policy, replication, seed=6, rate_scale=1.0 + replication)
         for replication in (0, 1)
-        for policy in suited
+        for policy in policies
     ]
 
 
@@ -138,7 +135,7 @@ def test_every_policy_compiles_to_ptx(
     device = SimpleNamespace(compute_capability=capability)
     monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
     model = poisson_model(workload(), SERVER)
-    read = cuda.host_arguments(model, [cpu.Job(configured(name), 0)])
+    read = cuda.host_arguments(model, [cpu.Job(configured(name, model), 0)])
     lanes = [part[np.newaxis] for part in new_lane(model, 10)]
     signature = tuple(numba.typeof(part) for part in (*read, *lanes))
     source = cuda.kernel_source(POLICIES[name])
@@ -172,7 +169,7 @@ def test_absent_cuda_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("validation.simulator.run.find_spec", lambda name: None)
     model = poisson_model(workload(), SERVER)
     with pytest.raises(InputError) as error:
-        compare(model, [configured("greedy")], replications=1, requests=10, device="cuda")
+        compare(model, [configured("greedy", model)], replications=1, requests=10, device="cuda")
     assert str(error.value) == (
         "device: got 'cuda'; allowed: cpu, as no CUDA device is available: "
         "numba-cuda is not installed (pip install fluidwait[cuda])"
@@ -185,5 +182,5 @@ def test_reason_is_one_line_and_auto_always_runs() -> None:
     reason = why_no_cuda()
     assert reason is None or (reason and "\n" not in reason)
     model = poisson_model(workload(), SERVER)
-    jobs = [cpu.Job(configured("greedy"), 0)]
+    jobs = [cpu.Job(configured("greedy", model), 0)]
     assert_same(run(model, jobs, 50, device="auto")[0], cpu.run(model, jobs, 50)[0])

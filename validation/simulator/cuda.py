@@ -52,8 +52,8 @@ def run(
         on_done: Called after each replication, which happens a chunk at a time.
 
     Raises:
-        InputError: No jobs, no requests, thresholds that do not match the classes, or a replication
-            that does not fit into the device's memory.
+        InputError: No jobs, no requests, a policy that cannot run this model, or a replication that
+            does not fit into the device's memory.
     """
     requests = checked_requests(model, jobs, requests)
     found: dict[int, Replication] = {}
@@ -90,13 +90,17 @@ def chunk_size(model: Model, requests: int, replications: int, free_bytes: float
     return int(fitting)
 
 
-def _alike(model: Model, jobs: Sequence[Job]) -> Iterator[list[int]]:
-    """Positions of jobs that one kernel launch can run: same policy, as many thresholds."""
+def _alike(model: Model, jobs: Sequence[Job]) -> list[list[int]]:
+    """Positions of jobs that one kernel launch can run: same rule, thresholds of one length."""
+    policies = {id(job.policy): job.policy for job in jobs}
+    keys = {
+        key: (policy.policy.name, policy.threshold_table(model).size)
+        for key, policy in policies.items()
+    }
     groups: dict[tuple[str, int], list[int]] = {}
     for index, job in enumerate(jobs):
-        key = (job.policy.policy.name, len(job.policy.threshold_table(model)))
-        groups.setdefault(key, []).append(index)
-    yield from groups.values()
+        groups.setdefault(keys[id(job.policy)], []).append(index)
+    return list(groups.values())
 
 
 def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lane]:
@@ -120,8 +124,11 @@ def host_arguments(model: Model, jobs: Sequence[Job]) -> list[NDArray[Any]]:
     records["seed"] = [job.seed for job in jobs]
     records["replication"] = [job.replication for job in jobs]
     records["rate_scale"] = [job.rate_scale for job in jobs]
-    params = np.array([job.policy.numbers for job in jobs])
-    thresholds = np.array([job.policy.threshold_table(model) for job in jobs])
+    policies = {id(job.policy): job.policy for job in jobs}
+    numbers = {key: policy.numbers for key, policy in policies.items()}
+    tables = {key: policy.threshold_table(model) for key, policy in policies.items()}
+    params = np.array([numbers[id(job.policy)] for job in jobs])
+    thresholds = np.array([tables[id(job.policy)] for job in jobs])
     return [*model, records, params, thresholds]
 
 

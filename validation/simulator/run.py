@@ -34,7 +34,7 @@ def run(
         on_done: Called after each replication.
 
     Raises:
-        InputError: No jobs, no requests, thresholds that do not match, or no such device.
+        InputError: No jobs, no requests, a policy that cannot run this model, or no such device.
     """
     if chosen_device(device) == "cpu":
         return cpu.run(model, jobs, requests, threads, on_done)
