@@ -17,10 +17,14 @@ from validation.simulator.state import Lane, new_lane
 REQUESTS = 60
 
 
-def soiled(lane: Lane) -> Lane:
-    """Every byte set, as in memory that somebody else has used; the series stays off."""
+SOILS = (0x01, 0x3F, 0xFF)
+"""Bytes to fill memory with: small numbers, about 5e-4 and 4e18, NaN and -1."""
+
+
+def soiled(lane: Lane, soil: int) -> Lane:
+    """Every byte set, as in memory that somebody else has used."""
     for part in lane:
-        part.view(np.uint8).fill(0x3F)
+        part.view(np.uint8).fill(soil)
     return lane
 
 
@@ -30,9 +34,12 @@ def test_a_used_lane_gives_the_results_of_a_fresh_one(name: str) -> None:
         case = random_case(name, number)
         model = poisson_model(case.workload, case.server)
         results = []
-        for lane in (new_lane(model, REQUESTS), soiled(new_lane(model, REQUESTS))):
+        fresh = [new_lane(model, REQUESTS) for _ in range(1 + len(SOILS))]
+        for lane in (fresh[0], *map(soiled, fresh[1:], SOILS)):
             cpu._simulate(model, lane, cpu.Job(case.policy, 0, seed=number))
             results.append(collect(lane))
         for field in dataclasses.fields(results[0]):
-            one, two = (getattr(result, field.name) for result in results)
-            np.testing.assert_array_equal(one, two, err_msg=f"{case.policy.label}: {field.name}")
+            first, *others = (getattr(result, field.name) for result in results)
+            for other in others:
+                message = f"{case.policy.label}: {field.name}"
+                np.testing.assert_array_equal(first, other, err_msg=message)

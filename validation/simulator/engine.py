@@ -206,6 +206,7 @@ def admit(model, lane, queue_index):
     resident.held = block_rounded(model, request.known)
     resident.prompt = shape.prompt_tokens
     resident.left = request.left
+    resident.note = 0.0
     queue.head = request.next
     queue.length -= 1
     scalars.waiting -= 1
