@@ -45,6 +45,9 @@ Arrivals = Annotated[
         "each with burst=N,burst_at_s=T.",
     ),
 ]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda (needs fluidwait[cuda]), or auto: cuda if there is one.")
+]
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
 Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
@@ -92,9 +95,7 @@ def replay(
     replications: Replications = 20,
     requests: Requests = 10_000,
     seed: Seed = 0,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda (needs fluidwait[cuda]), or auto: cuda if there is one.")
-    ] = "cpu",
+    device: Device = "cpu",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the table with its validation here.")
     ] = None,
@@ -138,6 +139,7 @@ def compare(
         Path | None, typer.Option(help="SQLite file that keeps finished rows; continue from it.")
     ] = None,
     plot: PlotFile = None,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Policies × rates on the same arrivals: verdicts, latencies, capacities."""
@@ -158,6 +160,7 @@ def compare(
             seed,
             resume,
             plot,
+            device,
             as_json,
         )
     )

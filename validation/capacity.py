@@ -42,6 +42,7 @@ def find_capacity(
     seed: int = 0,
     tolerance: float = TOLERANCE,
     store: Store | None = None,
+    device: str = "cpu",
     on_done: Callable[[], None] | None = None,
 ) -> Capacity:
     """Bracket the boundary from `start_per_s` on (the fluid limit is a good start), then bisect.
@@ -54,7 +55,7 @@ def find_capacity(
         nonlocal tried
         tried += 1
         row = Configuration(policy, rate_per_s, replications, requests, seed)
-        return sweep(model, [row], store, on_done=on_done)[0].verdict == "stable"
+        return sweep(model, [row], store, device=device, on_done=on_done)[0].verdict == "stable"
 
     low, high = _bracket(stable, start_per_s)
     while low is not None and high is not None and high / low > 1 + tolerance:

@@ -15,6 +15,7 @@ from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
     COLLAPSE_SHARE,
+    Interval,
     Replication,
     interval,
     verdict,
@@ -46,6 +47,7 @@ class PolicyResult:
         completed_share, completed_share_half_width: Completed ÷ arrived in the window.
         collapsed_share: Share of replications with a completed share below 95 %.
         completed_shares: The completed share of each replication.
+        latency_means_s: Mean latency of each replication; empty where the policy is unstable.
         latency_s, ttft_s, tpot_s: None where the policy is unstable; TPOT also where no request has
             two output tokens.
         wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
@@ -63,6 +65,7 @@ class PolicyResult:
     completed_share_half_width: float | None
     collapsed_share: float
     completed_shares: tuple[float, ...]
+    latency_means_s: tuple[float, ...]
     latency_s: Spread | None
     ttft_s: Spread | None
     tpot_s: Spread | None
@@ -142,6 +145,7 @@ def summarise(
         completed_share_half_width=_known(completed.half_width),
         collapsed_share=float((shares < COLLAPSE_SHARE).mean()),
         completed_shares=tuple(shares.tolist()),
+        latency_means_s=tuple(float(one.mean_s[-1, LATENCY]) for one in sample if stable),
         latency_s=_spread(sample, LATENCY) if stable else None,
         ttft_s=_spread(sample, TTFT) if stable else None,
         tpot_s=_spread(sample, TPOT) if stable else None,
@@ -151,6 +155,17 @@ def summarise(
         kv_max_tokens=max(one.kv_max_tokens for one in sample),
         unfinished_requests=float(np.mean([one.unfinished for one in sample])),
     )
+
+
+def latency_difference(one: PolicyResult, other: PolicyResult) -> Interval | None:
+    """Mean latency of `one` less that of `other`, with the 95 % interval of the paired difference.
+
+    Both saw the same arrivals in each replication, so that most of the randomness cancels.
+    None where one of them is unstable.
+    """
+    if not one.latency_means_s or not other.latency_means_s:
+        return None
+    return interval(np.array(one.latency_means_s) - np.array(other.latency_means_s))
 
 
 def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:

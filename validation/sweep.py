@@ -106,6 +106,7 @@ def sweep(
     configurations: Sequence[Configuration],
     store: Store | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     on_done: Callable[[], None] | None = None,
 ) -> list[PolicyResult]:
     """Run the configurations that the store does not hold yet; results in their order.
@@ -118,7 +119,7 @@ def sweep(
         key = configuration.key(model)
         result = store.find(key) if store else None
         if result is None:
-            result = run_one(model, configuration, threads)
+            result = run_one(model, configuration, threads, device)
             if store:
                 store.add(key, configuration.policy.label, result)
         results.append(result)
@@ -127,7 +128,12 @@ def sweep(
     return results
 
 
-def run_one(model: Model, configuration: Configuration, threads: int | None = None) -> PolicyResult:
+def run_one(
+    model: Model,
+    configuration: Configuration,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> PolicyResult:
     """Simulate one configuration."""
     base_per_s = float(model.constants[0]["rate_per_s"])
     return compare(
@@ -138,4 +144,5 @@ def run_one(model: Model, configuration: Configuration, threads: int | None = No
         seed=configuration.seed,
         rate_scale=configuration.rate_per_s / base_per_s,
         threads=threads,
+        device=device,
     )[0]

@@ -41,6 +41,7 @@ class CompareOptions:
     seed: int
     resume: Path | None
     plot: Path | None
+    device: str
     as_json: bool
 
 
@@ -63,7 +64,7 @@ def run_compare(options: CompareOptions) -> None:
         seed=options.seed,
     )
     with progress("compare", len(rows)) as advance:
-        results = sweep(model, rows, store, on_done=advance)
+        results = sweep(model, rows, store, device=options.device, on_done=advance)
     capacities = _capacities(model, policies, limit_per_s, options, store)
     recoveries = _recoveries(model, policies, rates, options)
     if options.plot:
@@ -142,6 +143,7 @@ def _capacities(
                     requests=options.requests,
                     seed=options.seed,
                     store=store,
+                    device=options.device,
                 )
             )
             advance()

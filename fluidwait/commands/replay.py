@@ -12,7 +12,7 @@ from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
 from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import ThresholdTable
-from validation.compare import PolicyResult, Spread
+from validation.compare import PolicyResult, Spread, latency_difference
 from validation.replay import BASELINES, Replay, replay
 from validation.simulator.arrivals import parse_arrivals
 
@@ -151,12 +151,12 @@ def conclusion(results: Sequence[PolicyResult]) -> str:
         return "The table HOLDS."
     best = min(stable, key=lambda one: one.latency_s.mean if one.latency_s else float("inf"))
     assert best.latency_s is not None
-    ratio = own.latency_s.mean / best.latency_s.mean
-    noise = (own.latency_s.half_width or 0.0) + (best.latency_s.half_width or 0.0)
-    if abs(own.latency_s.mean - best.latency_s.mean) <= noise:
+    difference = latency_difference(own, best)
+    if difference is not None and difference.low <= 0 <= difference.high:
         return "The table HOLDS, and makes no measurable difference to the best greedy policy here."
+    ratio = own.latency_s.mean / best.latency_s.mean
     better = "below" if ratio < 1 else "ABOVE"
     return (
         f"The table HOLDS; its mean latency is {percent(abs(ratio - 1))} {better} that of the best "
-        f"stable policy beside it."
+        f"stable policy beside it (same arrivals, paired)."
     )

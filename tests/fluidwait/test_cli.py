@@ -338,6 +338,7 @@ def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Pat
         (("--policy", "greedy", "--rates", "1:9999999:0.001"), "at most 10000 rates"),
         (("--policy", "greedy", "--replications", 0), "replications: got 0"),
         (("--policy", "greedy", "--tape", "x.csv"), "WORKLOAD: got 'both or neither'"),
+        (("--policy", "greedy", "--device", "tpu"), "device: got 'tpu'; allowed: cpu, cuda or"),
         (("--policy", "greedy", "--plot", "a.b"), "--plot: got 'a.b'"),
         (("--policy", "greedy", "--burst", 0), "Invalid value for '--burst'"),
     ],

@@ -18,7 +18,7 @@ from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from validation import capacity
 from validation.capacity import find_capacity
-from validation.compare import compare
+from validation.compare import compare, latency_difference
 from validation.policies import parse_policy
 from validation.simulator.model import Model, poisson_model
 from validation.sweep import Store, grid, sweep
@@ -154,3 +154,19 @@ def test_a_store_refuses_what_is_no_store(tmp_path: Path) -> None:
         Store(path)
     with pytest.raises(InputError, match="no such folder"):
         Store(tmp_path / "absent" / "s.sqlite")
+
+
+def test_paired_differences_are_narrower_than_independent_ones(model: Model) -> None:
+    rows = grid([ONE_BY_ONE, parse_policy("greedy")], [0.7], replications=10, requests=2000)
+    slow, fast = sweep(model, rows)
+    found = latency_difference(slow, fast)
+    assert found is not None
+    assert slow.latency_s is not None
+    assert fast.latency_s is not None
+    assert found.mean == pytest.approx(slow.latency_s.mean - fast.latency_s.mean)
+    assert found.low > 0
+    assert slow.latency_s.half_width is not None
+    assert fast.latency_s.half_width is not None
+    assert found.half_width < slow.latency_s.half_width + fast.latency_s.half_width
+    unstable = sweep(model, grid([ONE_BY_ONE], [2.0], replications=4, requests=400))[0]
+    assert latency_difference(unstable, fast) is None
