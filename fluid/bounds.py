@@ -196,7 +196,3 @@ def _mix(workload: Workload) -> Floats:
     """Share of each class in the arrivals, shape (m,)."""
     rates = np.array([one.rate_per_s for one in workload.classes])
     return np.asarray(rates / rates.sum())
-
-
-def _memory_sums(workload: Workload, server: Server) -> Floats:
-    return np.array([class_stages(one, server).memory_sum for one in workload.classes])

@@ -9,14 +9,17 @@ follows by `sympy`. `fluid.symbolic.numeric` compiles any of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import sympy as sp
 
-from fluid.symbolic import CAPACITY, OVERHEAD, PROMPT, Convention, class_symbols
+from fluid.symbolic import CAPACITY, OVERHEAD, PROMPT, class_symbols, equilibrium_forms
 
 Expr = Any
 """A sympy expression (sympy ships no types)."""
+
+Convention = Literal["engine", "paper"]
+"""Who emits the first token of a request: prefill, or the first decode (THEORY 1.2)."""
 
 THETA, RATIO, SHARE = sp.symbols("theta r p", positive=True)
 """θ_k, r = n_k/n_{k−1} and p_k of one boundary (THEORY 4.5)."""
@@ -111,8 +114,6 @@ def wait_forms(classes: int) -> WaitForms:
 
 def margin_derivatives(classes: int) -> dict[str, Expr]:
     """∂margin/∂(each symbol) for margin = 1 − 1/α* of an affine server (THEORY 2.3), by name."""
-    from fluid.symbolic import equilibrium_forms
-
     known = class_symbols(classes)
     margin = 1 - 1 / equilibrium_forms(classes).max_scale
     symbols = (*known.rates, *known.works, *known.memory_sums, OVERHEAD, CAPACITY)
