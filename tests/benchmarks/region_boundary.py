@@ -1,0 +1,58 @@
+"""Simulated boundary of the paced table ÷ exact fluid boundary: three workloads, nine mixes.
+
+Prints one line per mix; the shares should lie between 0.95 and 1.01. Under ten minutes on two
+cores. ``--replications`` and ``--requests`` change the effort, ``--policy`` the policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from fluid.region import StabilityRegion
+from fluid.server import load_server
+from fluid.workload import RequestClass, Workload
+from validation.region import simulated_boundary
+
+CASES = (
+    ("paper-long-decode", (512, 1000), (512, 400)),
+    ("paper-long-decode", (2048, 300), (256, 800)),
+    ("engine-long-decode", (512, 1000), (1024, 250)),
+)
+
+
+def case_region(server: str, *lengths: tuple[int, int]) -> StabilityRegion:
+    """A region of two classes of (prompt, output) tokens."""
+    classes = tuple(
+        RequestClass(name=f"{p}/{o}", rate_per_s=1.0, prefill_tokens=p, decode_tokens=o)
+        for p, o in lengths
+    )
+    return StabilityRegion(Workload(name="pair", classes=classes), load_server(server))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", default="paced")
+    parser.add_argument("--mixes", type=int, default=9)
+    parser.add_argument("--replications", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=20_000)
+    arguments = parser.parse_args()
+    for server, *lengths in CASES:
+        region = case_region(server, *lengths)
+        start = time.perf_counter()
+        points = simulated_boundary(
+            region,
+            arguments.policy,
+            arguments.mixes,
+            replications=arguments.replications,
+            requests=arguments.requests,
+        )
+        print(f"{server}, classes {' and '.join(region.names)}:")
+        for one in points:
+            rates = ", ".join(f"{rate:.4g}" for rate in one.fluid_per_s)
+            print(f"  fluid boundary ({rates}) /s: {one.share:.4f} of it  {one.policy}")
+        print(f"  {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
