@@ -201,6 +201,7 @@ def _costs(stages: Sequence[Stages], server: Server) -> Any:
         held=held,
         read=read,
         prompts=np.array([float(one.prefill_tokens) for one in stages]),
+        token_granular=server.block_tokens == 1,
         knots=np.array([tau.tokens_knots, tau.seconds_knots], dtype=float),
         overhead_s=tau.overhead_s,
         per_unit_s=np.array(
