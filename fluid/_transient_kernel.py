@@ -80,7 +80,7 @@ class Limits(NamedTuple):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series, shots_s, shots):
-    """Run to `horizon_s`; returns the rows written to `series`.
+    """Run to the first decision from `horizon_s` on, the last row of `series`; returns the rows.
 
     Args:
         residents: Population at time 0, by the stage that it passes next; (stages, classes).
@@ -102,7 +102,7 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
     piece, burst, shot, row, iteration = 0, 0, 0, 0, 0
     need, count = 0.0, 0.0
     arrived, completed, evicted = waiting.sum() + residents.sum(), 0.0, 0.0
-    while clock_s < horizon_s:
+    while True:
         # Arrivals since the last decision, in order: flow until each change of rate and burst.
         while True:
             until_s = clock_s
@@ -175,7 +175,8 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
         while shot < shots_s.size and shots_s[shot] <= clock_s:
             shots[shot] = population
             shot += 1
-        if iteration % every == 0:
+        ends = clock_s >= horizon_s
+        if iteration % every == 0 or ends:
             series[row, TIME] = clock_s
             series[row, ITERATION] = iteration
             series[row, WAITING] = queue[front:back].sum()
@@ -185,9 +186,11 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
             series[row, COMPLETED] = completed
             series[row, EVICTED] = evicted
             row += 1
+        if ends:
+            return row
         iteration += 1
         if count <= 0.0 and coming.rates[piece].sum() == 0.0:
-            clock_s = _next_event(coming, piece, burst)
+            clock_s = min(_next_event(coming, piece, burst), horizon_s)
             continue
         clock_s += _seconds(costs, population[0], decodes, kv)
         for index in range(classes):
@@ -202,7 +205,6 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
             head = 7 * depth - 1
             window[head + 1 :] = window[:depth]
         window[head] = 0.0
-    return row
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

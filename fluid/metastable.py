@@ -63,9 +63,8 @@ class Criterion:
             InputError: The path ends before that.
         """
         end_s = burst_s + self.horizon_s + self.hold_s
-        if len(time_s) < 2 or time_s[-1] + (time_s[-1] - time_s[-2]) * 2 < end_s:
-            last = float(time_s[-1]) if len(time_s) else 0.0
-            raise InputError("time_s", last, f"a path up to {end_s:g} s")
+        if time_s[-1] < end_s:
+            raise InputError("time_s", float(time_s[-1]), f"a path up to {end_s:g} s")
         since = (time_s >= burst_s) & (time_s <= end_s)
         busy_s = time_s[since & (waiting > self.backlog_requests)]
         # Quiet spells start at the burst and after each busy row; they end at the next one.

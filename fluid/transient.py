@@ -63,6 +63,8 @@ class Admission:
 class Transient:
     """A path of the fluid model. Rows are the starts of iterations, all of shape (rows,).
 
+    The last row is the first iteration that starts at the horizon or later.
+
     Attributes:
         time_s: When the iteration starts.
         iteration: Its number; more than one apart where rows are thinned out.
@@ -146,7 +148,7 @@ def simulate_fluid(
     stages = [class_stages(one, server) for one in workload.classes]
     costs = _costs(stages, server)
     residents, waiting = _at_start(workload, server, stages, start)
-    rows = math.ceil(_most_iterations(horizon_s, server, rate_profile, bursts) / every) + 1
+    rows = math.ceil(_most_iterations(horizon_s, server, rate_profile, bursts) / every) + 2
     series = np.empty((rows, kernel.COLUMNS))
     shots = np.full((len(shots_s), *residents.shape), np.nan)
     rule = rule or Admission()
