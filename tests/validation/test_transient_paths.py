@@ -17,6 +17,7 @@ from fluid.traces.tape import Tape
 from fluid.transient import Admission, simulate_fluid
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy
+from validation.recovery import MOST_DRAWS, simulated_map, simulated_recovery_s
 from validation.simulator.cpu import Job, run_traced
 from validation.simulator.model import tape_model
 
@@ -73,7 +74,7 @@ def on_grid(time_s: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 CASES = {
     "ramp-up": ("greedy", Admission(), STEADY, []),
-    "burst": ("greedy:watermark=0.05", Admission(watermark=0.05), STEADY, [Burst(6.0, 200.0)]),
+    "burst": ("greedy:cap=300", Admission(cap=300.0), STEADY, [Burst(6.0, 200.0)]),
     "day": ("greedy:watermark=0.05", Admission(watermark=0.05), DAY, []),
     "overload under a cap": ("greedy:cap=260", Admission(cap=260.0), OVERLOAD, []),
     "overload under a pace": ("greedy:pace=3", Admission(pace=3.0), OVERLOAD, []),
@@ -101,7 +102,9 @@ def test_agrees_with_the_mean_of_simulated_paths(case: str) -> None:
     def path(replication: int) -> np.ndarray:
         rng = np.random.default_rng([7, replication])
         model = tape_model(poisson_tape(profile, bursts, rng), SERVER)
-        clock, held, residents, waiting = run_traced(model, Job(parse_policy(policy), 0), 0).series.T
+        clock, held, residents, waiting = run_traced(
+            model, Job(parse_policy(policy), 0), 0
+        ).series.T
         return np.array([on_grid(clock, column) for column in (residents, held, waiting)])
 
     with ThreadPoolExecutor() as pool:
@@ -115,3 +118,33 @@ def test_agrees_with_the_mean_of_simulated_paths(case: str) -> None:
     scale = np.maximum(expected.max(axis=1), [1.0, 1.0, fluid.residents.max()])
     gap = np.abs(paths.mean(axis=0) - expected)
     assert (gap <= half_width + 0.03 * scale[:, None]).all(), (gap / scale[:, None]).max(axis=1)
+
+
+LONG = Workload(
+    name="long",
+    classes=(RequestClass(name="long", rate_per_s=2.0, prefill_tokens=512, decode_tokens=1000),),
+)
+LONG_SERVER = load_server("paper-long-decode")
+GREEDY = parse_policy("greedy:watermark=0.01")
+
+
+def test_a_part_of_the_metastable_map() -> None:
+    """THEORY 6.4 on 3 × 3 cells; tests/benchmarks/metastable_map.py draws all 10 × 10."""
+    rates, bursts = [1.5, 2.0, 2.4], [0.0, 60.0, 300.0]
+    criterion = Criterion(horizon_s=3000.0, hold_s=200.0)
+    fluid = recovery_map(LONG, LONG_SERVER, rates, bursts, criterion, Admission(watermark=0.01))
+    never = np.isnan(fluid)
+    assert never.tolist() == [[False] * 3, [False, False, True], [False, True, True]]
+    simulated = simulated_map(
+        LONG, LONG_SERVER, GREEDY, rates, bursts, criterion, warm_up_s=300.0, replications=5
+    )
+    np.testing.assert_array_equal(simulated.never_share > 0.5, never)
+    assert simulated.given_up == 0
+
+
+def test_a_server_that_cannot_be_warmed_up_has_collapsed() -> None:
+    criterion = Criterion(horizon_s=50.0, hold_s=50.0)
+    found = simulated_recovery_s(
+        LONG.at_rate(5.0), LONG_SERVER, GREEDY, 0.0, criterion, warm_up_s=300.0, seed=(1,)
+    )
+    assert found == (None, MOST_DRAWS)
