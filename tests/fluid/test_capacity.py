@@ -14,7 +14,7 @@ from fluid_strategies import (
     servers,
     workloads,
 )
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluid.capacity import QUERIES, capacity, margin_derivatives
@@ -152,9 +152,7 @@ def test_every_answer_is_the_boundary(case):
             fewer = workload.scaled(1 / (found.value - 1))
             assert not stability(fewer, server).stable
         if query == "output":
-            first = workload.classes[0].model_copy(
-                update={"decode_tokens": int(found.value) + 1}
-            )
+            first = workload.classes[0].model_copy(update={"decode_tokens": int(found.value) + 1})
             longer = workload.model_copy(update={"classes": (first, *workload.classes[1:])})
             try:
                 assert not stability(longer, server).stable
