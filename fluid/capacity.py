@@ -107,7 +107,9 @@ def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, fl
     """
     here = stability(workload, server)
     sums = _sums(workload, server)
-    coefficients = {"overhead_s": -1 / _best_s(here, workload)} | {name: -one for name, one in sums.items()}
+    coefficients = {"overhead_s": -1 / _best_s(here, workload)} | {
+        name: -one for name, one in sums.items()
+    }
     if here.half_space_per_s is not None:
         tokens = server.usable_kv_tokens
         held = sum(

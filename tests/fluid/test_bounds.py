@@ -69,8 +69,8 @@ def test_nie_with_its_own_stage_count(workload, d0, d1, tokens):
         return
     busy = (d0 + d1 * tokens) / tokens
     own = sum(
-        one.rate_per_s * (class_stages(one, server).kv_tokens[class_stages(one, server).index > 0])
-        .sum()
+        one.rate_per_s
+        * (class_stages(one, server).kv_tokens[class_stages(one, server).index > 0]).sum()
         for one in workload.classes
     )
     first = sum(one.rate_per_s * one.prefill_tokens for one in workload.classes)

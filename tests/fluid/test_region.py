@@ -64,9 +64,7 @@ def test_a_clock_that_runs_faster_stretches_the_region(workload, server, factor)
         }
     )
     slow = StabilityRegion(workload, roomy(server))
-    fast = StabilityRegion(
-        workload, roomy(server).model_copy(update={"iteration_time": faster})
-    )
+    fast = StabilityRegion(workload, roomy(server).model_copy(update={"iteration_time": faster}))
     np.testing.assert_allclose(fast.intercepts_per_s, factor * slow.intercepts_per_s)
 
 
