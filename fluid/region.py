@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from fluid._intake import Method
 from fluid.errors import InfeasibleError, InputError
 from fluid.server import Server, require_fits
-from fluid.stability import stability
+from fluid.stability import largest_scale, stability
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -108,7 +108,7 @@ class StabilityRegion:
             raise InputError("mix", rates.tolist(), f"{len(self.names)} rates, not all 0")
         if self._is_affine:
             return 1 / float(rates @ self._half_space)
-        return stability(mixed(self.workload, rates), self.server, self.method).max_scale
+        return largest_scale(mixed(self.workload, rates), self.server, self.method)
 
     def boundary(self, directions: int = DIRECTIONS) -> Floats:
         """Points on the boundary, from one axis to the other, shape (directions, 2).
@@ -119,16 +119,18 @@ class StabilityRegion:
         if len(self.names) != 2:
             raise InputError("classes", len(self.names), "two, or a slice that leaves two free")
         mixes = shares(directions) * self.intercepts_per_s
+        if directions == DIRECTIONS:
+            return np.asarray(mixes * (1 / self.traced_load[1])[:, None])
         return np.array([self.reach(mix) * mix for mix in mixes])
 
     @cached_property
     def traced_load(self) -> tuple[Floats, Floats]:
-        """Shares of the second class, (33,), and Σ λ_j/v_j on the boundary there, for two classes.
+        """Shares of the second class and the load 1/α* of the vertices' mix there, for two classes.
 
-        The second is 1 throughout for an affine server.
+        Each of shape (33,); the load is 1 throughout for an affine server.
         """
-        points = self.boundary()
-        return shares(DIRECTIONS)[:, 1], (points / self.intercepts_per_s).sum(axis=1)
+        mixes = shares(DIRECTIONS) * self.intercepts_per_s
+        return shares(DIRECTIONS)[:, 1], np.array([1 / self.reach(mix) for mix in mixes])
 
     def interpolation_error(self) -> float:
         """Largest relative error of `loads` half-way between the traced mixes (two classes).
@@ -162,7 +164,7 @@ class StabilityRegion:
             total = parts.sum(axis=-1)
             known, traced = self.traced_load
             share = parts[..., 1] / np.where(total > 0, total, 1.0)
-            return np.asarray(total / np.interp(share, known, traced))
+            return np.asarray(total * np.interp(share, known, traced))
         flat = rates.reshape(-1, len(self.names))
         loads = [1 / self.reach(one) if one.any() else 0.0 for one in flat]
         return np.array(loads).reshape(rates.shape[:-1])

@@ -69,6 +69,18 @@ def stability(workload: Workload, server: Server, method: Method | None = None) 
     return verdict
 
 
+def largest_scale(workload: Workload, server: Server, method: Method | None = None) -> float:
+    """α* alone, at about half the cost of `stability` where f is not affine.
+
+    Raises:
+        InputError: As `stability`.
+    """
+    require_fits(workload, server)
+    curve = intake(workload, server, method)
+    best_s = _best_intake_s(curve)
+    return best_s / curve.time_s(best_s)
+
+
 def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
     """The verdict, and ΔT* in seconds (None: no equilibrium), found together so that they agree."""
     limit_s = curve.memory_limit_s

@@ -177,7 +177,7 @@ def latex_forms(classes: int, segments: int) -> dict[str, str]:
 
 
 def _latency(rate: Expr, threshold: Expr, stages: Expr, duration: Expr) -> Expr:
-    """Collecting n, one stage per n arrivals, the last iteration, queueing (THEORY 3.5)."""
+    """Collecting n arrivals, a stage per n arrivals, the last iteration, queueing (THEORY 3.5)."""
     position = sp.Symbol("i", integer=True, positive=True)
     # The i-th of n arrivals waits for the n − i that follow it, 1/λ apart.
     collecting = sp.summation((threshold - position) / rate, (position, 1, threshold)) / threshold

@@ -64,6 +64,61 @@ def equilibrium(
 
 
 @app.command()
+def region(
+    workload: WorkloadFile,
+    server: ServerName,
+    rate: Rate = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Simulate the boundary of NAME[:key=value,…], or of paced, solved at each mix."
+        ),
+    ] = None,
+    mixes: Annotated[int, typer.Option(min=2, help="Mixes of the simulated boundary.")] = 9,
+    replications: Replications = 6,
+    requests: Requests = 15_000,
+    seed: Seed = 0,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """All rates that a server carries: half-space or traced boundary, theorem, simulation."""
+    from fluidwait.commands.region import RegionOptions, run_region
+
+    options = RegionOptions(
+        workload,
+        server,
+        rate,
+        policy or [],
+        mixes,
+        replications,
+        requests,
+        seed,
+        plot,
+        as_json,
+    )
+    raise typer.Exit(run_region(options))
+
+
+@app.command()
+def capacity(
+    workload: WorkloadFile,
+    server: ServerName,
+    query: Annotated[
+        str, typer.Option(help="rate, kv_tokens, overhead_s, bandwidth, servers or output.")
+    ],
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The class that query output asks about.")
+    ] = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """Inverse queries: the most or least of one thing with which the load is still stable."""
+    from fluidwait.commands.capacity import run_capacity
+
+    run_capacity(workload, server, query, class_name, rate, as_json)
+
+
+@app.command()
 def solve(
     workload: WorkloadFile,
     server: ServerName,

@@ -11,44 +11,46 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fluid.region import StabilityRegion, mixed
+from fluid.region import DIRECTIONS, StabilityRegion, mixed
 from thresholds.batch import full_batch
 
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 1e-6
-"""Relative width of the final bracket."""
+"""Width, as a share of the fluid boundary, of the final bracket."""
 
 
-def wait_reach(region: StabilityRegion, mix: ArrayLike) -> float:
-    """The largest multiple of `mix`, shape (m,), that whole literal-WAIT thresholds carry.
+def wait_reach(region: StabilityRegion, edge_per_s: ArrayLike) -> float:
+    """The largest multiple ≤ 1 of a point of the fluid boundary that whole thresholds carry.
 
     0 where not even n = (1, …, 1) fits into memory. Found from below within 1e-6.
 
+    Args:
+        edge_per_s: Rates on the fluid boundary, beyond which no thresholds can help, shape (m,).
+
     Raises:
-        InputError: A rate is negative, or all are 0.
+        InputError: No rate is positive.
     """
-    high = region.reach(mix)
-    batch = full_batch(mixed(region.workload, mix), region.server)
+    batch = full_batch(mixed(region.workload, edge_per_s), region.server)
 
     def holds(scale: float) -> bool:
         least = batch.least_thresholds(scale)
         return least is not None and bool(batch.memory(least) <= region.server.usable_kv_tokens)
 
-    low = 0.0
+    low, high = 0.0, 1.0
     if not holds(low):
         return 0.0
-    while high - low > _TOLERANCE * high:
+    while high - low > _TOLERANCE:
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
 
 
-def wait_boundary(region: StabilityRegion, mixes: ArrayLike) -> Floats:
-    """Ends of the realisable region along each mix, shape (k, m) as `mixes`, requests per second.
+def wait_boundary(region: StabilityRegion, directions: int = DIRECTIONS) -> Floats:
+    """Ends of the realisable region of two classes along mixes, shape (directions − 2, 2), per s.
 
-    At the ends of the axes a class disappears and with it the need for its n_j ≥ 1, so that the
-    boundary jumps there.
+    The two axes are left out: there a class disappears and with it the need for its n_j ≥ 1, so
+    that the boundary jumps.
     """
-    directions = np.asarray(mixes, dtype=float)
-    return np.array([wait_reach(region, one) * one for one in directions])
+    edge = region.boundary(directions)[1:-1]
+    return np.array([wait_reach(region, one) * one for one in edge])

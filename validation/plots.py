@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from fluid.errors import InputError
-from fluid.files import require_folder
+from fluid.plots import COLOURS, MARKERS, STYLE
 from fluid.traces.tape import Tape
 from validation.compare import PolicyResult
 from validation.policies import POLICIES, ConfiguredPolicy
@@ -23,34 +22,8 @@ from validation.simulator.arrivals import Arrivals
 from validation.simulator.cpu import Job, Trace, run_traced
 from validation.simulator.engine import WINDOW_END
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette."""
-
-STYLE: dict[Any, Any] = {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "font.size": 10,
-    "svg.hashsalt": "fluidwait",
-}
-
-MARKERS = "osv^Dx*"
-
 _POINTS = 1500
 """Points per line: more than a page can show."""
-
-
-def require_plot_path(path: Path) -> None:
-    """Refuse a path that cannot be drawn to, before any work is spent on it.
-
-    Raises:
-        InputError: A suffix that matplotlib cannot write, or a folder that does not exist.
-    """
-    formats = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in formats:
-        raise InputError("--plot", str(path), "a file ending in svg, pdf or png")
-    require_folder(path)
 
 
 def plot_replay(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fluid.region import StabilityRegion, mixed, shares
+from fluid.region import StabilityRegion, mixed
 from fluid.workload import Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve
@@ -18,8 +15,6 @@ from validation.policies import ConfiguredPolicy, parse_policy
 from validation.replay import policy_of
 from validation.simulator.model import poisson_model
 from validation.sweep import Store
-
-Floats = NDArray[np.float64]
 
 SOLVED = "paced"
 """The policy name that stands for the table solved anew at each mix."""
@@ -93,14 +88,14 @@ def simulated_boundary(
     return points
 
 
-def stable_points(points: Sequence[SimulatedPoint]) -> Floats:
-    """Where the policy was stable, shape (k, 2), for a plot; mixes without such a rate left out."""
-    return np.array([one.stable_per_s for one in points if one.stable_per_s]).reshape(-1, 2)
+def check_policy(policy: str) -> None:
+    """Refuse a policy before any work is spent on it.
 
-
-def mixes_of(region: StabilityRegion, count: int) -> Floats:
-    """`count` mixes of two classes from one axis to the other, shape (count, 2)."""
-    return np.asarray(shares(count) * region.intercepts_per_s)
+    Raises:
+        InputError: It is neither "paced" nor a policy of the simulator.
+    """
+    if policy != SOLVED:
+        parse_policy(policy)
 
 
 def _paced(workload: Workload, region: StabilityRegion) -> ConfiguredPolicy:

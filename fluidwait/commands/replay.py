@@ -37,7 +37,7 @@ class ReplayOptions:
 def run_replay(path: Path, options: ReplayOptions) -> None:
     """Simulate, print, and write table and plot where asked to."""
     if options.plot:
-        from validation.plots import require_plot_path
+        from fluid.plots import require_plot_path
 
         require_plot_path(options.plot)
     if options.out:
