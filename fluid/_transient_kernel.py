@@ -103,27 +103,11 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
     need, count = 0.0, 0.0
     arrived, completed, evicted = waiting.sum() + residents.sum(), 0.0, 0.0
     while True:
-        # Arrivals since the last decision, in order: flow until each change of rate and burst.
-        while True:
-            until_s = clock_s
-            change = piece + 1 < coming.starts_s.size and coming.starts_s[piece + 1] <= until_s
-            if change:
-                until_s = coming.starts_s[piece + 1]
-            fall = burst < coming.burst_times_s.size and coming.burst_times_s[burst] <= until_s
-            if fall:
-                until_s = coming.burst_times_s[burst]
-            mass = coming.rates[piece] * (until_s - seen_s)
-            seen_s = until_s
-            queue, front, back = _join(queue, front, back, mass)
-            arrived += mass.sum()
-            if fall:
-                queue, front, back = _join(queue, front, back, coming.burst_masses[burst])
-                arrived += coming.burst_masses[burst].sum()
-                burst += 1
-            elif change:
-                piece += 1
-            else:
-                break
+        queue, front, back, piece, burst, mass = _receive(
+            coming, queue, front, back, piece, burst, seen_s, clock_s
+        )
+        arrived += mass
+        seen_s = clock_s
         population = window[head : head + depth]
         # With blocks of one token, all residents occupy what they read and grow by one token.
         if costs.token_granular and iteration % _EXACT_EVERY != 0 and count > _FEW:
@@ -131,47 +115,18 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
             kv = need
         else:
             need, kv, count = _totals(costs.held, costs.read, population)
-        # Eviction, youngest cohort first; an older cohort ends up further to the front.
-        age = 0
-        while need > limits.capacity and age < depth:
-            mass = population[age].sum()
-            if mass > 0:
-                weight = population[age] @ costs.held[age]
-                share = min(1.0, (need - limits.capacity) / weight)
-                out = population[age] * share
-                population[age] -= out
-                need -= weight * share
-                kv -= out @ costs.read[age]
-                count -= mass * share
-                evicted += mass * share
-                queue, front, back = _return(queue, front, back, out)
-                if share < 1.0:
-                    break
-            age += 1
-        # Admission. Whoever is resident by now decodes.
+        if need > limits.capacity:
+            queue, front, back, need, kv, mass = _evict(
+                costs, population, limits.capacity, queue, front, back, need, kv
+            )
+            count -= mass
+            evicted += mass
         decodes = count
-        free = 0.0 if count > 0.0 else FREE_MASS
         if front < back or count > 0:
             credit = min(credit + limits.pace, 1.0 + limits.pace)
-        while front < back:
-            mass = queue[front].sum()
-            weight = queue[front] @ costs.held[0] / mass
-            take = min(limits.cap - count, credit, (limits.admission - need) / weight)
-            take = min(max(take, free), mass)
-            if take <= 0.0:
-                break
-            whole = take == mass
-            entering = queue[front] * (take / mass)
-            population[0] += entering
-            if whole:
-                queue[front] = 0.0
-                front += 1
-            else:
-                queue[front] -= entering
-            need += take * weight
-            count += take
-            credit = max(credit - take, 0.0)
-            free = max(free - take, 0.0)
+        front, need, count, credit = _admit(
+            limits, costs.held[0], population[0], queue, front, back, need, count, credit
+        )
         while shot < shots_s.size and shots_s[shot] <= clock_s:
             shots[shot] = population
             shot += 1
@@ -205,6 +160,81 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
             head = 7 * depth - 1
             window[head + 1 :] = window[:depth]
         window[head] = 0.0
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _receive(coming, queue, front, back, piece, burst, seen_s, clock_s):
+    """Queue what arrived since the last decision, in order; flow is cut at changes and bursts."""
+    arrived = 0.0
+    while True:
+        until_s = clock_s
+        change = piece + 1 < coming.starts_s.size and coming.starts_s[piece + 1] <= until_s
+        if change:
+            until_s = coming.starts_s[piece + 1]
+        fall = burst < coming.burst_times_s.size and coming.burst_times_s[burst] <= until_s
+        if fall:
+            until_s = coming.burst_times_s[burst]
+        mass = coming.rates[piece] * (until_s - seen_s)
+        seen_s = until_s
+        arrived += mass.sum()
+        queue, front, back = _join(queue, front, back, mass)
+        if fall:
+            arrived += coming.burst_masses[burst].sum()
+            queue, front, back = _join(queue, front, back, coming.burst_masses[burst])
+            burst += 1
+        elif change:
+            piece += 1
+        else:
+            return queue, front, back, piece, burst, arrived
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _evict(costs, population, capacity, queue, front, back, need, kv):
+    """Return mass to the front of the queue until memory fits, the youngest cohort first.
+
+    An older cohort ends up further to the front.
+    """
+    evicted = 0.0
+    for age in range(population.shape[0]):
+        mass = population[age].sum()
+        if mass <= 0.0:
+            continue
+        weight = population[age] @ costs.held[age]
+        share = min(1.0, (need - capacity) / weight)
+        out = population[age] * share
+        population[age] -= out
+        need -= weight * share
+        kv -= out @ costs.read[age]
+        evicted += mass * share
+        queue, front, back = _return(queue, front, back, out)
+        if share < 1.0 or need <= capacity:
+            break
+    return queue, front, back, need, kv, evicted
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _admit(limits, held, entering, queue, front, back, need, count, credit):
+    """Admit from the front of the queue while memory, cap and credit allow; fills `entering`."""
+    free = 0.0 if count > 0.0 else FREE_MASS
+    while front < back:
+        mass = queue[front].sum()
+        weight = queue[front] @ held / mass
+        take = min(limits.cap - count, credit, (limits.admission - need) / weight)
+        take = min(max(take, free), mass)
+        if take <= 0.0:
+            break
+        share = queue[front] * (take / mass)
+        entering += share
+        if take == mass:
+            queue[front] = 0.0
+            front += 1
+        else:
+            queue[front] -= share
+        need += take * weight
+        count += take
+        credit = max(credit - take, 0.0)
+        free = max(free - take, 0.0)
+    return front, need, count, credit
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -133,9 +133,12 @@ def tipping_burst(
 ) -> float | None:
     """Smallest burst from which the fluid never recovers, by bisection.
 
+    A larger burst is taken to be no easier to recover from.
+
     Returns:
-        A burst that tips the server, less than `resolution` above one that does not; None if even
-        `largest` does not tip it.
+        A burst that tips the server, at most `resolution` above one that does not (or above
+        nothing, if the server does not hold even without a burst); None if even `largest` does not
+        tip it.
 
     Raises:
         InputError: `largest` or `resolution` is not positive.
@@ -206,7 +209,7 @@ def equilibria(
     for `measure_s` after `settle_s`.
 
     Raises:
-        InfeasibleError: No equilibrium exists at these rates from which to start.
+        InputError: A class of which no request fits into memory, or times out of range.
     """
     good = equilibrium(workload, server)
     # More than a server can complete in the run: it holds at most C tokens per iteration of d0.
@@ -218,7 +221,6 @@ def equilibria(
         horizon_s=settle_s + measure_s,
         rule=rule,
         bursts=[Burst(0.0, iterations * server.usable_kv_tokens / per_request)],
-        every=1,
     )
     completed_per_s, evicted_per_s = path.rates_between(settle_s, settle_s + measure_s)
     late = path.time_s >= settle_s

@@ -7,6 +7,8 @@ greedy with watermark, cap and pace (THEORY 3.5), eviction the paper's rule: las
 all progress lost, front of the queue. Mass is real-valued and nothing is random, so that
 randomness and the granularity of whole requests are what the model leaves out; the age of every
 resident is kept, and with it the synchronised generations that make greedy collapse (THEORY 6.4).
+What one whole request frees when it is evicted counts most with watermark 0: there a simulated
+server readmits at once what the fluid, at exactly C, does not.
 
 A fixed point is the equilibrium of THEORY 2.2, for an f that is not affine that of the mean
 composition (method "mean" of THEORY 2.5).

@@ -34,6 +34,7 @@ SERVER = Server(
     kv_capacity_tokens=30_000,
     iteration_time=IterationTime.affine(0.01, 1e-6, 1e-7, 5e-6),
 )
+ROOMY = SERVER.model_copy(update={"kv_capacity_tokens": 60_000})
 PATHS = 40
 HORIZON_S = 16.0
 GRID_S = np.linspace(0.5, HORIZON_S - 0.5, 31)
@@ -74,7 +75,7 @@ def on_grid(time_s: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 CASES = {
     "ramp-up": ("greedy", Admission(), STEADY, []),
-    "burst": ("greedy:cap=300", Admission(cap=300.0), STEADY, [Burst(6.0, 200.0)]),
+    "burst": ("greedy", Admission(), STEADY, [Burst(6.0, 200.0)]),
     "day": ("greedy:watermark=0.05", Admission(watermark=0.05), DAY, []),
     "overload under a cap": ("greedy:cap=260", Admission(cap=260.0), OVERLOAD, []),
     "overload under a pace": ("greedy:pace=3", Admission(pace=3.0), OVERLOAD, []),
@@ -95,13 +96,15 @@ def test_agrees_with_the_mean_of_simulated_paths(case: str) -> None:
     turns fluctuations of a few hundred residents into (THEORY 2.7), and the lag of an iteration.
     """
     policy, rule, profile, bursts = CASES[case]
+    # What happens after a burst in full memory hangs on single requests: here it finds room.
+    server = ROOMY if bursts else SERVER
     fluid = simulate_fluid(
-        TWO, SERVER, horizon_s=HORIZON_S, rule=rule, rate_profile=profile, bursts=bursts
+        TWO, server, horizon_s=HORIZON_S, rule=rule, rate_profile=profile, bursts=bursts
     )
 
     def path(replication: int) -> np.ndarray:
         rng = np.random.default_rng([7, replication])
-        model = tape_model(poisson_tape(profile, bursts, rng), SERVER)
+        model = tape_model(poisson_tape(profile, bursts, rng), server)
         clock, held, residents, waiting = run_traced(
             model, Job(parse_policy(policy), 0), 0
         ).series.T
