@@ -2,8 +2,9 @@
 
 For literal WAIT these are the rates with some n ∈ {1, 2, …}^m that satisfies drift strictly and
 M(n) ≤ C (THEORY 3.2). The least such n exists (`FullBatch.least_thresholds`) and grows with the
-rates, so that along a mix the region is an interval and bisection finds its end. It lies inside the
-fluid region, well inside where n*_j < 1: a class needs one request at each of its stages.
+rates, so that along a mix the region is an interval and bisection finds its end. For affine servers
+it lies inside the fluid region, well inside where n*_j < 1: a class needs one request at each of
+its stages.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ _TOLERANCE = 1e-6
 
 
 def wait_reach(region: StabilityRegion, edge_per_s: ArrayLike) -> float:
-    """The largest multiple ≤ 1 of a point of the fluid boundary that whole thresholds carry.
+    """The largest multiple of a point of the fluid boundary that whole thresholds carry.
 
-    0 where not even n = (1, …, 1) fits into memory. Found from below within 1e-6.
+    At most 1 for affine servers; a little more is possible on others, as full batches are not
+    random while the fluid boundary counts Poisson prompts (THEORY 2.5). 0 where not even
+    n = (1, …, 1) fits into memory. Found from below within 1e-6.
 
     Args:
-        edge_per_s: Rates on the fluid boundary, beyond which no thresholds can help, shape (m,).
+        edge_per_s: Rates on the fluid boundary, shape (m,).
 
     Raises:
         InputError: No rate is positive.
@@ -40,6 +43,8 @@ def wait_reach(region: StabilityRegion, edge_per_s: ArrayLike) -> float:
     low, high = 0.0, 1.0
     if not holds(low):
         return 0.0
+    while holds(high):
+        low, high = high, 2 * high
     while high - low > _TOLERANCE:
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
