@@ -2,7 +2,8 @@
 
 Prints one line per mix; the shares should lie between 0.95 and 1.01. About seven minutes on two
 cores; with 6 replications of 15,000 requests two minutes, and shares 2 % lower, because a rate that
-few runs leave undecided counts as not stable. ``--replications`` and ``--requests`` change the effort, ``--policy`` the policy.
+few runs leave undecided counts as not stable. ``--replications`` and ``--requests`` change the
+effort, ``--policy`` the policy.
 """
 
 from __future__ import annotations
