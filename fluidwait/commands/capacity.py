@@ -15,7 +15,7 @@ _FORMS = {
     "overhead_s": "an iteration of {server} may cost up to {value} {unit} without work"
     " (today {today})",
     "bandwidth": "reading KV on {server} may cost up to {value} {unit} (today {today})",
-    "servers": "{value} {unit} like {server} carry the load, split evenly",
+    "servers": "{unit} like {server} that carry the load, split evenly: {value}",
     "output": "up to {value} {unit} fit on {server} (today {today})",
 }
 
