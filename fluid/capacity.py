@@ -39,6 +39,9 @@ _LEAST_OVERHEAD = 1e-6
 """Share of today's overhead below which none is looked for."""
 
 _BOUNDLESS_TOKENS = 10**15
+_SEARCH_ACCURACY = 1e-6
+"""A margin closer to 0 is none: the search for α* of a general f is good to about 1e-7."""
+
 _ROUNDING = 1e-12
 _NEWTON_STEPS = 50
 
@@ -237,7 +240,7 @@ def _answer(
     """The answer, with shares and derivatives at the point where it is reached."""
     found = stability(workload, server)
     derivatives, method = margin_derivatives(workload, server)
-    margin = 0.0 if abs(found.margin) < 1e-9 else found.margin
+    margin = 0.0 if abs(found.margin) < _SEARCH_ACCURACY else found.margin
     return Capacity(query, value, unit, today, found.binding, margin, derivatives, method)
 
 
