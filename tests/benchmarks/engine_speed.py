@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from fluid.iteration import IterationTime
-from fluid.server import Server
+from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy
 from validation.simulator import cpu
@@ -38,6 +38,25 @@ def main() -> None:
             seconds = time.perf_counter() - start
             best = max(best, sum(one.iterations for one in done) / seconds)
         print(f"{name}: {best / 1e6:.2f} million iterations/s on one core")
+    blocks()
+
+
+def blocks() -> None:
+    """Block-granular vllm-v1 at about 20 residents, on one core and on two."""
+    chat = RequestClass(name="chat", rate_per_s=20.0, prefill_tokens=512, decode_tokens=20)
+    workload = Workload(name="bench", classes=(chat,))
+    model = poisson_model(workload, load_server("a100-80gb-llama-2-7b"))
+    jobs = [cpu.Job(parse_policy("vllm-v1"), replication) for replication in range(40)]
+    cpu.run(model, jobs[:1], requests=500)
+    best = {1: float("inf"), 2: float("inf")}
+    for _ in range(ROUNDS):
+        for threads in best:
+            start = time.perf_counter()
+            done = cpu.run(model, jobs, 20_000, threads)
+            best[threads] = min(best[threads], time.perf_counter() - start)
+    speed = sum(one.iterations for one in done) / best[1] / 1e6
+    print(f"vllm-v1, 16-token blocks: {speed:.2f} million iterations/s on one core")
+    print(f"two threads: {best[1] / best[2]:.2f} times as fast")
 
 
 if __name__ == "__main__":
