@@ -6,48 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from fluidwait.main import run
+from command_line import Call
 
 GOOD = {
     "name": "long",
     "classes": [{"name": "a", "rate_per_s": 1.3, "prefill_tokens": 512, "decode_tokens": 1000}],
 }
 SERVER = "paper-long-decode"
-
-
-class Outcome:
-    """Exit code and what was printed."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Run the command line in this process."""
-
-    def calling(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["fluidwait", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            run()
-        printed = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, printed.out, printed.err)
-
-    return calling
 
 
 @pytest.fixture
