@@ -15,7 +15,7 @@ from fluid.files import FileModel
 from fluid.server import Server
 from fluid.workload import Name, Workload
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -25,10 +25,17 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Threshold(FileModel):
-    """Threshold of one class: whole requests n_j for "wait", its share of the pace for "paced"."""
+    """Threshold of one class, or of one segment of Nested WAIT.
+
+    Attributes:
+        threshold: Whole requests n_j for "wait" and n_k for "nested", the class's share of the pace
+            for "paced".
+        up_to_tokens: Output length l'_k at which the segment ends (THEORY 4.1); None for a class.
+    """
 
     name: Name
     threshold: Annotated[Number, Field(gt=0)]
+    up_to_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 class Memory(FileModel):
@@ -140,6 +147,21 @@ class SolverReport(FileModel):
     optimality_gap: float | None
 
 
+class Price(FileModel):
+    """What one more unit of a limit would be worth to the objective.
+
+    Attributes:
+        of: The limit, for example "kv_capacity_tokens" or "rate_per_s of code".
+        value: Change of the objective per unit of the limit, in `unit`.
+        words: The same as a sentence, in units that a reader thinks in.
+    """
+
+    of: Name
+    value: float
+    unit: Name
+    words: Name
+
+
 class EngineFlags(FileModel):
     """Flags that express the table in a serving system; empty where it cannot be expressed."""
 
@@ -157,6 +179,7 @@ class ThresholdTable(FileModel):
         thresholds: One entry per class, in the order of the workload.
         validated: A simulation of the table, once there is one.
         certificate: Conditions checked on the server's own iteration time.
+        prices: Dual prices of the limits that bind, where the solver knows them.
         notes: What a reader of the table must know.
     """
 
@@ -177,6 +200,7 @@ class ThresholdTable(FileModel):
     solver: SolverReport
     engine_flags: EngineFlags
     notes: tuple[str, ...]
+    prices: tuple[Price, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Plain data with every field, null where absent.

@@ -21,7 +21,16 @@ from thresholds.export.jsonio import (
 )
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.table import Interval, PolicyValidation, ThresholdTable, Validated
+from thresholds.table import (
+    SCHEMA_VERSION,
+    Interval,
+    PolicyValidation,
+    ThresholdTable,
+    Validated,
+)
+
+EARLIER = Path(__file__).parents[1] / "data"
+"""One table written by each earlier minor version of the schema."""
 
 LOAD = Workload(
     name="chat",
@@ -133,8 +142,13 @@ def test_a_part_that_does_not_match_its_hash_is_refused(
     assert (caught.value.file, caught.value.field) == (str(path), f"{part}_sha256")
 
 
-@pytest.mark.parametrize("field", sorted(ThresholdTable.model_fields))
-def test_every_field_is_required(field: str, table: ThresholdTable, tmp_path: Path) -> None:
+OF_VERSION_1_0 = json.loads((EARLIER / "threshold-table-1.0.json").read_text()).keys()
+
+
+@pytest.mark.parametrize("field", sorted(OF_VERSION_1_0))
+def test_every_field_of_the_first_version_is_required(
+    field: str, table: ThresholdTable, tmp_path: Path
+) -> None:
     document = table.document()
     del document[field]
     path = tmp_path / "table.json"
@@ -157,3 +171,19 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     path.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(InputError, match="a mapping"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EARLIER.glob("threshold-table-*.json")), ids=lambda p: p.stem
+)
+def test_tables_of_earlier_versions_can_still_be_read(path):
+    document = json.loads(path.read_text())
+    found = read_table(path)
+    assert found.schema_version == document["schema_version"] == path.stem.rsplit("-", 1)[1]
+    assert found.params == document["params"]
+    jsonschema.validate(found.document(), shipped_schema())
+
+
+def test_there_is_a_table_of_every_earlier_minor_version():
+    minor = int(SCHEMA_VERSION.split(".")[1])
+    assert len(list(EARLIER.glob("threshold-table-*.json"))) >= minor
