@@ -73,6 +73,18 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A spinner on stderr, where that is a terminal, for work of unknown length."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(title):
+        yield
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A figure for a table; a dash where it does not exist."""
     if value is None:

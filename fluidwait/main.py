@@ -126,13 +126,29 @@ def solve(
         str, typer.Option(help="paced (the practical form) or wait (literal WAIT).")
     ] = "paced",
     rate: Rate = None,
+    scheduler: Annotated[
+        str,
+        typer.Option(help="greedy or vllm-v1: whose batching and eviction the limits refine."),
+    ] = "greedy",
+    budget_s: Annotated[
+        float, typer.Option(help="Seconds to refine on the simulator; 0: the closed form.")
+    ] = 0.0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute the threshold table for a load on a server."""
     from fluidwait.commands.solve import run_solve
 
-    run_solve(workload, server, policy, rate, out, as_json)
+    run_solve(
+        workload,
+        server,
+        policy=policy,
+        rate=rate,
+        scheduler=scheduler,
+        budget_s=budget_s,
+        out=out,
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
 from thresholds.problem import Problem
 from thresholds.solvers import SOLVERS
 from thresholds.solvers.common import rounded_down
-from thresholds.table import ThresholdTable
+from thresholds.table import Scheduler, ThresholdTable
 
 
 def solve(problem: Problem) -> ThresholdTable:
@@ -24,11 +25,24 @@ def solve(problem: Problem) -> ThresholdTable:
         raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
     if problem.objective != "latency":
         raise InputError("objective", problem.objective, "latency")
+    _check_refinement(problem)
     found = equilibrium(problem.workload, problem.server)
     if not found.stable:
         raise _unstable(problem, found)
     table = SOLVERS[problem.policy](problem, found)
     return table.model_copy(update={"notes": (*_slo_notes(problem), *table.notes)})
+
+
+def _check_refinement(problem: Problem) -> None:
+    """Only the practical form knows schedulers and can be refined."""
+    if problem.scheduler not in get_args(Scheduler):
+        raise InputError("scheduler", problem.scheduler, "one of " + ", ".join(get_args(Scheduler)))
+    if problem.policy == "paced":
+        return
+    if problem.scheduler != "greedy":
+        raise InputError("scheduler", problem.scheduler, "greedy, except for policy paced")
+    if problem.budget_s:
+        raise InputError("budget_s", problem.budget_s, "0, except for policy paced")
 
 
 def _slo_notes(problem: Problem) -> tuple[str, ...]:

@@ -20,6 +20,9 @@ MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
 NonNegative = Annotated[float, Field(ge=0)]
+Scheduler = Literal["greedy", "vllm-v1"]
+"""Rules of batching and eviction under a practical table: the theory's own, or vLLM's."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -28,8 +31,8 @@ class Threshold(FileModel):
     """Threshold of one class, or of one segment of Nested WAIT.
 
     Attributes:
-        threshold: Whole requests n_j for "wait" and n_k for "nested", the class's share of the pace
-            for "paced".
+        threshold: Whole requests n_j for "wait" and n_k for "nested", the class's boundary
+            inventory n^C_j for "paced" (their sum is the pace, if any).
         up_to_tokens: Output length l'_k at which the segment ends (THEORY 4.1); None for a class.
     """
 
@@ -180,6 +183,7 @@ class ThresholdTable(FileModel):
         validated: A simulation of the table, once there is one.
         certificate: Conditions checked on the server's own iteration time.
         prices: Dual prices of the limits that bind, where the solver knows them.
+        scheduler: What the table's limits are added to, in its refinement and in a replay.
         notes: What a reader of the table must know.
     """
 
@@ -201,6 +205,7 @@ class ThresholdTable(FileModel):
     engine_flags: EngineFlags
     notes: tuple[str, ...]
     prices: tuple[Price, ...] = ()
+    scheduler: Scheduler = "greedy"
 
     def document(self) -> dict[str, Any]:
         """Plain data with every field, null where absent.

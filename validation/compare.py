@@ -47,6 +47,7 @@ class PolicyResult:
         completed_share, completed_share_half_width: Completed ÷ arrived in the window.
         collapsed_share: Share of replications with a completed share below 95 %.
         completed_shares: The completed share of each replication.
+        completed_each_per_s: Completions per second of each replication.
         latency_means_s: Mean latency of each replication; empty where the policy is unstable.
         latency_s, ttft_s, tpot_s: None where the policy is unstable; TPOT also where no request has
             two output tokens.
@@ -65,6 +66,7 @@ class PolicyResult:
     completed_share_half_width: float | None
     collapsed_share: float
     completed_shares: tuple[float, ...]
+    completed_each_per_s: tuple[float, ...]
     latency_means_s: tuple[float, ...]
     latency_s: Spread | None
     ttft_s: Spread | None
@@ -133,6 +135,7 @@ def summarise(
     completed = interval(shares)
     stable = outcome != "unstable"
     decoded = sum(one.tokens_decoded for one in sample)
+    rates_per_s = [one.completed / one.window_s for one in sample]
     return PolicyResult(
         policy=policy.policy.name,
         params=policy.params,
@@ -140,11 +143,12 @@ def summarise(
         verdict=outcome,
         replications=len(sample),
         requests=requests,
-        completed_per_s=float(np.mean([one.completed / one.window_s for one in sample])),
+        completed_per_s=float(np.mean(rates_per_s)),
         completed_share=completed.mean,
         completed_share_half_width=_known(completed.half_width),
         collapsed_share=float((shares < COLLAPSE_SHARE).mean()),
         completed_shares=tuple(shares.tolist()),
+        completed_each_per_s=tuple(rates_per_s),
         latency_means_s=tuple(float(one.mean_s[-1, LATENCY]) for one in sample if stable),
         latency_s=_spread(sample, LATENCY) if stable else None,
         ttft_s=_spread(sample, TTFT) if stable else None,

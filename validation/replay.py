@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from fluid.errors import InputError
 from fluid.traces.tape import Tape
-from thresholds.table import Interval, PolicyValidation, ThresholdTable, Validated
+from thresholds.table import ThresholdTable, Validated
 from validation.compare import PolicyResult, compare
+from validation.evaluate import policy_validation, restrained
 from validation.policies import POLICIES, ConfiguredPolicy, parse_policy
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
@@ -31,7 +32,7 @@ class Replay:
             replications=self.results[0].replications,
             requests=self.results[0].requests,
             seed=self.seed,
-            policies=tuple(_validation(one) for one in self.results),
+            policies=tuple(policy_validation(one) for one in self.results),
         )
         return self.table.model_copy(update={"validated": validated})
 
@@ -43,16 +44,7 @@ def policy_of(table: ThresholdTable) -> ConfiguredPolicy:
         InputError: The table's policy is not one the simulator knows how to set from a table.
     """
     if table.policy == "paced":
-        params = table.params
-        values: dict[str, float | str] = {}
-        for name, parameter in (
-            ("pace", "pace_per_iteration"),
-            ("cap", "cap_requests"),
-            ("watermark", "watermark_fraction"),
-        ):
-            if parameter in params:
-                values[name] = params[parameter]
-        return POLICIES["greedy"].configure(values)
+        return restrained(table.scheduler, table.params)
     if table.policy == "wait":
         return POLICIES["wait"].configure({}, tuple(int(t.threshold) for t in table.thresholds))
     raise InputError("policy", table.policy, "paced or wait")
@@ -113,25 +105,3 @@ def replay_model(
     if arrivals is not None:
         raise InputError("arrivals", arrivals.label, "none beside a tape, which has its own")
     return tape_model(tape, table.server)
-
-
-def _validation(result: PolicyResult) -> PolicyValidation:
-    latency = None
-    if result.latency_s is not None and result.latency_s.half_width is not None:
-        latency = Interval(mean=result.latency_s.mean, half_width=result.latency_s.half_width)
-    params = {k: v for k, v in result.params.items() if isinstance(v, int | float)}
-    return PolicyValidation.model_validate(
-        {
-            "policy": result.policy,
-            "params": params,
-            "rate_per_s": result.rate_per_s,
-            "verdict": result.verdict,
-            "latency_s": latency,
-            "completed_share": Interval(
-                mean=result.completed_share,
-                half_width=result.completed_share_half_width or 0.0,
-            ),
-            "evictions_per_request": result.evictions_per_request,
-            "collapsed_share": result.collapsed_share,
-        }
-    )

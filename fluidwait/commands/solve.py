@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, note, number, percent, print_json, say, show
+from fluidwait.console import new_table, note, number, percent, print_json, say, show, waiting
+from thresholds.evaluator import Evaluator
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.table import ThresholdTable
+from thresholds.table import Scheduler, ThresholdTable
 
 
 def run_solve(
-    path: Path, server_name: str, policy: str, rate: float | None, out: Path | None, as_json: bool
+    path: Path,
+    server_name: str,
+    *,
+    policy: str = "paced",
+    rate: float | None = None,
+    scheduler: str = "greedy",
+    budget_s: float = 0.0,
+    out: Path | None = None,
+    as_json: bool = False,
 ) -> None:
     """Solve, print, and write the table where asked to."""
-    workload = load_workload(path, rate)
-    table = solve(Problem(workload, load_server(server_name), policy))
+    problem = Problem(
+        load_workload(path, rate),
+        load_server(server_name),
+        policy,
+        scheduler=cast(Scheduler, scheduler),
+        budget_s=budget_s,
+        evaluator=_evaluator() if budget_s else None,
+    )
+    with waiting("refining on the simulator" if budget_s else "solving"):
+        table = solve(problem)
     if out:
         write_table(table, out)
     if as_json:
@@ -27,6 +45,12 @@ def run_solve(
     print_table(table)
     if out:
         say(f"Wrote {out}. Next: fluidwait replay {out}")
+
+
+def _evaluator() -> Evaluator:
+    from validation.evaluate import simulate_settings  # numba is slow to import
+
+    return simulate_settings
 
 
 def print_table(table: ThresholdTable) -> None:

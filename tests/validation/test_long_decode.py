@@ -136,6 +136,5 @@ def test_the_policy_of_a_table_is_its_parameters(table: ThresholdTable) -> None:
     assert policy.policy.name == "greedy"
     assert policy.values == {
         "pace": table.params["pace_per_iteration"],
-        "cap": table.params["cap_requests"],
         "watermark": table.params["watermark_fraction"],
     }

@@ -66,6 +66,7 @@ def new_table(
         solver=solver,
         engine_flags=engine_flags,
         notes=notes,
+        scheduler=problem.scheduler,
     )
 
 

@@ -1,24 +1,20 @@
-"""The practical form of WAIT: a pooled pace, a cap on residents and a watermark (THEORY 3.5).
+"""The practical form of WAIT: pace, cap and watermark together (THEORY 3.5, 6.4–6.5).
 
-The pace is the boundary inventory n^C_j = α*λ_j·ΔT*(α*λ), summed over the classes: what one
-iteration takes in when the same mix runs at the edge of its stable region. It does not throttle
-below the edge, and at the edge it admits exactly what the memory can carry.
+The closed form of `thresholds.limits` is the start; with a budget it is refined on a simulator
+(`thresholds.refine`), which also says what each restraint is worth.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fluid.equilibrium import Equilibrium, equilibrium
-from fluid.server import Server
-from fluid.stability import stability
-from fluid.stages import class_stages, memory_sums
-from fluid.workload import Workload
+from fluid.errors import InputError
+from thresholds.limits import SPREAD_LENGTHS, BoundaryLoad, Limits, boundary_load
 from thresholds.problem import Problem
+from thresholds.refine import OFFERED, Finalist, Refined, refine
 from thresholds.solvers.common import (
     condition,
     new_table,
@@ -27,103 +23,150 @@ from thresholds.solvers.common import (
     stability_condition,
 )
 from thresholds.table import (
+    Condition,
     EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
+    Validated,
 )
 
-CAP_HEADROOM = 1.1
-WATERMARK_FRACTION = 0.01
 NEAR_BOUNDARY = 0.95
 _MEMORY_MATTERS = 0.5
-_SPREAD_LENGTHS = 0.5
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Parameters of the paced policy (POLICIES, greedy).
-
-    Attributes:
-        pace_per_iteration: Admissions per iteration, on average at most.
-        cap_requests: Requests in service at most.
-        watermark_fraction: Share of the KV that admissions leave free.
-    """
-
-    pace_per_iteration: float
-    cap_requests: int
-    watermark_fraction: float
-
-
-def paced_limits(per_stage: NDArray[np.float64], stages: NDArray[np.float64]) -> Limits:
-    """Pace, cap and watermark from the boundary inventory.
-
-    The pace is Σ n^C_j. The cap is the fluid population Σ n^C_j S_j with room for fluctuations
-    (`CAP_HEADROOM`): a cap at the population itself throttles (THEORY 6.4: 90 of 135 saturates).
-    The watermark leaves room for one iteration's growth: the pace holds the residents' ages apart,
-    and a larger one costs capacity (512/1000: stable up to 99.8 % of the limit with 1 %, 98.4 %
-    with 5 %; ``fluidwait compare --find-capacity``).
-
-    Args:
-        per_stage: n^C_j, requests per stage at the boundary, shape (m,).
-        stages: S_j, shape (m,).
-    """
-    population = float(per_stage @ stages)
-    return Limits(
-        pace_per_iteration=float(per_stage.sum()),
-        cap_requests=math.ceil(CAP_HEADROOM * population),
-        watermark_fraction=WATERMARK_FRACTION,
-    )
 
 
 def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
-    """Pace, cap and watermark for a stable workload; closed form on top of the boundary.
+    """Pace, cap and watermark for a stable workload; output lengths need not be known.
 
     Raises:
+        InputError: A budget without an evaluator, or a budget below 0.
         InfeasibleError: A condition of the certificate fails.
     """
     workload, server = problem.workload, problem.server
-    per_stage = stability(workload, server).boundary_per_stage
-    limits = paced_limits(per_stage, _stage_counts(workload, server))
-    required = float(per_stage @ memory_sums(workload, server))
-    capacity = server.usable_kv_tokens
-    certificate = (
-        stability_condition(found),
-        condition("memory at the design rate: M* ≤ C", found.kv_tokens or 0.0, capacity),
-        condition("memory at the pace: Σ n^C_j m_j ≤ C", required, capacity),
-    )
+    load = boundary_load(workload, server)
+    certificate = _certificate(problem, found, load)
     require_certified(certificate)
-    return new_table(
+    start = load.closed_form()
+    refined = _refined(problem, load, start)
+    limits = start if refined is None else refined.chosen.limits
+    table = new_table(
         problem,
-        params={
-            "pace_per_iteration": limits.pace_per_iteration,
-            "cap_requests": limits.cap_requests,
-            "watermark_fraction": limits.watermark_fraction,
-        },
-        thresholds=per_stage.tolist(),
+        params=limits.params,
+        thresholds=load.per_stage.tolist(),
         memory=Memory(
-            required_tokens=required,
-            buffer_tokens=limits.watermark_fraction * capacity,
-            capacity_tokens=capacity,
+            required_tokens=load.required_tokens,
+            buffer_tokens=limits.watermark_fraction * server.usable_kv_tokens,
+            capacity_tokens=server.usable_kv_tokens,
             overflow_probability=None,
         ),
         predicted=predicted(found, policy_latency_s=None),
-        max_rate_per_s=found.max_scale * workload.rate_per_s,
+        max_rate_per_s=load.rate_per_s,
         certificate=certificate,
         solver=SolverReport(
             name="boundary inventory", status="closed form", objective=None, optimality_gap=None
         ),
         engine_flags=_engine_flags(limits),
-        notes=(*_notes(problem, found), *found.caveats),
+        notes=(*_notes(problem, found, load), *found.caveats),
+    )
+    return table if refined is None else _with_evidence(table, load, refined)
+
+
+def _refined(problem: Problem, load: BoundaryLoad, start: Limits) -> Refined | None:
+    if not 0 <= problem.budget_s < math.inf:
+        raise InputError("budget_s", problem.budget_s, "a number of seconds, 0 or more")
+    if problem.budget_s == 0:
+        return None
+    if problem.evaluator is None:
+        raise InputError("budget_s", problem.budget_s, "0 where no evaluator is given")
+    return refine(
+        problem.workload,
+        problem.server,
+        problem.scheduler,
+        load,
+        start,
+        problem.evaluator,
+        problem.budget_s,
     )
 
 
-def _stage_counts(workload: Workload, server: Server) -> NDArray[np.float64]:
-    return np.array([class_stages(one, server).count for one in workload.classes], dtype=float)
+def _certificate(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[Condition, ...]:
+    capacity = problem.server.usable_kv_tokens
+    return (
+        stability_condition(found),
+        condition("memory at the design rate: M* ≤ C", found.kv_tokens or 0.0, capacity),
+        condition("memory at the boundary: Σ n^C_j m_j ≤ C", load.required_tokens, capacity),
+    )
+
+
+def _with_evidence(table: ThresholdTable, load: BoundaryLoad, refined: Refined) -> ThresholdTable:
+    """The table with what the refinement measured.
+
+    It is valid up to the rate that the simulator kept up, where that is below the fluid limit.
+    """
+    chosen, rate_per_s = refined.chosen, table.workload.rate_per_s
+    sustained = min(1.0, chosen.mean - _half_width(chosen))
+    margin = sustained * load.rate_per_s / rate_per_s - 1
+    evaluations = [*refined.at_design, *refined.at_saturation]
+    return table.model_copy(
+        update={
+            "valid_for": table.valid_for.model_copy(
+                update={"max_rate_per_s": sustained * load.rate_per_s}
+            ),
+            "certificate": (
+                *table.certificate,
+                Condition(
+                    condition="simulated throughput at saturation: above the design rate",
+                    slack=margin,
+                    holds=margin >= 0,
+                ),
+            ),
+            "solver": SolverReport(
+                name=f"grid and COBYQA over {refined.evaluations} simulated settings",
+                status="refined",
+                objective=None,
+                optimality_gap=None,
+            ),
+            "validated": Validated(
+                replications=refined.replications,
+                requests=refined.requests,
+                seed=refined.seed,
+                policies=tuple(one.row for one in evaluations),
+            ),
+            "notes": (_verdict(refined), *table.notes),
+        }
+    )
+
+
+def _verdict(refined: Refined) -> str:
+    """What the families reach, and why this one was taken, in words."""
+    reached = ", ".join(
+        f"{one.family} {one.mean:.1%} ± {_half_width(one):.1%}" for one in refined.finalists
+    )
+    first, *others = refined.finalists
+    why = f"{refined.chosen.family} is worth its restraint"
+    if refined.chosen is first:
+        best = max(one.mean for one in others)
+        why = (
+            "a watermark alone is as good as any pace or cap"
+            if best >= first.mean
+            else "a watermark alone is best: no pace and no cap, restraint does not help here"
+        )
+    return f"simulated throughput at {OFFERED:g} of the fluid limit ÷ that limit: {reached}; {why}"
+
+
+def _half_width(one: Finalist) -> float:
+    """Of the 95 % interval over replications."""
+    from scipy.stats import t
+
+    shares = one.throughput_shares
+    error = float(np.std(shares, ddof=1)) / math.sqrt(len(shares))
+    return float(t.ppf(0.975, len(shares) - 1)) * error
 
 
 def _engine_flags(limits: Limits) -> EngineFlags:
     """Only the cap has a flag: no engine has a pace, and none takes the watermark as a flag."""
+    if limits.cap_requests is None:
+        return EngineFlags(vllm={}, sglang={}, trtllm={})
     return EngineFlags(
         vllm={"max-num-seqs": limits.cap_requests},
         sglang={"max-running-requests": limits.cap_requests},
@@ -131,8 +174,8 @@ def _engine_flags(limits: Limits) -> EngineFlags:
     )
 
 
-def _notes(problem: Problem, found: Equilibrium) -> tuple[str, ...]:
-    """Where the pace cannot help, or may even cost."""
+def _notes(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[str, ...]:
+    """Where the table cannot help, or why it takes the form it has."""
     notes = []
     full = _memory_near_boundary(problem, found)
     if full < _MEMORY_MATTERS:
@@ -145,11 +188,10 @@ def _notes(problem: Problem, found: Equilibrium) -> tuple[str, ...]:
             f"the load is within {found.margin:.1%} of the boundary: expect latencies above the "
             "fluid figures"
         )
-    variation = _output_variation(problem.workload)
-    if variation > _SPREAD_LENGTHS:
+    if load.output_variation > SPREAD_LENGTHS:
         notes.append(
-            f"output lengths vary (coefficient of variation {variation:.2f}): ages of residents "
-            "balance by themselves, so that near the boundary the pace may cost throughput"
+            f"output lengths vary (coefficient of variation {load.output_variation:.2f}): ages of "
+            "residents balance by themselves, and near the boundary a pace would cost throughput"
         )
     return tuple(notes)
 
@@ -158,11 +200,3 @@ def _memory_near_boundary(problem: Problem, found: Equilibrium) -> float:
     """M*/C at `NEAR_BOUNDARY` of the largest stable rates; below 1, as M* = C at α* at most."""
     near = equilibrium(problem.workload.scaled(NEAR_BOUNDARY * found.max_scale), problem.server)
     return (near.kv_tokens or 0.0) / near.kv_capacity_tokens
-
-
-def _output_variation(workload: Workload) -> float:
-    """Standard deviation of the output length over its mean, over requests."""
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    lengths = np.array([one.decode_tokens for one in workload.classes], dtype=float)
-    mean = float(np.average(lengths, weights=rates))
-    return math.sqrt(float(np.average((lengths - mean) ** 2, weights=rates))) / mean

@@ -1,0 +1,95 @@
+"""Closed form of pace, cap and watermark."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from fluid.server import load_server
+from fluid.stages import class_stages
+from fluid.workload import RequestClass, Workload
+from thresholds.limits import (
+    LARGEST_WATERMARK,
+    OVERSHOOT_PROBABILITY,
+    Limits,
+    boundary_load,
+    overshoot_tokens,
+)
+
+SERVER = load_server("engine-long-decode")
+
+
+def geometric(mean: float, prompt: int, classes: int = 8) -> Workload:
+    middles = [(index + 0.5) / classes for index in range(classes)]
+    lengths = [math.ceil(math.log1p(-q) / math.log1p(-1 / mean)) for q in middles]
+    return Workload(
+        name="geometric",
+        classes=tuple(
+            RequestClass(name=f"g{k}", rate_per_s=1, prefill_tokens=prompt, decode_tokens=length)
+            for k, length in enumerate(lengths)
+        ),
+    )
+
+
+def uniform(low: int, high: int) -> Workload:
+    lengths = range(low, high + 1, 200)
+    return Workload(
+        name="uniform",
+        classes=tuple(
+            RequestClass(name=f"u{one}", rate_per_s=1, prefill_tokens=512, decode_tokens=one)
+            for one in lengths
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "workload", [geometric(1000, 512), geometric(600, 300), uniform(100, 1900)]
+)
+def test_one_percent_of_closures_overshoot_the_watermark(workload: Workload) -> None:
+    """The random walk itself: admission has closed, everyone grows, n_j complete per iteration.
+
+    KV is seen once per iteration, so that the first passage may overshoot by one iteration's growth
+    g: the probability lies between p·e^{−θg} and p.
+    """
+    load = boundary_load(workload, SERVER)
+    stages = [class_stages(one, SERVER) for one in workload.classes]
+    inverse_tokens = 1 / overshoot_tokens(load.per_stage, stages)
+    peaks = np.array([one.held_kv_tokens[-1] for one in stages])
+    grown = load.per_stage @ [one.held_kv_tokens[-1] - one.held_kv_tokens[0] for one in stages]
+    room_tokens = -math.log(OVERSHOOT_PROBABILITY) / inverse_tokens
+    generator = np.random.default_rng(1)
+    walks = 4_000
+    level, over = np.zeros(walks), np.zeros(walks, dtype=bool)
+    for _ in range(1_000):
+        level += grown - generator.poisson(load.per_stage, (walks, len(peaks))) @ peaks
+        over |= level > room_tokens
+    low, high = binomtest(int(over.sum()), walks).proportion_ci(0.99)
+    assert low < OVERSHOOT_PROBABILITY
+    assert high > OVERSHOOT_PROBABILITY * math.exp(-inverse_tokens * grown)
+    assert load.watermark_fraction == pytest.approx(room_tokens / SERVER.usable_kv_tokens)
+
+
+def test_the_watermark_is_bounded() -> None:
+    short_prompts = geometric(1000, 4)
+    assert boundary_load(short_prompts, SERVER).watermark_fraction == LARGEST_WATERMARK
+
+
+def test_rates_of_a_mix_do_not_matter() -> None:
+    workload = geometric(300, 100)
+    first, second = (boundary_load(workload.scaled(by), SERVER) for by in (1e-3, 2e-3))
+    assert first.watermark_fraction == pytest.approx(second.watermark_fraction)
+    assert first.closed_form() == Limits(first.watermark_fraction)
+    assert first.rate_per_s == pytest.approx(second.rate_per_s)
+    assert first.per_stage == pytest.approx(second.per_stage)
+
+
+def test_params_name_the_restraints_that_there_are() -> None:
+    assert Limits().params == {"watermark_fraction": 0.0}
+    assert Limits(0.1, 7, 0.5).params == {
+        "pace_per_iteration": 0.5,
+        "cap_requests": 7,
+        "watermark_fraction": 0.1,
+    }
