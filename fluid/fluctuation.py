@@ -8,14 +8,17 @@ are Poisson, so all second moments follow from the responses. Affine servers, no
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.server import Server, require_fits
+from fluid.stability import largest_scale
 from fluid.stages import Stages, class_stages, linear_stage_seconds
 from fluid.workload import Workload
 
@@ -25,6 +28,11 @@ _NEGLIGIBLE = 1e-9
 """Responses are followed until they have decayed to this share of their largest value."""
 
 _LONGEST = 1 << 22
+
+_LEAST_SHARE = 1e-4
+_HALVINGS = 8
+"""The onset of evictions is sought from this share of the fluid limit on, ever closer to it, as
+responses grow without bound there."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,55 @@ class Fluctuation:
 
     def overflow_probability(self, capacity_tokens: float) -> float:
         """P(KV > capacity) per iteration: gamma law with this mean and variance."""
+        return float(self._kv().sf(capacity_tokens))
+
+    def kv_tokens_needed(self, probability: float) -> float:
+        """Memory that the residents exceed with this probability per iteration.
+
+        Raises:
+            InputError: The probability is not between 0 and 1.
+        """
+        return float(self._kv().isf(_checked(probability)))
+
+    def _kv(self) -> Any:
         from scipy.stats import gamma
 
         shape = (self.kv_mean_tokens / self.kv_sd_tokens) ** 2
-        scale = self.kv_sd_tokens**2 / self.kv_mean_tokens
-        return float(gamma.sf(capacity_tokens, shape, scale=scale))
+        return gamma(shape, scale=self.kv_sd_tokens**2 / self.kv_mean_tokens)
+
+
+def eviction_onset_per_s(workload: Workload, server: Server, probability: float) -> float:
+    """Total rate of the mix at which residents exceed the memory with this probability.
+
+    Below it greedy admission hardly evicts, whatever its watermark; per iteration, THEORY 2.7.
+
+    Raises:
+        InputError: As `fluctuation`, or the probability is not between 0 and 1.
+    """
+    from scipy.optimize import brentq
+
+    _checked(probability)
+    capacity = server.usable_kv_tokens
+    limit_per_s = largest_scale(workload, server) * workload.rate_per_s
+
+    def excess(share: float) -> float:
+        found = fluctuation(workload.at_rate(share * limit_per_s), server)
+        # Compared as quantiles: the probability itself is flat at both ends.
+        return found.kv_tokens_needed(probability) / capacity - 1
+
+    shares = [_LEAST_SHARE, *(1 - 0.5**k for k in range(1, _HALVINGS))]
+    if excess(shares[0]) >= 0:
+        return 0.0
+    for low, high in itertools.pairwise(shares):
+        if excess(high) > 0:
+            return float(brentq(excess, low, high, xtol=1e-4)) * limit_per_s
+    return limit_per_s
+
+
+def _checked(probability: float) -> float:
+    if not 0 < probability < 1:
+        raise InputError("probability", probability, "between 0 and 1")
+    return probability
 
 
 def fluctuation(workload: Workload, server: Server) -> Fluctuation:
@@ -73,6 +125,8 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
         InputError: The server is not affine in tokens, or a request does not fit into memory.
         InfeasibleError: ρ ≥ 1, so that there is no equilibrium to fluctuate around.
     """
+    from scipy.signal import fftconvolve
+
     require_fits(workload, server)
     tau = server.iteration_time
     if not tau.is_affine:
@@ -91,7 +145,8 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
         )
     mean_s = tau.overhead_s / (1 - utilisation)
     kappa = _summed(added, rates)
-    responses = [_response(one, kappa) for one in added]
+    feedback = _feedback(kappa)
+    responses = [fftconvolve(one, feedback) for one in added]
     covariance = mean_s * _autocovariance(responses, rates)
     classes = tuple(
         _delays(one.name, stage, r, covariance, mean_s)
@@ -117,18 +172,19 @@ def _summed(parts: list[Floats], rates: Floats) -> Floats:
     return total
 
 
-def _response(added: Floats, kappa: Floats) -> Floats:
-    """r_u, long enough to have died out: an autoregressive filter of the stage seconds."""
-    from scipy.signal import lfilter
+def _feedback(kappa: Floats) -> Floats:
+    """g with g_u = 1[u = 0] + Σ_{v<u} κ_v g_{u−1−v}, long enough to have died out.
 
-    length = 4 * max(len(kappa), len(added))
+    Every response is the request's own seconds convolved with it, r^j = a_j * g. Its generating
+    function is 1/(1 − z·κ(z)), taken back by FFT: what has not died out folds into the result, so
+    that the length is doubled until nothing has.
+    """
+    length = 1 << (4 * len(kappa)).bit_length()
     while True:
-        impulse = np.zeros(length)
-        impulse[: len(added)] = added
-        response = np.asarray(lfilter([1.0], np.concatenate([[1.0], -kappa]), impulse))
-        tail = response[-len(kappa) :].max()
-        if tail <= _NEGLIGIBLE * response.max() or length >= _LONGEST:
-            return response
+        delayed = np.fft.rfft(np.concatenate([[0.0], kappa]), length)
+        found = np.asarray(np.fft.irfft(1.0 / (1.0 - delayed), length))
+        if found[-len(kappa) :].max() <= _NEGLIGIBLE * found.max() or length >= _LONGEST:
+            return found
         length *= 2
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
-from fluid.fluctuation import fluctuation
+from fluid.fluctuation import eviction_onset_per_s, fluctuation
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
+from fluid.stability import stability
 from fluid.stages import class_stages, linear_stage_seconds
 from fluid.workload import RequestClass, Workload
 
@@ -135,6 +136,34 @@ def test_overflow_probability_falls_with_capacity() -> None:
     assert 0.3 < chances[0] < 0.6
     narrow = dataclasses.replace(found, kv_sd_tokens=sd / 2)
     assert narrow.overflow_probability(mean + sd) < chances[1]
+
+
+@pytest.mark.parametrize("probability", [0.05, 0.01, 1e-4])
+def test_memory_needed_and_eviction_onset_invert_the_probability(probability: float) -> None:
+    load, machine = make((30.0, 20.0)), make_server()
+    found = fluctuation(load, machine)
+    needed = found.kv_tokens_needed(probability)
+    assert found.overflow_probability(needed) == pytest.approx(probability)
+    cramped = machine.model_copy(update={"kv_capacity_tokens": int(1.4 * found.kv_mean_tokens)})
+    onset_per_s = eviction_onset_per_s(load, cramped, probability)
+    at_onset = fluctuation(load.at_rate(onset_per_s), cramped)
+    capacity = cramped.usable_kv_tokens
+    assert at_onset.overflow_probability(capacity) == pytest.approx(probability, rel=0.01)
+    assert eviction_onset_per_s(load, cramped, probability / 2) < onset_per_s
+
+
+def test_without_a_limit_of_memory_nothing_is_evicted_below_the_limit() -> None:
+    """Compute binds long before the memory fills."""
+    load = make((30.0, 20.0))
+    huge = make_server().model_copy(update={"kv_capacity_tokens": 10**9})
+    limit_per_s = stability(load, huge).max_scale * load.rate_per_s
+    assert eviction_onset_per_s(load, huge, 0.01) > 0.95 * limit_per_s
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0, -0.1, float("nan")])
+def test_a_probability_is_between_0_and_1(probability: float) -> None:
+    with pytest.raises(InputError, match="probability"):
+        eviction_onset_per_s(make((1.0,)), make_server(), probability)
 
 
 def test_refusals() -> None:

@@ -109,6 +109,35 @@ def test_variance_of_resident_kv_is_within_ten_percent(name: str) -> None:
     assert found.kv_sd_tokens**2 == pytest.approx(variance.mean, rel=0.10)
 
 
+MANY_RESIDENTS = {
+    "two classes": CASES["two classes"],
+    "heavy decode": CASES["heavy decode"],
+    "long outputs": (
+        load((3.0, 200, 400)),
+        server("prefill", overhead_s=0.01, per_kv_token_s=5e-7, per_prefill_token_s=2e-5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MANY_RESIDENTS)
+@pytest.mark.parametrize("probability", [0.05, 0.01])
+def test_overflow_probability_is_within_a_factor_of_1_5(name: str, probability: float) -> None:
+    """THEORY 2.7: P(KV > C) per iteration, memory unlimited, at least 10 residents."""
+    workload, machine = MANY_RESIDENTS[name]
+    capacity = fluctuation(workload, machine).kv_tokens_needed(probability)
+    model = poisson_model(workload, machine)
+    shares, residents = [], []
+    for replication in range(16):
+        job = cpu.Job(parse_policy("greedy"), replication, seed=5)
+        series = cpu.run_traced(model, job, 30_000).series[2000:]
+        shares.append((series[:, 1] > capacity).mean())
+        residents.append(series[:, 2].mean())
+    found = interval(shares, 0.99)
+    assert min(residents) > 10
+    assert found.half_width < 0.25 * found.mean
+    assert probability / 1.5 < found.mean < 1.5 * probability
+
+
 @pytest.mark.parametrize("text", ["greedy", "greedy:cap=4,pace=0.3,watermark=0.1", "wait"])
 @pytest.mark.parametrize("capacity", [10_000_000, 4_000])
 def test_littles_law_holds_on_every_path(text: str, capacity: int) -> None:
