@@ -55,12 +55,19 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 
 @app.command()
 def equilibrium(
-    workload: WorkloadFile, server: ServerName, rate: Rate = None, as_json: AsJson = False
+    workload: WorkloadFile,
+    server: ServerName,
+    rate: Rate = None,
+    evictions: Annotated[
+        float | None,
+        typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """The balanced state of a server under a load, and how far it is from instability."""
     from fluidwait.commands.equilibrium import run_equilibrium
 
-    raise typer.Exit(run_equilibrium(workload, server, rate, as_json))
+    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, as_json))
 
 
 @app.command()

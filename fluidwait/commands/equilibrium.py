@@ -5,21 +5,65 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluid.equilibrium import Equilibrium, equilibrium
-from fluid.server import load_server
+from fluid.fluctuation import eviction_onset_per_s, fluctuation
+from fluid.server import Server, load_server
+from fluid.workload import Workload
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show
 
 
-def run_equilibrium(path: Path, server_name: str, rate: float | None, as_json: bool) -> int:
+def run_equilibrium(
+    path: Path,
+    server_name: str,
+    rate: float | None,
+    evictions: float | None,
+    as_json: bool,
+) -> int:
     """Print the equilibrium; returns 3 where the workload is unstable."""
     workload = load_workload(path, rate)
     server = load_server(server_name)
     found = equilibrium(workload, server)
+    second = None
+    if evictions is not None and found.stable:
+        second = _second_order(workload, server, evictions)
     if as_json:
-        print_json({"workload": workload.name, "server": server.name} | found.as_dict())
-    else:
-        _print(found, f"{workload.name} on {server.name}", workload.rate_per_s)
+        document = {"workload": workload.name, "server": server.name} | found.as_dict()
+        print_json(document | ({"fluctuations": second} if evictions is not None else {}))
+        return 0 if found.stable else 3
+    _print(found, f"{workload.name} on {server.name}", workload.rate_per_s)
+    if second is not None:
+        _print_second_order(second)
+    say(verdict_line(found))
     return 0 if found.stable else 3
+
+
+def _second_order(workload: Workload, server: Server, probability: float) -> dict[str, float]:
+    """THEORY 2.7, at the workload's own rate; all but the onset with unlimited memory."""
+    onset_per_s = eviction_onset_per_s(workload, server, probability)
+    here = fluctuation(workload, server)
+    return {
+        "probability": probability,
+        "kv_mean_tokens": here.kv_mean_tokens,
+        "kv_sd_tokens": here.kv_sd_tokens,
+        "overflow_probability": here.overflow_probability(server.usable_kv_tokens),
+        "kv_tokens_needed": here.kv_tokens_needed(probability),
+        "eviction_onset_per_s": onset_per_s,
+        "latency_s": here.latency_s,
+        "ttft_s": here.ttft_s,
+    }
+
+
+def _print_second_order(found: dict[str, float]) -> None:
+    share = percent(found["probability"], 2)
+    table = new_table("Fluctuations (second order, Poisson arrivals)", "", "")
+    kv = f"{number(found['kv_mean_tokens'])} ± {number(found['kv_sd_tokens'])}"
+    table.add_row("KV tokens, mean ± standard deviation", kv)
+    table.add_row("iterations that would exceed C", percent(found["overflow_probability"], 2))
+    table.add_row(f"KV exceeded in {share} of iterations", number(found["kv_tokens_needed"]))
+    table.add_row(f"rate at which {share} exceed C", f"{number(found['eviction_onset_per_s'])} /s")
+    table.add_row("mean TTFT", seconds(found["ttft_s"]))
+    table.add_row("mean latency", seconds(found["latency_s"]))
+    show(table)
 
 
 def _print(found: Equilibrium, title: str, rate_per_s: float) -> None:
@@ -42,7 +86,6 @@ def _print(found: Equilibrium, title: str, rate_per_s: float) -> None:
     show(classes)
     for caveat in found.caveats:
         note(f"note: {caveat}")
-    say(verdict_line(found))
 
 
 def _rows(found: Equilibrium, rate_per_s: float) -> list[tuple[str, str]]:

@@ -53,6 +53,25 @@ def test_equilibrium_json(call: Call, workload: Path) -> None:
     assert set(done.document["classes"][0]) >= {"name", "rate_per_s", "in_service_per_stage"}
 
 
+def test_fluctuations_of_an_equilibrium(call: Call, workload: Path) -> None:
+    arguments = ("equilibrium", workload, "--server", SERVER, "--evictions", 0.01)
+    found = call(*arguments, "--json").document["fluctuations"]
+    assert found["kv_tokens_needed"] > found["kv_mean_tokens"]
+    onset = ("--rate", found["eviction_onset_per_s"])
+    at_onset = call(*arguments, *onset, "--json").document["fluctuations"]
+    assert at_onset["overflow_probability"] == pytest.approx(0.01, rel=0.05)
+    assert "rate at which 1.00 % exceed C" in call(*arguments).out
+
+
+def test_a_table_refined_on_the_simulator(call: Call, workload: Path, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    done = call("solve", workload, "--server", SERVER, "--budget-s", 1e-3, "-o", path, "--json")
+    assert done.code == 0
+    assert done.document["solver"]["status"] == "refined"
+    assert done.document["validated"]["policies"]
+    assert call("replay", path, "--replications", 2, "--requests", 500).code == 0
+
+
 def test_equilibrium_at_another_rate(call: Call, workload: Path) -> None:
     base = call("equilibrium", workload, "--server", SERVER, "--json").document
     twice = call("equilibrium", workload, "--server", SERVER, "--rate", 2.6, "--json").document
@@ -155,6 +174,9 @@ def test_bad_workloads(call: Call, tmp_path: Path, kind: str, command: str) -> N
         (("solve", "W", "--server", SERVER, "--policy", "best"), "policy: got 'best'; allowed: "),
         (("solve", "W", "--server", SERVER, "--rate", "-1"), "--rate: got -1.0"),
         (("solve", "W", "--server", SERVER, "-o", "no/such/t.json"), "no/such/t.json"),
+        (("solve", "W", "--server", SERVER, "--scheduler", "fifo"), "scheduler: got 'fifo'"),
+        (("solve", "W", "--server", SERVER, "--budget-s", "-1"), "budget_s: got -1.0; allowed: a"),
+        (("equilibrium", "W", "--server", SERVER, "--evictions", "2"), "probability: got 2.0"),
         (("replay", "W"), "schema_version"),
         (("solve", "W"), "server"),
         (("sovle", "W"), "sovle"),
