@@ -62,12 +62,16 @@ def equilibrium(
         float | None,
         typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
     ] = None,
+    plot: PlotFile = None,
+    picture: Annotated[
+        str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
+    ] = "latency",
     as_json: AsJson = False,
 ) -> None:
     """The balanced state of a server under a load, and how far it is from instability."""
     from fluidwait.commands.equilibrium import run_equilibrium
 
-    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, as_json))
+    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, plot, picture, as_json))
 
 
 @app.command()
