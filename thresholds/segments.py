@@ -12,8 +12,8 @@ no path exceeds, or the weighted mean, with which no overflow probability is kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -138,7 +138,7 @@ class Lengths:
         first = np.concatenate([[0], last[:-1] + 1])
         cuts = self.outputs[last]
         before = np.concatenate([[0], cuts[:-1]])
-        low, high = self._stage_range(before, cuts)
+        low, high = self.stage_range(before, cuts)
         decode_low = np.maximum(low, 1)
         decodes = (high - decode_low + 1).astype(float)
         prompts = self.mean_prompts[first]
@@ -156,24 +156,28 @@ class Lengths:
             mean_stages=tokens + (high - low + 1 - (cuts - before)),
             kv_tokens=kv_tokens,
             decode_requests=decodes,
-            memory_tokens=self.held_sum(held, low, high),
-            boundary_tokens=np.asarray(_rounded_up(held + before, self.server.block_tokens))[1:],
+            memory_tokens=self.held_sums[held + high] - self.held_sums[held + low - 1],
+            boundary_tokens=self.boundary_tokens[first[1:]].astype(float),
             prefill_tokens=self.prefill_tokens,
             prefill_tokens_sq=self.prefill_tokens_sq,
             prompts_differ=self.prompts_differ,
         )
 
-    def held_sum(self, prompts: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floats:
-        """Σ of block-rounded prompt + s over the stages low … high, elementwise."""
-        prompt = np.asarray(prompts)
-        block = self.server.block_tokens
-        return np.asarray(
-            _rounded_sum(prompt + np.asarray(high), block)
-            - _rounded_sum(prompt + np.asarray(low) - 1, block),
-            dtype=float,
-        )
+    @cached_property
+    def held_sums(self) -> Floats:
+        """Σ_{t=1}^{i} of t rounded up to whole blocks, for every KV i that can occur."""
+        most = int(self.memory_prompts.max() + self.outputs[-1])
+        held = _rounded_up(np.arange(most + 1), self.server.block_tokens)
+        return np.asarray(np.cumsum(held, dtype=float))
 
-    def _stage_range(self, before: Integers, cuts: Integers) -> tuple[Integers, Integers]:
+    @property
+    def boundary_tokens(self) -> Integers:
+        """KV of a request waiting behind length i − 1, block-rounded, shape (m,); row 0 has none."""
+        before = np.concatenate([[0], self.outputs[:-1]])
+        return _rounded_up(self.memory_prompts + before, self.server.block_tokens)
+
+    def stage_range(self, before: Integers, cuts: Integers) -> tuple[Integers, Integers]:
+        """First and last stage of segments that emit output tokens before + 1 … cut."""
         low = before + 1 - self.first_stage_offset
         if not self.decode_only:
             low = np.where(before == 0, 0, low)
@@ -213,16 +217,6 @@ def distinct_lengths(workload: Workload, server: Server, prompts: Prompts = "wor
     )
 
 
-def every_length(lengths: Lengths) -> Sequence[int]:
-    """The finest segments: one per distinct output length."""
-    return range(len(lengths.outputs))
-
-
 def _rounded_up(tokens: Integers, block: int) -> Integers:
     return -(-tokens // block) * block
 
-
-def _rounded_sum(last: Integers, block: int) -> Integers:
-    """Σ_{i=1}^{last} of i rounded up to whole blocks."""
-    whole, rest = last // block, last % block
-    return np.asarray(block * (block * whole * (whole + 1) // 2 + rest * (whole + 1)))
