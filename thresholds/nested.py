@@ -59,7 +59,7 @@ def boundary_exponent(ratios: ArrayLike, survivals: ArrayLike) -> Floats:
     e^θ − 1 − θ − pθ²/4 > 0. Within 1e-10·max(1, θ) for r − p ≥ 1e-6.
     """
     r, p = np.broadcast_arrays(np.asarray(ratios, dtype=float), np.asarray(survivals, dtype=float))
-    valid = (0 < p) & (p < r) & (r < 1)
+    valid = (p > 0) & (p < r) & (r < 1)
     r, p = np.where(valid, r, 0.75), np.where(valid, p, 0.5)
     theta = np.minimum(-np.log(p), 2 * (r - p) / p) / (1 - r)
     for _ in range(_NEWTON_STEPS):

@@ -1,9 +1,9 @@
 """Segments of output length: what one request at each of their stages adds to a batch.
 
-Cuts c_1 < … < c_L, c_0 = 0, c_L the longest output (THEORY 4.1, 5.2). Segment k is entered by every
-request whose output is longer than c_{k−1}, at rate Λ_k, and spans the stages that emit output
-tokens c_{k−1} + 1 … c_k; segment 1 begins with prefill. A full segment holds n_k requests at each of
-its stages (THEORY 4.4), also where some leave earlier inside it.
+Cuts c_1 < … < c_L, c_0 = 0, c_L the longest output (THEORY 4.1, 5.2). Segment k is entered by
+every request whose output is longer than c_{k−1}, at rate Λ_k, and spans the stages that emit
+output tokens c_{k−1} + 1 … c_k; segment 1 begins with prefill. A full segment holds n_k requests at
+each of its stages (THEORY 4.4), also where some leave earlier inside it.
 
 Where prompts differ (THEORY 5.4), time counts their rate-weighted mean over the requests that enter
 the segment, as drift is a statement about long-run means; memory counts the longest of them, which
@@ -12,7 +12,7 @@ no path exceeds, or the weighted mean, with which no overflow probability is kno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -41,7 +41,7 @@ class Segments:
         kv_tokens: KV tokens read by its decode stages.
         decode_requests: Decode stages.
         memory_tokens: KV held over its stages, block-rounded.
-        boundary_tokens: KV of one request waiting to enter segment k, from k = 2 on, shape (L − 1,).
+        boundary_tokens: KV of a request waiting to enter segment k, from k = 2 on, shape (L − 1,).
         prefill_tokens: Mean prompt of a request; 0 for decode-only workloads. Scalar.
         prefill_tokens_sq: Mean squared prompt. Scalar.
         prompts_differ: Whether some segment is entered by prompts of several lengths.
@@ -64,6 +64,11 @@ class Segments:
     def count(self) -> int:
         """L."""
         return len(self.cuts)
+
+    @property
+    def widths(self) -> Floats:
+        """Output tokens emitted in each segment, c_k − c_{k−1}."""
+        return np.diff(self.cuts, prepend=0).astype(float)
 
     @property
     def survivals(self) -> Floats:
@@ -163,6 +168,19 @@ class Lengths:
             prompts_differ=self.prompts_differ,
         )
 
+    def merged(self, ends: ArrayLike) -> Lengths:
+        """The same requests where only these indices may end a segment, the last m − 1."""
+        last = np.asarray(ends, dtype=np.int64)
+        first = np.concatenate([[0], last[:-1] + 1])
+        return replace(
+            self,
+            outputs=self.outputs[last],
+            rates_per_s=self.rates_per_s[first],
+            mean_prompts=self.mean_prompts[first],
+            memory_prompts=self.memory_prompts[first],
+            rate_sums=self.rate_sums[last],
+        )
+
     @cached_property
     def held_sums(self) -> Floats:
         """Σ_{t=1}^{i} of t rounded up to whole blocks, for every KV i that can occur."""
@@ -172,7 +190,7 @@ class Lengths:
 
     @property
     def boundary_tokens(self) -> Integers:
-        """KV of a request waiting behind length i − 1, block-rounded, shape (m,); row 0 has none."""
+        """KV of a request waiting behind length i − 1, in blocks, shape (m,); row 0 has none."""
         before = np.concatenate([[0], self.outputs[:-1]])
         return _rounded_up(self.memory_prompts + before, self.server.block_tokens)
 
@@ -219,4 +237,3 @@ def distinct_lengths(workload: Workload, server: Server, prompts: Prompts = "wor
 
 def _rounded_up(tokens: Integers, block: int) -> Integers:
     return -(-tokens // block) * block
-

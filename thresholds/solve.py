@@ -7,7 +7,7 @@ import math
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
 from thresholds.problem import Problem
-from thresholds.solvers import SOLVERS
+from thresholds.solvers import OBJECTIVES, SOLVERS
 from thresholds.solvers.common import rounded_down
 from thresholds.table import ThresholdTable
 
@@ -22,8 +22,9 @@ def solve(problem: Problem) -> ThresholdTable:
     """
     if problem.policy not in SOLVERS:
         raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
-    if problem.objective != "latency":
-        raise InputError("objective", problem.objective, "latency")
+    objectives = OBJECTIVES[problem.policy]
+    if problem.objective not in objectives:
+        raise InputError("objective", problem.objective, " or ".join(objectives))
     found = equilibrium(problem.workload, problem.server)
     if not found.stable:
         raise _unstable(problem, found)

@@ -1,15 +1,16 @@
 """Nested WAIT as a geometric program (THEORY 4.7; conditions 4.3, memory 4.4–4.5).
 
-Variables n_k, u ≥ Λ_1 ΔT(n)/n_1 with ΔT along one line above f, and v_k = p_k n_{k−1}/n_k < 1. In the
-stochastic buffer Σ b_k·K/θ_k, K the logarithm of 4.5, the exact 1/θ_k is no posynomial (its logarithm
-is not convex in ln r near r = 1), but it lies between two functions of v/(1 − v), which are:
+Variables n_k, u ≥ Λ_1 ΔT(n)/n_1 with ΔT along one line above f, and v_k = p_k n_{k−1}/n_k < 1. In
+the stochastic buffer Σ b_k·K/θ_k, K the logarithm of 4.5, the exact 1/θ_k is no posynomial (its
+logarithm is not convex in ln r near r = 1), but it lies between two functions of v/(1 − v):
 
     [(1 − p)·v/(1 − v) − p]/2 = p(1 − r)/(2(r − p))  ≤  1/θ  ≤  1/(8(r − p)) = v/(1 − v)/(8p)
 
-The right one is Hoeffding's (4.5). The left one, proved in `thresholds.nested.boundary_exponent`, is
-never more than 1/3 off (Hoeffding's by a factor of 20 at p = 0.98), and makes the program a relaxation:
-its optimum bounds every threshold vector, and the exact θ_k then has only a little to tighten. Whole
-thresholds that decrease strictly have n_{k−1} ≥ n_k + 1 and n_L ≥ 1, also posynomial.
+The right one is Hoeffding's (4.5). The left one, proved in `thresholds.nested.boundary_exponent`,
+was never found more than 1/3 off (Hoeffding's by a factor of 20 at p = 0.98), and makes the program
+a relaxation: its optimum bounds every threshold vector, and little is left for the exact θ_k to
+tighten. Whole thresholds that decrease strictly have n_{k−1} ≥ n_k + 1 and n_L ≥ 1, also
+posynomial.
 """
 
 from __future__ import annotations
