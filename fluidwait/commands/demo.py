@@ -25,7 +25,7 @@ def run_demo(folder: Path) -> None:
     workload, table = folder / "long-decode.yaml", folder / "table.json"
     write_text(workload, (resources.files("fluidwait") / "demo.yaml").read_text("utf-8"))
     say(f"$ fluidwait solve {workload} --server {SERVER} -o {table}")
-    run_solve(workload, SERVER, "paced", None, table, as_json=False)
+    run_solve(workload, SERVER, out=table)
     plot = folder / "replay.svg"
     say(f"$ fluidwait replay {table} --plot {plot}")
     run_replay(

@@ -2,31 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from fluid.errors import InfeasibleError, InputError
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, show
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
+from thresholds.segments import Prompts
 from thresholds.solve import solve
 from thresholds.table import ThresholdTable
 
 
+@dataclass(frozen=True)
+class NestedOptions:
+    """Options of the nested policies, as given."""
+
+    overflow_probability: float = 0.01
+    horizon_s: float = 3600.0
+    segments: int | None = None
+    prompts: str = "worst"
+    plot: Path | None = None
+
+
+_DEFAULTS = NestedOptions()
+
+
 def run_solve(
-    path: Path, server_name: str, policy: str, rate: float | None, out: Path | None, as_json: bool
+    path: Path,
+    server_name: str,
+    *,
+    policy: str = "paced",
+    rate: float | None = None,
+    nested: NestedOptions = _DEFAULTS,
+    out: Path | None = None,
+    as_json: bool = False,
 ) -> None:
     """Solve, print, and write the table where asked to."""
-    workload = load_workload(path, rate)
-    table = solve(Problem(workload, load_server(server_name), policy))
+    problem = Problem(
+        load_workload(path, rate),
+        load_server(server_name),
+        policy,
+        overflow_probability=nested.overflow_probability,
+        horizon_s=nested.horizon_s,
+        segments=nested.segments,
+        prompts=cast(Prompts, nested.prompts),
+    )
+    if nested.plot:
+        _require_plottable(problem, nested.plot)
+    table = solve(problem)
+    if nested.plot:
+        _draw_buffers(problem, nested.plot)
     if out:
         write_table(table, out)
     if as_json:
         print_json(table.document())
         return
     print_table(table)
+    if nested.plot:
+        say(f"Wrote {nested.plot}.")
     if out:
         say(f"Wrote {out}. Next: fluidwait replay {out}")
+
+
+def _require_plottable(problem: Problem, plot: Path) -> None:
+    from fluid.plots import require_plot_path
+
+    require_plot_path(plot)
+    if problem.policy != "nested-wait":
+        raise InputError("--plot", str(plot), "only with --policy nested-wait")
+
+
+def _draw_buffers(problem: Problem, plot: Path) -> None:
+    """Draw the buffers against L; with drift at some L, as there is a table."""
+    from thresholds.plots import plot_buffers
+    from thresholds.solvers.nested_cuts import buffer_decomposition
+
+    designs = buffer_decomposition(problem)
+    if not designs:
+        raise InfeasibleError("no design to draw: drift fails for all", "drift", "lower the rates")
+    plot_buffers(designs, plot)
 
 
 def print_table(table: ThresholdTable) -> None:
@@ -38,6 +96,11 @@ def print_table(table: ThresholdTable) -> None:
     if table.policy == "wait":
         for limit in table.thresholds:
             settings.add_row(f"threshold of {limit.name}", str(limit.threshold))
+    if table.policy in ("nested-wait", "nested-cap"):
+        for limit in table.thresholds:
+            name = f"{limit.name}, up to output token {limit.up_to_tokens}"
+            settings.add_row(name, str(limit.threshold))
+        settings.add_row("base memory, tokens", number(table.memory.required_tokens))
     show(settings)
     certificate = new_table("Certificate", "condition", "slack", "holds")
     for one in table.certificate:

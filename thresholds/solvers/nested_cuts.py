@@ -10,9 +10,9 @@ import numpy as np
 
 from thresholds.nested import STRICT, Floats, log_term
 from thresholds.problem import Problem
-from thresholds.segments import Lengths, Segments
+from thresholds.segments import Lengths, Segments, distinct_lengths
 from thresholds.solvers.nested_search import aim_of, best_whole, chains, repaired
-from thresholds.solvers.segment_design import Design, designs_over_rules, refined
+from thresholds.solvers.segment_design import Design, best_designs, designs_over_rules, refined
 
 MOST_SEGMENTS = 32
 """Largest L that is looked at where none is given."""
@@ -48,6 +48,22 @@ def candidate_designs(problem: Problem, lengths: Lengths) -> dict[int, Design]:
     if problem.segments is not None:
         most = problem.segments
     return designs_over_rules(lengths, nested_log(problem, most), most)
+
+
+def buffer_decomposition(problem: Problem) -> tuple[Design, ...]:
+    """Requirement by part against L (THEORY 5.2): base memory falls with L and the buffers grow.
+
+    One rule for all L, that of the design of least requirement with which drift holds, so that the
+    L alone differ. Empty where drift holds for no design.
+    """
+    lengths = distinct_lengths(problem.workload, problem.server, problem.prompts)
+    most = min(MOST_SEGMENTS, len(lengths.outputs))
+    log = nested_log(problem, most)
+    designs = designs_over_rules(lengths, log, most).values()
+    if not designs:
+        return ()
+    best = min(designs, key=lambda one: one.requirement_tokens)
+    return best_designs(lengths, log, best.rule, most)
 
 
 def nested_log(problem: Problem, segments: int) -> float:

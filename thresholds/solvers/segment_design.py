@@ -37,7 +37,7 @@ Integers = NDArray[np.int64]
 COARSE = 128
 """So many lengths are candidates for cuts while a rule is looked for."""
 
-_MARGINS = (0.1, 0.3, 0.5, 0.7, 0.9)
+_MARGINS = (0.03, 0.1, 0.2, 0.4, 0.7)
 _FIRST = 16
 """The grid of rules: values of ε, and how many of n_1."""
 
@@ -98,16 +98,6 @@ def best_designs(lengths: Lengths, log: float, rule: DesignRule, most: int) -> t
             ends = kernel.best_ends(*tables, values, count)
             found.append(_design(lengths, log, rule, ends, float(values[-1, count])))
     return tuple(found)
-
-
-def segment_sum(lengths: Lengths, log: float, rule: DesignRule, ends: Integers) -> float:
-    """What the dynamic program minimises, for given cuts and with θ itself: its definition."""
-    thresholds = _rule_thresholds(lengths, rule)
-    first = np.concatenate([[0], np.asarray(ends)[:-1] + 1])
-    n = thresholds[first]
-    if n[-1] < 1 or (n[:-1] - n[1:] < 1).any():
-        return float("inf")
-    return float(nested_memory(n, lengths.segments(ends), log).total)
 
 
 def _rule_thresholds(lengths: Lengths, rule: DesignRule) -> Floats:
