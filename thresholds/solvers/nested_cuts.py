@@ -120,7 +120,8 @@ def _whole(problem: Problem, segments: Segments) -> WholeOptimum:
         least, _ = best_whole(aim_of("memory", segments, log), starts)
         starts = np.vstack([starts, least])
     thresholds, value = best_whole(aim_of(problem.objective, segments, log), starts)
-    if problem.objective == "slack" and value > 1 - STRICT:
+    limits = {"slack": 1 - STRICT, "memory": float(problem.server.usable_kv_tokens)}
+    if value > limits.get(problem.objective, math.inf):
         value = math.inf
     return WholeOptimum(segments, log, thresholds, value)
 
