@@ -222,6 +222,33 @@ def compare(
 
 
 @app.command()
+def calibrate(
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Measured iteration times.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
+    layout: Annotated[
+        str, typer.Option("--from", help="csv (docs/calibrate.md) or vllm-bench.")
+    ] = "csv",
+    name: Annotated[str | None, typer.Option(help="Name of the server.")] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, help="KV capacity, where the rows do not know it.")
+    ] = None,
+    block_tokens: Annotated[int, typer.Option(min=1, help="Tokens per KV block.")] = 16,
+    workload: Annotated[
+        Path | None, typer.Option(help="Carry the intervals to this load's M*, α* and thresholds.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a server's iteration time to measured batches, with error, intervals and range."""
+    from fluidwait.commands.calibrate import CalibrateOptions, run_calibrate
+
+    run_calibrate(
+        rows,
+        CalibrateOptions(out, layout, name, kv_tokens, block_tokens, workload, plot, as_json),
+    )
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
 ) -> None:
