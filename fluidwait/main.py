@@ -351,7 +351,9 @@ def measure_closed_loop(
 def measure_floor(
     server: ServerName,
     model: ModelName = "llama-2-7b",
-    on: Annotated[str | None, typer.Option(help="a100-80gb, a100-40gb, h100-sxm, h200, l4.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="a100-80gb, a100-40gb, h100-sxm, h200, l4.")
+    ] = None,
     bandwidth_gb_per_s: Annotated[
         float | None, typer.Option(min=1e-3, help="Memory bandwidth of another device.")
     ] = None,

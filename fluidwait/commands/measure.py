@@ -83,9 +83,7 @@ def run_paper(target: Target, warm_up: int, repeats: int, largest: int, as_json:
         raise InputError("--largest", largest, "at least 8: a line needs three points and one more")
     decoder = _decoder(target, shape, device, dtype)
     with progress("measuring", len(batches)) as advance:
-        found = run_paper_design(
-            decoder, Timer(warm_up, repeats), batches=batches, on_done=advance
-        )
+        found = run_paper_design(decoder, Timer(warm_up, repeats), batches=batches, on_done=advance)
     document = {"model": shape.name, "device": str(device), "command": _command()} | found
     if as_json:
         print_json(document)

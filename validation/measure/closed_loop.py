@@ -127,9 +127,9 @@ def _engine(decoder: Decoder, server: Server, tape: Tape, limits: Limits) -> Eng
         cache = KVCache(decoder.shape, slots, longest, weight.device, weight.dtype)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         value = f"{slots} slots of {longest} tokens"
-        raise InputError("cap", value, "a lower cap: the slots need more memory than is free") from (
-            error
-        )
+        raise InputError(
+            "cap", value, "a lower cap: the slots need more memory than is free"
+        ) from (error)
     for _ in range(3):
         warm = Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, Limits())
         warm.waiting.append(Request(0.0, [0] * int(tape.num_prefill_tokens[0]), 2))

@@ -49,7 +49,7 @@ def sweep_design(most_decodes: int, longest_context: int, longest_prompt: int) -
     decodes = [*_powers(1, min(8, most_decodes)), *range(16, most_decodes + 1, 16)]
     contexts = _powers(64, longest_context, 2)
     prompts = _powers(16, longest_prompt)
-    prompts += [one + one // 2 for one in prompts if 64 <= one and one + one // 2 <= longest_prompt]
+    prompts += [one + one // 2 for one in prompts if one >= 64 and one + one // 2 <= longest_prompt]
     prompts += [one + 1 for one in prompts if 64 <= one < longest_prompt]
     chunks = [one for one in _powers(32, longest_prompt, 2) if one <= 512]
     found = [Composition(decodes=b, context=c) for b in decodes for c in contexts]
