@@ -92,7 +92,7 @@ def plot_region(
         InputError: The region does not have two classes.
     """
     edge = region.boundary()
-    with _figure(path, figsize=(6, 5)) as figure:
+    with figure_at(path, figsize=(6, 5)) as figure:
         axes: Axes = figure.subplots()
         axes.fill(*np.vstack([edge, [[0, 0]]]).T, color=COLOURS[0], alpha=0.12, lw=0)
         axes.plot(*edge.T, color=COLOURS[0], label="fluid boundary")
@@ -126,7 +126,7 @@ def plot_latency(workload: Workload, server: Server, path: Path) -> None:
     limit_per_s = stability(workload, server).max_scale * workload.rate_per_s
     rates = limit_per_s * np.linspace(0.02, 0.999, _POINTS)
     found = [equilibrium(workload.at_rate(float(rate)), server) for rate in rates]
-    with _figure(path, figsize=(6, 4.2)) as figure:
+    with figure_at(path, figsize=(6, 4.2)) as figure:
         axes: Axes = figure.subplots()
         for colour, dash, name, label in zip(
             COLOURS,
@@ -161,7 +161,7 @@ def plot_composition(workload: Workload, server: Server, path: Path) -> None:
     held = np.zeros((len(stages), max(int(one.index[-1]) for one in stages) + 1))
     for row, one, balanced in zip(held, stages, found.classes, strict=True):
         row[one.index] = (balanced.in_service_per_stage or 0.0) * one.held_kv_tokens
-    with _figure(path, figsize=(6.5, 4)) as figure:
+    with figure_at(path, figsize=(6.5, 4)) as figure:
         axes: Axes = figure.subplots()
         colours = [COLOURS[k % len(COLOURS)] for k in range(len(stages))]
         names = [one.name for one in workload.classes]
@@ -186,7 +186,7 @@ def plot_phase(
         InputError: An unknown parameter or a value that it cannot take.
     """
     margins, shares = phase(workload, server, horizontal, vertical)
-    with _figure(path, figsize=(6.5, 5)) as figure:
+    with figure_at(path, figsize=(6.5, 5)) as figure:
         axes: Axes = figure.subplots()
         grid = (horizontal.values, vertical.values)
         # Cividis is perceptually uniform, also for colour-blind readers.
@@ -289,7 +289,7 @@ PARAMETERS: dict[str, tuple[str, Change]] = {
 
 
 @contextmanager
-def _figure(path: Path, figsize: Sequence[float]) -> Iterator[Figure]:
+def figure_at(path: Path, figsize: Sequence[float]) -> Iterator[Figure]:
     """A figure in the shared style, written to `path` when done."""
     require_plot_path(path)
     with mpl.rc_context(STYLE):
