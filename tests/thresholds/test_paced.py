@@ -95,9 +95,9 @@ def test_halved_clock_and_doubled_rates_keep_the_pace() -> None:
 def test_only_the_cap_becomes_an_engine_flag() -> None:
     table = solve(Problem(LONG, SERVER))
     cap = table.params["cap_requests"]
-    assert table.engine_flags.vllm == {"max-num-seqs": cap}
-    assert table.engine_flags.sglang == {"max-running-requests": cap}
-    assert table.engine_flags.trtllm == {}
+    assert table.engine_flags.vllm["max-num-active-seqs"] == cap
+    assert table.engine_flags.sglang["max-running-requests"] == cap
+    assert table.engine_flags.trtllm["max_batch_size"] == cap
 
 
 def test_notes_tell_memory_limits_from_work_limits() -> None:

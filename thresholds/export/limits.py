@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from fluid.errors import InputError
 from thresholds.table import ThresholdTable
 
+FOLLOWED = ("paced", "nested-wait", "nested-cap")
+"""Policies that a serving system can follow at all."""
+
 PARAMS = ("pace_per_iteration", "cap_requests", "watermark_fraction", "max_wait_s")
 """Parameters of tables that an engine can follow; each may be absent."""
 
@@ -49,14 +52,14 @@ def limits_of(table: ThresholdTable, file: str) -> Limits:
     Raises:
         InputError: A policy or parameter that an engine cannot follow.
     """
-    policies = ("paced", "nested-wait", "nested-cap")
-    if table.policy not in policies:
-        why = " (an engine cannot tell the classes of wait: it does not know output lengths)"
-        allowed = "one of " + ", ".join(policies) + why * table.policy.startswith("wait")
-        raise InputError("policy", table.policy, allowed, file)
+    if table.policy not in FOLLOWED:
+        why = "; an engine cannot tell classes that differ in their output lengths"
+        raise InputError("policy", table.policy, "one of " + ", ".join(FOLLOWED) + why, file)
     for name in table.params:
         if name not in PARAMS:
-            raise InputError(f"params.{name}", table.params[name], "only " + ", ".join(PARAMS), file)
+            raise InputError(
+                f"params.{name}", table.params[name], "only " + ", ".join(PARAMS), file
+            )
     gated = table.policy == "nested-wait"
     thresholds, ends = ((), ()) if table.policy == "paced" else _segments(table, file)
     return Limits(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 from vllm.logger import init_logger
@@ -41,6 +41,13 @@ logger = init_logger(f"vllm.{__name__}")
 
 SETTINGS = "fluidwait"
 """Key of this scheduler's settings in vLLM's additional config."""
+
+
+# The mixin stands before a scheduler of vLLM, whose attributes it uses.
+if TYPE_CHECKING:
+    _Scheduler = Scheduler
+else:
+    _Scheduler = object
 
 
 class Settings(FileModel):
@@ -79,7 +86,7 @@ class Counters:
     drained: int = 0
 
 
-class _FollowsTable:
+class _FollowsTable(_Scheduler):
     """Mixed into one of vLLM's schedulers."""
 
     clock = staticmethod(time.time)
@@ -107,7 +114,8 @@ class _FollowsTable:
         """vLLM's own step, on the requests that the table lets it see."""
         room = self._hold_running()
         released, new = self._release(room)
-        hidden, self.waiting = self.waiting, released
+        hidden: RequestQueue = self.waiting
+        self.waiting = released
         try:
             output = super().schedule(*args, **kwargs)
         finally:

@@ -38,10 +38,10 @@ def new_table(
     max_rate_per_s: float,
     certificate: tuple[Condition, ...],
     solver: SolverReport,
-    engine_flags: EngineFlags,
     notes: tuple[str, ...],
 ) -> ThresholdTable:
-    """A table of the problem's policy, one threshold per class, not yet validated.
+    """A table of the problem's policy, one threshold per class, not yet validated;
+    `thresholds.solve` adds the engines' flags.
 
     Conditions that hold at some rates of a mix hold at all smaller ones, so that the table is valid
     from rate 0 to `max_rate_per_s`.
@@ -64,7 +64,7 @@ def new_table(
         valid_for=ValidFor(min_rate_per_s=0.0, max_rate_per_s=max_rate_per_s, until=None),
         certificate=certificate,
         solver=solver,
-        engine_flags=engine_flags,
+        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=notes,
     )
 

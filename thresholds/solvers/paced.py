@@ -27,7 +27,6 @@ from thresholds.solvers.common import (
     stability_condition,
 )
 from thresholds.table import (
-    EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
@@ -113,22 +112,12 @@ def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
         solver=SolverReport(
             name="boundary inventory", status="closed form", objective=None, optimality_gap=None
         ),
-        engine_flags=_engine_flags(limits),
         notes=(*_notes(problem, found), *found.caveats),
     )
 
 
 def _stage_counts(workload: Workload, server: Server) -> NDArray[np.float64]:
     return np.array([class_stages(one, server).count for one in workload.classes], dtype=float)
-
-
-def _engine_flags(limits: Limits) -> EngineFlags:
-    """Only the cap has a flag: no engine has a pace, and none takes the watermark as a flag."""
-    return EngineFlags(
-        vllm={"max-num-seqs": limits.cap_requests},
-        sglang={"max-running-requests": limits.cap_requests},
-        trtllm={},
-    )
 
 
 def _notes(problem: Problem, found: Equilibrium) -> tuple[str, ...]:
