@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,3 @@ def make_table(tmp_path: Path) -> WriteTable:
         return path
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def _no_collections() -> Iterator[None]:
-    """vLLM's engine freezes its start-up objects too: collecting them again takes most of a run."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()

@@ -45,7 +45,7 @@ SETTINGS = "fluidwait"
 
 # The mixin stands before a scheduler of vLLM, whose attributes it uses.
 if TYPE_CHECKING:
-    _Scheduler = Scheduler
+    from vllm.v1.core.sched.scheduler import Scheduler as _Scheduler
 else:
     _Scheduler = object
 
@@ -114,8 +114,7 @@ class _FollowsTable(_Scheduler):
         """vLLM's own step, on the requests that the table lets it see."""
         room = self._hold_running()
         released, new = self._release(room)
-        hidden: RequestQueue = self.waiting
-        self.waiting = released
+        hidden, self.waiting = self.waiting, released
         try:
             output = super().schedule(*args, **kwargs)
         finally:
