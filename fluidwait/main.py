@@ -307,6 +307,19 @@ def calibrate(
 
 
 @app.command()
+def export(
+    table: TableFile,
+    to: Annotated[str, typer.Option(help="vllm, sglang, trtllm or env.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A table as flags or config of a serving system, each with its reason."""
+    from fluidwait.commands.export import run_export
+
+    run_export(table, to, out, as_json)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
 ) -> None:

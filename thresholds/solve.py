@@ -7,6 +7,7 @@ from typing import get_args
 
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
+from thresholds.export.engines import engine_flags
 from thresholds.problem import Problem
 from thresholds.solvers import OBJECTIVES, SOLVERS
 from thresholds.solvers.common import rounded_down
@@ -31,7 +32,8 @@ def solve(problem: Problem) -> ThresholdTable:
     if not found.stable:
         raise _unstable(problem, found)
     table = SOLVERS[problem.policy](problem, found)
-    return table.model_copy(update={"notes": (*_slo_notes(problem), *table.notes)})
+    notes = (*_slo_notes(problem), *table.notes)
+    return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
 
 
 def _check_refinement(problem: Problem) -> None:

@@ -38,11 +38,10 @@ def new_table(
     max_rate_per_s: float,
     certificate: tuple[Condition, ...],
     solver: SolverReport,
-    engine_flags: EngineFlags,
     notes: tuple[str, ...],
     cuts: Sequence[int] | None = None,
 ) -> ThresholdTable:
-    """A table of the problem's policy, not yet validated.
+    """A table of the problem's policy, not yet validated; `thresholds.solve` adds engines' flags.
 
     One threshold per class, or per segment where `cuts` says at which output lengths they end.
 
@@ -74,7 +73,7 @@ def new_table(
         valid_for=ValidFor(min_rate_per_s=0.0, max_rate_per_s=max_rate_per_s, until=None),
         certificate=certificate,
         solver=solver,
-        engine_flags=engine_flags,
+        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=notes,
         scheduler=problem.scheduler,
     )

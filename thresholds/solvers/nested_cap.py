@@ -27,7 +27,6 @@ from thresholds.solvers.nested import check_nested
 from thresholds.solvers.nested_cuts import candidate_designs
 from thresholds.table import (
     Condition,
-    EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
@@ -85,7 +84,6 @@ def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
             objective=None,
             optimality_gap=None,
         ),
-        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=(
             "no serving system can express caps per segment of output length",
             "caps bound what advances, not what waits at the boundaries with its KV: overflows are "

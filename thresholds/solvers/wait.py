@@ -28,7 +28,6 @@ from thresholds.solvers.common import (
 )
 from thresholds.table import (
     Condition,
-    EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
@@ -78,7 +77,6 @@ def solve_wait(problem: Problem, found: Equilibrium) -> ThresholdTable:
         max_rate_per_s=(1 - STRICT) / float(batch.loads(thresholds).max()) * workload.rate_per_s,
         certificate=certificate,
         solver=report,
-        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=(*_notes(found, latency_s, report), *found.caveats),
     )
 
