@@ -21,6 +21,7 @@ check: $(VENV)/.installed-test
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/engine_speed.py
 	$(BIN)/python tests/benchmarks/compare_speed.py
+	$(BIN)/python tests/benchmarks/solver_scale.py
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
