@@ -91,6 +91,7 @@ def closed_loop(
     limits: Limits,
     seed: int = 0,
     on_done: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> ClosedLoop:
     """Serve the tape in real time on the decoder, and simulate it on the server.
 
@@ -98,6 +99,8 @@ def closed_loop(
         server: Calibrated from a sweep of this decoder on this device; its KV capacity bounds the
             engine as well.
         seed: Of the prompts' tokens.
+        clock: `time.perf_counter` for real time; `time.process_time` leaves out what other programs
+            take, and skips the idle time between arrivals.
 
     Raises:
         InputError: A request can never fit into the server's KV, the server's first token does not
@@ -109,7 +112,7 @@ def closed_loop(
     (simulated,) = compare(model, [parse_policy(limits.policy)], replications=1, requests=len(tape))
     engine = _engine(decoder, server, tape, limits)
     requests = _requests(decoder, tape, seed)
-    _serve(engine, requests, on_done)
+    _serve(engine, requests, on_done, clock)
     return ClosedLoop(
         limits, tuple(requests), tuple(engine.admitted), _figures(requests), simulated
     )
@@ -153,22 +156,31 @@ def _requests(decoder: Decoder, tape: Tape, seed: int) -> list[Request]:
     ]
 
 
-def _serve(engine: Engine, requests: list[Request], on_done: Callable[[], None]) -> None:
-    """Real time: arrivals join at the end of the iteration in which they come."""
-    begin = time.perf_counter()
+def _serve(
+    engine: Engine,
+    requests: list[Request],
+    on_done: Callable[[], None],
+    clock: Callable[[], float],
+) -> None:
+    """Arrivals join at the end of the iteration in which they come."""
+    begin = clock()
     coming = 0
     while coming < len(requests) or engine.waiting or engine.residents:
-        now = time.perf_counter() - begin
+        now = clock() - begin
         while coming < len(requests) and requests[coming].arrived_at_s <= now:
             engine.waiting.append(requests[coming])
             coming += 1
         if not engine.waiting and not engine.residents:
-            time.sleep(max(requests[coming].arrived_at_s - now, 0.0))
+            idle_s = max(requests[coming].arrived_at_s - now, 0.0)
+            if clock is time.perf_counter:
+                time.sleep(idle_s)
+            else:
+                begin -= idle_s
             continue
         engine.form_batch()
         computed = list(engine.residents)
         done = engine.run()
-        now = time.perf_counter() - begin
+        now = clock() - begin
         for request in computed:
             if request.first_token_at_s is None:
                 request.first_token_at_s = now
