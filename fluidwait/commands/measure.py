@@ -164,7 +164,7 @@ def run_closed_loop(target: Target, options: LoopOptions) -> None:
 
 
 def _print_runs(runs: list[dict[str, Any]], title: str) -> None:
-    columns = ("policy", "rate /s", "latency s", "simulated", "TTFT s", "simulated", "evictions")
+    columns = ("policy", "rate /s", "latency s", "±", "simulated", "TTFT s", "simulated", "evicted")
     table = new_table(title, *columns)
     for one in runs:
         measured, simulated = one["measured"], one["simulated"]
@@ -172,6 +172,7 @@ def _print_runs(runs: list[dict[str, Any]], title: str) -> None:
             one["name"],
             number(one["offered_per_s"]),
             number(measured["latency_s"]),
+            number(measured["latency_half_width_s"]),
             number(simulated["latency_s"]),
             number(measured["ttft_s"]),
             number(simulated["ttft_s"]),

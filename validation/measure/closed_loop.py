@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ import numpy as np
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.traces.tape import Tape
-from validation.compare import PolicyResult, compare
+from validation.measure.composition import Floats
 from validation.measure.engine import Engine, Limits, Request
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
 from validation.policies import parse_policy
+from validation.simulator.cpu import Job, run_traced
 from validation.simulator.engine import WINDOW_END, WINDOW_START
+from validation.simulator.metrics import interval
 from validation.simulator.model import tape_model
 
 
@@ -26,10 +28,13 @@ class Figures:
     """Means over the requests that arrive in the measured window (20 to 80 % of the arrivals).
 
     Attributes:
+        latency_half_width_s: Of the 95 % interval of the mean latency, from ten batches of requests
+            in order of arrival; None with fewer than 50 requests in the window.
         completed_per_s: Requests completed per second of the window.
     """
 
     latency_s: float
+    latency_half_width_s: float | None
     ttft_s: float
     completed_per_s: float
 
@@ -44,31 +49,23 @@ class ClosedLoop:
     """
 
     limits: Limits
+    rate_per_s: float
     requests: tuple[Request, ...]
     admitted: tuple[int, ...]
     measured: Figures
-    simulated: PolicyResult
+    simulated: Figures
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: measured beside simulated."""
-        simulated = self.simulated
         return {
             "policy": self.limits.policy,
-            "rate_per_s": simulated.rate_per_s,
+            "rate_per_s": self.rate_per_s,
             "requests": len(self.requests),
             "iterations": len(self.admitted),
             "evictions_per_request": sum(one.evictions for one in self.requests)
             / len(self.requests),
-            "measured": {
-                "latency_s": self.measured.latency_s,
-                "ttft_s": self.measured.ttft_s,
-                "completed_per_s": self.measured.completed_per_s,
-            },
-            "simulated": {
-                "latency_s": simulated.latency_s.mean if simulated.latency_s else None,
-                "ttft_s": simulated.ttft_s.mean if simulated.ttft_s else None,
-                "completed_per_s": simulated.completed_per_s,
-            },
+            "measured": asdict(self.measured),
+            "simulated": asdict(self.simulated),
         }
 
 
@@ -91,6 +88,7 @@ def closed_loop(
     limits: Limits,
     seed: int = 0,
     on_done: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> ClosedLoop:
     """Serve the tape in real time on the decoder, and simulate it on the server.
 
@@ -98,6 +96,8 @@ def closed_loop(
         server: Calibrated from a sweep of this decoder on this device; its KV capacity bounds the
             engine as well.
         seed: Of the prompts' tokens.
+        clock: `time.perf_counter` for real time; `time.process_time` leaves out what other programs
+            take, and skips the idle time between arrivals.
 
     Raises:
         InputError: A request can never fit into the server's KV, the server's first token does not
@@ -106,12 +106,15 @@ def closed_loop(
     if server.first_token != "prefill":
         raise InputError("first_token", server.first_token, "prefill, as the engine works")
     model = tape_model(tape, server)
-    (simulated,) = compare(model, [parse_policy(limits.policy)], replications=1, requests=len(tape))
+    trace = run_traced(model, Job(parse_policy(limits.policy), 0, 0, 1.0), len(tape))
+    simulated = _figures(trace.arrived_at_s, trace.first_token_at_s, trace.completed_at_s)
     engine = _engine(decoder, server, tape, limits)
     requests = _requests(decoder, tape, seed)
-    _serve(engine, requests, on_done)
+    _serve(engine, requests, on_done, clock)
+    times = [(one.arrived_at_s, one.first_token_at_s, one.completed_at_s) for one in requests]
+    measured = _figures(*np.array(times, dtype=float).T)
     return ClosedLoop(
-        limits, tuple(requests), tuple(engine.admitted), _figures(requests), simulated
+        limits, tape.rate_per_s, tuple(requests), tuple(engine.admitted), measured, simulated
     )
 
 
@@ -153,22 +156,31 @@ def _requests(decoder: Decoder, tape: Tape, seed: int) -> list[Request]:
     ]
 
 
-def _serve(engine: Engine, requests: list[Request], on_done: Callable[[], None]) -> None:
-    """Real time: arrivals join at the end of the iteration in which they come."""
-    begin = time.perf_counter()
+def _serve(
+    engine: Engine,
+    requests: list[Request],
+    on_done: Callable[[], None],
+    clock: Callable[[], float],
+) -> None:
+    """Arrivals join at the end of the iteration in which they come."""
+    begin = clock()
     coming = 0
     while coming < len(requests) or engine.waiting or engine.residents:
-        now = time.perf_counter() - begin
+        now = clock() - begin
         while coming < len(requests) and requests[coming].arrived_at_s <= now:
             engine.waiting.append(requests[coming])
             coming += 1
         if not engine.waiting and not engine.residents:
-            time.sleep(max(requests[coming].arrived_at_s - now, 0.0))
+            idle_s = max(requests[coming].arrived_at_s - now, 0.0)
+            if clock is time.perf_counter:
+                time.sleep(idle_s)
+            else:
+                begin -= idle_s
             continue
         engine.form_batch()
         computed = list(engine.residents)
         done = engine.run()
-        now = time.perf_counter() - begin
+        now = clock() - begin
         for request in computed:
             if request.first_token_at_s is None:
                 request.first_token_at_s = now
@@ -177,15 +189,20 @@ def _serve(engine: Engine, requests: list[Request], on_done: Callable[[], None])
             on_done()
 
 
-def _figures(requests: list[Request]) -> Figures:
-    start = int(WINDOW_START * len(requests))
-    end = max(int(WINDOW_END * len(requests)), start + 1)
-    cohort = requests[start:end]
-    since, until = cohort[0].arrived_at_s, requests[min(end, len(requests) - 1)].arrived_at_s
-    finished = [one.completed_at_s or 0.0 for one in requests]
-    latencies = [(one.completed_at_s or 0.0) - one.arrived_at_s for one in cohort]
-    firsts = [(one.first_token_at_s or 0.0) - one.arrived_at_s for one in cohort]
-    completed = sum(since < one <= until for one in finished)
+def _figures(arrived_s: Floats, first_s: Floats, completed_s: Floats) -> Figures:
+    """Figures of one run; NaN where something had not happened when it ended."""
+    start = int(WINDOW_START * len(arrived_s))
+    end = max(int(WINDOW_END * len(arrived_s)), start + 1)
+    since, until = arrived_s[start], arrived_s[min(end, len(arrived_s) - 1)]
+    latencies = (completed_s - arrived_s)[start:end]
+    half_width = None
+    if len(latencies) >= 50:
+        means = [part.mean() for part in np.array_split(latencies, 10)]
+        half_width = interval(means).half_width
+    completed = np.count_nonzero((since < completed_s) & (completed_s <= until))
     return Figures(
-        float(np.mean(latencies)), float(np.mean(firsts)), completed / max(until - since, 1e-9)
+        latency_s=float(latencies.mean()),
+        latency_half_width_s=half_width,
+        ttft_s=float((first_s - arrived_s)[start:end].mean()),
+        completed_per_s=completed / max(float(until - since), 1e-9),
     )

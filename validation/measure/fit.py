@@ -21,6 +21,9 @@ from validation.measure.composition import LINEAR_TERMS, Compositions
 
 Floats = NDArray[np.float64]
 
+LEAST_S = 1e-7
+"""Noise can drive f(0), which no batch shows, to 0; but an iteration takes time."""
+
 
 @dataclass(frozen=True)
 class FitError:
@@ -57,7 +60,7 @@ def iteration_time(weights: Floats, tokens_knots: Sequence[float]) -> IterationT
     return IterationTime.from_document(
         {
             "tokens_knots": [float(one) for one in tokens_knots],
-            "seconds_knots": np.cumsum(rises_s).tolist(),
+            "seconds_knots": np.maximum(np.cumsum(rises_s), LEAST_S).tolist(),
             **dict(zip(LINEAR_TERMS, linear_s.tolist(), strict=True)),
         }
     )

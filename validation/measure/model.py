@@ -161,7 +161,7 @@ class Batch:
         tokens, slots, positions: Of each token, shape (n,).
         last: Index of the last token of each request, shape (requests,).
         decodes: How many requests decode.
-        decodes_in_place: Whether the decodes hold slots 0, 1, … in order, so that nothing is copied.
+        decodes_in_place: Whether the decodes hold slots 0, 1, … in order: then nothing is copied.
         decode_length: KV tokens that decode attention reads at most, rounded up.
         decode_mask: Which of them belong to each request, (decodes, 1, 1, decode_length).
         prefills: Chunks of prompts, in the order of their tokens.

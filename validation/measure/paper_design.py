@@ -78,7 +78,9 @@ def run_paper_design(
             torch.cuda.empty_cache()
         on_done()
     extrapolated = bool(points) and points[-1][0] == batches[-1]
-    counts, prefill_s, decode_s = (np.array(column, dtype=float) for column in zip(*points))
+    counts, prefill_s, decode_s = (
+        np.array(column, dtype=float) for column in zip(*points, strict=True)
+    )
     stages = np.arange(output_tokens + 1)
     run_tokens = counts * (prompt_tokens + stages).sum()
     middle = counts * (prompt_tokens + (output_tokens + 1) / 2)
