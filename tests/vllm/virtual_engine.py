@@ -159,6 +159,7 @@ def run(
     """
     count = len(tape.arrived_at_s)
     state = Run(tape, np.full(count, np.nan), np.zeros(count, dtype=int))
+    scheduler.clock = lambda: state.clock_s  # of the plug-in; vLLM's own scheduler has none
     seconds = _Seconds(iteration_time)
     pending: deque[tuple[SchedulerOutput, float]] = deque()
     arriving = 0
@@ -169,15 +170,15 @@ def run(
         if not scheduler.has_requests() and not pending:
             state.clock_s = float(tape.arrived_at_s[arriving])
             continue
-        decided_at_s = state.clock_s
-        output = scheduler.schedule()
-        duration_s = seconds.of(output, scheduler)
-        pending.append((output, duration_s))
         step = None
-        if on_step is not None:
-            step = _step(decided_at_s, output, scheduler)
-        if len(pending) < in_flight and output.total_num_scheduled_tokens:
-            continue
+        if scheduler.has_requests():
+            decided_at_s = state.clock_s
+            output = scheduler.schedule()
+            pending.append((output, seconds.of(output, scheduler)))
+            if on_step is not None:
+                step = _step(decided_at_s, output, scheduler)
+            if len(pending) < in_flight and output.total_num_scheduled_tokens:
+                continue
         done, duration_s = pending.popleft()
         if done.total_num_scheduled_tokens:
             state.clock_s += duration_s

@@ -30,7 +30,7 @@ class Limits:
         segment_thresholds: n_k of Nested WAIT or its caps; empty without segments.
         segment_ends: Output tokens l'_k at which each segment ends (THEORY 4.1).
         gated: Whether segments wait until their entry queues hold n_k (literal Nested WAIT).
-        max_wait_s: After so long at a gate a request opens it.
+        max_wait_s: After so long at a gate a request opens it, and requests that are held advance.
     """
 
     pace_per_iteration: float = math.inf

@@ -8,6 +8,7 @@ lets at most n_k requests of each segment run. What a step admits comes on top o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Segments:
 
     limits: Limits
     _reached: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _stalled_since_s: float = math.inf
 
     def decide(
         self,
@@ -71,7 +73,8 @@ class Segments:
     ) -> Holds:
         limits = self.limits
         if waiting < limits.segment_thresholds[0] and longest_wait_s < limits.max_wait_s:
-            return Holds(tuple(range(len(running))), 0)
+            return self._stalled(running, now_s)
+        self._stalled_since_s = math.inf
         active = 1 + self._open_boundaries(running, now_s)
         taken: Counter[int] = Counter()
         held = []
@@ -81,6 +84,15 @@ class Segments:
             if segment >= active or taken[generated] > limits.segment_thresholds[segment]:
                 held.append(index)
         return Holds(tuple(held), limits.segment_thresholds[0])
+
+    def _stalled(self, running: Sequence[tuple[str, int]], now_s: float) -> Holds:
+        """Nothing runs while the first gate is closed; after max_wait_s all do, until it opens."""
+        if not running:
+            self._stalled_since_s = math.inf
+        self._stalled_since_s = min(self._stalled_since_s, now_s)
+        if now_s - self._stalled_since_s >= self.limits.max_wait_s:
+            return Holds((), 0)
+        return Holds(tuple(range(len(running))), 0)
 
     def _open_boundaries(self, running: Sequence[tuple[str, int]], now_s: float) -> int:
         """How many boundaries in a row, from the first, let their segment run."""

@@ -75,7 +75,7 @@ class Counters:
         iterations: Steps that computed something.
         admitted: Requests admitted for the first time.
         held_steps: Running requests held back, summed over steps.
-        overdue: Requests released because they had waited for max_wait_s.
+        overdue: Releases of a request that had waited for max_wait_s, against the table.
         drained: Steps in which all holds were lifted because the memory was full.
     """
 
@@ -88,6 +88,8 @@ class Counters:
 
 class _FollowsTable(_Scheduler):
     """Mixed into one of vLLM's schedulers."""
+
+    waiting: RequestQueue
 
     clock = staticmethod(time.time)
     """The clock of `Request.arrival_time`."""
@@ -158,8 +160,10 @@ class _FollowsTable(_Scheduler):
         while self.waiting:
             head = self.waiting.peek_request()
             if head.status == RequestStatus.WAITING:
-                if not (self._admits(residents, len(new), room) or (overdue and not new)):
-                    break
+                if not self._admits(residents, len(new), room):
+                    if new or not overdue:
+                        break
+                    self.counters.overdue += 1
                 new.add(head)
             # What vLLM preempted, or blocks until something else is ready, it decides itself.
             released.add_request(self.waiting.pop_request())
