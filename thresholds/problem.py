@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fluid.server import Server
 from fluid.workload import Workload
@@ -16,10 +15,12 @@ class Problem:
     Attributes:
         policy: A name in `thresholds.solvers.SOLVERS`: "paced" (the practical form) or "wait" (the
             literal rule of THEORY 3.1).
-        objective: What is minimised; mean latency over requests.
+        objective: What is best, a name in `thresholds.solvers.OBJECTIVES` of the policy: "latency"
+            or "ttft" (least mean over requests), "memory" (least KV), "slack" (largest distance to
+            all conditions), "rate" (largest sustainable multiple of the mix).
     """
 
     workload: Workload
     server: Server
     policy: str = "paced"
-    objective: Literal["latency"] = "latency"
+    objective: str = "latency"

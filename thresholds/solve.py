@@ -7,7 +7,7 @@ import math
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
 from thresholds.problem import Problem
-from thresholds.solvers import SOLVERS
+from thresholds.solvers import KEEPS_MEAN_LIMITS, OBJECTIVES, SOLVERS
 from thresholds.solvers.common import rounded_down
 from thresholds.table import ThresholdTable
 
@@ -22,8 +22,10 @@ def solve(problem: Problem) -> ThresholdTable:
     """
     if problem.policy not in SOLVERS:
         raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
-    if problem.objective != "latency":
-        raise InputError("objective", problem.objective, "latency")
+    objectives = OBJECTIVES.get(problem.policy, ("latency",))
+    if problem.objective not in objectives:
+        allowed = f"{' or '.join(objectives)}, for policy {problem.policy}"
+        raise InputError("objective", problem.objective, allowed)
     found = equilibrium(problem.workload, problem.server)
     if not found.stable:
         raise _unstable(problem, found)
@@ -33,7 +35,12 @@ def solve(problem: Problem) -> ThresholdTable:
 
 def _slo_notes(problem: Problem) -> tuple[str, ...]:
     """An objective that is not among the constraints must not look as if it were."""
-    names = [one.name for one in problem.workload.classes if one.slo is not None]
+    kept = ("mean",) if problem.policy in KEEPS_MEAN_LIMITS else ()
+    names = [
+        one.name
+        for one in problem.workload.classes
+        if one.slo is not None and one.slo.quantile not in kept
+    ]
     if not names:
         return ()
     return (f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",)
