@@ -206,7 +206,9 @@ def _certificate(
         "memory: Σ n_j m_j ≤ C", float(batch.memory(thresholds)), batch.server.usable_kv_tokens
     )
     delays = [
-        condition(f"mean {kind} of {names[j]} ≤ {limit_s[j]:g} s", float(value_s[j]), limit_s[j])
+        condition(
+            f"mean {kind} of {names[j]} ≤ {limit_s[j]:g} s", float(value_s[j]), float(limit_s[j])
+        )
         for kind, value_s, limit_s in limits.values(batch, thresholds)
         for j in np.flatnonzero(np.isfinite(limit_s))
     ]

@@ -31,6 +31,7 @@ _TARGET = 1e-3
 """A gap that is small enough."""
 
 _BISECTIONS = 5
+_LIFTS = 3
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def clocked_search(
         if not queue or best_s <= queue[0][0] * (1 + _TARGET):
             break
         _, _, widest = heapq.heappop(queue)
-        lifted = goal.limits.least_thresholds(goal.batch, start=widest.thresholds)
-        if lifted is not None and (value_s := float(goal.value_s(lifted))) < best_s:
-            best, best_s = lifted, value_s
+        candidate = search.lifted(widest.thresholds)
+        if (value_s := float(goal.value_s(candidate))) < best_s:
+            best, best_s = candidate, value_s
         middle_s = math.sqrt(widest.from_s * widest.to_s)
         for pair in ((widest.from_s, middle_s), (middle_s, widest.to_s)):
             half = search.interval(*pair, widest.time_price)
@@ -104,14 +105,26 @@ class _Search:
         shortest_s = float(batch.iteration_time_s(least))
         return shortest_s, max(longest_s, shortest_s) * (1 + STRICT)
 
+    def lifted(self, thresholds: Floats) -> Floats:
+        """The thresholds raised to what drift and limits ask at their iteration times."""
+        for _ in range(_LIFTS):
+            low, _ = self._interval(float(self.goal.batch.iteration_time_s(thresholds)))
+            thresholds = np.maximum(thresholds, low)
+        return thresholds
+
+    def _interval(self, time_s: float) -> tuple[Floats, Floats]:
+        """Whole thresholds that drift and limits allow at an iteration time, shape (m,) each."""
+        batch = self.goal.batch
+        low = np.floor(batch.rates_per_s * (1 + 2 * STRICT) * time_s) + 1
+        if not self.goal.limits:
+            return low, np.full_like(low, np.inf)
+        least, high = self.goal.limits.whole_interval(batch, time_s)
+        return np.maximum(low, least), high
+
     def interval(self, from_s: float, to_s: float, time_price: float) -> _Interval | None:
         """The best bound on an interval over α; None where it holds no feasible thresholds."""
         batch = self.goal.batch
-        low = np.floor(batch.rates_per_s * (1 + 2 * STRICT) * from_s) + 1
-        high = np.full_like(low, np.inf)
-        if self.goal.limits:
-            least, high = self.goal.limits.whole_interval(batch, from_s)
-            low = np.maximum(low, least)
+        low, high = self._interval(from_s)
         if (
             (low > high).any()
             or self.work_s @ low > to_s - self.intercept_s

@@ -22,7 +22,7 @@ from thresholds.solvers.wait_whole import DelayGoal, branch_and_bound
 
 Floats = NDArray[np.float64]
 
-_EXACT_CLASSES = 24
+_EXACT_CLASSES = 12
 """Up to so many classes branch and bound over all of them finishes the search."""
 
 _TOLERANCE = 1e-9
