@@ -1,14 +1,14 @@
 """The cheapest fleet that carries a workload, and who serves what (THEORY 8).
 
-R_i replicas of server type i, each on its own share of the mix; x_ij is the rate of class j that goes
-to type i. Every replica of an affine type carries one simplex of rates (THEORY 2.3), so that
+R_i replicas of server type i, each on its own share of the mix; x_ij is the rate of class j that
+goes to type i. Every replica of an affine type carries one simplex of rates (THEORY 2.3), so that
 
     minimise Σ cost_i R_i   subject to   Σ_j a_ij x_ij ≤ R_i,  Σ_i x_ij = λ_j,  R_i whole
 
 is a mixed-integer linear program, solved by HiGHS; a linear program then levels the loads. A type
-that is not affine starts with the simplex of its largest single-class rates; where its own iteration
-time does not carry the share found, a_i grows by the ratio and the program is solved again. Such a
-fleet is verified, not proven to be the cheapest.
+that is not affine starts with the simplex of its largest single-class rates; where its own
+iteration time does not carry the share found, a_i grows by the ratio and the program is solved
+again. Such a fleet is verified, not proven to be the cheapest.
 """
 
 from __future__ import annotations
@@ -81,23 +81,22 @@ def fleet(workload: Workload, types: Sequence[ServerType]) -> Fleet:
     """
     _require_types(types)
     normals = np.array([_normal_s(workload, one.server) for one in types])
-    for index, one in enumerate(workload.classes):
-        if np.isinf(normals[:, index]).all():
-            require_fits(workload, max((t.server for t in types), key=lambda s: s.usable_kv_tokens))
-            raise InputError(f"classes[{index}]", one.name, "a class that some server can hold")
-    affine = all(one.server.iteration_time.is_affine for one in types)
+    if np.isinf(normals).all(axis=0).any():
+        require_fits(workload, max(types, key=lambda one: one.server.usable_kv_tokens).server)
     for _ in range(_ROUNDS):
         counts, flows = _cheapest(workload, types, normals)
-        found = _fleet(workload, types, counts, flows, is_optimal=affine)
-        loads = dict(zip((id(one.server) for one in found.replicas), found.replicas, strict=True))
-        grown = False
-        for index, one in enumerate(types):
-            used = loads.get(id(one.server))
-            if used is not None and used.load > 1:
-                normals[index] *= used.load * (1 + _INSIDE)
-                grown = True
-        if not grown:
-            return found
+        replicas = [
+            _replicas(workload, one.server, count, flow)
+            for one, count, flow in zip(types, counts.tolist(), flows, strict=True)
+        ]
+        loads = np.array([0.0 if one is None else one.load for one in replicas])
+        if (loads <= 1).all():
+            return Fleet(
+                replicas=tuple(one for one in replicas if one is not None),
+                cost=float(counts @ [one.cost for one in types]),
+                is_optimal=all(one.server.iteration_time.is_affine for one in types),
+            )
+        normals *= np.where(loads > 1, loads * (1 + _INSIDE), 1.0)[:, None]
     raise InfeasibleError(
         f"no fleet for {workload.name} could be verified on the servers' own iteration times",
         "iteration time",
@@ -155,6 +154,7 @@ def _cheapest(
     )
     if not found.success:
         raise _too_few(workload, types, normals)
+    assert found.x is not None
     counts = np.rint(found.x[kinds * classes :]).astype(int)
     level = milp(
         c=np.append(np.zeros(kinds * classes), 1.0),
@@ -164,6 +164,7 @@ def _cheapest(
         ],
         bounds=Bounds(0, np.append(upper, 1.0)),
     )
+    assert level.x is not None
     shares = np.clip(level.x[:-1].reshape(kinds, classes), 0, 1)
     return counts, shares / shares.sum(axis=0) * rates
 
@@ -186,15 +187,17 @@ def _too_few(workload: Workload, types: Sequence[ServerType], normals: Floats) -
     rates = np.array([one.rate_per_s for one in workload.classes])
     kinds, classes = normals.shape
     loads, routed, upper = _constraints(normals, rates)
-    counts = [np.inf if one.max_count is None else one.max_count for one in types]
+    limited = [kind for kind, one in enumerate(types) if one.max_count is not None]
+    counts = [types[kind].max_count or 0 for kind in limited]
     found = linprog(
         c=np.append(np.zeros(kinds * classes), -1.0),
-        A_ub=np.hstack([loads, np.zeros((kinds, 1))]),
+        A_ub=np.hstack([loads, np.zeros((kinds, 1))])[limited],
         b_ub=np.array(counts) * (1 - _INSIDE),
         A_eq=np.hstack([routed, -np.ones((classes, 1))]),
         b_eq=np.zeros(classes),
         bounds=[*((0, None if one else 0) for one in upper), (0, None)],
     )
+    assert found.x is not None
     scale = float(found.x[-1])
     change = "allow more servers"
     if scale > 0:
@@ -204,29 +207,13 @@ def _too_few(workload: Workload, types: Sequence[ServerType], normals: Floats) -
     )
 
 
-def _fleet(
-    workload: Workload,
-    types: Sequence[ServerType],
-    counts: NDArray[np.int_],
-    flows: Floats,
-    *,
-    is_optimal: bool,
-) -> Fleet:
-    used = []
+def _replicas(workload: Workload, server: Server, count: int, flow: Floats) -> Replicas | None:
+    """The replicas of one type with flow (m,) in requests per second; None where it is unused."""
+    if not count or not flow.any():
+        return None
     rates = np.array([one.rate_per_s for one in workload.classes])
-    for one, count, flow in zip(types, counts.tolist(), flows, strict=True):
-        if not count or not flow.any():
-            continue
-        seen = mixed(workload, np.where(flow > _INSIDE * rates, flow, 0) / count)
-        names = [each.name for each in workload.classes]
-        used.append(
-            Replicas(
-                server=one.server,
-                count=count,
-                shares=dict(zip(names, (flow / rates).tolist(), strict=True)),
-                workload=seen,
-                load=1 / largest_scale(seen, one.server),
-            )
-        )
-    cost = float(counts @ [one.cost for one in types])
-    return Fleet(tuple(used), cost, is_optimal)
+    flow = np.where(flow > _INSIDE * rates, flow, 0)
+    seen = mixed(workload, flow / count)
+    names = [one.name for one in workload.classes]
+    shares = dict(zip(names, (flow / rates).tolist(), strict=True))
+    return Replicas(server, count, shares, seen, 1 / largest_scale(seen, server))

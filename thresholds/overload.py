@@ -2,10 +2,10 @@
 
     maximise Σ weight_j λ_j x_j   subject to   Σ a_j λ_j x_j ≤ 1,  0 ≤ x_j ≤ 1
 
-with the half-space a of the stable region: a linear program with one constraint, so that its optimum
-admits whole classes by falling weight_j/a_j and at most one in part. Where the server is not affine,
-a is the tangent of the region's boundary in the direction of the workload's mix, and the shares are
-scaled until the server's own iteration time carries them.
+with the half-space a of the stable region: a linear program with one constraint, so that its
+optimum admits whole classes by falling weight_j/a_j and at most one in part. Where the server is
+not affine, a is the tangent of the region's boundary in the direction of the workload's mix, and
+the shares are scaled until the server's own iteration time carries them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def best_shares(worth: Floats, load: Floats) -> Floats:
     from scipy.optimize import linprog
 
     found = linprog(-worth / worth.max(), A_ub=load[None], b_ub=[1.0], bounds=(0, 1))
-    return np.clip(np.asarray(found.x, dtype=float), 0, 1)
+    assert found.x is not None
+    return np.asarray(np.clip(found.x, 0, 1))
 
 
 def _admission(
