@@ -125,14 +125,42 @@ def solve(
     policy: Annotated[
         str, typer.Option(help="paced (the practical form) or wait (literal WAIT).")
     ] = "paced",
+    objective: Annotated[
+        str, typer.Option(help="latency; for wait also ttft, memory, slack or rate.")
+    ] = "latency",
+    overload: Annotated[
+        bool, typer.Option("--overload", help="Above capacity: admit what is worth most of it.")
+    ] = False,
     rate: Rate = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the threshold table for a load on a server."""
-    from fluidwait.commands.solve import run_solve
+    """Compute the threshold table for a load on a server, or one per window of its rate profile."""
+    from fluidwait.commands.solve import SolveOptions, run_solve
 
-    run_solve(workload, server, policy, rate, out, as_json)
+    run_solve(SolveOptions(workload, server, policy, objective, overload, rate, out, as_json))
+
+
+@app.command()
+def fleet(
+    workload: WorkloadFile,
+    server: Annotated[
+        list[str], typer.Option("--server", "-s", help="A type that can be had; repeat for more.")
+    ],
+    cost: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=X", help="Cost of one; 1 unless told.")
+    ] = None,
+    max_count: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="At most so many of a type.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Of the tables for the replicas.")] = "paced",
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cheapest servers for a load, who serves what, and a table for each type."""
+    from fluidwait.commands.fleet import FleetOptions, run_fleet
+
+    run_fleet(FleetOptions(workload, server, cost or [], max_count or [], policy, rate, as_json))
 
 
 @app.command()

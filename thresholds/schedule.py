@@ -1,17 +1,18 @@
 """Tables for rates that vary over time (THEORY 5.1): one per window of the rate profile.
 
 The table in force depends on the clock alone, never on the load seen so far, so that there is no
-hysteresis and two servers with the same clock agree. At a hand-over nothing is evicted or moved: the
-next table governs admissions and batches from the next iteration on, with the residents it finds.
-Under literal WAIT the residents of a stage then never exceed the larger of the two thresholds
-(a stage passes on at least what it receives, but for what exceeds the new threshold), so that the KV
-stays below Σ max(n_j, n'_j) m_j: checked for every hand-over.
+hysteresis and two servers with the same clock agree. At a hand-over nothing is evicted or moved:
+the next table governs admissions and batches from the next iteration on, with the residents it
+finds. Under literal WAIT a stage then never holds more than the largest threshold that has been in
+force (while more are there than pass on, no more come in than go out), but a surplus stays while
+the class is busy. KV is therefore bounded by Σ m_j max n_j over all windows: the condition
+`hand_over`.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +25,7 @@ from fluid.workload import Name, RatePiece, Workload
 from thresholds.overload import admission
 from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.solvers.common import condition
 from thresholds.table import Condition, Sha256, ThresholdTable, created_by
 
 SCHEDULE_VERSION = "1.0"
@@ -35,14 +37,12 @@ class Window(FileModel):
 
     Attributes:
         multiplier: Of all rates of the workload in this window.
-        hand_over: For literal WAIT: KV of the residents that the window before leaves behind.
     """
 
     start_s: Annotated[float, Field(ge=0)]
     end_s: Annotated[float, Field(gt=0)] | None
     multiplier: Annotated[float, Field(ge=0)]
     table: ThresholdTable
-    hand_over: Condition | None
     notes: tuple[str, ...]
 
 
@@ -51,6 +51,7 @@ class Schedule(FileModel):
 
     Attributes:
         period_s: After so many seconds the first window follows the last; None: never.
+        hand_over: That KV fits with the residents of all windows; None but for literal WAIT.
     """
 
     schedule_version: Annotated[str, Field(pattern=rf"^{SCHEDULE_MAJOR}\.\d+$")]
@@ -62,6 +63,16 @@ class Schedule(FileModel):
     policy: Name
     period_s: float | None
     windows: Annotated[tuple[Window, ...], Field(min_length=1)]
+    hand_over: Condition | None
+
+    def document(self) -> dict[str, Any]:
+        """Plain data with every field, null where absent; workload and server as in a table."""
+        windows = [
+            one.model_dump(mode="json", exclude={"table"}) | {"table": one.table.document()}
+            for one in self.windows
+        ]
+        parts = {"workload": self.workload.document(), "server": self.server.document()}
+        return self.model_dump(mode="json") | parts | {"windows": windows}
 
     def table_at(self, clock_s: float) -> ThresholdTable:
         """The table in force at a time since the start of the profile, ≥ 0 s."""
@@ -100,13 +111,9 @@ def solve_schedule(problem: Problem, overload: bool = False) -> Schedule:
                 end_s=end_s,
                 multiplier=piece.multiplier,
                 table=table,
-                hand_over=_hand_over(windows[-1].table, table) if windows else None,
                 notes=_lull_notes(table, piece, end_s),
             )
         )
-    if workload.period_s and len(windows) > 1:
-        again = _hand_over(windows[-1].table, windows[0].table)
-        windows[0] = windows[0].model_copy(update={"hand_over": again})
     return Schedule(
         schedule_version=SCHEDULE_VERSION,
         created_by=created_by(),
@@ -117,6 +124,7 @@ def solve_schedule(problem: Problem, overload: bool = False) -> Schedule:
         policy=problem.policy,
         period_s=workload.period_s,
         windows=tuple(windows),
+        hand_over=_hand_over(workload, server, windows) if problem.policy == "wait" else None,
     )
 
 
@@ -158,24 +166,14 @@ def _with(problem: Problem, load: Workload) -> Problem:
     return Problem(load, problem.server, problem.policy, problem.objective)
 
 
-def _hand_over(before: ThresholdTable, after: ThresholdTable) -> Condition | None:
-    """Σ max(n_j, n'_j) m_j ≤ C, where both tables are literal WAIT's for the same classes."""
-    names = [one.name for one in before.thresholds]
-    if after.policy != "wait" or names != [one.name for one in after.thresholds]:
-        return None
-    largest = np.array(
-        [
-            max(one.threshold, other.threshold)
-            for one, other in zip(before.thresholds, after.thresholds, strict=True)
-        ]
-    )
-    capacity = after.memory.capacity_tokens
-    held = float(largest @ memory_sums(after.workload, after.server))
-    return Condition(
-        condition="memory at the hand-over: Σ max(n_j, n'_j) m_j ≤ C",
-        slack=(capacity - held) / capacity,
-        holds=held <= capacity,
-    )
+def _hand_over(workload: Workload, server: Server, windows: list[Window]) -> Condition:
+    """Σ m_j max n_j ≤ C, the maximum over all windows (0 where a class is not admitted)."""
+    largest = dict.fromkeys((one.name for one in workload.classes), 0.0)
+    for window in windows:
+        for one in window.table.thresholds:
+            largest[one.name] = max(largest[one.name], one.threshold)
+    held = float(np.array(list(largest.values())) @ memory_sums(workload, server))
+    return condition("memory over all hand-overs: Σ m_j max n_j ≤ C", held, server.usable_kv_tokens)
 
 
 def _lull_notes(table: ThresholdTable, piece: RatePiece, end_s: float | None) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ def _unstable(problem: Problem, found: Equilibrium) -> InfeasibleError:
         block = problem.server.block_tokens
         needed = math.ceil(found.kv_tokens / block) * block
         nearest += f", or raise kv_capacity_tokens to at least {needed}"
+    nearest += ", or admit a part of the load (--overload)"
     return InfeasibleError(
         f"workload {problem.workload.name} is unstable on server {problem.server.name} "
         f"(utilisation {found.utilisation:.3f})",

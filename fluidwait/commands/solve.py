@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fluid.server import load_server
@@ -9,24 +10,70 @@ from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, show
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
+from thresholds.schedule import Schedule, solve_admitted, solve_schedule
 from thresholds.solve import solve
 from thresholds.table import ThresholdTable
 
 
-def run_solve(
-    path: Path, server_name: str, policy: str, rate: float | None, out: Path | None, as_json: bool
-) -> None:
-    """Solve, print, and write the table where asked to."""
-    workload = load_workload(path, rate)
-    table = solve(Problem(workload, load_server(server_name), policy))
-    if out:
-        write_table(table, out)
-    if as_json:
-        print_json(table.document())
+@dataclass(frozen=True)
+class SolveOptions:
+    """Options of the command."""
+
+    workload: Path
+    server: str
+    policy: str
+    objective: str
+    overload: bool
+    rate: float | None
+    out: Path | None
+    as_json: bool
+
+
+def run_solve(options: SolveOptions) -> None:
+    """Solve, print, and write the table, or the schedule, where asked to."""
+    workload = load_workload(options.workload, options.rate)
+    problem = Problem(workload, load_server(options.server), options.policy, options.objective)
+    found: ThresholdTable | Schedule
+    if workload.rate_profile is not None:
+        found = solve_schedule(problem, options.overload)
+    elif options.overload:
+        found = solve_admitted(problem, workload)
+    else:
+        found = solve(problem)
+    if options.out:
+        write_table(found, options.out)
+    if options.as_json:
+        print_json(found.document())
         return
-    print_table(table)
-    if out:
-        say(f"Wrote {out}. Next: fluidwait replay {out}")
+    if isinstance(found, Schedule):
+        print_schedule(found)
+    else:
+        print_table(found)
+    if options.out:
+        next_step = "" if isinstance(found, Schedule) else f" Next: fluidwait replay {options.out}"
+        say(f"Wrote {options.out}.{next_step}")
+
+
+def print_schedule(schedule: Schedule) -> None:
+    """Each window with its settings, then what must be known about them."""
+    title = f"{schedule.policy} schedule for {schedule.workload.name} on {schedule.server.name}"
+    shown = new_table(title, "from s", "to s", "rates ×", "set", "stable up to /s")
+    for one in schedule.windows:
+        settings = one.table.params or {each.name: each.threshold for each in one.table.thresholds}
+        shown.add_row(
+            number(one.start_s),
+            number(one.end_s),
+            number(one.multiplier),
+            ", ".join(f"{name} {number(float(value))}" for name, value in settings.items()),
+            number(one.table.valid_for.max_rate_per_s),
+        )
+    show(shown)
+    if schedule.hand_over is not None:
+        holds = "holds" if schedule.hand_over.holds else "FAILS: evictions are possible"
+        say(f"{schedule.hand_over.condition}: {holds}.")
+    for one in schedule.windows:
+        for remark in (*one.notes, *one.table.notes):
+            note(f"note: from {number(one.start_s)} s: {remark}")
 
 
 def print_table(table: ThresholdTable) -> None:
@@ -50,13 +97,17 @@ def print_table(table: ThresholdTable) -> None:
         f"Predicted for work-conserving service: mean latency {number(predicted.latency_s)} s, "
         f"KV {number(predicted.kv_tokens)} of {number(table.memory.capacity_tokens)} tokens."
     )
+    for price in table.prices:
+        say(f"Price: {price.words}.")
     gap = table.solver.optimality_gap
     say(
         f"Solver: {table.solver.name}, {table.solver.status}"
         + (f", within {percent(gap, 2)} of the optimum." if gap is not None else ".")
     )
+    least = table.valid_for.min_rate_per_s
     say(
-        f"Valid for total rates up to {number(table.valid_for.max_rate_per_s)} /s; "
+        f"Valid for total rates {f'from {number(least)} ' if least else ''}"
+        f"up to {number(table.valid_for.max_rate_per_s)} /s; "
         f"{predicted.binding} binds there."
     )
     for remark in table.notes:
