@@ -90,11 +90,13 @@ def _by_name(option: str, given: Sequence[str], names: Sequence[str]) -> dict[st
     """
     found = {}
     for one in given:
-        name, _, text = one.rpartition("=")
+        name, equals, text = one.rpartition("=")
         try:
             value = float(text)
         except ValueError:
-            raise InputError(option, one, "NAME=NUMBER") from None
+            equals = ""
+        if not equals:
+            raise InputError(option, one, "NAME=NUMBER")
         if name not in names:
             raise InputError(option, one, "a name among " + ", ".join(names))
         found[name] = value

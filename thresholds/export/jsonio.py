@@ -45,8 +45,9 @@ def read_schedule(path: str | Path) -> Schedule:
     if isinstance(document, dict) and "schedule_version" in document:
         _require_known_version("schedule_version", document, SCHEDULE_VERSION, file)
     schedule = Schedule.from_document(document, file)
-    for one in (schedule, *(window.table for window in schedule.windows)):
-        _require_hashes(one, file)
+    _require_hashes(schedule, file)
+    for window in schedule.windows:
+        _require_hashes(window.table, file)
     return schedule
 
 
