@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fluid.server import Server
-from fluid.stages import class_stages
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -152,20 +151,33 @@ class FullBatch:
 
 def full_batch(workload: Workload, server: Server) -> FullBatch:
     """Per-class sums over stages, under the server's convention and block size."""
-    stages = [class_stages(one, server) for one in workload.classes]
-    prefill_tokens = np.array([one.prefill_tokens for one in stages], dtype=float)
-    decode_requests = np.array([one.decodes.sum() for one in stages], dtype=float)
+    classes = workload.classes
+    prompts = np.array([one.prefill_tokens for one in classes], dtype=float)
+    known = prompts + np.array([one.context_tokens for one in classes], dtype=float)
+    outputs = np.array([one.decode_tokens for one in classes], dtype=float)
+    prefills = prompts > 0
+    # Stages run from 0 (prefill) or 1 to `decodes`; their sums in closed form, for many classes.
+    late = server.first_token == "decode"
+    decodes = np.where(prefills & (not late), outputs - 1, outputs)
+    before = known - np.where(prefills, 1, 0)
     return FullBatch(
         server=server,
-        rates_per_s=np.array([one.rate_per_s for one in workload.classes]),
-        stages=np.array([one.count for one in stages], dtype=float),
-        first_output=np.array([one.first_output for one in stages], dtype=float),
-        tokens=prefill_tokens + decode_requests,
-        kv_tokens=np.array([one.kv_tokens[one.decodes].sum() for one in stages], dtype=float),
-        prefill_tokens=prefill_tokens,
-        decode_requests=decode_requests,
-        memory_tokens=np.array([one.memory_sum for one in stages]),
+        rates_per_s=np.array([one.rate_per_s for one in classes]),
+        stages=decodes + prefills,
+        first_output=np.where(prefills & late, 1.0, 0.0),
+        tokens=prompts + decodes,
+        kv_tokens=known * decodes + decodes * (decodes + 1) / 2,
+        prefill_tokens=prompts,
+        decode_requests=decodes,
+        memory_tokens=_rounded_sum(known + decodes, server) - _rounded_sum(before, server),
     )
+
+
+def _rounded_sum(tokens: Floats, server: Server) -> Floats:
+    """Σ of 1, 2, …, `tokens`, each rounded up to whole blocks; elementwise."""
+    block = server.block_tokens
+    whole, rest = np.divmod(tokens, block)
+    return np.asarray(block * (block * whole * (whole + 1) / 2 + rest * (whole + 1)))
 
 
 def literal_wait_latency_s(thresholds: ArrayLike, workload: Workload, server: Server) -> Floats:

@@ -5,8 +5,8 @@
 On 20 random two-class workloads every whole threshold vector within a few steps of the solved one
 is simulated on the same arrivals. Prints, per workload, the solved and the best simulated
 thresholds, how far the formula (THEORY 3.5) is from the simulated latency, and the loss: simulated
-latency of the solved table over the smallest simulated one, among the tables that satisfy the
-drift conditions (sufficient, not necessary: THEORY 3.2) and among all. Draws latency over slack for one
+latency of the solved table over the smallest simulated one, among the tables that satisfy the drift
+conditions (sufficient, not necessary: THEORY 3.2) and among all. Draws latency over slack for one
 workload.
 """
 

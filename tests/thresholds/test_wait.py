@@ -16,6 +16,7 @@ from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
 from thresholds.batch import FullBatch, full_batch, literal_wait_latency_s
 from thresholds.majorant import Line, is_concave, majorant_lines
@@ -114,6 +115,34 @@ def test_full_batch_matches_a_sum_over_requests_one_by_one() -> None:
         float(STAIRS(tokens, kv_tokens=kv, prefill_tokens=prefill, decode_requests=5))
     )
     assert batch.memory(n) == 2 * (30 + 31 + 32) + 50 + 51
+
+
+@given(
+    prompt=st.integers(0, 300),
+    context=st.integers(1, 300),
+    output=st.integers(1, 60),
+    block=st.sampled_from([1, 3, 16]),
+    first_token=st.sampled_from(["prefill", "decode"]),
+)
+def test_closed_sums_equal_those_over_stages(
+    prompt: int, context: int, output: int, block: int, first_token: str
+) -> None:
+    one = RequestClass(
+        name="c",
+        rate_per_s=1.0,
+        prefill_tokens=prompt,
+        context_tokens=0 if prompt else context,
+        decode_tokens=output,
+    )
+    machine = server(PAPER_TAU, first_token=first_token).model_copy(update={"block_tokens": block})
+    batch = full_batch(Workload(name="w", classes=(one,)), machine)
+    stages = class_stages(one, machine)
+    assert batch.memory_tokens[0] == stages.memory_sum
+    assert batch.stages[0] == stages.count
+    assert batch.first_output[0] == stages.first_output
+    assert batch.kv_tokens[0] == stages.kv_tokens[stages.decodes].sum()
+    assert batch.decode_requests[0] == stages.decodes.sum()
+    assert batch.tokens[0] == stages.prefill_tokens + stages.decodes.sum()
 
 
 def test_literal_latency_of_one_class_by_hand() -> None:

@@ -30,7 +30,7 @@ _INTERVALS = 96
 _TARGET = 1e-3
 """A gap that is small enough."""
 
-_BISECTIONS = 5
+_BISECTIONS = 3
 _LIFTS = 3
 
 
