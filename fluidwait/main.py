@@ -150,6 +150,12 @@ def solve(
             "WAIT, lengths unknown) or nested-cap (caps per segment)."
         ),
     ] = "paced",
+    objective: Annotated[
+        str, typer.Option(help="latency; for wait also ttft, memory, slack or rate.")
+    ] = "latency",
+    overload: Annotated[
+        bool, typer.Option("--overload", help="Above capacity: admit what is worth most of it.")
+    ] = False,
     rate: Rate = None,
     scheduler: Annotated[
         str,
@@ -176,21 +182,46 @@ def solve(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the threshold table for a load on a server."""
-    from fluidwait.commands.solve import NestedOptions, run_solve
+    """Compute the threshold table for a load on a server, or one per window of its rate profile."""
+    from fluidwait.commands.solve import NestedOptions, SolveOptions, run_solve
 
-    nested = NestedOptions(overflow_probability, horizon_s, segments, prompts, plot)
     run_solve(
-        workload,
-        server,
-        policy=policy,
-        rate=rate,
-        scheduler=scheduler,
-        budget_s=budget_s,
-        nested=nested,
-        out=out,
-        as_json=as_json,
+        SolveOptions(
+            workload,
+            server,
+            policy=policy,
+            objective=objective,
+            overload=overload,
+            rate=rate,
+            scheduler=scheduler,
+            budget_s=budget_s,
+            nested=NestedOptions(overflow_probability, horizon_s, segments, prompts, plot),
+            out=out,
+            as_json=as_json,
+        )
     )
+
+
+@app.command()
+def fleet(
+    workload: WorkloadFile,
+    server: Annotated[
+        list[str], typer.Option("--server", "-s", help="A type that can be had; repeat for more.")
+    ],
+    cost: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=X", help="Cost of one; 1 unless told.")
+    ] = None,
+    max_count: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="At most so many of a type.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Of the tables for the replicas.")] = "paced",
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cheapest servers for a load, who serves what, and a table for each type."""
+    from fluidwait.commands.fleet import FleetOptions, run_fleet
+
+    run_fleet(FleetOptions(workload, server, cost or [], max_count or [], policy, rate, as_json))
 
 
 @app.command()

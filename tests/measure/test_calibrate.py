@@ -119,7 +119,9 @@ def test_intervals_are_carried_to_the_load() -> None:
     chat = RequestClass(name="a", rate_per_s=6.0, prefill_tokens=512, decode_tokens=200)
     load = Workload(name="w", classes=(chat,))
     tables = 12
-    inside = dict.fromkeys(("kv_tokens", "max_scale", "pace_per_iteration", "cap_requests"), 0)
+    inside = dict.fromkeys(
+        ("kv_tokens", "max_scale", "pace_per_iteration", "watermark_fraction"), 0
+    )
     for seed in range(tables):
         found = calibrate(measured(AFFINE, noise=0.02, seed=seed), seed=seed)
         got = carry(found, load, server_of(found.iteration_time))

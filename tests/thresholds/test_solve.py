@@ -71,7 +71,7 @@ def test_unstable_workload_names_rates_and_memory_that_help(policy: str) -> None
     assert error.max_scale == pytest.approx(1 / 1.05)
     assert "multiply all rates by at most 0.952" in error.nearest
     assert solve(Problem(crowded.scaled(0.952), SERVER))
-    needed = int(error.nearest.split("kv_capacity_tokens to at least ")[1])
+    needed = int(error.nearest.split("kv_capacity_tokens to at least ")[1].split(",")[0])
     larger = SERVER.model_copy(update={"kv_capacity_tokens": needed})
     assert solve(Problem(crowded, larger))
     smaller = SERVER.model_copy(update={"kv_capacity_tokens": needed - 16})

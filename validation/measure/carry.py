@@ -15,9 +15,8 @@ import numpy as np
 from fluid.equilibrium import equilibrium
 from fluid.server import Server
 from fluid.stability import stability
-from fluid.stages import class_stages
 from fluid.workload import Workload
-from thresholds.solvers.paced import paced_limits
+from thresholds.limits import boundary_load
 from validation.measure.calibrate import CONFIDENCE, Calibration
 
 _REPETITIONS = 60
@@ -33,7 +32,7 @@ class Carried:
 
 
 def carry(calibration: Calibration, workload: Workload, server: Server) -> dict[str, Carried]:
-    """M* in tokens, α*, pace per iteration and cap, each with its interval.
+    """M* in tokens, α*, pace per iteration and watermark, each with its interval.
 
     Args:
         server: The server made of the calibration.
@@ -58,13 +57,12 @@ def carry(calibration: Calibration, workload: Workload, server: Server) -> dict[
 def _figures(workload: Workload, server: Server) -> dict[str, float]:
     balance = equilibrium(workload, server)
     edge = stability(workload, server)
-    stages = np.array([class_stages(one, server).count for one in workload.classes], dtype=float)
-    limits = paced_limits(edge.boundary_per_stage, stages)
+    load = boundary_load(workload, server)
     return {
         "kv_tokens": math.inf if balance.kv_tokens is None else balance.kv_tokens,
         "max_scale": edge.max_scale,
-        "pace_per_iteration": limits.pace_per_iteration,
-        "cap_requests": float(limits.cap_requests),
+        "pace_per_iteration": load.pace_per_iteration,
+        "watermark_fraction": load.watermark_fraction,
     }
 
 
