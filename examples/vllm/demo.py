@@ -154,13 +154,25 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait(timeout=60)
-    lines = [one for one in log.read_text().splitlines() if "fluidwait" in one]
-    for line in lines:
-        print(line[line.index("fluidwait") :])
     print(f"{REQUESTS} requests at once: at most {max(seen):.0f} in service")
-    cap = params.get("cap_requests")
-    if cap is not None and max(seen) > cap:
-        raise SystemExit(f"more than the table's {cap}")
+    require_followed(log, params, max(seen))
+
+
+def require_followed(log: Path, params: dict[str, float], most_running: float) -> None:
+    """Print the plug-in's counters, and stop if pace or cap was exceeded."""
+    lines = [one for one in log.read_text().splitlines() if re.search("fluidwait(:| follows)", one)]
+    print("\n".join(one[one.index("fluidwait") :] for one in lines))
+    pace = params.get("pace_per_iteration", float("inf"))
+    counts = re.findall(r"iterations=(\d+), admitted=(\d+)", "\n".join(lines))
+    if not counts:
+        raise SystemExit("the plug-in has logged no counters")
+    for iterations, admitted in counts:
+        # The credit starts at one; one more is allowed whenever nothing runs, as at the start.
+        if int(admitted) > 2 + pace * int(iterations):
+            raise SystemExit(f"{admitted} admitted in {iterations} iterations at a pace of {pace}")
+    if most_running > params.get("cap_requests", float("inf")):
+        raise SystemExit(f"more in service than the table's {params['cap_requests']}")
+    print("Admission followed the table.")
 
 
 if __name__ == "__main__":

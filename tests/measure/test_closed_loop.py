@@ -119,10 +119,9 @@ def test_admission_is_the_simulators(limits: Limits, capacity: int, block: int) 
 def test_limits_of_a_table() -> None:
     one = RequestClass(name="a", rate_per_s=10.0, prefill_tokens=16, decode_tokens=8)
     table = solve(Problem(Workload(name="w", classes=(one,)), server(2000)))
-    limits = Limits.of_table(table)
-    assert limits.pace == table.params["pace_per_iteration"]
-    assert limits.cap == table.params["cap_requests"]
-    assert limits.watermark == table.params["watermark_fraction"]
+    given = {"pace_per_iteration": 0.4, "cap_requests": 7, "watermark_fraction": 0.02}
+    limits = Limits.of_table(table.model_copy(update={"params": given}))
+    assert (limits.pace, limits.cap, limits.watermark) == (0.4, 7, 0.02)
     free = Limits.of_table(table.model_copy(update={"params": {}}))
     assert (free.pace, free.cap, free.watermark) == (math.inf, math.inf, 0.0)
     with pytest.raises(InputError, match="paced"):

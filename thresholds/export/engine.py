@@ -10,12 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluid.stages import class_stages, memory_sums
+from thresholds.limits import boundary_load
 from thresholds.table import ThresholdTable
 
 Value = int | float | str
 
 LEAST_TOKEN_BUDGET = 2048
 """Token budgets below this cost prefill throughput on every GPU that the engines support."""
+
+_UNPACED_CAP = 0.9
+"""Share of the fluid population: the best of the caps where lengths are alike, 98 % of the limit
+under vLLM's rules (``python tests/benchmarks/practical_table.py``)."""
 
 QUEUE_S = 60.0
 """Seconds of arrivals, at the largest valid rate, that may queue before requests are refused."""
@@ -88,6 +93,22 @@ def seats(table: ThresholdTable) -> int:
     """Room for requests in service: the cap, or twice what fills the memory on average."""
     cap = cap_of(table)
     return 2 * residents(table) if cap is None else cap
+
+
+def unpaced_cap(table: ThresholdTable) -> int:
+    """The cap that comes closest to a pace where an engine can only cap."""
+    load = boundary_load(table.workload, table.server)
+    return max(1, math.floor(_UNPACED_CAP * load.population))
+
+
+def cap_without_pace(table: ThresholdTable) -> tuple[int, str]:
+    """Requests in service at most for an engine that cannot pace, and why so many."""
+    if cap_of(table) is not None:
+        return seats(table), "the table's cap"
+    if pace_of(table) is not None:
+        why = f"stands in for the pace: {_UNPACED_CAP:g} of the fluid population"
+        return unpaced_cap(table), why
+    return seats(table), "must not bind: the table has no cap"
 
 
 def token_budget(table: ThresholdTable) -> int:

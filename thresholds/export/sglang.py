@@ -8,12 +8,11 @@ from thresholds.export.engine import (
     Engine,
     EngineConfig,
     Flag,
-    cap_of,
+    cap_without_pace,
     classes_unknown,
     first_gate,
     pace_of,
     residents,
-    seats,
     shell_flags,
     token_budget,
 )
@@ -25,10 +24,9 @@ def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
     """Flags that approximate the table."""
     if table.policy not in FOLLOWED:
         return classes_unknown("sglang", table)
-    cap, pace = cap_of(table), pace_of(table)
-    why = "the table's cap" if cap is not None else "must not bind: the table has no cap"
+    pace = pace_of(table)
     flags = [
-        Flag("max-running-requests", seats(table), why),
+        Flag("max-running-requests", *cap_without_pace(table)),
         Flag("chunked-prefill-size", token_budget(table), "one iteration's prompts stay whole"),
         Flag(
             "schedule-conservativeness",

@@ -10,11 +10,10 @@ from thresholds.export.engine import (
     Engine,
     EngineConfig,
     Flag,
-    cap_of,
+    cap_without_pace,
     classes_unknown,
     first_gate,
     pace_of,
-    seats,
     token_budget,
     yaml_fields,
 )
@@ -26,10 +25,9 @@ def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
     """Fields that approximate the table."""
     if table.policy not in FOLLOWED:
         return classes_unknown("trtllm", table)
-    why = "the table's cap" if cap_of(table) is not None else "must not bind: there is no cap"
     budget = token_budget(table)
     flags = (
-        Flag("max_batch_size", seats(table), why),
+        Flag("max_batch_size", *cap_without_pace(table)),
         Flag("max_num_tokens", budget, "a token per seat and one iteration's prompts"),
         *_batch_wait(table, budget),
     )

@@ -16,6 +16,7 @@ from thresholds.export.engine import (
     seats,
     shell_flags,
     token_budget,
+    unpaced_cap,
 )
 from thresholds.export.limits import FOLLOWED
 from thresholds.table import ThresholdTable
@@ -60,7 +61,10 @@ def _room(cap: int | None) -> str:
 def _lost(table: ThresholdTable) -> tuple[str, ...]:
     lost = []
     if pace_of(table) is not None:
-        lost.append("the pace, by flags alone: without the scheduler class vLLM admits greedily")
+        lost.append(
+            "the pace, by flags alone: without the scheduler class vLLM admits greedily, and "
+            f"--max-num-seqs {unpaced_cap(table)} comes closest (docs/practical-table.md)"
+        )
     if table.policy.startswith("nested"):
         lost.append("segments, by flags alone: without the scheduler class nothing is held")
     return tuple(lost)
