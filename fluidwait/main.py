@@ -126,7 +126,7 @@ def solve(
         str, typer.Option(help="paced (the practical form) or wait (literal WAIT).")
     ] = "paced",
     objective: Annotated[
-        str, typer.Option(help="latency; for wait also ttft, memory, slack or rate.")
+        str, typer.Option(help="latency; for wait also ttft, memory, slack, rate, sharp-latency.")
     ] = "latency",
     overload: Annotated[
         bool, typer.Option("--overload", help="Above capacity: admit what is worth most of it.")

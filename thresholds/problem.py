@@ -17,7 +17,8 @@ class Problem:
             literal rule of THEORY 3.1).
         objective: What is best, a name in `thresholds.solvers.OBJECTIVES` of the policy: "latency"
             or "ttft" (least mean over requests), "memory" (least KV), "slack" (largest distance to
-            all conditions), "rate" (largest sustainable multiple of the mix).
+            all conditions), "rate" (largest sustainable multiple of the mix), "sharp-latency"
+            (least mean by a formula closer to simulation, beyond Theorem 1; affine servers).
     """
 
     workload: Workload
