@@ -151,7 +151,7 @@ def solve(
         ),
     ] = "paced",
     objective: Annotated[
-        str, typer.Option(help="latency; for wait also ttft, memory, slack or rate.")
+        str, typer.Option(help="latency; for wait also ttft, memory, slack, rate, sharp-latency.")
     ] = "latency",
     overload: Annotated[
         bool, typer.Option("--overload", help="Above capacity: admit what is worth most of it.")

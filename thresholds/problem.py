@@ -20,7 +20,8 @@ class Problem:
             literal rule of THEORY 3.1), "nested-wait" or "nested-cap" (THEORY 4.2 and 5.3).
         objective: What is best, a name in `thresholds.solvers.OBJECTIVES` of the policy: "latency"
             or "ttft" (least mean over requests), "memory" (least KV), "slack" (largest distance to
-            all conditions), "rate" (largest sustainable multiple of the mix).
+            all conditions), "rate" (largest sustainable multiple of the mix), "sharp-latency"
+            (least mean by a formula closer to simulation, beyond Theorem 1; affine servers).
         overflow_probability: δ of Theorem 2 (THEORY 4.5), nested-wait only: of any overflow within
             the horizon.
         horizon_s: T of Theorem 2, nested-wait only.

@@ -48,7 +48,10 @@ def test_objectives(call: Call, tmp_path: Path, objective: str, name: str) -> No
 
 @pytest.mark.parametrize(
     ("policy", "objective", "allowed"),
-    [("paced", "memory", "latency, for policy paced"), ("wait", "profit", "slack or rate")],
+    [
+        ("paced", "memory", "latency, for policy paced"),
+        ("wait", "profit", "slack or rate or sharp-latency"),
+    ],
 )
 def test_unknown_objectives_exit_2(
     call: Call, tmp_path: Path, policy: str, objective: str, allowed: str

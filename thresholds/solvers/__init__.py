@@ -8,6 +8,7 @@ from thresholds.solvers.nested_cap import solve_nested_cap
 from thresholds.solvers.paced import solve_paced
 from thresholds.solvers.wait import solve_wait
 from thresholds.solvers.wait_objectives import WAIT_OBJECTIVES
+from thresholds.solvers.wait_sharp import SHARP
 
 SOLVERS: dict[str, Solver] = {
     "paced": solve_paced,
@@ -18,7 +19,7 @@ SOLVERS: dict[str, Solver] = {
 
 OBJECTIVES: dict[str, tuple[str, ...]] = {
     "paced": ("latency",),
-    "wait": tuple(WAIT_OBJECTIVES),
+    "wait": (*WAIT_OBJECTIVES, SHARP),
     "nested-wait": ("latency", "memory", "slack"),
     "nested-cap": ("latency",),
 }

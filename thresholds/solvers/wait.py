@@ -28,6 +28,7 @@ from thresholds.solvers.common import (
 )
 from thresholds.solvers.wait_objectives import WAIT_OBJECTIVES, Outcome
 from thresholds.solvers.wait_prices import prices
+from thresholds.solvers.wait_sharp import SHARP, solve_sharp
 from thresholds.table import (
     Condition,
     Memory,
@@ -57,6 +58,8 @@ def solve_wait(problem: Problem, found: Equilibrium) -> ThresholdTable:
         allowed = "true: wait sorts requests by output length; use policy paced"
         raise InputError("decode_known", False, allowed)
     batch, limits = full_batch(workload, server), mean_limits(workload)
+    if problem.objective == SHARP:
+        return solve_sharp(problem, found, batch, limits)
     least = _require_feasible(workload, batch, limits)
     outcome = WAIT_OBJECTIVES[problem.objective](batch, limits, least)
     thresholds = outcome.thresholds
