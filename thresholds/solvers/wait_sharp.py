@@ -32,7 +32,7 @@ from thresholds.solvers.common import (
     require_certified,
     stability_condition,
 )
-from thresholds.table import EngineFlags, Memory, SolverReport, ThresholdTable
+from thresholds.table import Memory, SolverReport, ThresholdTable
 
 Floats = NDArray[np.float64]
 
@@ -194,7 +194,6 @@ def solve_sharp(
             optimality_gap=gap if gap > STRICT else 0.0,
             objective_name="latency_s",
         ),
-        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=(
             "no serving system can express literal WAIT",
             f"Theorem 1 {covered} these thresholds (largest λΔT(n)/n is {drift:.3f}): they are "
