@@ -121,6 +121,32 @@ def test_least_delay_and_memory_equal_enumeration(instance: Instance, objective:
     assert all(one.holds for one in table.certificate)
 
 
+def four_classes(seed: int) -> Instance:
+    """Four short classes at half the boundary, on a server whose memory allows some ten each."""
+    generator = np.random.default_rng(seed)
+    tau = IterationTime.affine(0.01, 2e-5, 5e-7)
+    shapes = zip(
+        generator.uniform(1.0, 6.0, 4),
+        generator.integers(20, 60, 4),
+        generator.integers(1, 4, 4),
+        strict=True,
+    )
+    load = workload(*((float(rate), int(p), int(d)) for rate, p, d in shapes))
+    machine = server(tau, 1_500, "prefill")
+    return load.scaled(0.5 * equilibrium(load, machine).max_scale), machine
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_four_classes_equal_enumeration(seed: int) -> None:
+    load, machine = four_classes(seed)
+    batch = full_batch(load, machine)
+    grid = all_whole(batch, np.full(4, np.inf))
+    assert len(grid) > 10
+    table = solve(Problem(load, machine, "wait"))
+    assert table.solver.objective == pytest.approx(batch.mean_latency_s(grid).min(), rel=1e-9)
+    assert table.solver.optimality_gap == 0
+
+
 @given(instance=limited_instances(), objective=st.sampled_from(["slack", "rate"]))
 @settings(max_examples=60, deadline=None)
 def test_largest_slack_and_rate_equal_enumeration(instance: Instance, objective: str) -> None:
