@@ -141,11 +141,11 @@ def run_closed_loop(target: Target, options: LoopOptions) -> None:
     table = read_table(options.table) if options.table else None
     shape, device, dtype = _checked(target)
     from validation.measure.closed_loop import closed_loop, poisson_tape
-    from validation.measure.engine import Limits
+    from validation.measure.engine import AdmissionLimits
 
-    policies = {"greedy": Limits(watermark=0.01)}
+    policies = {"greedy": AdmissionLimits(watermark=0.01)}
     if table is not None:
-        policies = {"table": Limits.of_table(table)} | policies
+        policies = {"table": AdmissionLimits.of_table(table)} | policies
     decoder = _decoder(target, shape, device, dtype)
     runs = []
     with progress("serving", len(rates) * len(policies) * options.requests) as advance:

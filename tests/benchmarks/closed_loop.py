@@ -20,7 +20,7 @@ from fluid.workload import RequestClass, Workload
 from validation.measure.calibrate import calibrate
 from validation.measure.closed_loop import closed_loop, poisson_tape
 from validation.measure.design import sweep_design
-from validation.measure.engine import Limits
+from validation.measure.engine import AdmissionLimits
 from validation.measure.importers import read_measurements
 from validation.measure.model import random_decoder
 from validation.measure.shapes import SHAPES
@@ -45,7 +45,10 @@ def main() -> None:
     one = RequestClass(name="a", rate_per_s=1.0, prefill_tokens=PROMPT, decode_tokens=OUTPUT)
     most_per_s = largest_scale(Workload(name="w", classes=(one,)), server)
     for rate_per_s in (0.3 * most_per_s, 0.5 * most_per_s, 0.7 * most_per_s):
-        for limits in (Limits(watermark=0.01), Limits(pace=0.5, cap=32, watermark=0.01)):
+        for limits in (
+            AdmissionLimits(watermark=0.01),
+            AdmissionLimits(pace=0.5, cap=32, watermark=0.01),
+        ):
             tape = poisson_tape(rate_per_s, REQUESTS, PROMPT, OUTPUT, seed=1)
             loop = closed_loop(decoder, server, tape, limits, clock=clock)
             simulated_s = loop.simulated.latency_s

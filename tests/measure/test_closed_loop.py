@@ -18,7 +18,7 @@ from fluid.workload import RequestClass, Workload  # noqa: E402
 from thresholds.problem import Problem  # noqa: E402
 from thresholds.solve import solve  # noqa: E402
 from validation.measure.closed_loop import closed_loop, poisson_tape  # noqa: E402
-from validation.measure.engine import Engine, Limits, Request  # noqa: E402
+from validation.measure.engine import AdmissionLimits, Engine, Request  # noqa: E402
 from validation.measure.kv_cache import KVCache  # noqa: E402
 from validation.measure.model import Chunk, random_decoder, run_iteration  # noqa: E402
 from validation.measure.shapes import SHAPES  # noqa: E402
@@ -57,8 +57,10 @@ def mixed_tape(requests: int, seed: int) -> Tape:
     )
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(pace=0.5, cap=5, watermark=0.05)])
-def test_everyone_is_served_with_the_models_own_tokens(limits: Limits) -> None:
+@pytest.mark.parametrize(
+    "limits", [AdmissionLimits(), AdmissionLimits(pace=0.5, cap=5, watermark=0.05)]
+)
+def test_everyone_is_served_with_the_models_own_tokens(limits: AdmissionLimits) -> None:
     """Memory for a few requests only, so that some are evicted and recomputed."""
     found = closed_loop(DECODER, server(130), mixed_tape(25, seed=1), limits)
     for one in found.requests:
@@ -66,11 +68,13 @@ def test_everyone_is_served_with_the_models_own_tokens(limits: Limits) -> None:
         assert one.first_token_at_s is not None
         assert one.arrived_at_s < one.first_token_at_s <= one.completed_at_s
         assert one.generated == own_greedy_tokens(one.prompt, one.outputs)
-    if limits == Limits():
+    if limits == AdmissionLimits():
         assert sum(one.evictions for one in found.requests) > 0
 
 
-def offline(limits: Limits, capacity: int, block: int, seed: int) -> tuple[list[int], list[int]]:
+def offline(
+    limits: AdmissionLimits, capacity: int, block: int, seed: int
+) -> tuple[list[int], list[int]]:
     """Residents per iteration of the engine, and of the simulator, with all requests at time 0."""
     from validation.policies import parse_policy
     from validation.simulator.cpu import Job, run_traced
@@ -106,10 +110,16 @@ def offline(limits: Limits, capacity: int, block: int, seed: int) -> tuple[list[
 @pytest.mark.parametrize("capacity", [60, 130, 400])
 @pytest.mark.parametrize(
     "limits",
-    [Limits(), Limits(pace=0.4), Limits(cap=3), Limits(watermark=0.3), Limits(1.5, 6, 0.1)],
+    [
+        AdmissionLimits(),
+        AdmissionLimits(pace=0.4),
+        AdmissionLimits(cap=3),
+        AdmissionLimits(watermark=0.3),
+        AdmissionLimits(1.5, 6, 0.1),
+    ],
 )
 @pytest.mark.parametrize("block", [1, 4])
-def test_admission_is_the_simulators(limits: Limits, capacity: int, block: int) -> None:
+def test_admission_is_the_simulators(limits: AdmissionLimits, capacity: int, block: int) -> None:
     residents, simulated = offline(limits, capacity, block, seed=capacity)
     # The simulator stops when the requests of its measured window are done.
     assert 20 <= len(simulated) <= len(residents)
@@ -120,17 +130,17 @@ def test_limits_of_a_table() -> None:
     one = RequestClass(name="a", rate_per_s=10.0, prefill_tokens=16, decode_tokens=8)
     table = solve(Problem(Workload(name="w", classes=(one,)), server(2000)))
     given = {"pace_per_iteration": 0.4, "cap_requests": 7, "watermark_fraction": 0.02}
-    limits = Limits.of_table(table.model_copy(update={"params": given}))
+    limits = AdmissionLimits.of_table(table.model_copy(update={"params": given}))
     assert (limits.pace, limits.cap, limits.watermark) == (0.4, 7, 0.02)
-    free = Limits.of_table(table.model_copy(update={"params": {}}))
+    free = AdmissionLimits.of_table(table.model_copy(update={"params": {}}))
     assert (free.pace, free.cap, free.watermark) == (math.inf, math.inf, 0.0)
     with pytest.raises(InputError, match="paced"):
-        Limits.of_table(table.model_copy(update={"policy": "wait"}))
+        AdmissionLimits.of_table(table.model_copy(update={"policy": "wait"}))
 
 
 def test_a_request_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="KV tokens at its end"):
-        closed_loop(DECODER, server(20), poisson_tape(100.0, 3, 30, 5, seed=0), Limits())
+        closed_loop(DECODER, server(20), poisson_tape(100.0, 3, 30, 5, seed=0), AdmissionLimits())
 
 
 def test_the_poisson_tape_has_its_rate() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluid.server import load_server
-from thresholds.export.limits import Limits
+from thresholds.export.limits import EngineLimits
 from thresholds.export.segments import Segments
 from validation.reference.core import Queueing, Request
 from validation.reference.nested import nested_cap, nested_wait
@@ -47,7 +47,7 @@ STATES = {
 def test_holds_are_those_of_the_simulators_rule(
     generated: list[int], waiting: int, thresholds: tuple[int, ...], gated: bool
 ) -> None:
-    limits = Limits(segment_thresholds=thresholds, segment_ends=ENDS, gated=gated)
+    limits = EngineLimits(segment_thresholds=thresholds, segment_ends=ENDS, gated=gated)
     running = [(str(number), tokens) for number, tokens in enumerate(generated)]
     holds = Segments(limits).decide(running, waiting, 0.0, 0.0)
     queueing = state(generated, waiting, thresholds)
@@ -60,7 +60,9 @@ def test_holds_are_those_of_the_simulators_rule(
 
 
 def test_a_boundary_opens_after_the_longest_wait_and_closes_behind_it() -> None:
-    limits = Limits(segment_thresholds=(1, 3), segment_ends=(3, 9), gated=True, max_wait_s=2.0)
+    limits = EngineLimits(
+        segment_thresholds=(1, 3), segment_ends=(3, 9), gated=True, max_wait_s=2.0
+    )
     rule = Segments(limits)
     waits = [("a", 3)]
     assert rule.decide(waits, 1, 0.0, 10.0).held == (0,)
@@ -72,7 +74,7 @@ def test_a_boundary_opens_after_the_longest_wait_and_closes_behind_it() -> None:
 
 
 def test_beyond_the_last_end_a_request_stays_in_the_last_segment() -> None:
-    limits = Limits(segment_thresholds=(1, 1), segment_ends=(3, 9))
+    limits = EngineLimits(segment_thresholds=(1, 1), segment_ends=(3, 9))
     assert [limits.segment_of(tokens) for tokens in (0, 2, 3, 8, 9, 1000)] == [0, 0, 1, 1, 1, 1]
     assert math.isinf(limits.max_wait_s)
 

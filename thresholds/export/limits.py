@@ -20,7 +20,7 @@ DEFAULT_MAX_WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class EngineLimits:
     """Restraints on one engine; a missing one is infinite, or 0 for the watermark.
 
     Attributes:
@@ -46,7 +46,7 @@ class Limits:
         return min(bisect_right(self.segment_ends, generated_tokens), len(self.segment_ends) - 1)
 
 
-def limits_of(table: ThresholdTable, file: str) -> Limits:
+def limits_of(table: ThresholdTable, file: str) -> EngineLimits:
     """The restraints of a table.
 
     Raises:
@@ -62,7 +62,7 @@ def limits_of(table: ThresholdTable, file: str) -> Limits:
             )
     gated = table.policy == "nested-wait"
     thresholds, ends = ((), ()) if table.policy == "paced" else _segments(table, file)
-    return Limits(
+    return EngineLimits(
         pace_per_iteration=float(table.params.get("pace_per_iteration", math.inf)),
         cap_requests=float(table.params.get("cap_requests", math.inf)),
         watermark_fraction=float(table.params.get("watermark_fraction", 0.0)),

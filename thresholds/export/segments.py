@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from thresholds.export.limits import Limits
+from thresholds.export.limits import EngineLimits
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Holds:
 class Segments:
     """The rule, with the times at which requests reached the boundaries they wait at."""
 
-    limits: Limits
+    limits: EngineLimits
     _reached: dict[str, tuple[int, float]] = field(default_factory=dict)
     _stalled_since_s: float = math.inf
 

@@ -30,7 +30,7 @@ from vllm.v1.request import Request, RequestStatus
 from fluid.errors import InputError
 from fluid.files import FileModel
 from thresholds.export.jsonio import read_table
-from thresholds.export.limits import Limits, limits_of, require_same_server
+from thresholds.export.limits import EngineLimits, limits_of, require_same_server
 from thresholds.export.segments import Segments
 from thresholds.table import ThresholdTable
 
@@ -224,14 +224,14 @@ def _settings(additional_config: Any) -> Settings:
     return Settings.from_document(found, "--additional-config")
 
 
-def _limits(table: ThresholdTable, settings: Settings) -> Limits:
+def _limits(table: ThresholdTable, settings: Settings) -> EngineLimits:
     limits = limits_of(table, settings.table)
     if settings.max_wait_s is None:
         return limits
     return replace(limits, max_wait_s=settings.max_wait_s)
 
 
-def _raise_watermark(config: Any, limits: Limits) -> None:
+def _raise_watermark(config: Any, limits: EngineLimits) -> None:
     """Let vLLM keep the table's watermark free, or its own if that is larger."""
     if limits.watermark_fraction == 0:
         return

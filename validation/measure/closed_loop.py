@@ -13,7 +13,7 @@ from fluid.errors import InputError
 from fluid.server import Server
 from fluid.traces.tape import Tape
 from validation.measure.composition import Floats
-from validation.measure.engine import Engine, Limits, Request
+from validation.measure.engine import AdmissionLimits, Engine, Request
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
 from validation.policies import parse_policy
@@ -48,7 +48,7 @@ class ClosedLoop:
         admitted: Admissions of each iteration.
     """
 
-    limits: Limits
+    limits: AdmissionLimits
     rate_per_s: float
     requests: tuple[Request, ...]
     admitted: tuple[int, ...]
@@ -85,7 +85,7 @@ def closed_loop(
     decoder: Decoder,
     server: Server,
     tape: Tape,
-    limits: Limits,
+    limits: AdmissionLimits,
     seed: int = 0,
     on_done: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -118,7 +118,7 @@ def closed_loop(
     )
 
 
-def _engine(decoder: Decoder, server: Server, tape: Tape, limits: Limits) -> Engine:
+def _engine(decoder: Decoder, server: Server, tape: Tape, limits: AdmissionLimits) -> Engine:
     """An engine with a slot for everyone who can be resident, warmed up."""
     import torch
 
@@ -134,7 +134,9 @@ def _engine(decoder: Decoder, server: Server, tape: Tape, limits: Limits) -> Eng
             "cap", value, "a lower cap: the slots need more memory than is free"
         ) from (error)
     for _ in range(3):
-        warm = Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, Limits())
+        warm = Engine(
+            decoder, cache, server.usable_kv_tokens, server.block_tokens, AdmissionLimits()
+        )
         warm.waiting.append(Request(0.0, [0] * int(tape.num_prefill_tokens[0]), 2))
         for _ in range(2):
             warm.form_batch()

@@ -18,7 +18,7 @@ from validation.measure.model import Chunk, Decoder, run_iteration
 
 
 @dataclass(frozen=True)
-class Limits:
+class AdmissionLimits:
     """Parameters of a paced table; what is absent does not restrain.
 
     Attributes:
@@ -32,7 +32,7 @@ class Limits:
     watermark: float = 0.0
 
     @classmethod
-    def of_table(cls, table: ThresholdTable) -> Limits:
+    def of_table(cls, table: ThresholdTable) -> AdmissionLimits:
         """The limits of a table of policy paced.
 
         Raises:
@@ -88,7 +88,12 @@ class Engine:
     """
 
     def __init__(
-        self, decoder: Decoder, cache: KVCache, capacity_tokens: int, block: int, limits: Limits
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        capacity_tokens: int,
+        block: int,
+        limits: AdmissionLimits,
     ) -> None:
         self.decoder, self.cache, self.limits = decoder, cache, limits
         self.capacity_tokens, self.block = capacity_tokens // block * block, block
