@@ -91,7 +91,7 @@ def figures(done: Run) -> Figures:
     completed = int(np.sum((done.completed_at_s >= start_s) & (done.completed_at_s < end_s)))
     return Figures(
         completed_share=completed / arrived,
-        completed_per_s=completed / (end_s - start_s),
+        completed_per_s=completed / float(end_s - start_s),
         preemptions_per_request=float(done.preemptions.mean()),
         mean_latency_s=float(done.latency_s.mean()),
     )
