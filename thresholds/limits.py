@@ -6,8 +6,8 @@ the fluid population Σ n^C_j S_j.
 
 Requests that were admitted together, after a lull or an eviction, grow together, and complete
 together where their lengths are alike: memory swings, overflows and never settles (THEORY 6.4).
-Only a pace prevents that. Where lengths are spread out a generation dissolves by itself, ages become
-independent, and a pace would only throttle: a watermark is enough.
+Only a pace prevents that. Where lengths are spread out a generation dissolves by itself, ages
+become independent, and a pace would only throttle: a watermark is enough.
 
 It follows from independent ages. Once admission has closed, KV is a random walk: an iteration adds
 a token for each of the Σ n_j S_j residents and takes the h_j = l_j + S_j tokens of each of the

@@ -108,11 +108,12 @@ def of_outputs(outputs: Iterable[int]) -> Workload:
 
 
 def test_synchrony_is_the_characteristic_function() -> None:
-    """Uniform lengths: |sin x/x| with x = ω·half width, largest at the lowest frequency."""
+    """N equally likely lengths: |sin(Nω/2)/(N sin(ω/2))|, largest at the lowest frequency."""
     assert boundary_load(of_outputs([600]), SERVER).synchrony == pytest.approx(1.0)
     uniform_lengths = boundary_load(of_outputs(range(500, 1501)), SERVER)
-    x = 2 * math.pi * 0.75 * 500 / 1000
-    assert uniform_lengths.synchrony == pytest.approx(math.sin(x) / x, rel=2e-3)
+    half = math.pi * 0.75 / 1000
+    expected = abs(math.sin(1001 * half) / (1001 * math.sin(half)))
+    assert uniform_lengths.synchrony == pytest.approx(expected, rel=1e-6)
     assert uniform_lengths.synchrony < IN_STEP
 
 
