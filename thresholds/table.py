@@ -90,6 +90,7 @@ class PolicyValidation(FileModel):
     """What one policy did in simulation.
 
     Attributes:
+        params: As the policy was given them; integers for thresholds and cuts.
         verdict: Whether completions track arrivals (DESIGN: 99 % interval against 1 %).
         latency_s: None where it does not exist because the policy is unstable.
         completed_share: Completed ÷ arrived in the measured window.
@@ -97,7 +98,7 @@ class PolicyValidation(FileModel):
     """
 
     policy: str
-    params: dict[str, Number]
+    params: dict[str, Number | str | tuple[int, ...]]
     rate_per_s: NonNegative
     verdict: Literal["stable", "unstable", "undecided"]
     latency_s: Interval | None
@@ -107,12 +108,19 @@ class PolicyValidation(FileModel):
 
 
 class Validated(FileModel):
-    """A simulation of the table beside other policies, on the same arrivals."""
+    """A simulation of the table beside other policies, on the same arrivals.
+
+    Attributes:
+        policies: The table's own policy first.
+        arrivals: How requests came: a process such as "poisson" or "gamma:cv=2", or "tape" for
+            recorded arrivals.
+    """
 
     replications: Annotated[int, Field(ge=1)]
     requests: Annotated[int, Field(ge=1)]
     seed: int
     policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
+    arrivals: Name = "poisson"
 
 
 class ValidFor(FileModel):
