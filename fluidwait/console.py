@@ -38,14 +38,14 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """A plain table: the first column left, all others right."""
+def new_table(title: str, *columns: str, words: int = 1) -> Table:
+    """A plain table: the first `words` columns left, as text; all others right, as figures."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+        table.add_column(column, justify="left" if index < words else "right", no_wrap=index == 0)
     return table
 
 
@@ -91,7 +91,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return "–"
     if value != 0 and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
-    if abs(value) >= 1000:
+    if abs(value) >= min(1000, 10**digits):
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 
