@@ -6,6 +6,7 @@ no page goes round without a simulation.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Callable, Sequence
@@ -218,11 +219,12 @@ def _commands(
         check += f" --replications {validated.replications} --requests {validated.requests}"
         if validated.arrivals != "poisson":
             check += f" --arrivals {shlex.quote(validated.arrivals)}"
+    extract = (
+        f"import json; t = json.load(open({json.dumps(file)})); "
+        '[json.dump(t[k], open(k + ".json", "w")) for k in ("workload", "server")]'
+    )
     return (
-        "python -c \"import json; t = json.load(open('table.json')); "
-        "[json.dump(t[k], open(k + '.json', 'w')) for k in ('workload', 'server')]\"".replace(
-            "'table.json'", repr(file)
-        ),
+        f"python -c {shlex.quote(extract)}",
         "fluidwait equilibrium workload.json --server server.json",
         f"{solve} -o solved.json",
         f"{check} --seed {validated.seed}",
