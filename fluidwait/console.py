@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +38,14 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
-def new_table(title: str, *columns: str, words: int = 1) -> Table:
-    """A plain table: the first `words` columns left, as text; all others right, as figures."""
+def new_table(title: str, *columns: str, text: Sequence[int] = (0,)) -> Table:
+    """A plain table: columns of text, by position, to the left; figures to the right."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < words else "right", no_wrap=index == 0)
+        table.add_column(column, justify="left" if index in text else "right", no_wrap=index == 0)
     return table
 
 

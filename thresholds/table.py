@@ -27,6 +27,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+PARAMETER_MEANINGS = {
+    "pace_per_iteration": "admissions per iteration, on average at most",
+    "cap_requests": "requests in service at most",
+    "watermark_fraction": "share of the KV cache that admissions leave free",
+    "segments": "segments into which output lengths are divided",
+    "eta": "by how much a segment's threshold ratio exceeds the share of requests that enter it",
+    "horizon_s": "seconds for which the overflow probability holds",
+    "overflow_probability": "of any overflow of the KV cache within the horizon",
+    "deterministic_buffer_tokens": "KV kept for full boundary queues",
+    "stochastic_buffer_tokens": "KV kept for queues that grow beyond their thresholds by chance",
+}
+"""What each parameter of a table sets."""
+
+
 class Threshold(FileModel):
     """Threshold of one class, or of one segment of Nested WAIT.
 

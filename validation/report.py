@@ -20,19 +20,6 @@ from validation.recovery import Recovery, recovery
 from validation.replay import BASELINES, policy_of, replay, replay_model
 from validation.report_pictures import TAPE, Picture, Row, report_pictures
 
-MEANINGS = {
-    "pace_per_iteration": "admissions per iteration, on average at most",
-    "cap_requests": "requests in service at most",
-    "watermark_fraction": "share of the KV cache that admissions leave free",
-    "segments": "segments into which output lengths are divided",
-    "eta": "by how much a segment's threshold ratio exceeds the share of requests that enter it",
-    "horizon_s": "seconds for which the overflow probability holds",
-    "overflow_probability": "of any overflow of the KV cache within the horizon",
-    "deterministic_buffer_tokens": "KV kept for full boundary queues",
-    "stochastic_buffer_tokens": "KV kept for queues that grow beyond their thresholds by chance",
-}
-"""What each parameter of a table sets."""
-
 _SAME_RATE = 1e-9
 
 

@@ -144,15 +144,15 @@ def _print(
     packages: list[Package], extras: list[Extra], devices: list[Device], sound: bool
 ) -> None:
     title = f"fluidwait {version(DISTRIBUTION)}, Python {platform.python_version()}"
-    table = new_table(title, "package", "needs", "installed", words=3)
+    table = new_table(title, "package", "needs", "installed", text=(0, 1, 2))
     for package in packages:
         table.add_row(package.name, package.accepts, package.installed or "MISSING")
     show(table)
-    seen = new_table("Devices", "device", "state", words=2)
+    seen = new_table("Devices", "device", "state", text=(0, 1))
     for device in devices:
         seen.add_row(device.name, device.problem or device.description)
     show(seen)
-    optional = new_table("Extras", "extra", "adds", "state", words=3)
+    optional = new_table("Extras", "extra", "adds", "state", text=(0, 1, 2))
     for extra in extras:
         optional.add_row(extra.name, extra.adds, "missing" if extra.missing else "installed")
     show(optional)

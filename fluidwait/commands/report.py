@@ -8,7 +8,8 @@ from fluid.files import require_folder, write_text
 from fluidwait.commands.equilibrium import verdict_line
 from fluidwait.console import number, percent, progress, say, seconds
 from thresholds.export.jsonio import read_table
-from validation.report import MEANINGS, Effort, Report, make_report, simulated_runs
+from thresholds.table import PARAMETER_MEANINGS
+from validation.report import Effort, Report, make_report, simulated_runs
 
 
 def run_report(path: Path, out: Path, effort: Effort) -> None:
@@ -42,5 +43,5 @@ def render(report: Report) -> str:
         table=report.table,
         fluid=report.equilibrium,
         fluid_verdict=verdict_line(report.equilibrium),
-        meanings=MEANINGS,
+        meanings=PARAMETER_MEANINGS,
     )

@@ -12,7 +12,7 @@ from thresholds.evaluator import Evaluator
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.table import Scheduler, ThresholdTable
+from thresholds.table import PARAMETER_MEANINGS, Scheduler, ThresholdTable
 
 
 def run_solve(
@@ -56,12 +56,13 @@ def _evaluator() -> Evaluator:
 def print_table(table: ThresholdTable) -> None:
     """What to set, why, and when not to trust it."""
     title = f"{table.policy} table for {table.workload.name} on {table.server.name}"
-    settings = new_table(title, "set", "to")
+    settings = new_table(title, "set", "to", "meaning", text=(0, 2))
     for name, value in table.params.items():
-        settings.add_row(name, number(float(value)))
+        settings.add_row(name, number(float(value)), PARAMETER_MEANINGS.get(name, ""))
     if table.policy == "wait":
         for limit in table.thresholds:
-            settings.add_row(f"threshold of {limit.name}", str(limit.threshold))
+            meaning = "requests of the class that one stage serves at once"
+            settings.add_row(f"threshold of {limit.name}", str(limit.threshold), meaning)
     show(settings)
     certificate = new_table("Certificate", "condition", "slack", "holds")
     for one in table.certificate:

@@ -20,8 +20,8 @@ from selenium.webdriver import Chrome
 
 from fluidwait.console import number
 from thresholds.export.jsonio import read_table, write_table
-from thresholds.table import Interval, PolicyValidation
-from validation.report import MEANINGS, Row, conclusion
+from thresholds.table import PARAMETER_MEANINGS, Interval, PolicyValidation
+from validation.report import Row, conclusion
 
 SERVER = "paper-long-decode"
 SMALL = ("--replications", 2, "--requests", 400)
@@ -123,7 +123,7 @@ def test_figures_are_those_of_the_table(call: Call, table: Path) -> None:
     assert page.row("figures", "greedy:cap=3,victim=latest-arrival")[0] == capped.verdict
     assert page.row("figures", "wait-cap:thresholds=1/2")[0] == caps.verdict
     for name, value in known.params.items():
-        assert page.row("table", name)[:2] == [number(float(value)), MEANINGS[name]]
+        assert page.row("table", name)[:2] == [number(float(value)), PARAMETER_MEANINGS[name]]
     assert "The simulation is the one kept in the table." in text
     assert number(known.valid_for.max_rate_per_s) in text
 
