@@ -53,7 +53,9 @@ def show(table: Table) -> None:
     """Print a table under its title on stdout, at full width where that is not a terminal."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    # Cells are text: markup would swallow "[cuda]".
+    width = None if sys.stdout.isatty() else 160
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     title, table.title = table.title, None
     console.print(title, style="bold")
     console.print(table)
@@ -89,7 +91,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """A figure for a table; a dash where it does not exist."""
     if value is None:
         return "–"
-    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
     if abs(value) >= min(1000, 10**digits):
         return f"{value:,.0f}"

@@ -14,6 +14,7 @@ from command_line import Call
 
 from fluidwait.commands import doctor
 from fluidwait.commands.doctor import EXTRAS
+from fluidwait.console import new_table, show
 from fluidwait.main import app
 
 PYPROJECT = tomllib.loads(
@@ -128,6 +129,15 @@ class _Metadata:
     def get_all(self, name: str) -> list[str]:
         assert name == "Provides-Extra"
         return ["cuda"]
+
+
+def test_brackets_survive_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table("names [a]", "package", "state")
+    table.add_row("fluidwait[cuda]", ":red_circle:")
+    show(table)
+    printed = capsys.readouterr().out
+    for text in ("names [a]", "fluidwait[cuda]", ":red_circle:"):
+        assert text in printed
 
 
 def test_every_extra_says_what_it_adds() -> None:
