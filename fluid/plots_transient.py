@@ -15,6 +15,8 @@ from fluid.transient import Transient
 
 STYLE: dict[Any, Any] = {"font.size": 10, "svg.hashsalt": "fluidwait"}
 
+_BANDS = 80
+
 NEVER_COLOUR = "#D55E00"
 """Vermillion of Okabe and Ito's palette: stands out from viridis in every kind of vision."""
 
@@ -56,7 +58,10 @@ def plot_recovery_map(
 
 
 def plot_population(found: Transient, path: Path) -> None:
-    """Mass at each stage at the times of the snapshots, all classes together.
+    """Mass by stage at the times of the snapshots, all classes together.
+
+    Stages are drawn in at most `_BANDS` bands: a generation of requests admitted together stands at
+    one stage, too thin a line to be seen.
 
     Raises:
         InputError: Fewer than two snapshots were taken.
@@ -65,14 +70,17 @@ def plot_population(found: Transient, path: Path) -> None:
     if taken.sum() < 2:
         raise InputError("snapshots_s", int(taken.sum()), "at least 2 snapshots")
     mass = found.population[taken].sum(axis=2)
+    width = -(-mass.shape[1] // _BANDS)
+    starts = np.arange(0, mass.shape[1], width)
+    mass = np.add.reduceat(mass, starts, axis=1)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
         mesh = axes.pcolormesh(
-            found.snapshots_s[taken], np.arange(mass.shape[1]), mass.T, shading="nearest"
+            found.snapshots_s[taken], starts + (width - 1) / 2, mass.T, shading="nearest"
         )
         mesh.set_rasterized(True)
-        figure.colorbar(mesh, label="requests at the stage")
+        figure.colorbar(mesh, label=f"requests in {width} stages" if width > 1 else "requests")
         axes.set_xlabel("time (s)")
         axes.set_ylabel("stage")
         figure.savefig(path)

@@ -43,10 +43,10 @@ LARGEST_WATERMARK = 0.2
 OVERSHOOT_PROBABILITY = 0.01
 """p of the watermark: closures of admission that end in an eviction."""
 
-IN_STEP = 0.45
-"""Synchrony above which requests admitted together stay in step, so that a pace is needed.
+IN_STEP = 0.09
+"""Swing of memory above which a pace is needed, see `BoundaryLoad.swing`.
 
-Measured on 21 mixtures of lengths (``python tests/benchmarks/spread_lengths.py``).
+Measured on 28 loads (``python tests/benchmarks/spread_lengths.py``).
 """
 
 _CYCLES = np.linspace(0.75, 4.0, 1000)
@@ -91,6 +91,7 @@ class BoundaryLoad:
             `LARGEST_WATERMARK`.
         synchrony: Share of the requests that can stay in step: the largest |E e^{iωS}| over
             frequencies ω around one cycle per mean service and above; 1 for one length.
+        growth: Part of a request's final KV that grew in service, Σ n_j (h_j − l_j)/Σ n_j h_j.
     """
 
     rate_per_s: float
@@ -99,15 +100,25 @@ class BoundaryLoad:
     required_tokens: float
     watermark_fraction: float
     synchrony: float
+    growth: float
 
     @property
     def pace_per_iteration(self) -> float:
         """Σ n^C_j."""
         return float(self.per_stage.sum())
 
+    @property
+    def swing(self) -> float:
+        """How far memory can swing because requests stay in step: synchrony²·growth.
+
+        The square is the share of the variance that one frequency holds. Spread-out lengths make
+        it small, and so do outputs that are short beside their prompts.
+        """
+        return self.synchrony**2 * self.growth
+
     def closed_form(self) -> Limits:
-        """A pace where requests stay in step, a watermark where their lengths are spread out."""
-        if self.synchrony <= IN_STEP:
+        """A pace where memory swings in step, otherwise a watermark alone."""
+        if self.swing <= IN_STEP:
             return Limits(self.watermark_fraction)
         return Limits(LEAST_WATERMARK, pace_per_iteration=self.pace_per_iteration)
 
@@ -118,6 +129,7 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
     per_stage = edge.boundary_per_stage
     stages = [class_stages(one, server) for one in workload.classes]
     room_tokens = -math.log(OVERSHOOT_PROBABILITY) * overshoot_tokens(per_stage, stages)
+    first, last = _held_at_ends(stages)
     return BoundaryLoad(
         rate_per_s=edge.max_scale * workload.rate_per_s,
         per_stage=per_stage,
@@ -127,6 +139,7 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
             np.clip(room_tokens / server.usable_kv_tokens, LEAST_WATERMARK, LARGEST_WATERMARK)
         ),
         synchrony=_synchrony(workload, stages),
+        growth=1 - float(per_stage @ first) / float(per_stage @ last),
     )
 
 
@@ -138,9 +151,7 @@ def overshoot_tokens(per_stage: Floats, stages: Sequence[Stages]) -> float:
     """
     from scipy.optimize import brentq
 
-    first, last = (
-        np.array([one.held_kv_tokens[k] for one in stages], dtype=float) for k in (0, -1)
-    )
+    first, last = _held_at_ends(stages)
     if not (per_stage @ first) > 0:
         return math.inf
     grown = float(per_stage @ (last - first))
@@ -155,6 +166,13 @@ def overshoot_tokens(per_stage: Floats, stages: Sequence[Stages]) -> float:
     # By the quadratic expansion the root is above |drift|/variance.
     lowest = float(per_stage @ first) / float(per_stage @ last**2)
     return 1.0 / float(brentq(excess, lowest, highest))
+
+
+def _held_at_ends(stages: Sequence[Stages]) -> tuple[Floats, Floats]:
+    """KV held at the first and at the last stage of each class, shape (m,)."""
+    held = [one.held_kv_tokens for one in stages]
+    first, last = (np.array([one[k] for one in held], dtype=float) for k in (0, -1))
+    return first, last
 
 
 def _synchrony(workload: Workload, stages: Sequence[Stages]) -> float:

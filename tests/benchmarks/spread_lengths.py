@@ -2,9 +2,9 @@
 
     python tests/benchmarks/spread_lengths.py
 
-Prompts of 512 tokens and many distributions of output length on `engine-long-decode`; 5 % more than
-the fluid limit arrives. Printed as a Markdown table: synchrony of the lengths, and completions per
-second ÷ fluid limit, means over four replications. `thresholds.limits.IN_STEP` is the synchrony at
+Many distributions of output length on `engine-long-decode`, prompts of 512 tokens and longer; 5 %
+more than the fluid limit arrives. Printed as a Markdown table: synchrony and swing, and completions
+per second ÷ fluid limit, means over four replications. `thresholds.limits.IN_STEP` is the swing at
 which the better of the last two columns changes. Some five minutes on two cores.
 """
 
@@ -38,6 +38,9 @@ FEW = (
 )
 """A few lengths with their shares."""
 
+PROMPTS = (2700, 1700, 1200, 700, 300, 100)
+"""Prompts before 300 output tokens."""
+
 
 def mixtures() -> Iterator[tuple[str, Workload]]:
     for half_width in UNIFORM:
@@ -54,10 +57,13 @@ def mixtures() -> Iterator[tuple[str, Workload]]:
     lognormal = np.exp(6 + 0.8 * norm.ppf(middles)).astype(int)
     yield "log-normal, median 403", mixture([(int(one), 1.0) for one in lognormal])
 
+    for prompt in PROMPTS:
+        yield f"300 after {prompt:,}", mixture([(300, 1.0)], prompt)
 
-def mixture(parts: Sequence[tuple[int, float]]) -> Workload:
+
+def mixture(parts: Sequence[tuple[int, float]], prompt: int = 512) -> Workload:
     classes = tuple(
-        RequestClass(name=f"c{k}", rate_per_s=share, prefill_tokens=512, decode_tokens=length)
+        RequestClass(name=f"c{k}", rate_per_s=share, prefill_tokens=prompt, decode_tokens=length)
         for k, (length, share) in enumerate(parts)
     )
     return Workload(name="mixture", classes=classes)
@@ -66,8 +72,8 @@ def mixture(parts: Sequence[tuple[int, float]]) -> Workload:
 def main() -> None:
     server = load_server("engine-long-decode")
     schedulers: tuple[Scheduler, ...] = ("greedy", "vllm-v1")
-    print("| output lengths | synchrony | scheduler | no restraint | watermark | pace |")
-    print("|---" * 6 + "|")
+    print("| output lengths | synchrony | swing | scheduler | no restraint | watermark | pace |")
+    print("|---" * 7 + "|")
     for name, workload in mixtures():
         load = boundary_load(workload, server)
         settings = [
@@ -87,7 +93,10 @@ def main() -> None:
             )
             shares = [float(np.mean(one.completed_per_s)) / load.rate_per_s for one in found]
             row = " | ".join(f"{one:.3f}" for one in shares)
-            print(f"| {name} | {load.synchrony:.2f} | {scheduler} | {row} |", flush=True)
+            print(
+                f"| {name} | {load.synchrony:.2f} | {load.swing:.2f} | {scheduler} | {row} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

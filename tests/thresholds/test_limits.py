@@ -114,11 +114,12 @@ def test_synchrony_is_the_characteristic_function() -> None:
     half = math.pi * 0.75 / 1000
     expected = abs(math.sin(1001 * half) / (1001 * math.sin(half)))
     assert uniform_lengths.synchrony == pytest.approx(expected, rel=1e-6)
-    assert uniform_lengths.synchrony < IN_STEP
+    assert uniform_lengths.growth == pytest.approx(1000 / 1512, abs=0.02)
+    assert uniform_lengths.swing < IN_STEP
 
 
 @pytest.mark.parametrize("outputs", [(400, 1000), (100, 1000), (250, 500, 750, 1000)])
 def test_few_lengths_stay_in_step_however_far_apart(outputs: tuple[int, ...]) -> None:
     load = boundary_load(of_outputs(outputs), SERVER)
-    assert load.synchrony > IN_STEP
+    assert load.swing > IN_STEP
     assert load.closed_form().pace_per_iteration == load.pace_per_iteration

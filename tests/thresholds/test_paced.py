@@ -65,7 +65,7 @@ def test_invariants_on_random_mixes(rates: list[float], load: float, capacity: i
     )
     table = solve(Problem(mix.scaled(load * equilibrium(mix, machine).max_scale), machine))
     pace = sum(one.threshold for one in table.thresholds)
-    if boundary_load(mix, machine).synchrony <= IN_STEP:
+    if boundary_load(mix, machine).swing <= IN_STEP:
         assert set(table.params) == {"watermark_fraction"}
     else:
         assert table.params["pace_per_iteration"] == pytest.approx(pace)
@@ -109,11 +109,12 @@ def test_notes_tell_memory_limits_from_work_limits() -> None:
 def test_notes_tell_spread_out_output_lengths() -> None:
     def says_spread(load: Workload) -> bool:
         notes = solve(Problem(load.scaled(1e-3), SERVER)).notes
-        return any("output lengths are spread out" in note for note in notes)
+        return any("do not stay in step" in note for note in notes)
 
     assert not says_spread(LONG)
     assert not says_spread(workload((1.0, 100, 10), (1.0, 100, 200)))
     assert says_spread(workload(*((1.0, 100, output) for output in range(10, 400, 15))))
+    assert says_spread(workload((1.0, 4000, 200)))
 
 
 def test_staircase_server_has_a_paced_table() -> None:

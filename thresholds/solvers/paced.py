@@ -175,10 +175,11 @@ def _notes(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[st
             f"the load is within {found.margin:.1%} of the boundary: expect latencies above the "
             "fluid figures"
         )
-    if load.synchrony <= IN_STEP:
+    if load.swing <= IN_STEP:
         notes.append(
-            f"output lengths are spread out (synchrony {load.synchrony:.2f}): ages of residents "
-            "balance by themselves, and near the boundary a pace would cost throughput"
+            f"requests do not stay in step (synchrony {load.synchrony:.2f}, growth "
+            f"{load.growth:.2f}): ages of residents balance by themselves, and near the boundary a "
+            "pace would cost throughput"
         )
     return tuple(notes)
 

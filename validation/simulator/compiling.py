@@ -11,6 +11,7 @@ anywhere compiles everything that could be affected, and nothing stale is ever r
 from __future__ import annotations
 
 import hashlib
+import linecache
 import os
 import tempfile
 from collections.abc import Callable
@@ -53,9 +54,14 @@ def bind(template: Any, suffix: str, **functions: Any) -> Any:
     """Compile `template` once more with some of its global functions replaced.
 
     This is how one engine loop becomes a separate compiled simulator per policy: function values
-    passed as arguments would defeat numba's disk cache.
+    passed as arguments would defeat numba's disk cache. The name carries a digest of their files,
+    since those of users' own policies do not count for the cache folder.
     """
-    return kernel(rebound(template, suffix, **functions))
+    digest = hashlib.sha256()
+    for function in functions.values():
+        lines = linecache.getlines(function.py_func.__code__.co_filename)
+        digest.update("".join(lines).encode())
+    return kernel(rebound(template, f"{suffix}_{digest.hexdigest()[:8]}", **functions))
 
 
 def rebound(template: Any, suffix: str, **functions: Any) -> Any:
