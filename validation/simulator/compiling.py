@@ -22,7 +22,6 @@ from typing import Any
 
 import numba
 
-
 _SOURCES = tuple(
     source
     for folder in ("simulator", "policies")
