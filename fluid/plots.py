@@ -79,13 +79,13 @@ def plot_region(
     region: StabilityRegion,
     path: Path,
     *,
-    theorem_per_s: ArrayLike | None = None,
+    theorem_per_s: Mapping[str, ArrayLike] | None = None,
     simulated_per_s: Mapping[str, ArrayLike] | None = None,
 ) -> None:
     """The region of two classes with the workload's operating point.
 
     Args:
-        theorem_per_s: Points of a boundary that a theorem guarantees, shape (k, 2).
+        theorem_per_s: By rule, points of a boundary that a theorem guarantees, shape (k, 2).
         simulated_per_s: By policy, largest rates found stable in simulation, shape (k, 2).
 
     Raises:
@@ -96,13 +96,15 @@ def plot_region(
         axes: Axes = figure.subplots()
         axes.fill(*np.vstack([edge, [[0, 0]]]).T, color=COLOURS[0], alpha=0.12, lw=0)
         axes.plot(*edge.T, color=COLOURS[0], label="fluid boundary")
-        if theorem_per_s is not None:
-            points = np.asarray(theorem_per_s).T
-            axes.plot(*points, "--s", color=COLOURS[1], ms=3, label="whole WAIT thresholds")
+        rules = theorem_per_s or {}
+        for index, (rule, points) in enumerate(rules.items(), start=1):
+            dash = ("--", "-.")[index % 2]
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axes.plot(*np.asarray(points).T, dash, marker=marker, color=colour, ms=3, label=rule)
         for index, (policy, found) in enumerate((simulated_per_s or {}).items()):
             axes.plot(
                 *np.asarray(found).T,
-                color=COLOURS[2 + index % (len(COLOURS) - 2)],
+                color=COLOURS[(1 + len(rules) + index) % len(COLOURS)],
                 marker=MARKERS[index % len(MARKERS)],
                 ls=":",
                 label=f"simulated: {policy}",

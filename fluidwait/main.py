@@ -62,12 +62,16 @@ def equilibrium(
         float | None,
         typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
     ] = None,
+    plot: PlotFile = None,
+    picture: Annotated[
+        str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
+    ] = "latency",
     as_json: AsJson = False,
 ) -> None:
     """The balanced state of a server under a load, and how far it is from instability."""
     from fluidwait.commands.equilibrium import run_equilibrium
 
-    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, as_json))
+    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, plot, picture, as_json))
 
 
 @app.command()
@@ -130,7 +134,11 @@ def solve(
     workload: WorkloadFile,
     server: ServerName,
     policy: Annotated[
-        str, typer.Option(help="paced (the practical form) or wait (literal WAIT).")
+        str,
+        typer.Option(
+            help="paced (the practical form), wait (literal WAIT), nested-wait (literal Nested "
+            "WAIT, lengths unknown) or nested-cap (caps per segment)."
+        ),
     ] = "paced",
     rate: Rate = None,
     scheduler: Annotated[
@@ -140,12 +148,28 @@ def solve(
     budget_s: Annotated[
         float, typer.Option(help="Seconds to refine on the simulator; 0: the closed form.")
     ] = 0.0,
+    overflow_probability: Annotated[
+        float, typer.Option(help="nested-wait: of any overflow within the horizon.")
+    ] = 0.01,
+    horizon_s: Annotated[float, typer.Option(help="nested-wait: seconds of that horizon.")] = 3600,
+    segments: Annotated[
+        int | None, typer.Option(help="nested-*: segments of output length; default the best.")
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="nested-*: worst or weighted, the prompt that memory counts."),
+    ] = "worst",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="nested-wait: draw base memory and buffers against segments."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute the threshold table for a load on a server."""
-    from fluidwait.commands.solve import run_solve
+    from fluidwait.commands.solve import NestedOptions, run_solve
 
+    nested = NestedOptions(overflow_probability, horizon_s, segments, prompts, plot)
     run_solve(
         workload,
         server,
@@ -153,6 +177,7 @@ def solve(
         rate=rate,
         scheduler=scheduler,
         budget_s=budget_s,
+        nested=nested,
         out=out,
         as_json=as_json,
     )

@@ -8,7 +8,10 @@ from typing import Literal
 from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
+from thresholds.segments import Prompts
 from thresholds.table import Scheduler
+
+Objective = Literal["latency", "memory", "slack"]
 
 
 @dataclass(frozen=True)
@@ -16,17 +19,29 @@ class Problem:
     """Thresholds wanted for a workload on a server.
 
     Attributes:
-        policy: A name in `thresholds.solvers.SOLVERS`: "paced" (the practical form) or "wait" (the
-            literal rule of THEORY 3.1).
-        objective: What is minimised; mean latency over requests.
-        scheduler: What pace, cap and watermark are added to; used where they are refined.
+        policy: A name in `thresholds.solvers.SOLVERS`: "paced" (the practical form), "wait" (the
+            literal rule of THEORY 3.1), "nested-wait" or "nested-cap" (THEORY 4.2 and 5.3).
+        objective: What is minimised: mean latency over requests, the memory requirement, or the
+            load Λ_1 ΔT(n)/n_1 ("slack"). `thresholds.solvers.OBJECTIVES` lists what a policy has.
+        overflow_probability: δ of Theorem 2 (THEORY 4.5), nested-wait only: of any overflow within
+            the horizon.
+        horizon_s: T of Theorem 2, nested-wait only.
+        segments: L of the nested policies; None for the best L.
+        prompts: Prompt that the memory of a segment counts where prompts differ (THEORY 5.4): the
+            longest, which bounds every path, or the rate-weighted mean, with which no overflow
+            probability is known.
+        scheduler: What pace, cap and watermark of "paced" are added to.
         budget_s: Seconds to spend on refining them with `evaluator`; 0 for the closed form.
     """
 
     workload: Workload
     server: Server
     policy: str = "paced"
-    objective: Literal["latency"] = "latency"
+    objective: Objective = "latency"
+    overflow_probability: float = 0.01
+    horizon_s: float = 3600.0
+    segments: int | None = None
+    prompts: Prompts = "worst"
     scheduler: Scheduler = "greedy"
     budget_s: float = 0.0
     evaluator: Evaluator | None = None

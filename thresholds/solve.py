@@ -8,7 +8,7 @@ from typing import get_args
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
 from thresholds.problem import Problem
-from thresholds.solvers import SOLVERS
+from thresholds.solvers import OBJECTIVES, SOLVERS
 from thresholds.solvers.common import rounded_down
 from thresholds.table import Scheduler, ThresholdTable
 
@@ -23,8 +23,9 @@ def solve(problem: Problem) -> ThresholdTable:
     """
     if problem.policy not in SOLVERS:
         raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
-    if problem.objective != "latency":
-        raise InputError("objective", problem.objective, "latency")
+    objectives = OBJECTIVES[problem.policy]
+    if problem.objective not in objectives:
+        raise InputError("objective", problem.objective, " or ".join(objectives))
     _check_refinement(problem)
     found = equilibrium(problem.workload, problem.server)
     if not found.stable:

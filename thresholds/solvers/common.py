@@ -40,14 +40,24 @@ def new_table(
     solver: SolverReport,
     engine_flags: EngineFlags,
     notes: tuple[str, ...],
+    cuts: Sequence[int] | None = None,
 ) -> ThresholdTable:
-    """A table of the problem's policy, one threshold per class, not yet validated.
+    """A table of the problem's policy, not yet validated.
+
+    One threshold per class, or per segment where `cuts` says at which output lengths they end.
 
     Conditions that hold at some rates of a mix hold at all smaller ones, so that the table is valid
     from rate 0 to `max_rate_per_s`.
     """
     workload, server = problem.workload, problem.server
-    named = zip(workload.classes, thresholds, strict=True)
+    if cuts is None:
+        named = zip(workload.classes, thresholds, strict=True)
+        entries = [Threshold(name=one.name, threshold=value) for one, value in named]
+    else:
+        entries = [
+            Threshold(name=f"segment {k}", threshold=value, up_to_tokens=cut)
+            for k, (value, cut) in enumerate(zip(thresholds, cuts, strict=True), start=1)
+        ]
     return ThresholdTable(
         schema_version=SCHEMA_VERSION,
         created_by=created_by(),
@@ -57,7 +67,7 @@ def new_table(
         server_sha256=server.sha256(),
         policy=problem.policy,
         params=params,
-        thresholds=tuple(Threshold(name=one.name, threshold=value) for one, value in named),
+        thresholds=tuple(entries),
         memory=memory,
         predicted=predicted,
         validated=None,
