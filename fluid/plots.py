@@ -91,7 +91,7 @@ def plot_region(
     Raises:
         InputError: The region does not have two classes.
     """
-    with _figure(path, figsize=(6, 5)) as figure:
+    with figure_at(path, figsize=(6, 5)) as figure:
         axes: Axes = figure.subplots()
         draw_region(axes, region)
         rules = theorem_per_s or {}
@@ -135,7 +135,7 @@ def plot_latency(workload: Workload, server: Server, path: Path) -> None:
     limit_per_s = stability(workload, server).max_scale * workload.rate_per_s
     rates = limit_per_s * np.linspace(0.02, 0.999, _POINTS)
     found = [equilibrium(workload.at_rate(float(rate)), server) for rate in rates]
-    with _figure(path, figsize=(6, 4.2)) as figure:
+    with figure_at(path, figsize=(6, 4.2)) as figure:
         axes: Axes = figure.subplots()
         for colour, dash, name, label in zip(
             COLOURS,
@@ -170,7 +170,7 @@ def plot_composition(workload: Workload, server: Server, path: Path) -> None:
     held = np.zeros((len(stages), max(int(one.index[-1]) for one in stages) + 1))
     for row, one, balanced in zip(held, stages, found.classes, strict=True):
         row[one.index] = (balanced.in_service_per_stage or 0.0) * one.held_kv_tokens
-    with _figure(path, figsize=(6.5, 4)) as figure:
+    with figure_at(path, figsize=(6.5, 4)) as figure:
         axes: Axes = figure.subplots()
         colours = [COLOURS[k % len(COLOURS)] for k in range(len(stages))]
         names = [one.name for one in workload.classes]
@@ -195,7 +195,7 @@ def plot_phase(
         InputError: An unknown parameter or a value that it cannot take.
     """
     margins, shares = phase(workload, server, horizontal, vertical)
-    with _figure(path, figsize=(6.5, 5)) as figure:
+    with figure_at(path, figsize=(6.5, 5)) as figure:
         axes: Axes = figure.subplots()
         grid = (horizontal.values, vertical.values)
         # Cividis is perceptually uniform, also for colour-blind readers.
@@ -298,7 +298,7 @@ PARAMETERS: dict[str, tuple[str, Change]] = {
 
 
 @contextmanager
-def _figure(path: Path, figsize: Sequence[float]) -> Iterator[Figure]:
+def figure_at(path: Path, figsize: Sequence[float]) -> Iterator[Figure]:
     """A figure in the shared style, written to `path` when done."""
     require_plot_path(path)
     with mpl.rc_context(STYLE):

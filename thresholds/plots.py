@@ -39,7 +39,7 @@ def plot_buffers(designs: Sequence[Design], path: Path) -> None:
         ):
             label = name.replace("_", " ").replace("base", "base memory")
             bars = axes.bar(
-                counts, part, bottom=floor, color=colour, hatch=hatch, label=label, ec="white"
+                counts, part, bottom=floor, color=colour, hatch=hatch, label=label, linewidth=0
             )
             for bar, holds in zip(bars, drift, strict=True):
                 bar.set_alpha(1.0 if holds else 0.25)
@@ -49,5 +49,6 @@ def plot_buffers(designs: Sequence[Design], path: Path) -> None:
             ylabel="KV (tokens)",
             title=f"Nested WAIT on {designs[0].segments.server.name}",
         )
-        axes.legend(fontsize=8)
+        for handle in axes.legend(fontsize=8).get_patches():
+            handle.set_alpha(1.0)
         figure.savefig(path, bbox_inches="tight")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
 from thresholds.segments import Prompts
 from thresholds.table import Scheduler
-
-Objective = Literal["latency", "memory", "slack"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +18,10 @@ class Problem:
     Attributes:
         policy: A name in `thresholds.solvers.SOLVERS`: "paced" (the practical form), "wait" (the
             literal rule of THEORY 3.1), "nested-wait" or "nested-cap" (THEORY 4.2 and 5.3).
-        objective: What is minimised: mean latency over requests, the memory requirement, or the
-            load Λ_1 ΔT(n)/n_1 ("slack"). `thresholds.solvers.OBJECTIVES` lists what a policy has.
+        objective: What is best, a name in `thresholds.solvers.OBJECTIVES` of the policy: "latency"
+            or "ttft" (least mean over requests), "memory" (least KV), "slack" (largest distance to
+            all conditions), "rate" (largest sustainable multiple of the mix), "sharp-latency"
+            (least mean by a formula closer to simulation, beyond Theorem 1; affine servers).
         overflow_probability: δ of Theorem 2 (THEORY 4.5), nested-wait only: of any overflow within
             the horizon.
         horizon_s: T of Theorem 2, nested-wait only.
@@ -37,7 +36,7 @@ class Problem:
     workload: Workload
     server: Server
     policy: str = "paced"
-    objective: Objective = "latency"
+    objective: str = "latency"
     overflow_probability: float = 0.01
     horizon_s: float = 3600.0
     segments: int | None = None

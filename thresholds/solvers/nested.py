@@ -30,7 +30,7 @@ from thresholds.solvers.nested_cuts import (
     with_program,
 )
 from thresholds.solvers.nested_infeasible import infeasible
-from thresholds.table import Condition, EngineFlags, Memory, SolverReport, ThresholdTable
+from thresholds.table import Condition, Memory, SolverReport, ThresholdTable
 
 
 def solve_nested(problem: Problem, found: Equilibrium) -> ThresholdTable:
@@ -74,7 +74,6 @@ def solve_nested(problem: Problem, found: Equilibrium) -> ThresholdTable:
         max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * problem.workload.rate_per_s,
         certificate=certificate,
         solver=_report(best),
-        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=(*_notes(problem, found, best, bounded), *found.caveats),
     )
 

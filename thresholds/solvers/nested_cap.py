@@ -15,7 +15,7 @@ from fluid.equilibrium import Equilibrium
 from fluid.errors import InfeasibleError
 from thresholds.nested import STRICT, Floats, ratios
 from thresholds.problem import Problem
-from thresholds.segments import Segments, distinct_lengths
+from thresholds.segments import Lengths, Segments, distinct_lengths
 from thresholds.solvers.common import (
     condition,
     new_table,
@@ -24,10 +24,9 @@ from thresholds.solvers.common import (
     stability_condition,
 )
 from thresholds.solvers.nested import check_nested
-from thresholds.solvers.nested_cuts import candidate_designs
+from thresholds.solvers.nested_cuts import candidate_designs, even_cuts
 from thresholds.table import (
     Condition,
-    EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
@@ -46,12 +45,7 @@ def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
     """
     check_nested(problem)
     lengths = distinct_lengths(problem.workload, problem.server, problem.prompts)
-    every = lengths.segments(np.arange(len(lengths.outputs)))
-    candidates = [one.segments for one in candidate_designs(problem, lengths).values()]
-    if problem.segments is not None:
-        candidates = [one for one in candidates if one.count == problem.segments]
-    if not candidates or problem.segments == every.count:
-        candidates = [every]
+    candidates = _candidates(problem, lengths)
     tried = [(segments, largest_caps(segments)) for segments in candidates]
     tried = [(segments, caps) for segments, caps in tried if caps.all()]
     if not tried:
@@ -85,7 +79,6 @@ def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
             objective=None,
             optimality_gap=None,
         ),
-        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=(
             "no serving system can express caps per segment of output length",
             "caps bound what advances, not what waits at the boundaries with its KV: overflows are "
@@ -93,6 +86,15 @@ def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
             *found.caveats,
         ),
     )
+
+
+def _candidates(problem: Problem, lengths: Lengths) -> list[Segments]:
+    """The cuts of `nested-wait`, so that the two can be compared."""
+    if problem.segments == len(lengths.outputs):
+        return [lengths.segments(np.arange(len(lengths.outputs)))]
+    designs = candidate_designs(problem, lengths)
+    wanted = [one.segments for k, one in designs.items() if problem.segments in (None, k)]
+    return wanted or [lengths.segments(even_cuts(lengths, problem.segments))]
 
 
 def segment_caps(segments: Segments, total: float, eta: float = ETA) -> Floats:

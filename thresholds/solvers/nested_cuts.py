@@ -81,7 +81,7 @@ def best_over_cuts(problem: Problem, lengths: Lengths) -> WholeOptimum:
     if problem.segments is not None:
         designs = {k: one for k, one in designs.items() if k == problem.segments}
     if not designs:
-        return _whole(problem, lengths.segments(_even_cuts(lengths, problem.segments)))
+        return _whole(problem, lengths.segments(even_cuts(lengths, problem.segments)))
     found = _until_worse(problem, designs.values())
     design = designs[found.segments.count]
     better = refined(design, lengths, nested_log(problem, len(design.ends)))
@@ -105,7 +105,7 @@ def _until_worse(problem: Problem, designs: Iterable[Design]) -> WholeOptimum:
     return best
 
 
-def _even_cuts(lengths: Lengths, count: int | None) -> np.ndarray:
+def even_cuts(lengths: Lengths, count: int | None) -> np.ndarray:
     """Where the dynamic program has no answer: as many lengths in each segment."""
     m = len(lengths.outputs)
     ends = np.linspace(0, m, (count or min(m, MOST_SEGMENTS)) + 1)[1:]
@@ -115,12 +115,13 @@ def _even_cuts(lengths: Lengths, count: int | None) -> np.ndarray:
 def _whole(problem: Problem, segments: Segments) -> WholeOptimum:
     """The best whole thresholds that the descent finds without the geometric program."""
     log = nested_log(problem, segments.count)
-    starts = chains(segments)
-    if problem.objective == "latency":
+    starts, aim = chains(segments), aim_of(problem.objective, segments, log)
+    thresholds, value = best_whole(aim, starts)
+    if math.isinf(value):
         least, _ = best_whole(aim_of("memory", segments, log), starts)
-        starts = np.vstack([starts, least])
-    thresholds, value = best_whole(aim_of(problem.objective, segments, log), starts)
-    if problem.objective == "slack" and value > 1 - STRICT:
+        thresholds, value = best_whole(aim, least[None])
+    limits = {"slack": 1 - STRICT, "memory": float(problem.server.usable_kv_tokens)}
+    if value > limits.get(problem.objective, math.inf):
         value = math.inf
     return WholeOptimum(segments, log, thresholds, value)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -28,7 +28,6 @@ from thresholds.segments import Segments
 
 Floats = NDArray[np.float64]
 
-Objective = Literal["latency", "memory", "slack"]
 
 SOLVER = cp.CLARABEL
 
@@ -68,9 +67,7 @@ class Relaxed:
     is_bound: bool
 
 
-def nested_program(
-    segments: Segments, log: float, line: Line, objective: Objective
-) -> NestedProgram:
+def nested_program(segments: Segments, log: float, line: Line, objective: str) -> NestedProgram:
     """Build the program with f replaced by `line` and 1/θ by its lower bound."""
     capacity, rate = segments.server.usable_kv_tokens, float(segments.rates_per_s[0])
     p, share = segments.survivals, segments.boundary_tokens / capacity
@@ -106,7 +103,7 @@ def nested_program(
     return NestedProgram(problem, n, u, constant, unit)
 
 
-def relaxed_optimum(segments: Segments, log: float, objective: Objective) -> Relaxed | None:
+def relaxed_optimum(segments: Segments, log: float, objective: str) -> Relaxed | None:
     """Best thresholds over the lines above f, or None where no line has a solution."""
     tau, capacity = segments.server.iteration_time, segments.server.usable_kv_tokens
     # Tokens of the largest full batch that fits into memory; with aim "memory" it need not.

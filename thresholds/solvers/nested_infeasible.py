@@ -46,8 +46,9 @@ def infeasible(problem: Problem, lengths: Lengths, best: WholeOptimum) -> Infeas
     if scale is not None:
         changes.insert(0, f"multiply all rates by at most {scale}")
     changes.append("use policy paced, which needs no whole request at every stage")
-    count = f"{segments.count} segment" + ("s" if segments.count > 1 else "")
-    return InfeasibleError(f"Nested WAIT with {count}: {what}", cause, ", or ".join(changes), scale)
+    return InfeasibleError(
+        f"Nested WAIT with {_counted(segments.count)}: {what}", cause, ", or ".join(changes), scale
+    )
 
 
 def _works(problem: Problem) -> bool:

@@ -8,7 +8,6 @@ n_k = ⌊p_k n_{k−1}⌋ + 1 is the least in every coordinate and has the least
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ Floats = NDArray[np.float64]
 Aim = Callable[[Floats], Floats]
 """Values of whole threshold vectors (k, L), less is better, infinite where not allowed; (k,)."""
 
-Objective = Literal["latency", "memory", "slack"]
 
 _FIRST = 160
 """Values of n_1, evenly spaced in their logarithm, from which chains start."""
@@ -35,7 +33,7 @@ _MANY_SEGMENTS = 4
 """Up to so many segments every two block steps are tried together, beyond it single steps of 1."""
 
 
-def aim_of(objective: Objective, segments: Segments, log: float) -> Aim:
+def aim_of(objective: str, segments: Segments, log: float) -> Aim:
     """The objective over whole thresholds.
 
     latency: mean latency in seconds where all conditions hold. memory: the requirement in tokens
