@@ -106,6 +106,7 @@ def _document(found: Calibration, server: Server, carried: dict[str, Carried]) -
 
 
 def print_calibration(found: Calibration, server: Server, carried: dict[str, Carried]) -> None:
+    """Coefficients with joint intervals, the error of held-out rows, and what they mean."""
     tau, intervals = server.iteration_time, found.intervals()
     title = f"Iteration time of {server.name}, joint {percent(CONFIDENCE, 0)} intervals"
     table = new_table(title, "coefficient", "value", "from", "to")
