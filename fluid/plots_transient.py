@@ -105,7 +105,7 @@ def plot_kv_by_stage(
     if not kept:
         raise InputError("snapshots_s", 0, "at least 1 snapshot")
     times_s = paths[kept[0]].snapshots_s
-    with figure_at(path, figsize=(1 + 2 * len(times_s), 0.8 + 1.7 * len(paths))) as figure:
+    with figure_at(path, figsize=(1 + 1.6 * len(times_s), 0.8 + 1.7 * len(paths))) as figure:
         grid = figure.subplots(len(paths), len(times_s), sharex=True, sharey=True, squeeze=False)
         for row, colour, (name, one) in zip(grid, COLOURS, paths.items(), strict=False):
             row[0].set_ylabel(f"{name}\nKV (tokens)")
