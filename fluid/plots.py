@@ -91,11 +91,9 @@ def plot_region(
     Raises:
         InputError: The region does not have two classes.
     """
-    edge = region.boundary()
     with figure_at(path, figsize=(6, 5)) as figure:
         axes: Axes = figure.subplots()
-        axes.fill(*np.vstack([edge, [[0, 0]]]).T, color=COLOURS[0], alpha=0.12, lw=0)
-        axes.plot(*edge.T, color=COLOURS[0], label="fluid boundary")
+        draw_region(axes, region)
         rules = theorem_per_s or {}
         for index, (rule, points) in enumerate(rules.items(), start=1):
             dash = ("--", "-.")[index % 2]
@@ -109,16 +107,27 @@ def plot_region(
                 ls=":",
                 label=f"simulated: {policy}",
             )
-        axes.plot(*region.operating_point_per_s, "k*", ms=10, ls="none", label="this workload")
-        first, second = region.names
-        axes.set(
-            xlabel=f"rate of {first} (requests/s)",
-            ylabel=f"rate of {second} (requests/s)",
-            title=f"Stable rates on {region.server.name}",
-        )
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
+
+
+def draw_region(axes: Axes, region: StabilityRegion) -> None:
+    """The fluid boundary of two classes and the operating point; the caller adds a legend.
+
+    Raises:
+        InputError: The region does not have two classes.
+    """
+    edge = region.boundary()
+    axes.fill(*np.vstack([edge, [[0, 0]]]).T, color=COLOURS[0], alpha=0.12, lw=0)
+    axes.plot(*edge.T, color=COLOURS[0], label="fluid boundary")
+    axes.plot(*region.operating_point_per_s, "k*", ms=10, ls="none", label="this workload")
+    first, second = region.names
+    axes.set(
+        xlabel=f"rate of {first} (requests/s)",
+        ylabel=f"rate of {second} (requests/s)",
+        title=f"Stable rates on {region.server.name}",
+    )
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
 
 
 def plot_latency(workload: Workload, server: Server, path: Path) -> None:

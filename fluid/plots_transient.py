@@ -1,24 +1,32 @@
-"""Plots of the transient fluid model: recovery map and population by stage over time."""
+"""Plots of the transient fluid model: recovery map, population and KV by stage over time."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fluid.errors import InputError
+from fluid.plots import COLOURS, STYLE, figure_at
+from fluid.server import Server
+from fluid.stages import class_stages
 from fluid.transient import Transient
+from fluid.workload import Workload
 
-STYLE: dict[Any, Any] = {"font.size": 10, "svg.hashsalt": "fluidwait"}
+Floats = NDArray[np.float64]
+
+NEVER_COLOUR = COLOURS[1]
+"""Vermillion: stands out from viridis in every kind of vision."""
 
 _BANDS = 80
+"""Bands of stages of `plot_population`."""
 
-NEVER_COLOUR = "#D55E00"
-"""Vermillion of Okabe and Ito's palette: stands out from viridis in every kind of vision."""
+_BARS = 40
+"""Bars of a panel of `plot_kv_by_stage`."""
 
 
 def plot_recovery_map(
@@ -41,6 +49,7 @@ def plot_recovery_map(
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
+        axes.grid(False)
         mesh = axes.pcolormesh(rates, bursts, times.T, cmap=colours, shading="nearest")
         figure.colorbar(mesh, label="seconds to recover (vermillion: never)")
         if simulated_never is not None:
@@ -76,6 +85,7 @@ def plot_population(found: Transient, path: Path) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
+        axes.grid(False)
         mesh = axes.pcolormesh(
             found.snapshots_s[taken], starts + (width - 1) / 2, mass.T, shading="nearest"
         )
@@ -84,3 +94,48 @@ def plot_population(found: Transient, path: Path) -> None:
         axes.set_xlabel("time (s)")
         axes.set_ylabel("stage")
         figure.savefig(path)
+
+
+def plot_kv_by_stage(
+    paths: Mapping[str, Transient], workload: Workload, server: Server, path: Path
+) -> None:
+    """KV held at each stage, one row of panels per path and one column per snapshot.
+
+    Even heights are residents of all ages; a few high bars are generations that were admitted
+    together, grow together and overflow the memory together.
+
+    Args:
+        paths: By name, all with the same snapshots of this workload.
+
+    Raises:
+        InputError: No snapshot was taken.
+    """
+    kept = [name for name, one in paths.items() if len(one.snapshots_s)]
+    if not kept:
+        raise InputError("snapshots_s", 0, "at least 1 snapshot")
+    times_s = paths[kept[0]].snapshots_s
+    with figure_at(path, figsize=(1 + 1.6 * len(times_s), 0.8 + 1.7 * len(paths))) as figure:
+        grid = figure.subplots(len(paths), len(times_s), sharex=True, sharey=True, squeeze=False)
+        for row, colour, (name, one) in zip(grid, COLOURS, paths.items(), strict=False):
+            row[0].set_ylabel(f"{name}\nKV (tokens)")
+            for axes, time_s, population in zip(row, times_s, one.population, strict=True):
+                edges, held = _kv_by_stage(population, workload, server)
+                axes.stairs(held, edges, baseline=1.0, fill=True, color=colour)
+                axes.set_title(f"{time_s:,.0f} s: {held.sum() / server.usable_kv_tokens:.0%} of KV")
+                axes.title.set_fontsize(9)
+        # Logarithmic: a generation holds a hundred times what an even band does.
+        grid[0][0].set(yscale="log", ylim=(10, 2 * server.usable_kv_tokens))
+        for axes in grid[-1]:
+            axes.set_xlabel("stage")
+
+
+def _kv_by_stage(population: Floats, workload: Workload, server: Server) -> tuple[Floats, Floats]:
+    """Edges of the bands of stages, shape (bands + 1,), and KV tokens held in each, (bands,)."""
+    stages = [class_stages(one, server) for one in workload.classes]
+    last = max(int(one.index[-1]) for one in stages) + 1
+    edges = np.linspace(0, last, min(_BARS, last) + 1)
+    held = np.zeros(len(edges) - 1)
+    for column, one in enumerate(stages):
+        kv_tokens = population[: one.count, column] * one.held_kv_tokens
+        held += np.histogram(one.index, edges, weights=kv_tokens)[0]
+    return edges, held

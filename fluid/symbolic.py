@@ -20,6 +20,7 @@ Convention = Literal["engine", "paper", "decode-only"]
 """Who emits the first token: prefill (engine), the first decode (paper), or no prefill at all."""
 
 OVERHEAD, CAPACITY, SCALE = sp.symbols("d_0 C alpha", positive=True)
+DURATION = sp.Symbol(r"\Delta T", positive=True)
 PER_MEMORY = sp.Symbol("d_1", positive=True)
 PROMPT, OUTPUT = sp.symbols("l l'", positive=True, integer=True)
 TOKEN, KV, PREFILL, DECODE, SQUARE = sp.symbols("c_f c_kv c_pre c_seq c_sq", nonnegative=True)
@@ -77,14 +78,25 @@ def work(convention: Convention) -> Expr:
     return sp.expand(decodes if convention == "decode-only" else prefill + decodes)
 
 
+def balance_equations(classes: int) -> tuple[tuple[Expr, ...], Expr]:
+    """All that is put in: flow balance n_j = λ_j·ΔT of each class, and ΔT = d0 + Σ n_j w_j.
+
+    In a balanced state every stage of class j holds the same n_j, as what leaves a stage enters the
+    next one; n_j w_j is what all stages of the class together add to an iteration.
+    """
+    known = class_symbols(classes)
+    inventory = sp.symbols(f"n_1:{classes + 1}", positive=True)
+    flows = tuple(sp.Eq(n, rate * DURATION) for n, rate in zip(inventory, known.rates, strict=True))
+    load = sum(n * one for n, one in zip(inventory, known.works, strict=True))
+    return flows, sp.Eq(DURATION, OVERHEAD + load)
+
+
 def equilibrium_forms(classes: int) -> EquilibriumForms:
     """Solve the balance equations for `classes` classes (THEORY 2.2–2.4)."""
     known = class_symbols(classes)
-    duration = sp.Symbol("DeltaT", positive=True)
-    balance = OVERHEAD + sum(
-        rate * duration * one for rate, one in zip(known.rates, known.works, strict=True)
-    )
-    (iteration_time,) = sp.solve(sp.Eq(duration, balance), duration)
+    flows, time = balance_equations(classes)
+    balance = time.subs({flow.lhs: flow.rhs for flow in flows})
+    (iteration_time,) = sp.solve(balance, DURATION)
     inventory = tuple(rate * iteration_time for rate in known.rates)
     memory = sum(n * m for n, m in zip(inventory, known.memory_sums, strict=True))
     tokens = sum(n * out for n, out in zip(inventory, known.outputs, strict=True))

@@ -60,7 +60,7 @@ def run_calibrate(path: Path, options: CalibrateOptions) -> None:
     if options.as_json:
         print_json(_document(found, server, carried))
     else:
-        _print(found, server, carried)
+        print_calibration(found, server, carried)
         if options.out:
             say(f"Wrote {options.out}. Next: fluidwait equilibrium WORKLOAD --server {options.out}")
 
@@ -105,7 +105,8 @@ def _document(found: Calibration, server: Server, carried: dict[str, Carried]) -
     return document
 
 
-def _print(found: Calibration, server: Server, carried: dict[str, Carried]) -> None:
+def print_calibration(found: Calibration, server: Server, carried: dict[str, Carried]) -> None:
+    """Coefficients with joint intervals, the error of held-out rows, and what they mean."""
     tau, intervals = server.iteration_time, found.intervals()
     title = f"Iteration time of {server.name}, joint {percent(CONFIDENCE, 0)} intervals"
     table = new_table(title, "coefficient", "value", "from", "to")

@@ -74,7 +74,7 @@ def run_compare(options: CompareOptions) -> None:
     if options.as_json:
         print_json(_document(results, capacities, recoveries))
         return
-    _print(results, capacities, limit_per_s)
+    print_comparison(results, capacities, limit_per_s)
     if recoveries:
         _print_recoveries(recoveries)
     if options.plot:
@@ -208,9 +208,10 @@ def _print_recoveries(recoveries: Sequence[Recovery]) -> None:
     show(table)
 
 
-def _print(
+def print_comparison(
     results: Sequence[PolicyResult], capacities: Sequence[Capacity], limit_per_s: float | None
 ) -> None:
+    """One row per policy and rate, then the fluid limit and the largest stable rates."""
     columns = ("policy", "rate /s", "verdict", "completed", "collapsed", "latency s", "p99 s")
     table = new_table("Policies by rate", *columns, "evictions /req", "wasted", "KV mean")
     for one in results:

@@ -40,7 +40,7 @@ def run_equilibrium(
         document = {"workload": workload.name, "server": server.name} | found.as_dict()
         print_json(document | ({"fluctuations": second} if evictions is not None else {}))
         return 0 if found.stable else 3
-    _print(found, f"{workload.name} on {server.name}", workload.rate_per_s)
+    print_equilibrium(found, f"{workload.name} on {server.name}", workload.rate_per_s)
     if second is not None:
         _print_second_order(second)
     say(verdict_line(found))
@@ -103,7 +103,8 @@ def _print_second_order(found: dict[str, float]) -> None:
     show(table)
 
 
-def _print(found: Equilibrium, title: str, rate_per_s: float) -> None:
+def print_equilibrium(found: Equilibrium, title: str, rate_per_s: float) -> None:
+    """The balanced state as a whole, then by class."""
     table = new_table(title, "figure", "value")
     for label, value in _rows(found, rate_per_s):
         table.add_row(label, value)

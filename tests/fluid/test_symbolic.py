@@ -15,6 +15,7 @@ from fluid.stages import class_stages, linear_stage_seconds
 from fluid.symbolic import (
     CAPACITY,
     DECODE,
+    DURATION,
     KV,
     OUTPUT,
     OVERHEAD,
@@ -23,6 +24,7 @@ from fluid.symbolic import (
     PROMPT,
     SQUARE,
     TOKEN,
+    balance_equations,
     class_symbols,
     equilibrium_forms,
     latex_forms,
@@ -163,3 +165,12 @@ def test_latex_of_every_form():
     assert set(vars(FORMS)) < set(forms)
     assert forms["throughput"] == r"l'_{1} \lambda_{1} + l'_{2} \lambda_{2}"
     assert all(forms.values())
+
+
+def test_the_forms_satisfy_the_balance_that_was_put_in() -> None:
+    flows, time = balance_equations(2)
+    forms = equilibrium_forms(2)
+    found = dict(zip((flow.lhs for flow in flows), forms.inventory, strict=True))
+    found[DURATION] = forms.iteration_time
+    for equation in (*flows, time):
+        assert sp.simplify((equation.lhs - equation.rhs).subs(found)) == 0

@@ -5,13 +5,14 @@ their Python source once more (see `validation.simulator.cuda`).
 
 numba keys its cache by the file a function stands in and misses changes in the functions it calls.
 The cache folder here is therefore named after the text of all kernel sources together: an edit
-anywhere compiles everything that could be affected, and nothing stale is ever run.
+anywhere compiles everything that could be affected, and nothing stale is ever run. Kernels written
+elsewhere, in a notebook say, are not among these sources: neither they nor a loop bound to them is
+cached.
 """
 
 from __future__ import annotations
 
 import hashlib
-import linecache
 import os
 import tempfile
 from collections.abc import Callable
@@ -21,13 +22,18 @@ from typing import Any
 
 import numba
 
+_SOURCES = tuple(
+    source
+    for folder in ("simulator", "policies")
+    for source in sorted((Path(__file__).resolve().parents[1] / folder).glob("*.py"))
+)
+"""All files with kernels."""
+
 
 def _cache_folder() -> Path:
-    package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256(numba.__version__.encode())
-    for part in ("simulator", "policies"):
-        for source in sorted((package / part).glob("*.py")):
-            digest.update(source.read_bytes())
+    for source in _SOURCES:
+        digest.update(source.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(home) / "fluidwait" / f"kernels-{digest.hexdigest()[:16]}"
     try:
@@ -47,21 +53,26 @@ def kernel(function: Callable[..., Any]) -> Any:
     Kernels allocate nothing. Saying so (`_nrt=False`) spares numba the reference counts of every
     array at every call, which halves the time of an iteration.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    return _compiled(function, cache=_is_hashed(function))
+
+
+def _compiled(function: Callable[..., Any], cache: bool) -> Any:
+    return numba.njit(cache=cache, nogil=True, error_model="numpy", _nrt=False)(function)
+
+
+def _is_hashed(function: Any) -> bool:
+    """Whether the name of the cache folder changes with the function's source."""
+    return Path(function.__code__.co_filename).resolve() in _SOURCES
 
 
 def bind(template: Any, suffix: str, **functions: Any) -> Any:
     """Compile `template` once more with some of its global functions replaced.
 
     This is how one engine loop becomes a separate compiled simulator per policy: function values
-    passed as arguments would defeat numba's disk cache. The name carries a digest of their files,
-    since those of users' own policies do not count for the cache folder.
+    passed as arguments would defeat numba's disk cache.
     """
-    digest = hashlib.sha256()
-    for function in functions.values():
-        lines = linecache.getlines(function.py_func.__code__.co_filename)
-        digest.update("".join(lines).encode())
-    return kernel(rebound(template, f"{suffix}_{digest.hexdigest()[:8]}", **functions))
+    cache = all(_is_hashed(one.py_func) for one in functions.values())
+    return _compiled(rebound(template, suffix, **functions), cache)
 
 
 def rebound(template: Any, suffix: str, **functions: Any) -> Any:
