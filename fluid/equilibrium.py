@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid._intake import Intake, Method, intake
+from fluid.extrapolation import range_caveats
 from fluid.server import Server, require_fits
 from fluid.stability import curve_stability
 from fluid.stages import Stages
@@ -52,8 +53,9 @@ class Equilibrium:
         tpot_s: Rate-weighted mean over the classes with at least two output tokens.
         ttft_s: Rate-weighted mean; latency_s alike.
         throughput_tokens_per_s: Σ λ_j l'_j.
-        caveats: One sentence for each condition of THEORY 2.6 that does not hold, and one where
-            the rates vary over time.
+        caveats: One sentence for each condition of THEORY 2.6 that does not hold, for each quantity
+            of the batches that leaves the server's measured range, and one where the rates vary
+            over time.
     """
 
     stable: bool
@@ -119,6 +121,7 @@ def equilibrium(workload: Workload, server: Server, method: Method | None = None
         throughput_tokens_per_s=throughput if boundary.stable else None,
         caveats=(
             *_caveats(curve, boundary.utilisation, served, added_s),
+            *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
             *_profile_caveats(workload, boundary.max_scale),
         ),
         classes=classes,

@@ -118,6 +118,11 @@ def write_text(path: str | Path, text: str) -> None:
         raise
 
 
+def write_document(document: dict[str, Any], path: str | Path) -> None:
+    """Write plain data as indented JSON; a whole file or nothing."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 class _DuplicateKey(Exception):
     pass
 

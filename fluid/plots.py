@@ -79,30 +79,32 @@ def plot_region(
     region: StabilityRegion,
     path: Path,
     *,
-    theorem_per_s: ArrayLike | None = None,
+    theorem_per_s: Mapping[str, ArrayLike] | None = None,
     simulated_per_s: Mapping[str, ArrayLike] | None = None,
 ) -> None:
     """The region of two classes with the workload's operating point.
 
     Args:
-        theorem_per_s: Points of a boundary that a theorem guarantees, shape (k, 2).
+        theorem_per_s: By rule, points of a boundary that a theorem guarantees, shape (k, 2).
         simulated_per_s: By policy, largest rates found stable in simulation, shape (k, 2).
 
     Raises:
         InputError: The region does not have two classes.
     """
     edge = region.boundary()
-    with _figure(path, figsize=(6, 5)) as figure:
+    with figure_at(path, figsize=(6, 5)) as figure:
         axes: Axes = figure.subplots()
         axes.fill(*np.vstack([edge, [[0, 0]]]).T, color=COLOURS[0], alpha=0.12, lw=0)
         axes.plot(*edge.T, color=COLOURS[0], label="fluid boundary")
-        if theorem_per_s is not None:
-            points = np.asarray(theorem_per_s).T
-            axes.plot(*points, "--s", color=COLOURS[1], ms=3, label="whole WAIT thresholds")
+        rules = theorem_per_s or {}
+        for index, (rule, points) in enumerate(rules.items(), start=1):
+            dash = ("--", "-.")[index % 2]
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axes.plot(*np.asarray(points).T, dash, marker=marker, color=colour, ms=3, label=rule)
         for index, (policy, found) in enumerate((simulated_per_s or {}).items()):
             axes.plot(
                 *np.asarray(found).T,
-                color=COLOURS[2 + index % (len(COLOURS) - 2)],
+                color=COLOURS[(1 + len(rules) + index) % len(COLOURS)],
                 marker=MARKERS[index % len(MARKERS)],
                 ls=":",
                 label=f"simulated: {policy}",
@@ -124,7 +126,7 @@ def plot_latency(workload: Workload, server: Server, path: Path) -> None:
     limit_per_s = stability(workload, server).max_scale * workload.rate_per_s
     rates = limit_per_s * np.linspace(0.02, 0.999, _POINTS)
     found = [equilibrium(workload.at_rate(float(rate)), server) for rate in rates]
-    with _figure(path, figsize=(6, 4.2)) as figure:
+    with figure_at(path, figsize=(6, 4.2)) as figure:
         axes: Axes = figure.subplots()
         for colour, dash, name, label in zip(
             COLOURS,
@@ -159,7 +161,7 @@ def plot_composition(workload: Workload, server: Server, path: Path) -> None:
     held = np.zeros((len(stages), max(int(one.index[-1]) for one in stages) + 1))
     for row, one, balanced in zip(held, stages, found.classes, strict=True):
         row[one.index] = (balanced.in_service_per_stage or 0.0) * one.held_kv_tokens
-    with _figure(path, figsize=(6.5, 4)) as figure:
+    with figure_at(path, figsize=(6.5, 4)) as figure:
         axes: Axes = figure.subplots()
         colours = [COLOURS[k % len(COLOURS)] for k in range(len(stages))]
         names = [one.name for one in workload.classes]
@@ -184,7 +186,7 @@ def plot_phase(
         InputError: An unknown parameter or a value that it cannot take.
     """
     margins, shares = phase(workload, server, horizontal, vertical)
-    with _figure(path, figsize=(6.5, 5)) as figure:
+    with figure_at(path, figsize=(6.5, 5)) as figure:
         axes: Axes = figure.subplots()
         grid = (horizontal.values, vertical.values)
         # Cividis is perceptually uniform, also for colour-blind readers.
@@ -287,7 +289,7 @@ PARAMETERS: dict[str, tuple[str, Change]] = {
 
 
 @contextmanager
-def _figure(path: Path, figsize: Sequence[float]) -> Iterator[Figure]:
+def figure_at(path: Path, figsize: Sequence[float]) -> Iterator[Figure]:
     """A figure in the shared style, written to `path` when done."""
     require_plot_path(path)
     with mpl.rc_context(STYLE):

@@ -4,14 +4,47 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fluid.errors import InputError
 from fluid.files import FileModel
 from fluid.iteration import IterationTime
 from fluid.workload import Name, Workload
+
+Span = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+
+class MeasuredRange(FileModel):
+    """Least and most of what the batches behind an iteration time consisted of.
+
+    Attributes:
+        tokens: n_tok, tokens computed in an iteration.
+        kv_tokens: K, KV tokens read by decodes.
+        decode_requests: B, decoding requests.
+        prompt_tokens: p, prefill tokens of one request, over the batches with any; (0, 0) if none.
+    """
+
+    tokens: Span
+    kv_tokens: Span
+    decode_requests: Span
+    prompt_tokens: Span
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, (low, high) in self:
+            if high < low:
+                raise ValueError(f"{name} must be [least, most]")
+        return self
+
+    def outside(self, quantity: str, value: float) -> str | None:
+        """What is wrong with a value of the named quantity, in words; None where it was seen."""
+        low, high = getattr(self, quantity)
+        if low <= value <= high:
+            return None
+        words = quantity.replace("_", " ").replace("kv", "KV")
+        return f"{value:,.6g} {words}, measured from {low:,.10g} to {high:,.10g}"
 
 
 class Server(FileModel):
@@ -24,6 +57,7 @@ class Server(FileModel):
         first_token: Which stage emits the first output token: "prefill" (engine convention,
             S = l' stages) or "decode" (paper convention, S = l' + 1), THEORY 1.2.
         iteration_time: τ of a batch.
+        measured_range: The batches that τ was fitted to, where it was; beyond them it is a guess.
     """
 
     name: Name
@@ -32,6 +66,7 @@ class Server(FileModel):
     block_tokens: Annotated[int, Field(ge=1)] = 1
     first_token: Literal["prefill", "decode"] = "prefill"
     iteration_time: IterationTime
+    measured_range: MeasuredRange | None = None
 
     @property
     def usable_kv_tokens(self) -> int:

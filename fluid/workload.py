@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Self
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from fluid.errors import InputError
 from fluid.files import FileModel
@@ -19,12 +26,31 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+def _in_one_sentence(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+    """One error for all alternatives of a union, where pydantic names only the first."""
+    try:
+        return inner(value)
+    except ValidationError:
+        raise ValueError('"mean", or a share between 0 and 1') from None
+
+
+Statistic = Annotated[
+    Literal["mean"] | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_in_one_sentence)
+]
+"""Which figure of a distribution: its mean, or a quantile."""
+
+
 class Slo(FileModel):
-    """Service-level objective of a class: `quantile` of TTFT and TPOT stay below these seconds."""
+    """Service-level objective of a class: TTFT, TPOT and latency stay below these seconds.
+
+    Attributes:
+        quantile: Of which share of the requests that is asked, or "mean": of their mean.
+    """
 
     ttft_s: PositiveFloat | None = None
     tpot_s: PositiveFloat | None = None
-    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    latency_s: PositiveFloat | None = None
+    quantile: Statistic = 0.99
 
 
 class RequestClass(FileModel):
@@ -100,9 +126,9 @@ class Workload(FileModel):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        names = [one.name for one in self.classes]
-        for name in names:
-            if names.count(name) > 1:
+        names = Counter(one.name for one in self.classes)
+        for name, times in names.items():
+            if times > 1:
                 raise ValueError(f"class names must be unique, {name!r} is not")
         return self
 

@@ -24,6 +24,8 @@ workload_app = typer.Typer(help="Make workload files.")
 server_app = typer.Typer(help="Look at server descriptions.")
 app.add_typer(workload_app, name="workload")
 app.add_typer(server_app, name="server")
+measure_app = typer.Typer(help="Measure your own device (needs fluidwait[torch]).")
+app.add_typer(measure_app, name="measure")
 
 
 def _help_if_alone(context: typer.Context) -> None:
@@ -34,7 +36,16 @@ def _help_if_alone(context: typer.Context) -> None:
 for group in (app, workload_app, server_app):
     group.callback(invoke_without_command=True)(_help_if_alone)
 
-
+ModelName = Annotated[
+    str, typer.Option("--model", help="Model to time: llama-2-7b, llama-3-8b or tiny.")
+]
+Dtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32.")]
+TorchDevice = Annotated[str, typer.Option("--device", help="cuda, cpu, or auto.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder with weights; random ones cost the same time.")
+]
+WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
 WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", help="Workload file.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Threshold table.")]
 ServerName = Annotated[
@@ -72,12 +83,16 @@ def equilibrium(
         float | None,
         typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
     ] = None,
+    plot: PlotFile = None,
+    picture: Annotated[
+        str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
+    ] = "latency",
     as_json: AsJson = False,
 ) -> None:
     """Balanced state of a load on a server, and what limits it."""
     from fluidwait.commands.equilibrium import run_equilibrium
 
-    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, as_json))
+    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, plot, picture, as_json))
 
 
 @app.command()
@@ -140,8 +155,18 @@ def solve(
     workload: WorkloadFile,
     server: ServerName,
     policy: Annotated[
-        str, typer.Option(help="paced (the practical form) or wait (literal WAIT).")
+        str,
+        typer.Option(
+            help="paced (the practical form), wait (literal WAIT), nested-wait (literal Nested "
+            "WAIT, lengths unknown) or nested-cap (caps per segment)."
+        ),
     ] = "paced",
+    objective: Annotated[
+        str, typer.Option(help="latency; for wait also ttft, memory, slack, rate, sharp-latency.")
+    ] = "latency",
+    overload: Annotated[
+        bool, typer.Option("--overload", help="Above capacity: admit what is worth most of it.")
+    ] = False,
     rate: Rate = None,
     scheduler: Annotated[
         str,
@@ -150,22 +175,64 @@ def solve(
     budget_s: Annotated[
         float, typer.Option(help="Seconds to refine on the simulator; 0: the closed form.")
     ] = 0.0,
+    overflow_probability: Annotated[
+        float, typer.Option(help="nested-wait: of any overflow within the horizon.")
+    ] = 0.01,
+    horizon_s: Annotated[float, typer.Option(help="nested-wait: seconds of that horizon.")] = 3600,
+    segments: Annotated[
+        int | None, typer.Option(help="nested-*: segments of output length; default the best.")
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="nested-*: worst or weighted, the prompt that memory counts."),
+    ] = "worst",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="nested-wait: draw base memory and buffers against segments."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The threshold table for a load on a server."""
-    from fluidwait.commands.solve import run_solve
+    """Threshold table for a load, or one per window of its profile."""
+    from fluidwait.commands.solve import NestedOptions, SolveOptions, run_solve
 
     run_solve(
-        workload,
-        server,
-        policy=policy,
-        rate=rate,
-        scheduler=scheduler,
-        budget_s=budget_s,
-        out=out,
-        as_json=as_json,
+        SolveOptions(
+            workload,
+            server,
+            policy=policy,
+            objective=objective,
+            overload=overload,
+            rate=rate,
+            scheduler=scheduler,
+            budget_s=budget_s,
+            nested=NestedOptions(overflow_probability, horizon_s, segments, prompts, plot),
+            out=out,
+            as_json=as_json,
+        )
     )
+
+
+@app.command()
+def fleet(
+    workload: WorkloadFile,
+    server: Annotated[
+        list[str], typer.Option("--server", "-s", help="A type that can be had; repeat for more.")
+    ],
+    cost: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=X", help="Cost of one; 1 unless told.")
+    ] = None,
+    max_count: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="At most so many of a type.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Of the tables for the replicas.")] = "paced",
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cheapest servers for a load, and a table for each type."""
+    from fluidwait.commands.fleet import FleetOptions, run_fleet
+
+    run_fleet(FleetOptions(workload, server, cost or [], max_count or [], policy, rate, as_json))
 
 
 @app.command()
@@ -274,6 +341,46 @@ def report(
 
 
 @app.command()
+def calibrate(
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Measured iteration times.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
+    layout: Annotated[
+        str, typer.Option("--from", help="csv (docs/calibrate.md) or vllm-bench.")
+    ] = "csv",
+    name: Annotated[str | None, typer.Option(help="Name of the server.")] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, help="KV capacity, where the rows do not know it.")
+    ] = None,
+    block_tokens: Annotated[int, typer.Option(min=1, help="Tokens per KV block.")] = 16,
+    workload: Annotated[
+        Path | None, typer.Option(help="Carry the intervals to this load's M*, α* and thresholds.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Server file from measured batches, with error and intervals."""
+    from fluidwait.commands.calibrate import CalibrateOptions, run_calibrate
+
+    run_calibrate(
+        rows,
+        CalibrateOptions(out, layout, name, kv_tokens, block_tokens, workload, plot, as_json),
+    )
+
+
+@app.command()
+def export(
+    table: TableFile,
+    to: Annotated[str, typer.Option(help="vllm, sglang, trtllm or env.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A table as flags of a serving system, each with its reason."""
+    from fluidwait.commands.export import run_export
+
+    run_export(table, to, out, as_json)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
 ) -> None:
@@ -289,6 +396,106 @@ def doctor(as_json: AsJson = False) -> None:
     from fluidwait.commands.doctor import run_doctor
 
     raise typer.Exit(run_doctor(as_json))
+
+
+@measure_app.callback(invoke_without_command=True)
+def measure(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the rows here.")] = Path(
+        "iteration-times.csv"
+    ),
+    model: ModelName = "llama-2-7b",
+    dtype: Dtype = "float16",
+    device: TorchDevice = "auto",
+    checkpoint: Checkpoint = None,
+    most_decodes: Annotated[int, typer.Option(min=1, help="Largest batch of decodes.")] = 128,
+    longest_context: Annotated[int, typer.Option(min=64, help="Longest context.")] = 4096,
+    longest_prompt: Annotated[int, typer.Option(min=16, help="Longest prompt.")] = 2048,
+    warm_up: WarmUp = 3,
+    repeats: Repeats = 10,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Replay decodes as CUDA graphs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sweep batch compositions on a device: rows for calibrate."""
+    if context.invoked_subcommand:
+        return
+    from fluidwait.commands.measure import SweepOptions, Target, run_sweep
+
+    options = SweepOptions(
+        out,
+        most_decodes,
+        longest_context,
+        longest_prompt,
+        warm_up,
+        repeats,
+        cuda_graphs,
+        as_json,
+    )
+    raise typer.Exit(run_sweep(Target(model, dtype, device, checkpoint), options))
+
+
+@measure_app.command("paper")
+def measure_paper(
+    model: ModelName = "llama-2-7b",
+    dtype: Dtype = "float16",
+    device: TorchDevice = "auto",
+    warm_up: WarmUp = 3,
+    repeats: Repeats = 10,
+    largest: Annotated[int, typer.Option(help="Largest B, which is extrapolated to.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """The paper's design (prompts 256, outputs 20) and its two-parameter fit."""
+    from fluidwait.commands.measure import Target, run_paper
+
+    run_paper(Target(model, dtype, device), warm_up, repeats, largest, as_json)
+
+
+@measure_app.command("closed-loop")
+def measure_closed_loop(
+    server: ServerName,
+    rates: Annotated[str, typer.Option(help="Arrivals per second: a,b,c.")],
+    table: Annotated[
+        Path | None, typer.Option(help="Threshold table to serve under, beside greedy.")
+    ] = None,
+    model: ModelName = "llama-2-7b",
+    dtype: Dtype = "float16",
+    device: TorchDevice = "auto",
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Prompt of every request.")] = 512,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Output of every request.")] = 20,
+    requests: Annotated[int, typer.Option(min=5, help="Arrivals per run.")] = 500,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Serve arrivals on the real model in real time, beside the simulator on the same tape."""
+    from fluidwait.commands.measure import LoopOptions, Target, rates_of, run_closed_loop
+
+    options = LoopOptions(
+        server, rates_of(rates), prompt_tokens, output_tokens, requests, table, seed, as_json
+    )
+    run_closed_loop(Target(model, dtype, device), options)
+
+
+@measure_app.command("floor")
+def measure_floor(
+    server: ServerName,
+    model: ModelName = "llama-2-7b",
+    on: Annotated[
+        str | None, typer.Option(help="a100-80gb, a100-40gb, h100-sxm, h200, l4.")
+    ] = None,
+    bandwidth_gb_per_s: Annotated[
+        float | None, typer.Option(min=1e-3, help="Memory bandwidth of another device.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=1e-6, help="Its dense 16-bit operations, 10¹²/s.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A server's coefficients against bytes ÷ bandwidth and operations ÷ peak."""
+    from fluidwait.commands.measure import run_floor
+
+    run_floor(server, model, on, bandwidth_gb_per_s, tflops, as_json)
 
 
 @workload_app.command("from-trace")

@@ -170,8 +170,13 @@ def test_pictures_can_be_drawn_again(picture: str, tmp_path: Path) -> None:
 
 
 def test_every_picture_is_made_by_a_command() -> None:
-    source = (DOCS / "figures.py").read_text(encoding="utf-8")
-    made = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+    sources = [DOCS / "figures.py", *(ROOT / "tests" / "benchmarks").glob("*.py")]
+    made = {
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+    }
     shown = set()
     for page in PAGES:
         shown |= set(re.findall(r"images/([\w-]+\.svg)", page.read_text(encoding="utf-8")))

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fluid.server import Server
-from fluid.stages import class_stages
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -32,6 +31,7 @@ class FullBatch:
     Attributes:
         rates_per_s: λ_j.
         stages: S_j.
+        first_output: Position among the stages of the one that emits the first output token.
         tokens: Tokens computed: the prompt plus one per decode stage.
         kv_tokens: KV tokens read by the decode stages.
         prefill_tokens: Prompt tokens.
@@ -42,6 +42,7 @@ class FullBatch:
     server: Server
     rates_per_s: Floats
     stages: Floats
+    first_output: Floats
     tokens: Floats
     kv_tokens: Floats
     prefill_tokens: Floats
@@ -79,19 +80,52 @@ class FullBatch:
             + tau.per_prefill_token_sq_s * self.prefill_tokens**2
         )
 
-    def latency_s(self, thresholds: ArrayLike) -> Floats:
-        """L_j(n) of the literal rule; see `literal_wait_latency_s`. Shape (..., m)."""
+    def delay_s(self, thresholds: ArrayLike, last_stage: Floats) -> Floats:
+        """Mean time until the end of a stage of the literal rule, in seconds, shape (..., m).
+
+        (n_j − 1)/(2λ_j) + s_j·n_j/λ_j + ΔT(n) + μ_j/(2λ_j(n_j − μ_j)), μ_j = λ_j ΔT(n): collecting
+        n_j arrivals, one stage per n_j arrivals until stage s_j, its iteration, queueing (THEORY
+        3.5, where s_j = S_j − 1). Infinite where drift fails.
+
+        Args:
+            last_stage: s_j, counted from 0, shape (m,).
+        """
         n = np.asarray(thresholds, dtype=float)
         loads = self.loads(n)
         with np.errstate(divide="ignore"):
             queueing_s = loads / (2 * self.rates_per_s * (1 - loads))
-        pipeline_s = ((n - 1) / 2 + (self.stages - 1) * n) / self.rates_per_s
-        latency_s = pipeline_s + self.iteration_time_s(n)[..., None] + queueing_s
-        return np.where(loads < 1, latency_s, np.inf)
+        pipeline_s = ((n - 1) / 2 + last_stage * n) / self.rates_per_s
+        delay_s = pipeline_s + self.iteration_time_s(n)[..., None] + queueing_s
+        return np.where(loads < 1, delay_s, np.inf)
+
+    def latency_s(self, thresholds: ArrayLike) -> Floats:
+        """L_j(n) of the literal rule: the delay until the last stage, shape (..., m)."""
+        return self.delay_s(thresholds, self.stages - 1)
+
+    def ttft_s(self, thresholds: ArrayLike) -> Floats:
+        """Mean time to the first output token under the literal rule, shape (..., m).
+
+        The derivation of THEORY 3.5 ends at any stage: a request of the cohort that has just been
+        collected passes stage 0 at once and each later one with the next cohort of its class,
+        n_j/λ_j after. The first token is emitted at the end of stage 0 (engine) or 1 (paper).
+
+        The queueing term is that of THEORY 3.5. Cohorts of n_j arrivals that are served in ΔT each
+        are an E_n/D/1 queue, for which Kingman's formula gives ΔT/(2n_j) less: nothing beside a
+        latency, but visible in a TTFT at small n_j (simulated for one class).
+        """
+        return self.delay_s(thresholds, self.first_output)
+
+    def tpot_s(self, thresholds: ArrayLike) -> Floats:
+        """n_j/λ_j: a stage, and with it a token, per n_j arrivals; shape (..., m)."""
+        return np.asarray(np.asarray(thresholds, dtype=float) / self.rates_per_s)
+
+    def mean_s(self, delays_s: Floats) -> Floats:
+        """Σ λ_j d_j/Σ λ_j of delays per class, the mean over requests; shape (...)."""
+        return np.asarray(delays_s @ self.rates_per_s / self.rates_per_s.sum())
 
     def mean_latency_s(self, thresholds: ArrayLike) -> Floats:
-        """Σ λ_j L_j(n)/Σ λ_j, infinite where a drift condition fails; shape (...)."""
-        return np.asarray(self.latency_s(thresholds) @ self.rates_per_s / self.rates_per_s.sum())
+        """Mean latency over requests, infinite where a drift condition fails; shape (...)."""
+        return self.mean_s(self.latency_s(thresholds))
 
     def feasible(self, thresholds: ArrayLike) -> NDArray[np.bool_]:
         """Whether drift holds strictly in every class and M(n) ≤ C; shape (...)."""
@@ -117,19 +151,33 @@ class FullBatch:
 
 def full_batch(workload: Workload, server: Server) -> FullBatch:
     """Per-class sums over stages, under the server's convention and block size."""
-    stages = [class_stages(one, server) for one in workload.classes]
-    prefill_tokens = np.array([one.prefill_tokens for one in stages], dtype=float)
-    decode_requests = np.array([one.decodes.sum() for one in stages], dtype=float)
+    classes = workload.classes
+    prompts = np.array([one.prefill_tokens for one in classes], dtype=float)
+    known = prompts + np.array([one.context_tokens for one in classes], dtype=float)
+    outputs = np.array([one.decode_tokens for one in classes], dtype=float)
+    prefills = prompts > 0
+    # Stages run from 0 (prefill) or 1 to `decodes`; their sums in closed form, for many classes.
+    late = server.first_token == "decode"
+    decodes = np.where(prefills & (not late), outputs - 1, outputs)
+    before = known - np.where(prefills, 1, 0)
     return FullBatch(
         server=server,
-        rates_per_s=np.array([one.rate_per_s for one in workload.classes]),
-        stages=np.array([one.count for one in stages], dtype=float),
-        tokens=prefill_tokens + decode_requests,
-        kv_tokens=np.array([one.kv_tokens[one.decodes].sum() for one in stages], dtype=float),
-        prefill_tokens=prefill_tokens,
-        decode_requests=decode_requests,
-        memory_tokens=np.array([one.memory_sum for one in stages]),
+        rates_per_s=np.array([one.rate_per_s for one in classes]),
+        stages=decodes + prefills,
+        first_output=np.where(prefills & late, 1.0, 0.0),
+        tokens=prompts + decodes,
+        kv_tokens=known * decodes + decodes * (decodes + 1) / 2,
+        prefill_tokens=prompts,
+        decode_requests=decodes,
+        memory_tokens=_rounded_sum(known + decodes, server) - _rounded_sum(before, server),
     )
+
+
+def _rounded_sum(tokens: Floats, server: Server) -> Floats:
+    """Σ of 1, 2, …, `tokens`, each rounded up to whole blocks; elementwise."""
+    block = server.block_tokens
+    whole, rest = np.divmod(tokens, block)
+    return np.asarray(block * (block * whole * (whole + 1) / 2 + rest * (whole + 1)))
 
 
 def literal_wait_latency_s(thresholds: ArrayLike, workload: Workload, server: Server) -> Floats:

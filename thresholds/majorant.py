@@ -1,8 +1,9 @@
-"""Straight lines above the token part f of an iteration time.
+"""Straight lines above and below the token part f of an iteration time.
 
 The least concave majorant of f on [0, T] is the minimum of its pieces' lines. A condition that is
 increasing in f holds for the majorant if and only if it holds for one of these lines, so solving
-once per line gives the exact optimum for the majorant, and for f itself where f is concave.
+once per line gives the exact optimum for the majorant, and for f itself where f is concave. A line
+below f, a piece of its greatest convex minorant, makes the problem easier: its optimum is a bound.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluid.iteration import IterationTime
+
+_LEAST_INTERCEPT = 1e-3
+"""Share of f that a line's intercept keeps where it would not be positive."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,29 @@ def majorant_lines(tau: IterationTime, max_tokens: float) -> tuple[Line, ...]:
     lines = []
     for (left, low_s), (right, high_s) in itertools.pairwise(hull):
         slope_s = (high_s - low_s) / (right - left)
+        lines.append(Line(low_s - slope_s * left, slope_s))
+    return tuple(lines)
+
+
+def minorant_lines(tau: IterationTime, least_tokens: float, most_tokens: float) -> tuple[Line, ...]:
+    """Lines of the greatest convex minorant of f on [least_tokens, most_tokens], flat to steep.
+
+    A geometric program needs a positive intercept: from the first line without one on, a flatter
+    one through its left end, which is below f as well, takes their place.
+    """
+    inner = [one for one in tau.tokens_knots if least_tokens < one < most_tokens]
+    tokens = np.unique([least_tokens, *inner, max(most_tokens, least_tokens + 1)])
+    hull: list[tuple[float, float]] = []
+    for knot in zip(tokens.tolist(), tau.token_seconds(tokens).tolist(), strict=True):
+        while len(hull) >= 2 and not _below_chord(hull, knot):
+            hull.pop()
+        hull.append(knot)
+    lines: list[Line] = []
+    for (left, low_s), (right, high_s) in itertools.pairwise(hull):
+        slope_s = (high_s - low_s) / (right - left)
+        if low_s <= slope_s * left:
+            slope_s = (1 - _LEAST_INTERCEPT) * low_s / left
+            return (*lines, Line(_LEAST_INTERCEPT * low_s, slope_s))
         lines.append(Line(low_s - slope_s * left, slope_s))
     return tuple(lines)
 

@@ -7,8 +7,9 @@ from typing import get_args
 
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
+from thresholds.export.engines import engine_flags
 from thresholds.problem import Problem
-from thresholds.solvers import SOLVERS
+from thresholds.solvers import KEEPS_MEAN_LIMITS, OBJECTIVES, SOLVERS
 from thresholds.solvers.common import rounded_down
 from thresholds.table import Scheduler, ThresholdTable
 
@@ -23,14 +24,17 @@ def solve(problem: Problem) -> ThresholdTable:
     """
     if problem.policy not in SOLVERS:
         raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
-    if problem.objective != "latency":
-        raise InputError("objective", problem.objective, "latency")
+    objectives = OBJECTIVES[problem.policy]
+    if problem.objective not in objectives:
+        allowed = f"{' or '.join(objectives)}, for policy {problem.policy}"
+        raise InputError("objective", problem.objective, allowed)
     _check_refinement(problem)
     found = equilibrium(problem.workload, problem.server)
     if not found.stable:
         raise _unstable(problem, found)
     table = SOLVERS[problem.policy](problem, found)
-    return table.model_copy(update={"notes": (*_slo_notes(problem), *table.notes)})
+    notes = (*_slo_notes(problem), *table.notes)
+    return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
 
 
 def _check_refinement(problem: Problem) -> None:
@@ -47,7 +51,12 @@ def _check_refinement(problem: Problem) -> None:
 
 def _slo_notes(problem: Problem) -> tuple[str, ...]:
     """An objective that is not among the constraints must not look as if it were."""
-    names = [one.name for one in problem.workload.classes if one.slo is not None]
+    kept = ("mean",) if problem.policy in KEEPS_MEAN_LIMITS else ()
+    names = [
+        one.name
+        for one in problem.workload.classes
+        if one.slo is not None and one.slo.quantile not in kept
+    ]
     if not names:
         return ()
     return (f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",)
@@ -59,6 +68,7 @@ def _unstable(problem: Problem, found: Equilibrium) -> InfeasibleError:
         block = problem.server.block_tokens
         needed = math.ceil(found.kv_tokens / block) * block
         nearest += f", or raise kv_capacity_tokens to at least {needed}"
+    nearest += ", or admit a part of the load (--overload)"
     return InfeasibleError(
         f"workload {problem.workload.name} is unstable on server {problem.server.name} "
         f"(utilisation {found.utilisation:.3f})",

@@ -78,7 +78,7 @@ class Predicted(FileModel):
         latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike. None where the
             equilibrium has no such figure (tpot_s with single-token outputs).
         policy_latency_s: Mean latency under the table's own policy, where a formula exists; None
-            where only simulation tells.
+            where only simulation tells. policy_ttft_s alike.
     """
 
     utilisation: float
@@ -91,6 +91,7 @@ class Predicted(FileModel):
     tpot_s: float | None
     throughput_tokens_per_s: float | None
     policy_latency_s: float | None
+    policy_ttft_s: float | None = None
 
 
 class Interval(FileModel):
@@ -162,14 +163,17 @@ class SolverReport(FileModel):
     """How the thresholds were found.
 
     Attributes:
-        objective: Value of the objective in seconds; None for a closed form.
-        optimality_gap: (objective − bound)/bound; None where no bound is known.
+        objective: Value of the objective; None for a closed form.
+        optimality_gap: |objective − bound|/bound, where no table of this policy is better than the
+            bound; None where no bound is known.
+        objective_name: What was minimised or maximised, with its unit.
     """
 
     name: Name
     status: str
     objective: float | None
     optimality_gap: float | None
+    objective_name: Name = "latency_s"
 
 
 class Price(FileModel):

@@ -143,6 +143,37 @@ def plot_compare(results: Sequence[PolicyResult], limit_per_s: float | None, pat
         figure.savefig(path, bbox_inches="tight")
 
 
+def plot_slack(
+    slack: NDArray[np.float64],
+    latency_s: NDArray[np.float64],
+    half_width_s: NDArray[np.float64],
+    formula_s: NDArray[np.float64],
+    path: Path,
+) -> None:
+    """Mean latency of threshold tables over their least drift slack; arrays of shape (k,).
+
+    Args:
+        slack: 1 − max_j λ_j ΔT(n)/n_j; the first table is the solved one.
+        latency_s: Simulated, with `half_width_s` of its 95 % interval.
+        formula_s: Predicted (THEORY 3.5); infinite where drift fails, left out there.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 4), layout="constrained")
+        axes = figure.subplots()
+        percent = 100 * slack
+        axes.errorbar(
+            percent, latency_s, half_width_s, fmt="o", ms=4, color=COLOURS[0], label="simulated"
+        )
+        known = np.isfinite(formula_s)
+        axes.plot(percent[known], formula_s[known], "x", ms=5, color=COLOURS[1], label="formula")
+        axes.plot(percent[:1], latency_s[:1], "o", ms=11, mfc="none", color="black", label="solved")
+        axes.axvline(0, color="black", ls=":", lw=1)
+        axes.set_xlabel("least relative slack of the drift conditions (%)")
+        axes.set_ylabel("mean latency (s)")
+        axes.legend(fontsize=8)
+        figure.savefig(path, bbox_inches="tight")
+
+
 def _rate(result: PolicyResult) -> float:
     return result.rate_per_s
 

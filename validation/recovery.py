@@ -1,8 +1,9 @@
 """Recovery from a burst: how long until the server is back where it was, if ever (THEORY 6.4).
 
 B requests arrive at one instant on top of a path of the model's own arrivals. The server has
-recovered when the number of requests in the system is back at its median before the burst, and
-never if it is not by the last arrival: greedy admission can collapse for good.
+recovered by the criterion of `fluid.metastable`: from some time on, for two mean times in the
+system, no more wait than the median before the burst plus `BACKLOG_REQUESTS`. It never has if that
+time does not come before the arrivals end: greedy admission can collapse for good.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.metastable import Criterion
 from validation.policies import ConfiguredPolicy
 from validation.simulator import cpu
 from validation.simulator.metrics import interval
@@ -23,8 +25,14 @@ from validation.simulator.model import TAPE_ROW, Model
 BURST_AT = 0.2
 """Share of the arrivals before the burst."""
 
+BACKLOG_REQUESTS = 10.0
+"""Waiting beyond the usual that still counts as recovered."""
+
 SETTLED_AT = 0.05
 """Share of the arrivals after which the server counts as warm."""
+
+_LEAST_S = 1e-3
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,10 @@ class Recovery:
     """Recovery of one policy from one burst at one rate.
 
     Attributes:
-        recovered_share: Share of the replications that came back before the last arrival.
+        recovered_share: Share of the replications that came back before the arrivals ended.
         recovery_s, recovery_half_width_s: Mean time over those, with its 95 % half width; None
             where too few came back.
-        horizon_s: Mean time from the burst to the last arrival.
+        horizon_s: Mean time from the burst to the end of the arrivals.
     """
 
     policy: str
@@ -98,20 +106,24 @@ def recovery(
 
 
 def _one_path(model: Model, job: cpu.Job, burst: int, requests: int) -> tuple[float | None, float]:
-    """Seconds from burst to recovery (None: never) and to the last arrival."""
+    """Seconds from burst to recovery (None: never) and to the end of the arrivals."""
     arrivals = cpu.run_traced(model, job, requests)
     burst_at_s = float(arrivals.arrived_at_s[int(BURST_AT * requests)])
     settled_s = float(arrivals.arrived_at_s[int(SETTLED_AT * requests)])
     last_s = float(arrivals.arrived_at_s[-1])
     disturbed = with_burst(model, arrivals, burst, burst_at_s)
     trace = cpu.run_traced(disturbed, cpu.Job(job.policy, 0, job.seed), requests + burst)
-    starts = trace.series[:, 0]
-    in_system = trace.series[:, 2] + trace.series[:, 3]
+    starts, _, residents, waiting = trace.series.T
+    end_s = min(last_s, float(starts[-1])) * (1 - _ROUNDING)
     before = (starts >= settled_s) & (starts < burst_at_s)
-    level = np.median(in_system[before]) if before.any() else 0.0
-    after = np.flatnonzero((starts > burst_at_s) & (starts <= last_s) & (in_system <= level))
-    horizon_s = last_s - burst_at_s
-    return (float(starts[after[0]]) - burst_at_s if len(after) else None), horizon_s
+    usual, in_system = 0.0, 0.0
+    if before.any():
+        usual = float(np.median(waiting[before]))
+        in_system = float((residents + waiting)[before].mean())
+    # Little's law, and room for a hold that the run can still tell.
+    hold_s = min(max(2 * in_system * last_s / requests, _LEAST_S), (end_s - burst_at_s) / 2)
+    criterion = Criterion(end_s - burst_at_s - hold_s, hold_s, usual + BACKLOG_REQUESTS)
+    return criterion.recovery_time_s(starts, waiting, burst_at_s), end_s - burst_at_s
 
 
 def with_burst(model: Model, arrivals: cpu.Trace, burst: int, at_s: float) -> Model:

@@ -53,7 +53,11 @@ def policy_of(table: ThresholdTable) -> ConfiguredPolicy:
         return restrained(table.scheduler, table.params)
     if table.policy == "wait":
         return POLICIES["wait"].configure({}, tuple(int(t.threshold) for t in table.thresholds))
-    raise InputError("policy", table.policy, "paced or wait")
+    if table.policy in ("nested-wait", "nested-cap"):
+        thresholds = tuple(int(one.threshold) for one in table.thresholds)
+        cuts = tuple(int(one.up_to_tokens or 0) for one in table.thresholds)
+        return POLICIES[table.policy].configure({}, thresholds, cuts)
+    raise InputError("policy", table.policy, "paced, wait, nested-wait or nested-cap")
 
 
 def replay(

@@ -8,7 +8,7 @@ from pathlib import Path
 from fluid.errors import InputError
 from fluid.files import write_text
 from fluidwait.commands.replay import ReplayOptions, run_replay
-from fluidwait.commands.solve import run_solve
+from fluidwait.commands.solve import SolveOptions, run_solve
 from fluidwait.console import say
 
 SERVER = "paper-long-decode"
@@ -25,7 +25,7 @@ def run_demo(folder: Path) -> None:
     workload, table = folder / "long-decode.yaml", folder / "table.json"
     write_text(workload, (resources.files("fluidwait") / "demo.yaml").read_text("utf-8"))
     say(f"$ fluidwait solve {workload} --server {SERVER} -o {table}")
-    run_solve(workload, SERVER, out=table)
+    run_solve(SolveOptions(workload, SERVER, out=table))
     plot = folder / "replay.svg"
     say(f"$ fluidwait replay {table} --plot {plot}")
     run_replay(

@@ -16,6 +16,7 @@ DISTRIBUTION = "fluidwait"
 EXTRAS = {
     "cuda": "simulation on an NVIDIA GPU: --device cuda",
     "docs": "the documentation site: make docs",
+    "torch": "timing a device: measure",
     "test": "tests, lint and type check: make test",
 }
 """What each optional group of packages adds."""

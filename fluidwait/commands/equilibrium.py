@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from fluid.equilibrium import Equilibrium, equilibrium
+from fluid.errors import InputError
 from fluid.fluctuation import eviction_onset_per_s, fluctuation
 from fluid.server import Server, load_server
+from fluid.stability import largest_scale
 from fluid.workload import Workload
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show
@@ -17,12 +21,18 @@ def run_equilibrium(
     server_name: str,
     rate: float | None,
     evictions: float | None,
+    plot: Path | None,
+    picture: str,
     as_json: bool,
 ) -> int:
     """Print the equilibrium; returns 3 where the workload is unstable."""
+    if plot:
+        _check_picture(plot, picture)
     workload = load_workload(path, rate)
     server = load_server(server_name)
     found = equilibrium(workload, server)
+    if plot:
+        _draw(picture, workload, server, plot)
     second = None
     if evictions is not None and found.stable:
         second = _second_order(workload, server, evictions)
@@ -35,6 +45,33 @@ def run_equilibrium(
         _print_second_order(second)
     say(verdict_line(found))
     return 0 if found.stable else 3
+
+
+PICTURES = ("latency", "stages", "phase")
+
+
+def _check_picture(plot: Path, picture: str) -> None:
+    from fluid.plots import require_plot_path  # matplotlib is slow to import
+
+    require_plot_path(plot)
+    if picture not in PICTURES:
+        raise InputError("--picture", picture, "one of " + ", ".join(PICTURES))
+
+
+def _draw(picture: str, workload: Workload, server: Server, plot: Path) -> None:
+    """Mean latencies against the rate; KV by stage; or the margin over rate and memory."""
+    from fluid import plots
+
+    if picture == "latency":
+        plots.plot_latency(workload, server, plot)
+    elif picture == "stages":
+        plots.plot_composition(workload, server, plot)
+    else:
+        multiples = np.linspace(0.1, 2.0, 40)
+        limit_per_s = largest_scale(workload, server) * workload.rate_per_s
+        rate = plots.Axis("rate", tuple(limit_per_s * multiples))
+        memory = plots.Axis("kv_tokens", tuple(server.usable_kv_tokens * multiples))
+        plots.plot_phase(workload, server, rate, memory, plot)
 
 
 def _second_order(workload: Workload, server: Server, probability: float) -> dict[str, float]:

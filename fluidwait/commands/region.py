@@ -86,13 +86,17 @@ def _simulated(region: StabilityRegion, options: RegionOptions) -> dict[str, lis
 
 def _draw(region: StabilityRegion, simulated: dict[str, list[SimulatedPoint]], path: Path) -> None:
     from fluid.plots import plot_region
-    from thresholds.region import wait_boundary
+    from thresholds.region import nested_boundary, wait_boundary
 
     points = {
         policy: np.array([one.stable_per_s for one in found if one.stable_per_s]).reshape(-1, 2)
         for policy, found in simulated.items()
     }
-    plot_region(region, path, theorem_per_s=wait_boundary(region), simulated_per_s=points)
+    theorems = {
+        "whole WAIT thresholds": wait_boundary(region),
+        "Nested WAIT with its buffer (1 % in an hour)": nested_boundary(region),
+    }
+    plot_region(region, path, theorem_per_s=theorems, simulated_per_s=points)
 
 
 def _document(

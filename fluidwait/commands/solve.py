@@ -2,55 +2,147 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from fluid.errors import InfeasibleError, InputError
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, show, waiting
 from thresholds.evaluator import Evaluator
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
+from thresholds.schedule import Schedule, solve_admitted, solve_schedule
+from thresholds.segments import Prompts
 from thresholds.solve import solve
 from thresholds.table import PARAMETER_MEANINGS, Scheduler, ThresholdTable
 
 
-def run_solve(
-    path: Path,
-    server_name: str,
-    *,
-    policy: str = "paced",
-    rate: float | None = None,
-    scheduler: str = "greedy",
-    budget_s: float = 0.0,
-    out: Path | None = None,
-    as_json: bool = False,
-) -> None:
-    """Solve, print, and write the table where asked to."""
-    problem = Problem(
-        load_workload(path, rate),
-        load_server(server_name),
-        policy,
-        scheduler=cast(Scheduler, scheduler),
-        budget_s=budget_s,
-        evaluator=_evaluator() if budget_s else None,
-    )
-    with waiting("refining on the simulator" if budget_s else "solving"):
-        table = solve(problem)
-    if out:
-        write_table(table, out)
-    if as_json:
-        print_json(table.document())
+@dataclass(frozen=True)
+class NestedOptions:
+    """Options of the nested policies, as given."""
+
+    overflow_probability: float = 0.01
+    horizon_s: float = 3600.0
+    segments: int | None = None
+    prompts: str = "worst"
+    plot: Path | None = None
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """Options of the command, as given."""
+
+    workload: Path
+    server: str
+    policy: str = "paced"
+    objective: str = "latency"
+    overload: bool = False
+    rate: float | None = None
+    scheduler: str = "greedy"
+    budget_s: float = 0.0
+    nested: NestedOptions = field(default_factory=NestedOptions)
+    out: Path | None = None
+    as_json: bool = False
+
+
+def run_solve(options: SolveOptions) -> None:
+    """Solve, print, and write the table, or the schedule, where asked to."""
+    problem = _problem(options)
+    plot = options.nested.plot
+    if plot:
+        _require_plottable(problem, plot)
+    with waiting("refining on the simulator" if options.budget_s else "solving"):
+        found = _solved(problem, options.overload)
+    if plot:
+        _draw_buffers(problem, plot)
+    if options.out:
+        write_table(found, options.out)
+    if options.as_json:
+        print_json(found.document())
         return
-    print_table(table)
-    if out:
-        say(f"Wrote {out}. Next: fluidwait replay {out}")
+    if isinstance(found, Schedule):
+        print_schedule(found)
+    else:
+        print_table(found)
+    if plot:
+        say(f"Wrote {plot}.")
+    if options.out:
+        next_step = "" if isinstance(found, Schedule) else f" Next: fluidwait replay {options.out}"
+        say(f"Wrote {options.out}.{next_step}")
+
+
+def _problem(options: SolveOptions) -> Problem:
+    nested = options.nested
+    return Problem(
+        load_workload(options.workload, options.rate),
+        load_server(options.server),
+        options.policy,
+        objective=options.objective,
+        scheduler=cast(Scheduler, options.scheduler),
+        budget_s=options.budget_s,
+        evaluator=_evaluator() if options.budget_s else None,
+        overflow_probability=nested.overflow_probability,
+        horizon_s=nested.horizon_s,
+        segments=nested.segments,
+        prompts=cast(Prompts, nested.prompts),
+    )
+
+
+def _solved(problem: Problem, overload: bool) -> ThresholdTable | Schedule:
+    if problem.workload.rate_profile is not None:
+        return solve_schedule(problem, overload)
+    if overload:
+        return solve_admitted(problem, problem.workload)
+    return solve(problem)
 
 
 def _evaluator() -> Evaluator:
     from validation.evaluate import simulate_settings  # numba is slow to import
 
     return simulate_settings
+
+
+def _require_plottable(problem: Problem, plot: Path) -> None:
+    from fluid.plots import require_plot_path
+
+    require_plot_path(plot)
+    if problem.policy != "nested-wait":
+        raise InputError("--plot", str(plot), "only with --policy nested-wait")
+
+
+def _draw_buffers(problem: Problem, plot: Path) -> None:
+    """Draw the buffers against L; with drift at some L, as there is a table."""
+    from thresholds.plots import plot_buffers
+    from thresholds.solvers.nested_cuts import buffer_decomposition
+
+    designs = buffer_decomposition(problem)
+    if not designs:
+        raise InfeasibleError("no design to draw: drift fails for all", "drift", "lower the rates")
+    plot_buffers(designs, plot)
+
+
+def print_schedule(schedule: Schedule) -> None:
+    """Each window with its settings, then what must be known about them."""
+    title = f"{schedule.policy} schedule for {schedule.workload.name} on {schedule.server.name}"
+    shown = new_table(title, "from s", "to s", "rates ×", "set", "stable up to /s")
+    for one in schedule.windows:
+        settings = one.table.params or {each.name: each.threshold for each in one.table.thresholds}
+        shown.add_row(
+            number(one.start_s),
+            number(one.end_s),
+            number(one.multiplier),
+            ", ".join(f"{name} {number(float(value))}" for name, value in settings.items()),
+            number(one.table.valid_for.max_rate_per_s),
+        )
+    show(shown)
+    if schedule.hand_over is not None:
+        holds = "holds" if schedule.hand_over.holds else "FAILS: evictions are possible"
+        say(f"{schedule.hand_over.condition}: {holds}.")
+    for one in schedule.windows:
+        for remark in (*one.notes, *one.table.notes):
+            note(f"note: from {number(one.start_s)} s: {remark}")
 
 
 def print_table(table: ThresholdTable) -> None:
@@ -63,6 +155,13 @@ def print_table(table: ThresholdTable) -> None:
         for limit in table.thresholds:
             meaning = "requests of the class that one stage serves at once"
             settings.add_row(f"threshold of {limit.name}", str(limit.threshold), meaning)
+    if table.policy in ("nested-wait", "nested-cap"):
+        for limit in table.thresholds:
+            name = f"{limit.name}, up to output token {limit.up_to_tokens}"
+            settings.add_row(name, str(limit.threshold), "requests of each stage served at once")
+        settings.add_row(
+            "base memory, tokens", number(table.memory.required_tokens), "KV of full batches"
+        )
     show(settings)
     certificate = new_table("Certificate", "condition", "slack", "holds")
     for one in table.certificate:
@@ -75,13 +174,17 @@ def print_table(table: ThresholdTable) -> None:
         f"Predicted for work-conserving service: mean latency {number(predicted.latency_s)} s, "
         f"KV {number(predicted.kv_tokens)} of {number(table.memory.capacity_tokens)} tokens."
     )
+    for price in table.prices:
+        say(f"Price: {price.words}.")
     gap = table.solver.optimality_gap
     say(
         f"Solver: {table.solver.name}, {table.solver.status}"
         + (f", within {percent(gap, 2)} of the optimum." if gap is not None else ".")
     )
+    least = table.valid_for.min_rate_per_s
     say(
-        f"Valid for total rates up to {number(table.valid_for.max_rate_per_s)} /s; "
+        f"Valid for total rates {f'from {number(least)} ' if least else ''}"
+        f"up to {number(table.valid_for.max_rate_per_s)} /s; "
         f"{predicted.binding} binds there."
     )
     for remark in table.notes:

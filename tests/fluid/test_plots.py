@@ -37,7 +37,7 @@ def test_every_plot_is_vector_output(tmp_path):
     edge = region.boundary(5)
     plots = {
         "region": lambda path: plot_region(
-            region, path, theorem_per_s=0.8 * edge, simulated_per_s={"greedy": 0.9 * edge}
+            region, path, theorem_per_s={"WAIT": 0.8 * edge}, simulated_per_s={"greedy": 0.9 * edge}
         ),
         "latency": lambda path: plot_latency(WORKLOAD, SERVER, path),
         "composition": lambda path: plot_composition(WORKLOAD, SERVER, path),

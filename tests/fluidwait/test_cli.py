@@ -63,6 +63,18 @@ def test_fluctuations_of_an_equilibrium(call: Call, workload: Path) -> None:
     assert "rate at which 1.00 % exceed C" in call(*arguments).out
 
 
+@pytest.mark.parametrize("picture", ["latency", "stages", "phase"])
+def test_pictures_of_an_equilibrium(
+    call: Call, workload: Path, tmp_path: Path, picture: str
+) -> None:
+    plot = tmp_path / "picture.svg"
+    done = call("equilibrium", workload, "--server", SERVER, "--plot", plot, "--picture", picture)
+    assert done.code == 0
+    drawn = plot.read_text()
+    assert drawn.startswith("<?xml")
+    assert {"latency": "TPOT", "stages": "stage", "phase": "KV memory"}[picture] in drawn
+
+
 def test_a_table_refined_on_the_simulator(call: Call, workload: Path, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     done = call("solve", workload, "--server", SERVER, "--budget-s", 1e-3, "-o", path, "--json")
@@ -177,6 +189,10 @@ def test_bad_workloads(call: Call, tmp_path: Path, kind: str, command: str) -> N
         (("solve", "W", "--server", SERVER, "--scheduler", "fifo"), "scheduler: got 'fifo'"),
         (("solve", "W", "--server", SERVER, "--budget-s", "-1"), "budget_s: got -1.0; allowed: a"),
         (("equilibrium", "W", "--server", SERVER, "--evictions", "2"), "probability: got 2.0"),
+        (
+            ("equilibrium", "W", "--server", SERVER, "--plot", "p.svg", "--picture", "pie"),
+            "--picture: got 'pie'",
+        ),
         (("replay", "W"), "schema_version"),
         (("solve", "W"), "server"),
         (("sovle", "W"), "sovle"),

@@ -7,7 +7,8 @@ from scipy import stats
 
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
-from thresholds import Problem, ThresholdTable, solve
+from thresholds import Problem, ThresholdTable
+from thresholds.solve import solve
 from validation.compare import PolicyResult, compare
 from validation.policies import parse_policy
 from validation.replay import policy_of, replay

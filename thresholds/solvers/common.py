@@ -14,6 +14,7 @@ from thresholds.table import (
     EngineFlags,
     Memory,
     Predicted,
+    Price,
     SolverReport,
     Threshold,
     ThresholdTable,
@@ -38,16 +39,27 @@ def new_table(
     max_rate_per_s: float,
     certificate: tuple[Condition, ...],
     solver: SolverReport,
-    engine_flags: EngineFlags,
     notes: tuple[str, ...],
+    cuts: Sequence[int] | None = None,
+    min_rate_per_s: float = 0.0,
+    prices: tuple[Price, ...] = (),
 ) -> ThresholdTable:
-    """A table of the problem's policy, one threshold per class, not yet validated.
+    """A table of the problem's policy, not yet validated; `thresholds.solve` adds engines' flags.
 
-    Conditions that hold at some rates of a mix hold at all smaller ones, so that the table is valid
-    from rate 0 to `max_rate_per_s`.
+    One threshold per class, or per segment where `cuts` says at which output lengths they end.
+
+    Drift and memory conditions that hold at some rates of a mix hold at all smaller ones, so that
+    the table is valid from rate 0 on unless a limit on a delay says otherwise.
     """
     workload, server = problem.workload, problem.server
-    named = zip(workload.classes, thresholds, strict=True)
+    if cuts is None:
+        named = zip(workload.classes, thresholds, strict=True)
+        entries = [Threshold(name=one.name, threshold=value) for one, value in named]
+    else:
+        entries = [
+            Threshold(name=f"segment {k}", threshold=value, up_to_tokens=cut)
+            for k, (value, cut) in enumerate(zip(thresholds, cuts, strict=True), start=1)
+        ]
     return ThresholdTable(
         schema_version=SCHEMA_VERSION,
         created_by=created_by(),
@@ -57,16 +69,19 @@ def new_table(
         server_sha256=server.sha256(),
         policy=problem.policy,
         params=params,
-        thresholds=tuple(Threshold(name=one.name, threshold=value) for one, value in named),
+        thresholds=tuple(entries),
         memory=memory,
         predicted=predicted,
         validated=None,
-        valid_for=ValidFor(min_rate_per_s=0.0, max_rate_per_s=max_rate_per_s, until=None),
+        valid_for=ValidFor(
+            min_rate_per_s=min_rate_per_s, max_rate_per_s=max_rate_per_s, until=None
+        ),
         certificate=certificate,
         solver=solver,
-        engine_flags=engine_flags,
+        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=notes,
         scheduler=problem.scheduler,
+        prices=prices,
     )
 
 
@@ -98,8 +113,10 @@ def require_certified(certificate: tuple[Condition, ...]) -> None:
             )
 
 
-def predicted(found: Equilibrium, policy_latency_s: float | None) -> Predicted:
-    """The equilibrium's figures, with the latency under the table's policy."""
+def predicted(
+    found: Equilibrium, policy_latency_s: float | None, policy_ttft_s: float | None = None
+) -> Predicted:
+    """The equilibrium's figures, with latency and TTFT under the table's policy."""
     return Predicted(
         utilisation=found.utilisation,
         max_scale=found.max_scale,
@@ -111,6 +128,7 @@ def predicted(found: Equilibrium, policy_latency_s: float | None) -> Predicted:
         tpot_s=found.tpot_s,
         throughput_tokens_per_s=found.throughput_tokens_per_s,
         policy_latency_s=policy_latency_s,
+        policy_ttft_s=policy_ttft_s,
     )
 
 
@@ -118,3 +136,9 @@ def rounded_down(value: float, digits: int = 3) -> float:
     """`value` > 0 to so many significant digits, never above it: safe to follow as advice."""
     unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
     return float(f"{math.floor(value / unit) * unit:.{digits}g}")
+
+
+def rounded_up(value: float, digits: int = 3) -> float:
+    """`value` > 0 to so many significant digits, never below it: safe to follow as advice."""
+    unit = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    return float(f"{math.ceil(value / unit) * unit:.{digits}g}")

@@ -24,7 +24,6 @@ from thresholds.solvers.common import (
 )
 from thresholds.table import (
     Condition,
-    EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
@@ -65,7 +64,6 @@ def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
         solver=SolverReport(
             name="boundary inventory", status="closed form", objective=None, optimality_gap=None
         ),
-        engine_flags=_engine_flags(limits),
         notes=(*_notes(problem, found, load), *found.caveats),
     )
     return table if refined is None else _with_evidence(table, load, refined)
@@ -161,17 +159,6 @@ def _half_width(one: Finalist) -> float:
     shares = one.throughput_shares
     error = float(np.std(shares, ddof=1)) / math.sqrt(len(shares))
     return float(t.ppf(0.975, len(shares) - 1)) * error
-
-
-def _engine_flags(limits: Limits) -> EngineFlags:
-    """Only the cap has a flag: no engine has a pace, and none takes the watermark as a flag."""
-    if limits.cap_requests is None:
-        return EngineFlags(vllm={}, sglang={}, trtllm={})
-    return EngineFlags(
-        vllm={"max-num-seqs": limits.cap_requests},
-        sglang={"max-running-requests": limits.cap_requests},
-        trtllm={},
-    )
 
 
 def _notes(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[str, ...]:

@@ -1,14 +1,12 @@
 """Whole thresholds for literal WAIT (THEORY 3.1, 3.2, 3.5; arXiv 2504.11320 Thm 1).
 
-A geometric program gives the optimum over real thresholds; rounding and a descent over whole steps
-finish on the true objective, with drift and memory checked on the server's own iteration time.
+The best ones for an objective (`wait_objectives`), with drift, memory and limits on mean delays
+checked on the server's own iteration time, and the prices of what limits them (`wait_prices`).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from fluid.equilibrium import Equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.workload import Workload
 from thresholds.batch import STRICT, FullBatch, full_batch
+from thresholds.mean_limits import MeanLimits, mean_limits
 from thresholds.problem import Problem
 from thresholds.solvers.common import (
     condition,
@@ -24,142 +23,114 @@ from thresholds.solvers.common import (
     predicted,
     require_certified,
     rounded_down,
+    rounded_up,
     stability_condition,
 )
+from thresholds.solvers.wait_objectives import WAIT_OBJECTIVES, Outcome
+from thresholds.solvers.wait_prices import prices
+from thresholds.solvers.wait_sharp import SHARP, solve_sharp
 from thresholds.table import (
     Condition,
-    EngineFlags,
     Memory,
     SolverReport,
     ThresholdTable,
 )
 
-if TYPE_CHECKING:
-    from thresholds.solvers.wait_gp import Relaxed
-
 Floats = NDArray[np.float64]
 
-_MANY_CLASSES = 10
-"""Up to so many classes every combination of floor and ceiling, and of two steps, is tried."""
+_SEPARATE_CONDITIONS = 100
+"""With more classes only the tightest drift condition is written into the certificate."""
 
-_GRID = 200
-"""Iteration times for which starting points are made."""
+_OPTIMAL = 1e-9
+"""A gap that is none."""
 
 
 def solve_wait(problem: Problem, found: Equilibrium) -> ThresholdTable:
-    """Thresholds n_j that minimise the mean latency of literal WAIT.
+    """Whole thresholds n_j of literal WAIT that are best for the problem's objective.
 
     Raises:
         InputError: Output lengths are not known to the scheduler.
-        InfeasibleError: No whole thresholds satisfy drift strictly and memory.
+        InfeasibleError: No whole thresholds satisfy drift strictly, memory, and the limits on mean
+            delays.
     """
-    from thresholds.solvers import wait_gp  # cvxpy is slow to import
-
     workload, server = problem.workload, problem.server
     if not workload.decode_known:
         allowed = "true: wait sorts requests by output length; use policy paced"
         raise InputError("decode_known", False, allowed)
-    batch = full_batch(workload, server)
-    least = _require_feasible(batch)
-    relaxed = wait_gp.relaxed_optimum(batch)
-    starts = [least[None], _balanced(batch)]
-    if relaxed is not None:
-        starts.append(_roundings(relaxed.thresholds, batch))
-    thresholds, latency_s = best_whole_thresholds(batch, np.vstack(starts))
-    certificate = _certificate(workload, batch, found, thresholds)
+    batch, limits = full_batch(workload, server), mean_limits(workload)
+    if problem.objective == SHARP:
+        return solve_sharp(problem, found, batch, limits)
+    least = _require_feasible(workload, batch, limits)
+    outcome = WAIT_OBJECTIVES[problem.objective](batch, limits, least)
+    thresholds = outcome.thresholds
+    certificate = _certificate(workload, batch, limits, found, thresholds)
     require_certified(certificate)
-    report = _report(f"geometric program ({wait_gp.SOLVER})", relaxed, latency_s)
+    slowest, fastest = valid_scales(batch, limits, thresholds)
+    latency_s = float(batch.mean_latency_s(thresholds))
     return new_table(
         problem,
         params={},
         thresholds=[int(n) for n in thresholds],
-        memory=_memory(batch, thresholds),
-        predicted=predicted(found, latency_s),
-        max_rate_per_s=(1 - STRICT) / float(batch.loads(thresholds).max()) * workload.rate_per_s,
+        memory=Memory(
+            required_tokens=float(batch.memory(thresholds)),
+            buffer_tokens=0.0,
+            capacity_tokens=server.usable_kv_tokens,
+            # From an empty start KV stays below M(n) on every path (THEORY 3.7).
+            overflow_probability=0.0,
+        ),
+        predicted=predicted(found, latency_s, float(batch.mean_s(batch.ttft_s(thresholds)))),
+        min_rate_per_s=slowest * workload.rate_per_s,
+        max_rate_per_s=fastest * workload.rate_per_s,
         certificate=certificate,
-        solver=report,
-        engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
-        notes=(*_notes(found, latency_s, report), *found.caveats),
+        solver=_report(outcome),
+        notes=(*_notes(found, latency_s), *found.caveats),
+        prices=prices(workload, batch, outcome),
     )
 
 
-def best_whole_thresholds(batch: FullBatch, starts: Floats) -> tuple[Floats, float]:
-    """Best feasible start (k, m), then steps in up to two classes at once while they help.
+def valid_scales(batch: FullBatch, limits: MeanLimits, thresholds: Floats) -> tuple[float, float]:
+    """The interval of multiples of the rates around 1 in which all conditions hold.
 
-    Returns the thresholds, shape (m,), and their mean latency in seconds; at least one start must
-    be feasible.
+    Drift bounds it from above. A delay limit reads a/s + b/(n − sλΔT) ≤ limit − ΔT for a =
+    (k n − ½)/λ and b = ΔT/2, a quadratic in s that is convex where drift holds: at low rates
+    collecting n_j arrivals takes too long, at high ones the queue.
     """
-    best, best_s = _best(batch, starts)
-    moves = _moves(len(best), float(best.max()))
-    while True:
-        better, better_s = _best(batch, best + moves)
-        if better_s >= best_s:
-            return best, best_s
-        best, best_s = better, better_s
+    time_s = float(batch.iteration_time_s(thresholds))
+    rates, n = batch.rates_per_s, thresholds
+    slowest, fastest = 0.0, (1 - STRICT) / float(batch.loads(n).max())
+    if np.isfinite(limits.tpot_s).any():
+        slowest = float((n / (rates * limits.tpot_s)).max())
+    for _, last_stage, limit_s in limits.delays(batch):
+        limited = np.isfinite(limit_s)
+        if not limited.any():
+            continue
+        collect_s = (((last_stage + 0.5) * n - 0.5) / rates)[limited]
+        room_s = limit_s[limited] - time_s
+        square = room_s * (rates * time_s)[limited]
+        linear = time_s / 2 - collect_s * (rates * time_s)[limited] - room_s * n[limited]
+        root = np.sqrt(np.maximum(linear**2 - 4 * square * collect_s * n[limited], 0))
+        slowest = max(slowest, float(((-linear - root) / (2 * square)).max()))
+        fastest = min(fastest, float(((-linear + root) / (2 * square)).min()))
+    return min(slowest, 1.0), max(fastest, 1.0)
 
 
-def _best(batch: FullBatch, candidates: Floats) -> tuple[Floats, float]:
-    """The feasible candidate (k, m) of least mean latency; infinite where none is feasible."""
-    whole = np.maximum(candidates, 1)
-    latencies_s = np.where(batch.feasible(whole), batch.mean_latency_s(whole), np.inf)
-    chosen = int(np.argmin(latencies_s))
-    return whole[chosen], float(latencies_s[chosen])
-
-
-def _moves(classes: int, largest: float) -> Floats:
-    """Steps of ±1, ±2, ±4, … ≤ `largest` in one class, and of two classes together, shape (k, m).
-
-    Near a drift boundary one more request of a slow class needs several more of a fast one, and no
-    single step on the way helps. With many classes only steps of ±1 are paired.
-    """
-    sizes = 2.0 ** np.arange(math.floor(math.log2(largest)) + 1)
-    single = np.kron(np.concatenate([sizes, -sizes])[:, None], np.eye(classes))
-    paired = single if classes <= _MANY_CLASSES else np.vstack([np.eye(classes), -np.eye(classes)])
-    first, second = np.triu_indices(len(paired), k=1)
-    distinct = first % classes != second % classes
-    return np.vstack([single, paired[first[distinct]] + paired[second[distinct]]])
-
-
-def _balanced(batch: FullBatch) -> Floats:
-    """For each ΔT on a grid the thresholds that would be best if ΔT were given, shape (k, m).
-
-    The latency is then a sum over classes, with its minimum at
-    n_j = μ_j + (μ_j/(2·(S_j − ½ + w_j Σ λ)))^½, μ_j = λ_j ΔT.
-    """
-    rates = batch.rates_per_s
-    full_s = batch.server.usable_kv_tokens / float(rates @ batch.memory_tokens)
-    least_s = batch.server.iteration_time.overhead_s
-    work_s = batch.work_seconds(batch.server.iteration_time.last_slope_s)
-    arrivals = np.geomspace(least_s, max(full_s, least_s), _GRID)[:, None] * rates
-    best = arrivals + np.sqrt(arrivals / (2 * (batch.stages - 0.5 + work_s * rates.sum())))
-    return np.vstack([np.floor(best), np.ceil(best), np.rint(best)])
-
-
-def _roundings(thresholds: Floats, batch: FullBatch) -> Floats:
-    """Whole neighbours of real thresholds, and their rounding up, lifted until drift holds."""
-    floor, ceiling = np.floor(thresholds), np.ceil(thresholds)
-    lifted = batch.least_thresholds(start=ceiling)
-    found = [ceiling if lifted is None else lifted]
-    if len(thresholds) <= _MANY_CLASSES:
-        pairs = zip(floor, ceiling, strict=True)
-        found += [np.array(one) for one in itertools.product(*pairs)]
-    return np.array(found)
-
-
-def _require_feasible(batch: FullBatch) -> Floats:
+def _require_feasible(workload: Workload, batch: FullBatch, limits: MeanLimits) -> Floats:
     """The least whole thresholds, which use the least memory of all, if they fit.
 
     Raises:
         InfeasibleError: They do not; names the condition and the nearest change.
     """
     capacity = batch.server.usable_kv_tokens
-    least = batch.least_thresholds()
+    least = limits.least_thresholds(batch)
     if least is not None and batch.memory(least) <= capacity:
         return least
+    broken = limits.broken(batch)
+    if broken is not None:
+        raise _too_fast(workload, batch, limits, *broken)
     changes = []
     if least is not None:
         changes.append(f"raise kv_capacity_tokens to at least {math.ceil(batch.memory(least))}")
-    scale = _feasible_scale(batch)
+    scale = None if limits else _feasible_scale(batch)
     if scale is not None:
         changes.append(f"multiply all rates by at most {rounded_down(scale)}")
     changes.append("use policy paced, which needs no whole request at every stage")
@@ -169,6 +140,32 @@ def _require_feasible(batch: FullBatch) -> Floats:
         "drift" if least is None else "memory",
         ", or ".join(changes),
         scale,
+    )
+
+
+def _too_fast(
+    workload: Workload, batch: FullBatch, limits: MeanLimits, index: int, name: str
+) -> InfeasibleError:
+    """The error of limits that no whole thresholds keep; they could all be relaxed by a factor."""
+
+    def loosened(factor: float) -> MeanLimits:
+        return MeanLimits(limits.ttft_s * factor, limits.tpot_s * factor, limits.latency_s * factor)
+
+    low, high = 1.0, 2.0
+    while loosened(high).least_thresholds(batch) is None:
+        low, high = high, 2 * high
+    while high - low > 1e-4 * low:
+        middle = (low + high) / 2
+        if loosened(middle).least_thresholds(batch) is None:
+            low = middle
+        else:
+            high = middle
+    kind, limit_s = workload.classes[index].name, getattr(limits, name)[index]
+    return InfeasibleError(
+        f"no whole thresholds of literal WAIT keep the mean {name} of {kind} below {limit_s:g} s",
+        f"mean {name} of {kind}",
+        f"multiply all limits on means by at least {rounded_up(high)}, or use policy paced, which "
+        "does not wait for arrivals",
     )
 
 
@@ -192,55 +189,49 @@ def _feasible_scale(batch: FullBatch) -> float | None:
 
 
 def _certificate(
-    workload: Workload, batch: FullBatch, found: Equilibrium, thresholds: Floats
+    workload: Workload,
+    batch: FullBatch,
+    limits: MeanLimits,
+    found: Equilibrium,
+    thresholds: Floats,
 ) -> tuple[Condition, ...]:
+    names = [one.name for one in workload.classes]
+    loads = batch.loads(thresholds)
+    shown = range(len(names)) if len(names) <= _SEPARATE_CONDITIONS else [int(loads.argmax())]
+    of_all = "" if len(names) <= _SEPARATE_CONDITIONS else f", the tightest of {len(names)} classes"
     drift = [
-        condition(f"drift of {one.name}: λΔT(n)/n < 1", float(load), 1.0, strict=True)
-        for one, load in zip(workload.classes, batch.loads(thresholds), strict=True)
+        condition(f"drift of {names[j]}: λΔT(n)/n < 1{of_all}", float(loads[j]), 1.0, strict=True)
+        for j in shown
     ]
     memory = condition(
         "memory: Σ n_j m_j ≤ C", float(batch.memory(thresholds)), batch.server.usable_kv_tokens
     )
-    return (stability_condition(found), *drift, memory)
+    delays = [
+        condition(
+            f"mean {kind} of {names[j]} ≤ {limit_s[j]:g} s", float(value_s[j]), float(limit_s[j])
+        )
+        for kind, value_s, limit_s in limits.values(batch, thresholds)
+        for j in np.flatnonzero(np.isfinite(limit_s))
+    ]
+    return (stability_condition(found), *drift, memory, *delays)
 
 
-def _report(program: str, relaxed: Relaxed | None, latency_s: float) -> SolverReport:
-    if relaxed is None or not relaxed.is_bound:
-        status, gap = "feasible", None
-    else:
-        # Where the real optimum is whole, solver accuracy can leave the bound 1e-9 above it.
-        gap = max(0.0, (latency_s - relaxed.latency_s) / relaxed.latency_s)
-        status = "feasible, with a bound"
+def _report(outcome: Outcome) -> SolverReport:
     return SolverReport(
-        name=f"{program}, rounding, descent",
-        status=status,
-        objective=latency_s,
-        optimality_gap=gap,
+        name=outcome.solver,
+        status="optimal" if outcome.gap <= _OPTIMAL else "feasible, with a bound",
+        objective=outcome.value,
+        optimality_gap=0.0 if outcome.gap <= _OPTIMAL else outcome.gap,
+        objective_name=outcome.name,
     )
 
 
-def _memory(batch: FullBatch, thresholds: Floats) -> Memory:
-    """M(n); from an empty start KV stays below it on every path (THEORY 3.7)."""
-    return Memory(
-        required_tokens=float(batch.memory(thresholds)),
-        buffer_tokens=0.0,
-        capacity_tokens=batch.server.usable_kv_tokens,
-        overflow_probability=0.0,
-    )
-
-
-def _notes(found: Equilibrium, latency_s: float, report: SolverReport) -> tuple[str, ...]:
+def _notes(found: Equilibrium, latency_s: float) -> tuple[str, ...]:
     notes = ["no serving system can express literal WAIT"]
     if found.latency_s is not None:
         notes.append(
             "literal WAIT waits for n_j arrivals: its predicted mean latency "
             f"{latency_s:.3g} s is {latency_s / found.latency_s:.2f} times that of "
             f"work-conserving service, {found.latency_s:.3g} s"
-        )
-    if report.optimality_gap is None:
-        notes.append(
-            "every condition is checked on the server's own iteration time, but no bound on the "
-            "optimality of these thresholds is known (iteration time not concave in tokens, or "
-            "the geometric program not solved accurately)"
         )
     return tuple(notes)

@@ -1,0 +1,165 @@
+"""Tables in the words of serving systems: what is said, what is not, and the contract of all."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fluid.server import load_server
+from fluid.workload import RequestClass, Workload
+from thresholds.export.engines import ENGINES, engine_flags
+from thresholds.problem import Problem
+from thresholds.solve import solve
+from thresholds.table import Threshold, ThresholdTable
+
+SERVER = load_server("engine-long-decode")
+LOAD = Workload(
+    name="two",
+    classes=(
+        RequestClass(name="long", rate_per_s=1.0, prefill_tokens=512, decode_tokens=1000),
+        RequestClass(name="short", rate_per_s=1.0, prefill_tokens=128, decode_tokens=50),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def paced() -> ThresholdTable:
+    return solve(Problem(LOAD, SERVER))
+
+
+def with_params(table: ThresholdTable, **params: Any) -> ThresholdTable:
+    return table.model_copy(update={"params": params})
+
+
+def nested(table: ThresholdTable) -> ThresholdTable:
+    segments = (
+        Threshold(name="up to 50", threshold=4, up_to_tokens=50),
+        Threshold(name="up to 1000", threshold=2, up_to_tokens=1000),
+    )
+    changes = {"policy": "nested-wait", "params": {"max_wait_s": 2.0}, "thresholds": segments}
+    return table.model_copy(update=changes)
+
+
+def flags(table: ThresholdTable, engine: str) -> dict[str, Any]:
+    return {one.name: one.value for one in ENGINES[engine].configure(table, "t.json").flags}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("kind", ["paced", "unrestrained", "nested", "wait"])
+def test_every_engine_names_each_flag_once_and_says_why(
+    name: str, kind: str, paced: ThresholdTable
+) -> None:
+    tables = {
+        "paced": paced,
+        "unrestrained": with_params(paced),
+        "nested": nested(paced),
+        "wait": paced.model_copy(update={"policy": "wait"}),
+    }
+    config = ENGINES[name].configure(tables[kind], "/t.json")
+    names = [flag.name for flag in config.flags]
+    assert config.engine == name
+    assert len(set(names)) == len(names)
+    assert all(flag.reason and "\n" not in flag.reason for flag in config.flags)
+    assert bool(config.flags) == (kind != "wait" or name == "env")
+    text = ENGINES[name].render(config)
+    for flag in config.flags:
+        assert flag.name in text
+        assert flag.reason in text
+    for lost in config.not_expressible:
+        assert f"# NOT expressible here: {lost}\n" in text
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_a_command_line_can_be_pasted_into_a_shell(name: str, paced: ThresholdTable) -> None:
+    engine = ENGINES[name]
+    config = engine.configure(nested(paced), "/my tables/t.json")
+    words = shlex.split(engine.render(config), comments=True)
+    for flag in config.flags:
+        where = words.index(f"--{flag.name}")
+        assert flag.value == "" or words[where + 1] == str(flag.value)
+
+
+def test_trtllm_reads_its_fields_as_yaml(paced: ThresholdTable) -> None:
+    config = ENGINES["trtllm"].configure(paced, None)
+    found = yaml.safe_load(ENGINES["trtllm"].render(config))
+    assert found == {flag.name: flag.value for flag in config.flags}
+
+
+def test_the_cap_is_a_flag_everywhere(paced: ThresholdTable) -> None:
+    capped = with_params(paced, cap_requests=77)
+    assert flags(capped, "vllm")["max-num-active-seqs"] == 77
+    assert flags(capped, "sglang")["max-running-requests"] == 77
+    assert flags(capped, "trtllm")["max_batch_size"] == 77
+    free = with_params(paced)
+    assert "max-num-active-seqs" not in flags(free, "vllm")
+    # Without a cap the seats must not bind: requests of the mix fill the memory first.
+    assert flags(free, "sglang")["max-running-requests"] > SERVER.usable_kv_tokens / (512 + 1000)
+
+
+def test_the_token_budget_holds_an_iteration(paced: ThresholdTable) -> None:
+    long_prompt = LOAD.model_copy(
+        update={
+            "classes": (
+                RequestClass(name="rag", rate_per_s=0.1, prefill_tokens=6000, decode_tokens=10),
+            )
+        }
+    )
+    wide = solve(Problem(long_prompt, SERVER))
+    for table in (paced, wide):
+        budget = flags(table, "vllm")["max-num-batched-tokens"]
+        longest = max(one.prefill_tokens for one in table.workload.classes)
+        assert budget >= longest + flags(table, "vllm")["max-num-seqs"]
+        assert budget == flags(table, "sglang")["chunked-prefill-size"]
+        assert budget == flags(table, "trtllm")["max_num_tokens"]
+        assert math.log2(budget).is_integer()
+
+
+def test_only_vllm_follows_the_pace(paced: ThresholdTable) -> None:
+    table = with_params(paced, pace_per_iteration=1.3)
+    assert flags(table, "sglang")["prefill-max-requests"] == 2
+    for name in ("sglang", "trtllm"):
+        lost = ENGINES[name].configure(table, None).not_expressible
+        assert any("pace" in one for one in lost), name
+    assert json.loads(flags(table, "vllm")["additional-config"]) == {
+        "fluidwait": {"table": "t.json"}
+    }
+
+
+def test_the_first_gate_of_nested_wait(paced: ThresholdTable) -> None:
+    table = nested(paced)
+    found = flags(table, "sglang")
+    assert found["enable-prefill-delayer"] == ""
+    assert 0 < found["prefill-delayer-queue-min-ratio"] < 1
+    assert found["prefill-delayer-max-delay-ms"] == 2000
+    fields = flags(table, "trtllm")
+    mean = (512 + 128) / 2
+    share = 4 * mean / fields["max_num_tokens"]
+    assert fields["batch_wait_max_tokens_ratio"] == pytest.approx(share, abs=1e-4)
+    tau_s = table.predicted.iteration_time_s
+    assert tau_s is not None
+    assert fields["batch_wait_timeout_iters"] == math.ceil(2.0 / tau_s)
+    for name in ("sglang", "trtllm"):
+        lost = ENGINES[name].configure(table, None).not_expressible
+        assert any("segments" in one for one in lost), name
+    assert "enable-prefill-delayer" not in flags(paced, "sglang")
+    assert flags(paced, "trtllm")["batch_wait_timeout_iters"] == 0
+
+
+def test_a_solved_table_carries_the_same_flags(paced: ThresholdTable) -> None:
+    assert paced.engine_flags == engine_flags(paced)
+    assert paced.engine_flags.vllm["scheduler-cls"] == (
+        "thresholds.export.vllm_scheduler.AsyncTableScheduler"
+    )
+
+
+def test_env_holds_every_number(paced: ThresholdTable, tmp_path: Path) -> None:
+    found = flags(nested(paced), "env")
+    assert found["FLUIDWAIT_POLICY"] == "nested-wait"
+    assert found["FLUIDWAIT_MAX_WAIT_S"] == 2.0
+    assert [found[f"FLUIDWAIT_THRESHOLD_{k}"] for k in (0, 1)] == [4, 2]

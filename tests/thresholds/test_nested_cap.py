@@ -1,0 +1,73 @@
+"""The paper's caps per segment (THEORY 5.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nested_cases import random_instance, workload
+
+from fluid.errors import InfeasibleError
+from fluid.server import load_server
+from thresholds.problem import Problem
+from thresholds.segments import distinct_lengths
+from thresholds.solve import solve
+from thresholds.solvers.nested_cap import ETA, largest_caps, segment_caps
+
+SERVER = load_server("paper-long-decode")
+
+
+def test_the_two_class_run_of_the_paper() -> None:
+    """η = 0, n_2/n_1 = 0.3 and tl = 30 give caps 21 and 9."""
+    load = workload((14.0, 512, 20), (6.0, 512, 50))
+    segments = distinct_lengths(load, SERVER).segments([0, 1])
+    assert segment_caps(segments, 30, eta=0.0).tolist() == [21, 9]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_one_more_request_would_not_fit(seed: int) -> None:
+    load, server = random_instance(seed, 4)
+    segments = distinct_lengths(load, server).segments([0, 1, 2, 3])
+    caps = largest_caps(segments)
+    per_request = segments.memory_tokens / segments.widths
+    assert caps @ per_request <= server.usable_kv_tokens
+    # Rounding can cost up to half a request of each segment on top of the next tl.
+    assert (caps + 1) @ per_request + per_request.max() > server.usable_kv_tokens
+    ratios = (caps / segments.widths)[1:] / (caps / segments.widths)[:-1]
+    q = np.minimum(segments.survivals + ETA, 0.99)
+    assert ratios == pytest.approx(q, rel=2 / caps.min())
+
+
+def test_its_table_says_what_it_is() -> None:
+    load = workload((7.0, 512, 20), (3.0, 512, 50))
+    table = solve(Problem(load, SERVER, "nested-cap", segments=2))
+    caps = [one.threshold for one in table.thresholds]
+    assert sum(caps) == table.params["cap_requests"]
+    assert table.memory.required_tokens <= table.memory.capacity_tokens
+    assert table.memory.overflow_probability is None
+    assert [one.up_to_tokens for one in table.thresholds] == [20, 50]
+
+
+def test_survivals_above_the_largest_ratio_do_not_pass_silently() -> None:
+    load = workload((0.01, 100, 10), (8.0, 100, 30))
+    with pytest.raises(InfeasibleError) as caught:
+        solve(Problem(load, SERVER, "nested-cap", segments=2))
+    assert caught.value.cause.startswith("boundary 2")
+    assert "fewer segments" in caught.value.nearest
+    assert solve(Problem(load, SERVER, "nested-cap", segments=1))
+
+
+def test_coarse_segments_break_drift() -> None:
+    load = workload((28.0, 512, 20), (6.0, 512, 50))
+    with pytest.raises(InfeasibleError) as caught:
+        solve(Problem(load, SERVER, "nested-cap", segments=1))
+    assert caught.value.cause.startswith("drift")
+    scale = caught.value.max_scale
+    assert scale is not None
+    assert solve(Problem(load.scaled(scale), SERVER, "nested-cap", segments=1))
+
+
+def test_caps_that_round_to_nothing_are_refused() -> None:
+    small = SERVER.model_copy(update={"kv_capacity_tokens": 700})
+    load = workload((0.5, 512, 20), (0.001, 512, 22))
+    with pytest.raises(InfeasibleError, match="rounds to 0"):
+        solve(Problem(load, small, "nested-cap", segments=2))

@@ -1,0 +1,166 @@
+"""Schedules: one table per window, in force by the clock alone; files; hand-overs; lulls."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from test_wait import PAPER_TAU, TWO, server
+
+from fluid.equilibrium import equilibrium
+from fluid.errors import InfeasibleError, InputError
+from fluid.workload import RatePiece, Workload
+from thresholds.export.jsonio import (
+    generated_schema,
+    read_schedule,
+    shipped_schema,
+    write_table,
+)
+from thresholds.problem import Problem
+from thresholds.schedule import Schedule, constant, solve_schedule
+from thresholds.solve import solve
+from thresholds.solvers import SOLVERS
+
+MACHINE = server(PAPER_TAU)
+
+
+def profiled(*pieces: tuple[float, float], period_s: float | None = None) -> Workload:
+    profile = tuple(RatePiece(start_s=at, multiplier=times) for at, times in pieces)
+    return TWO.model_copy(update={"rate_profile": profile, "period_s": period_s})
+
+
+DAY = profiled((0, 0.2), (100, 1.0), (200, 1.0), (300, 0.5), period_s=400.0)
+
+
+@pytest.mark.parametrize("policy", ["paced", "wait"])
+def test_each_window_has_the_table_of_its_own_rates(policy: str) -> None:
+    assert policy in SOLVERS
+    found = solve_schedule(Problem(DAY, MACHINE, policy))
+    spans = [(one.start_s, one.end_s, one.multiplier) for one in found.windows]
+    assert spans == [(0, 100, 0.2), (100, 300, 1.0), (300, 400, 0.5)]
+    for one in found.windows:
+        alone = solve(Problem(constant(DAY, one.multiplier), MACHINE, policy))
+        assert one.table == alone
+        assert all(each.holds for each in one.table.certificate)
+    assert (found.hand_over is None) == (policy == "paced")
+
+
+def test_the_table_in_force_depends_on_the_clock_alone() -> None:
+    found = solve_schedule(Problem(DAY, MACHINE))
+    tables = [one.table for one in found.windows]
+    for clock_s, expected in ((0, 0), (99.9, 0), (100, 1), (299, 1), (300, 2), (399, 2)):
+        assert found.table_at(clock_s) == tables[expected]
+        assert found.table_at(clock_s + 4000) == tables[expected]
+    once = solve_schedule(Problem(profiled((0, 0.2), (100, 1.0)), MACHINE))
+    assert once.windows[-1].end_s is None
+    assert once.table_at(1e9) == once.windows[-1].table
+
+
+def test_an_unstable_window_is_named_or_admitted_in_part() -> None:
+    peak = profiled((0, 0.5), (50, 4.0), (60, 0.5), period_s=100.0)
+    with pytest.raises(InfeasibleError, match=r"window from 50 s on \(multiplier 4\)") as caught:
+        solve_schedule(Problem(peak, MACHINE))
+    assert caught.value.max_scale == pytest.approx(
+        equilibrium(constant(peak, 4.0), MACHINE).max_scale
+    )
+    found = solve_schedule(Problem(peak, MACHINE), overload=True)
+    assert "admit" in found.windows[1].table.notes[0]
+    assert equilibrium(found.windows[1].table.workload, MACHINE).stable
+
+
+@pytest.mark.parametrize(
+    ("pieces", "period_s", "kept_from"),
+    [
+        (((0, 1.0), (10, 0.0), (20, 0.5)), 30.0, 0),
+        (((0, 0.0), (10, 1.0), (20, 0.5)), 30.0, 2),
+        (((0, 0.0), (10, 1.0), (20, 0.5)), None, 1),
+    ],
+)
+def test_a_window_without_arrivals_keeps_a_table(
+    pieces: tuple[tuple[float, float], ...], period_s: float | None, kept_from: int
+) -> None:
+    found = solve_schedule(Problem(profiled(*pieces, period_s=period_s), MACHINE, "wait"))
+    (lull,) = [one for one in found.windows if one.multiplier == 0]
+    assert lull.table == found.windows[kept_from].table
+    assert "stands still" in lull.notes[0]
+
+
+def test_a_lull_too_short_to_collect_is_said() -> None:
+    found = solve_schedule(Problem(profiled((0, 1.0), (10, 0.001), (20, 0.5)), MACHINE, "wait"))
+    assert any("longer than this window" in one for one in found.windows[1].notes)
+    assert not any("longer than this window" in one for one in found.windows[0].notes)
+
+
+def test_residents_of_a_stage_never_exceed_the_largest_threshold_in_force() -> None:
+    """The bound behind `hand_over`, on random gates and random hand-overs of one class."""
+    draw = random.Random(5)
+    surplus = 0
+    for _ in range(200):
+        stages, threshold, largest = [0] * draw.randint(2, 8), 0, 0
+        for step in range(300):
+            if step % draw.choice([7, 40]) == 0:
+                threshold = draw.randint(1, 9)
+                largest = max(largest, threshold)
+            if draw.random() < 0.3:
+                continue
+            leaving = [min(threshold, one) for one in stages]
+            for index, one in enumerate(leaving):
+                stages[index] += (leaving[index - 1] if index else threshold) - one
+            assert max(stages) <= largest
+            surplus += max(stages) > threshold
+    assert surplus > 0
+
+
+def test_hand_over_adds_up_the_largest_thresholds() -> None:
+    found = solve_schedule(Problem(DAY, MACHINE, "wait"))
+    assert found.hand_over is not None
+    largest = [
+        max(float(one.table.thresholds[index].threshold) for one in found.windows)
+        for index in range(2)
+    ]
+    sums = [sum(512 + s for s in range(output + 1)) for output in (20, 50)]
+    held = largest[0] * sums[0] + largest[1] * sums[1]
+    assert found.hand_over.slack == pytest.approx(1 - held / MACHINE.usable_kv_tokens)
+    assert found.hand_over.holds
+
+
+def test_schedules_survive_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    found = solve_schedule(Problem(DAY, MACHINE, "wait"))
+    write_table(found, path)
+    assert read_schedule(path) == found
+    jsonschema.validate(json.loads(path.read_text()), shipped_schema(Schedule))
+    assert shipped_schema(Schedule) == generated_schema(Schedule)
+
+
+def broken(change: str, document: dict[str, Any]) -> dict[str, Any]:
+    if change == "version":
+        return document | {"schedule_version": "2.0"}
+    if change == "hash":
+        return document | {"server_sha256": "0" * 64}
+    if change == "table":
+        document["windows"][0]["table"]["workload_sha256"] = "0" * 64
+        return document
+    return {key: value for key, value in document.items() if key != "windows"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("version", "schedule_version"),
+        ("hash", "server_sha256"),
+        ("table", "workload_sha256"),
+        ("missing", "windows"),
+    ],
+)
+def test_broken_schedules_are_refused(change: str, field: str, tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    document = solve_schedule(Problem(DAY, MACHINE)).document()
+    path.write_text(json.dumps(broken(change, document)))
+    with pytest.raises(InputError) as caught:
+        read_schedule(path)
+    assert (caught.value.file, caught.value.field) == (str(path), field)

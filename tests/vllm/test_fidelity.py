@@ -1,0 +1,183 @@
+"""The simulator's vllm-v1 against vLLM's scheduler, and the plug-in against vllm-v1 with a table.
+
+On random small servers under pressure every step must agree: tokens scheduled to each request,
+order of the running and of the waiting queue, free blocks, requests finished and preempted. The
+slow rule of `validation.reference` stands for the simulator; the compiled engine agrees with it
+request by request (tests/validation/test_agreement.py).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from fluid.iteration import IterationTime
+from fluid.server import Server
+from thresholds.export.vllm_scheduler import TableScheduler
+from validation.reference import REFERENCE_POLICIES, Request, simulate
+from validation.reference.blocks import free_blocks
+from validation.reference.core import Queueing
+
+WORKLOADS = 80
+REQUESTS = 60
+LEAST_PREEMPTIONS = 500
+"""Of each of the two orders, 160 workloads together."""
+
+
+@dataclass(frozen=True)
+class Case:
+    server: Server
+    tape: Tape
+    parameters: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def random_case(name: str, number: int) -> Case:
+    rng = random.Random(f"{name}-{number}")
+    block = rng.choice([1, 4, 16])
+    shapes = [(rng.randint(1, 30), rng.randint(1, 25)) for _ in range(rng.randint(1, 3))]
+    largest = max(-(-(prompt + outputs) // block) for prompt, outputs in shapes)
+    watermark = rng.choice([0.0, 0.0, 0.05, 0.1, 0.4])
+    blocks = 1 + math.ceil(largest * rng.choice([1, 2, 2, 3]))
+    server = Server(
+        name="small",
+        source="test",
+        kv_capacity_tokens=blocks * block,
+        block_tokens=block,
+        iteration_time=IterationTime.affine(0.05, 1e-3, 1e-4),
+    )
+    chosen = rng.choices(shapes, k=REQUESTS)
+    rate = rng.uniform(0.5, 10.0)
+    arrived_at_s, clock_s = [], 0.0
+    for _ in chosen:
+        clock_s += rng.expovariate(rate)
+        arrived_at_s.append(clock_s)
+    tape = Tape(arrived_at_s, [one[0] for one in chosen], [one[1] for one in chosen])
+    budget = rng.choice([1, 2, 3, 4, 6, 16, 40, 2048])
+    seats = min(budget, rng.choice([1, 3, 6, SEATS, SEATS]))
+    whole = rng.random() < 0.8
+    parameters = {
+        "max_num_batched_tokens": budget,
+        "max_num_seqs": seats,
+        "watermark": watermark,
+        "reserve_full_prompt": int(whole),
+    }
+    settings = {
+        "max_num_batched_tokens": budget,
+        "max_num_seqs": seats,
+        "watermark": watermark,
+        "scheduler_reserve_full_isl": whole,
+    }
+    return Case(server, tape, parameters, settings)
+
+
+def real_steps(scheduler: Scheduler, case: Case) -> tuple[list[Step], Run]:
+    """Every step in which vLLM's scheduler computed something."""
+    steps: list[Step] = []
+    played = run(scheduler, case.tape, case.server.iteration_time, on_step=steps.append)
+    return [one for one in steps if one.scheduled], played
+
+
+def simulated_steps(case: Case, parameters: dict[str, Any]) -> tuple[list[Step], list[Request]]:
+    """The same of the simulator's rule."""
+    steps: list[Step] = []
+
+    def recorded(state: Queueing) -> list[Request]:
+        batch = REFERENCE_POLICIES["vllm-v1"](state)
+        if batch:
+            step = Step(
+                at_s=state.clock_s,
+                scheduled={one.number: one.computes for one in batch},
+                running=[one.number for one in state.residents],
+                waiting=[one.number for one in state.waiting],
+                free_blocks=free_blocks(state) - 1,
+            )
+            step.finished = {
+                one.number
+                for one in batch
+                if one.computes == one.missing and one.outputs + 1 == one.decode_tokens
+            }
+            steps.append(step)
+        return batch
+
+    tape = case.tape
+    shapes = zip(tape.arrived_at_s, tape.prompt_tokens, tape.output_tokens, strict=True)
+    requests = [
+        Request(number, at_s, 0, prompt, 0, outputs)
+        for number, (at_s, prompt, outputs) in enumerate(shapes)
+    ]
+    simulate(requests, case.server, recorded, parameters)
+    return steps, requests
+
+
+def require_agreement(scheduler: Scheduler, case: Case, parameters: dict[str, Any]) -> int:
+    """Assert that every step agrees; returns the number of preemptions."""
+    real, played = real_steps(scheduler, case)
+    simulated, requests = simulated_steps(case, parameters)
+    for index, (ours, theirs) in enumerate(zip(simulated, real, strict=True)):
+        assert math.isclose(ours.at_s, theirs.at_s, rel_tol=1e-9), index
+        ours.at_s = theirs.at_s
+        assert ours == theirs, index
+    evictions = [one.evictions for one in requests]
+    assert evictions == played.preemptions.tolist()
+    return sum(evictions)
+
+
+@pytest.mark.parametrize("order", ["fcfs", "priority"])
+def test_the_simulator_agrees_with_vllm_step_for_step(order: str, model: Path) -> None:
+    """Under "priority", with equal priorities, vLLM preempts the latest arrival."""
+    victim = {"fcfs": "last-admitted", "priority": "latest-arrival"}[order]
+    preemptions = 0
+    for number in range(WORKLOADS):
+        case = random_case(order, number)
+        scheduler = make_scheduler(
+            Scheduler,
+            model,
+            case.server.kv_capacity_tokens // case.server.block_tokens,
+            case.server.block_tokens,
+            policy=order,
+            **case.settings,
+        )
+        preemptions += require_agreement(scheduler, case, case.parameters | {"victim": victim})
+    assert preemptions >= LEAST_PREEMPTIONS
+
+
+def test_the_plug_in_follows_pace_cap_and_watermark_step_for_step(
+    model: Path, make_table: Any
+) -> None:
+    preemptions = 0
+    for number in range(WORKLOADS):
+        case = random_case("plug-in", number)
+        rng = random.Random(number)
+        limits = {
+            "pace_per_iteration": rng.choice([0.2, 0.9, 1.5]),
+            "cap_requests": rng.choice([1, 2, 5]),
+            "watermark_fraction": case.parameters["watermark"],
+        }
+        for name in list(limits):
+            if rng.random() < 0.4:
+                del limits[name]
+        parameters = case.parameters | {
+            "pace": limits.get("pace_per_iteration", math.inf),
+            "cap": limits.get("cap_requests", math.inf),
+            "watermark": limits.get("watermark_fraction", 0.0),
+        }
+        path = make_table(case.server, params=limits)
+        scheduler = make_scheduler(
+            TableScheduler,
+            model,
+            case.server.kv_capacity_tokens // case.server.block_tokens,
+            case.server.block_tokens,
+            additional_config={"fluidwait": {"table": str(path)}},
+            **(case.settings | {"watermark": 0.0}),
+        )
+        preemptions += require_agreement(scheduler, case, parameters)
+        assert scheduler.counters.admitted == REQUESTS
+    assert preemptions > 0

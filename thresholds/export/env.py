@@ -1,0 +1,22 @@
+"""Tables as shell variables, for an engine or gateway of one's own."""
+
+from __future__ import annotations
+
+from thresholds.export.engine import Engine, EngineConfig, Flag, shell_variables
+from thresholds.table import ThresholdTable
+
+
+def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
+    """Every parameter and threshold of the table."""
+    flags = [Flag("FLUIDWAIT_POLICY", table.policy, "the rule that the numbers belong to")]
+    if file is not None:
+        flags.append(Flag("FLUIDWAIT_TABLE", file, "the table itself"))
+    for name, value in table.params.items():
+        flags.append(Flag(f"FLUIDWAIT_{name.upper()}", value, f"params.{name} of the table"))
+    for index, one in enumerate(table.thresholds):
+        end = "" if one.up_to_tokens is None else f", up to {one.up_to_tokens} output tokens"
+        flags.append(Flag(f"FLUIDWAIT_THRESHOLD_{index}", one.threshold, f"{one.name}{end}"))
+    return EngineConfig("env", tuple(flags), ())
+
+
+ENV = Engine("env", configure, shell_variables)

@@ -1,0 +1,118 @@
+"""What a table asks of a running engine, and whether it is a table for that engine at all."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from fluid.errors import InputError
+from thresholds.table import ThresholdTable
+
+FOLLOWED = ("paced", "nested-wait", "nested-cap")
+"""Policies that a serving system can follow at all."""
+
+PARAMS = ("pace_per_iteration", "cap_requests", "watermark_fraction", "max_wait_s")
+"""Parameters of tables that an engine can follow; each may be absent."""
+
+DEFAULT_MAX_WAIT_S = 5.0
+"""Longest wait at a gate of literal Nested WAIT, which could otherwise starve a request."""
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Restraints on one engine; a missing one is infinite, or 0 for the watermark.
+
+    Attributes:
+        pace_per_iteration: Admissions per iteration on average at most (THEORY 3.5).
+        cap_requests: Requests in service at most.
+        watermark_fraction: Share of the KV blocks that admissions leave free.
+        segment_thresholds: n_k of Nested WAIT or its caps; empty without segments.
+        segment_ends: Output tokens l'_k at which each segment ends (THEORY 4.1).
+        gated: Whether segments wait until their entry queues hold n_k (literal Nested WAIT).
+        max_wait_s: After so long at a gate a request opens it, and requests that are held advance.
+    """
+
+    pace_per_iteration: float = math.inf
+    cap_requests: float = math.inf
+    watermark_fraction: float = 0.0
+    segment_thresholds: tuple[int, ...] = ()
+    segment_ends: tuple[int, ...] = ()
+    gated: bool = False
+    max_wait_s: float = math.inf
+
+    def segment_of(self, generated_tokens: int) -> int:
+        """Segment, from 0, of a request that has generated so many tokens; the last one beyond."""
+        return min(bisect_right(self.segment_ends, generated_tokens), len(self.segment_ends) - 1)
+
+
+def limits_of(table: ThresholdTable, file: str) -> EngineLimits:
+    """The restraints of a table.
+
+    Raises:
+        InputError: A policy or parameter that an engine cannot follow.
+    """
+    if table.policy not in FOLLOWED:
+        why = "; an engine cannot tell classes that differ in their output lengths"
+        raise InputError("policy", table.policy, "one of " + ", ".join(FOLLOWED) + why, file)
+    for name in table.params:
+        if name not in PARAMS:
+            raise InputError(
+                f"params.{name}", table.params[name], "only " + ", ".join(PARAMS), file
+            )
+    gated = table.policy == "nested-wait"
+    thresholds, ends = ((), ()) if table.policy == "paced" else _segments(table, file)
+    return EngineLimits(
+        pace_per_iteration=float(table.params.get("pace_per_iteration", math.inf)),
+        cap_requests=float(table.params.get("cap_requests", math.inf)),
+        watermark_fraction=float(table.params.get("watermark_fraction", 0.0)),
+        segment_thresholds=thresholds,
+        segment_ends=ends,
+        gated=gated,
+        max_wait_s=float(table.params.get("max_wait_s", DEFAULT_MAX_WAIT_S if gated else math.inf)),
+    )
+
+
+def require_same_server(
+    table: ThresholdTable,
+    kv_capacity_tokens: int,
+    block_tokens: int,
+    tolerance: float,
+    file: str,
+) -> None:
+    """Refuse a table that was solved for another server than this engine.
+
+    Args:
+        kv_capacity_tokens: What the engine has, in tokens.
+        tolerance: Allowed relative difference of the capacities. Engines measure theirs at every
+            start and differ by a few blocks.
+
+    Raises:
+        InputError: The capacity, the block size or the first-token convention differs.
+    """
+    server = table.server
+    if server.first_token != "prefill":
+        allowed = "prefill, as in this engine"
+        raise InputError("server.first_token", server.first_token, allowed, file)
+    if server.block_tokens != block_tokens:
+        allowed = f"{block_tokens}, the block size of this engine"
+        raise InputError("server.block_tokens", server.block_tokens, allowed, file)
+    if abs(server.usable_kv_tokens - kv_capacity_tokens) > tolerance * kv_capacity_tokens:
+        allowed = f"within {tolerance:.1%} of this engine's {kv_capacity_tokens} KV tokens"
+        raise InputError("server.kv_capacity_tokens", server.kv_capacity_tokens, allowed, file)
+
+
+def _segments(table: ThresholdTable, file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Whole thresholds, and increasing ends, of a table with segments."""
+    thresholds: list[int] = []
+    ends: list[int] = []
+    for index, one in enumerate(table.thresholds):
+        where = f"thresholds[{index}]"
+        if one.up_to_tokens is None or (ends and one.up_to_tokens <= ends[-1]):
+            allowed = "a segment end, above that of the segment before"
+            raise InputError(f"{where}.up_to_tokens", one.up_to_tokens, allowed, file)
+        if one.threshold != int(one.threshold):
+            raise InputError(f"{where}.threshold", one.threshold, "whole requests", file)
+        thresholds.append(int(one.threshold))
+        ends.append(one.up_to_tokens)
+    return tuple(thresholds), tuple(ends)

@@ -1,0 +1,252 @@
+"""A vLLM scheduler that follows a threshold table: pace, cap, watermark and segment holds.
+
+    vllm serve MODEL --scheduler-cls thresholds.export.vllm_scheduler.AsyncTableScheduler \\
+        --additional-config '{"fluidwait": {"table": "/path/table.json"}}'
+
+The scheduling itself stays vLLM's. Before each of its steps the scheduler hides the waiting
+requests that the table does not release, and defers running ones that it holds; afterwards it puts
+the hidden ones back. Requests that vLLM preempted or blocked are never hidden. A step costs
+O(released) beyond vLLM's own, and O(running) with segments.
+
+`TableScheduler` is the same for an engine without asynchronous scheduling. Both refuse to start,
+with an `InputError` of one line, on a table that was not made for this engine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+from vllm.logger import init_logger
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import RequestQueue, create_request_queue
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from fluid.errors import InputError
+from fluid.files import FileModel
+from thresholds.export.jsonio import read_table
+from thresholds.export.limits import EngineLimits, limits_of, require_same_server
+from thresholds.export.segments import Segments
+from thresholds.table import ThresholdTable
+
+# vLLM's classes carry no types here.
+# mypy: disable-error-code="misc, no-any-return"
+
+logger = init_logger(f"vllm.{__name__}")
+
+SETTINGS = "fluidwait"
+"""Key of this scheduler's settings in vLLM's additional config."""
+
+
+# The mixin stands before a scheduler of vLLM, whose attributes it uses.
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.scheduler import Scheduler as _Scheduler
+else:
+    _Scheduler = object
+
+
+class Settings(FileModel):
+    """What ``--additional-config`` says under "fluidwait".
+
+    Attributes:
+        table: Path of the threshold table.
+        max_wait_s: A request that has waited so long is released, one per step, and opens the
+            gate that it waits at; overrides the table's.
+        kv_tolerance: Largest relative difference between the engine's KV capacity and the table's.
+        log_every_s: Least time between two log lines with the counters; 0 for none.
+    """
+
+    table: str
+    max_wait_s: Annotated[float, Field(gt=0)] | None = None
+    kv_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    log_every_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+@dataclass
+class Counters:
+    """What the table has done so far.
+
+    Attributes:
+        iterations: Steps that computed something.
+        admitted: Requests admitted for the first time.
+        held_steps: Running requests held back, summed over steps.
+        overdue: Releases of a request that had waited for max_wait_s, against the table.
+        drained: Steps in which all holds were lifted because the memory was full.
+    """
+
+    iterations: int = 0
+    admitted: int = 0
+    held_steps: int = 0
+    overdue: int = 0
+    drained: int = 0
+
+
+class _FollowsTable(_Scheduler):
+    """Mixed into one of vLLM's schedulers."""
+
+    waiting: RequestQueue
+
+    clock = staticmethod(time.time)
+    """The clock of `Request.arrival_time`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        vllm_config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
+        self.settings = settings = _settings(vllm_config.additional_config)
+        table = read_table(settings.table)
+        self.limits = _limits(table, settings)
+        _raise_watermark(vllm_config.scheduler_config, self.limits)
+        super().__init__(*args, **kwargs)
+        _require_plain(self)
+        capacity = self.kv_cache_config.num_blocks * self.block_size
+        tolerance = settings.kv_tolerance
+        require_same_server(table, capacity, self.block_size, tolerance, settings.table)
+        self.counters = Counters()
+        self._segments = Segments(self.limits) if self.limits.segment_thresholds else None
+        self._credit = 1.0 + self.limits.pace_per_iteration
+        self._drain = False
+        self._logged_at_s = self.clock()
+        logger.info("fluidwait follows %s: %s", settings.table, self.limits)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """vLLM's own step, on the requests that the table lets it see."""
+        room = self._hold_running()
+        released, new = self._release(room)
+        hidden, self.waiting = self.waiting, released
+        try:
+            output = super().schedule(*args, **kwargs)
+        finally:
+            left = list(self.waiting)
+            self.waiting = hidden
+            hidden.prepend_requests(reversed(left))
+        self._count(output, len(new - set(left)), stuck=bool(room and self.running))
+        return output
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        if self._segments is not None:
+            self._segments.forget(request.request_id)
+        return super()._free_request(request, *args, **kwargs)
+
+    def _hold_running(self) -> float:
+        """Hold what the segments hold; returns how many new requests they have room for."""
+        if self._segments is None or self._drain:
+            return math.inf
+        running = [
+            (one.request_id, one.num_output_tokens + one.num_output_placeholders)
+            for one in self.running
+        ]
+        holds = self._segments.decide(
+            running, len(self.waiting), self._longest_wait_s(), self.clock()
+        )
+        for index in holds.held:
+            request = self.running[index]
+            # `schedule` counts its step up first: not in the coming step, in the one after it.
+            request.next_decode_eligible_step = max(
+                request.next_decode_eligible_step, self.current_step + 2
+            )
+        self.counters.held_steps += len(holds.held)
+        return holds.room
+
+    def _release(self, room: float) -> tuple[RequestQueue, set[Request]]:
+        """The front of the queue as far as the table lets it in, and the new requests in it."""
+        released = create_request_queue(self.policy)
+        new: set[Request] = set()
+        residents = len(self.running) + len(self.kv_holding_waiting)
+        overdue = self._longest_wait_s() >= self.limits.max_wait_s
+        while self.waiting:
+            head = self.waiting.peek_request()
+            if head.status == RequestStatus.WAITING:
+                if not self._admits(residents, len(new), room):
+                    if new or not overdue:
+                        break
+                    self.counters.overdue += 1
+                new.add(head)
+            # What vLLM preempted, or blocks until something else is ready, it decides itself.
+            released.add_request(self.waiting.pop_request())
+            residents += 1
+        return released, new
+
+    def _admits(self, residents: int, new: int, room: float) -> bool:
+        """Cap, segments and pace (THEORY 3.5) for one more new request."""
+        if residents >= self.limits.cap_requests or new >= room:
+            return False
+        return residents == 0 or self._credit - new >= 1
+
+    def _longest_wait_s(self) -> float:
+        """How long the first new request in the queue has waited."""
+        if math.isinf(self.limits.max_wait_s):
+            return 0.0
+        first = next((one for one in self.waiting if one.status == RequestStatus.WAITING), None)
+        return 0.0 if first is None else self.clock() - first.arrival_time
+
+    def _count(self, output: SchedulerOutput, admitted: int, stuck: bool) -> None:
+        """Spend and earn credit; lift the holds of the next step if this one could do nothing.
+
+        Where segments have room for new requests, hold the others, and yet nothing runs, the memory
+        is full of requests that wait for each other.
+        """
+        counters, pace = self.counters, self.limits.pace_per_iteration
+        counters.admitted += admitted
+        self._credit = max(self._credit - admitted, 0.0)
+        computes = output.total_num_scheduled_tokens > 0
+        self._drain = self._segments is not None and stuck and not computes
+        counters.drained += self._drain
+        if computes:
+            counters.iterations += 1
+            self._credit = min(self._credit + pace, 1.0 + pace)
+        now_s = self.clock()
+        if 0 < self.settings.log_every_s <= now_s - self._logged_at_s:
+            self._logged_at_s = now_s
+            logger.info("fluidwait: %s, %d running, %d waiting", counters, *self._in_engine())
+
+    def _in_engine(self) -> tuple[int, int]:
+        return len(self.running), len(self.waiting)
+
+
+class TableScheduler(_FollowsTable, Scheduler):
+    """Follows a table in an engine without asynchronous scheduling."""
+
+
+class AsyncTableScheduler(_FollowsTable, AsyncScheduler):
+    """Follows a table in an engine with asynchronous scheduling, vLLM's default."""
+
+
+def _settings(additional_config: Any) -> Settings:
+    """This scheduler's part of the engine's additional config."""
+    found = additional_config.get(SETTINGS) if isinstance(additional_config, dict) else None
+    if found is None:
+        allowed = f'{{"{SETTINGS}": {{"table": PATH}}}}'
+        raise InputError("--additional-config", additional_config, allowed)
+    return Settings.from_document(found, "--additional-config")
+
+
+def _limits(table: ThresholdTable, settings: Settings) -> EngineLimits:
+    limits = limits_of(table, settings.table)
+    if settings.max_wait_s is None:
+        return limits
+    return replace(limits, max_wait_s=settings.max_wait_s)
+
+
+def _raise_watermark(config: Any, limits: EngineLimits) -> None:
+    """Let vLLM keep the table's watermark free, or its own if that is larger."""
+    if limits.watermark_fraction == 0:
+        return
+    if not hasattr(config, "watermark"):
+        allowed = "0: this vLLM has no watermark"
+        raise InputError("params.watermark_fraction", limits.watermark_fraction, allowed)
+    config.watermark = max(config.watermark, limits.watermark_fraction)
+
+
+def _require_plain(scheduler: Any) -> None:
+    """Refuse engines whose memory or iterations no table describes."""
+    groups = len(scheduler.kv_cache_config.kv_cache_groups)
+    if groups != 1:
+        allowed = "1: tables describe a model with one kind of attention"
+        raise InputError("KV cache groups of this engine", groups, allowed)
+    if scheduler.num_spec_tokens:
+        allowed = "0: tables count one token per request and iteration"
+        raise InputError("speculative tokens of this engine", scheduler.num_spec_tokens, allowed)

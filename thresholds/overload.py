@@ -1,0 +1,99 @@
+"""Which share of which class to admit when the load is above capacity (THEORY 2.3, 5).
+
+    maximise Σ weight_j λ_j x_j   subject to   Σ a_j λ_j x_j ≤ 1,  0 ≤ x_j ≤ 1
+
+with the half-space a of the stable region: a linear program with one constraint, so that its
+optimum admits whole classes by falling weight_j/a_j and at most one in part. Where the server is
+not affine, a is the tangent of the region's boundary in the direction of the workload's mix, and
+the shares are scaled until the server's own iteration time carries them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.capacity import margin_derivatives
+from fluid.region import mixed
+from fluid.server import Server
+from fluid.stability import stability
+from fluid.workload import Workload
+
+Floats = NDArray[np.float64]
+
+_INSIDE = 1e-6
+"""Distance that the admitted load keeps from the boundary."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What to let in.
+
+    Attributes:
+        shares: x_j by class name.
+        workload: The admitted load; classes with share 0 are left out.
+        load: 1/α* of the admitted load, at most 1.
+        weight_per_s: Σ weight_j λ_j x_j.
+        is_optimal: Whether no other shares are worth more: the server is affine.
+    """
+
+    shares: dict[str, float]
+    workload: Workload
+    load: float
+    weight_per_s: float
+    is_optimal: bool
+
+    def note(self) -> str:
+        """The shares in one sentence."""
+        named = ", ".join(f"{share:.1%} of {name}" for name, share in self.shares.items())
+        return f"the load is above capacity; admit {named}, turn the rest away"
+
+
+def admission(workload: Workload, server: Server) -> Admission:
+    """The shares that are worth most; all of it where the workload is stable.
+
+    Raises:
+        InputError: One request of a class does not fit into the cache.
+    """
+    here = stability(workload, server)
+    rates = np.array([one.rate_per_s for one in workload.classes])
+    weights = np.array([one.weight for one in workload.classes])
+    if here.stable:
+        return _admission(workload, server, np.ones_like(rates), is_optimal=True)
+    normal_s = here.half_space_per_s
+    if normal_s is None:
+        at_boundary = workload.scaled(here.max_scale)
+        derivatives, _ = margin_derivatives(at_boundary, server)
+        slopes_s = [-derivatives[f"rate_per_s[{one.name}]"] for one in workload.classes]
+        normal_s = np.maximum(slopes_s, np.finfo(float).tiny)
+    shares = best_shares(weights * rates, normal_s * rates * (1 + _INSIDE))
+    return _admission(workload, server, shares, is_optimal=here.half_space_per_s is not None)
+
+
+def best_shares(worth: Floats, load: Floats) -> Floats:
+    """x in [0, 1]^m with the largest Σ worth_j x_j under Σ load_j x_j ≤ 1; all arrays (m,)."""
+    from scipy.optimize import linprog
+
+    found = linprog(-worth / worth.max(), A_ub=load[None], b_ub=[1.0], bounds=(0, 1))
+    assert found.x is not None
+    return np.asarray(np.clip(found.x, 0, 1))
+
+
+def _admission(
+    workload: Workload, server: Server, shares: Floats, *, is_optimal: bool
+) -> Admission:
+    """The result, with shares scaled down where the server does not carry them."""
+    rates = np.array([one.rate_per_s for one in workload.classes])
+    reach = stability(mixed(workload, rates * shares), server).max_scale
+    shares = shares * min(1.0, (1 - _INSIDE) * reach)
+    admitted = mixed(workload, rates * shares)
+    weights = np.array([one.weight for one in workload.classes])
+    return Admission(
+        shares={one.name: float(x) for one, x in zip(workload.classes, shares, strict=True)},
+        workload=admitted,
+        load=1 / stability(admitted, server).max_scale,
+        weight_per_s=float(weights @ (rates * shares)),
+        is_optimal=is_optimal,
+    )

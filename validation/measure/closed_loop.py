@@ -1,0 +1,210 @@
+"""The real model under arrivals in real time, beside the simulator on the same tape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fluid.errors import InputError
+from fluid.server import Server
+from fluid.traces.tape import Tape
+from validation.measure.composition import Floats
+from validation.measure.engine import AdmissionLimits, Engine, Request
+from validation.measure.kv_cache import KVCache
+from validation.measure.model import Decoder
+from validation.policies import parse_policy
+from validation.simulator.cpu import Job, run_traced
+from validation.simulator.engine import WINDOW_END, WINDOW_START
+from validation.simulator.metrics import interval
+from validation.simulator.model import tape_model
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over the requests that arrive in the measured window (20 to 80 % of the arrivals).
+
+    Attributes:
+        latency_half_width_s: Of the 95 % interval of the mean latency, from ten batches of requests
+            in order of arrival; None with fewer than 50 requests in the window.
+        completed_per_s: Requests completed per second of the window.
+    """
+
+    latency_s: float
+    latency_half_width_s: float | None
+    ttft_s: float
+    completed_per_s: float
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """One run of a tape.
+
+    Attributes:
+        requests: In order of arrival, all of them complete.
+        admitted: Admissions of each iteration.
+    """
+
+    limits: AdmissionLimits
+    rate_per_s: float
+    requests: tuple[Request, ...]
+    admitted: tuple[int, ...]
+    measured: Figures
+    simulated: Figures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: measured beside simulated."""
+        return {
+            "policy": self.limits.policy,
+            "rate_per_s": self.rate_per_s,
+            "requests": len(self.requests),
+            "iterations": len(self.admitted),
+            "evictions_per_request": sum(one.evictions for one in self.requests)
+            / len(self.requests),
+            "measured": asdict(self.measured),
+            "simulated": asdict(self.simulated),
+        }
+
+
+def poisson_tape(
+    rate_per_s: float, requests: int, prompt_tokens: int, output_tokens: int, seed: int
+) -> Tape:
+    """Poisson arrivals of alike requests, the first at its own gap after 0."""
+    gaps = np.random.default_rng(seed).exponential(1 / rate_per_s, requests)
+    return Tape(
+        np.cumsum(gaps),
+        np.full(requests, prompt_tokens),
+        np.full(requests, output_tokens),
+    )
+
+
+def closed_loop(
+    decoder: Decoder,
+    server: Server,
+    tape: Tape,
+    limits: AdmissionLimits,
+    seed: int = 0,
+    on_done: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> ClosedLoop:
+    """Serve the tape in real time on the decoder, and simulate it on the server.
+
+    Args:
+        server: Calibrated from a sweep of this decoder on this device; its KV capacity bounds the
+            engine as well.
+        seed: Of the prompts' tokens.
+        clock: `time.perf_counter` for real time; `time.process_time` leaves out what other programs
+            take, and skips the idle time between arrivals.
+
+    Raises:
+        InputError: A request can never fit into the server's KV, the server's first token does not
+            come from the prefill, or the slots do not fit into the device's memory.
+    """
+    if server.first_token != "prefill":
+        raise InputError("first_token", server.first_token, "prefill, as the engine works")
+    model = tape_model(tape, server)
+    trace = run_traced(model, Job(parse_policy(limits.policy), 0, 0, 1.0), len(tape))
+    simulated = _figures(trace.arrived_at_s, trace.first_token_at_s, trace.completed_at_s)
+    engine = _engine(decoder, server, tape, limits)
+    requests = _requests(decoder, tape, seed)
+    _serve(engine, requests, on_done, clock)
+    times = [(one.arrived_at_s, one.first_token_at_s, one.completed_at_s) for one in requests]
+    measured = _figures(*np.array(times, dtype=float).T)
+    return ClosedLoop(
+        limits, tape.rate_per_s, tuple(requests), tuple(engine.admitted), measured, simulated
+    )
+
+
+def _engine(decoder: Decoder, server: Server, tape: Tape, limits: AdmissionLimits) -> Engine:
+    """An engine with a slot for everyone who can be resident, warmed up."""
+    import torch
+
+    longest = int((tape.num_prefill_tokens + tape.num_decode_tokens).max())
+    shortest = server.block_rounded(int(tape.num_prefill_tokens.min()))
+    slots = int(min(limits.cap, len(tape), server.usable_kv_tokens // shortest + 1))
+    weight = decoder.lm_head.weight
+    try:
+        cache = KVCache(decoder.shape, slots, longest, weight.device, weight.dtype)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        value = f"{slots} slots of {longest} tokens"
+        raise InputError(
+            "cap", value, "a lower cap: the slots need more memory than is free"
+        ) from (error)
+    for _ in range(3):
+        warm = Engine(
+            decoder, cache, server.usable_kv_tokens, server.block_tokens, AdmissionLimits()
+        )
+        warm.waiting.append(Request(0.0, [0] * int(tape.num_prefill_tokens[0]), 2))
+        for _ in range(2):
+            warm.form_batch()
+            warm.run()
+    return Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, limits)
+
+
+def _requests(decoder: Decoder, tape: Tape, seed: int) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    vocabulary = decoder.shape.vocabulary
+    return [
+        Request(arrived, rng.integers(0, vocabulary, prompt).tolist(), outputs)
+        for arrived, prompt, outputs in zip(
+            tape.arrived_at_s.tolist(),
+            tape.num_prefill_tokens.tolist(),
+            tape.num_decode_tokens.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _serve(
+    engine: Engine,
+    requests: list[Request],
+    on_done: Callable[[], None],
+    clock: Callable[[], float],
+) -> None:
+    """Arrivals join at the end of the iteration in which they come."""
+    begin = clock()
+    coming = 0
+    while coming < len(requests) or engine.waiting or engine.residents:
+        now = clock() - begin
+        while coming < len(requests) and requests[coming].arrived_at_s <= now:
+            engine.waiting.append(requests[coming])
+            coming += 1
+        if not engine.waiting and not engine.residents:
+            idle_s = max(requests[coming].arrived_at_s - now, 0.0)
+            if clock is time.perf_counter:
+                time.sleep(idle_s)
+            else:
+                begin -= idle_s
+            continue
+        engine.form_batch()
+        computed = list(engine.residents)
+        done = engine.run()
+        now = clock() - begin
+        for request in computed:
+            if request.first_token_at_s is None:
+                request.first_token_at_s = now
+        for request in done:
+            request.completed_at_s = now
+            on_done()
+
+
+def _figures(arrived_s: Floats, first_s: Floats, completed_s: Floats) -> Figures:
+    """Figures of one run; NaN where something had not happened when it ended."""
+    start = int(WINDOW_START * len(arrived_s))
+    end = max(int(WINDOW_END * len(arrived_s)), start + 1)
+    since, until = arrived_s[start], arrived_s[min(end, len(arrived_s) - 1)]
+    latencies = (completed_s - arrived_s)[start:end]
+    half_width = None
+    if len(latencies) >= 50:
+        means = [part.mean() for part in np.array_split(latencies, 10)]
+        half_width = interval(means).half_width
+    completed = np.count_nonzero((since < completed_s) & (completed_s <= until))
+    return Figures(
+        latency_s=float(latencies.mean()),
+        latency_half_width_s=half_width,
+        ttft_s=float((first_s - arrived_s)[start:end].mean()),
+        completed_per_s=completed / max(float(until - since), 1e-9),
+    )
