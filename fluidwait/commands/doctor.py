@@ -16,6 +16,8 @@ DISTRIBUTION = "fluidwait"
 EXTRAS = {
     "cuda": "simulation on an NVIDIA GPU: --device cuda",
     "docs": "the documentation site: make docs",
+    "notebooks": "the notebooks, in JupyterLab: jupyter lab notebooks",
+    "torch": "timing a device: measure",
     "test": "tests, lint and type check: make test",
 }
 """What each optional group of packages adds."""
