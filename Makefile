@@ -4,6 +4,8 @@
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
 # make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
 # make bench  print speed figures of this machine
+# make docs   build the documentation into site/
+# make figures  draw every picture of README and documentation again
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +14,7 @@ VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench clean
+.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -57,6 +59,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/compare_speed.py
 	$(BIN)/python tests/benchmarks/solver_scale.py
 
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+figures: $(VENV)/.installed
+	$(BIN)/python docs/figures.py
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
@@ -65,8 +73,8 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	# The newest build of torch without CUDA: its wheels are a twentieth of the size.
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-vllm* demo
+	rm -rf $(VENV) .venv-vllm* demo demo-vllm site

@@ -57,7 +57,8 @@ class Criterion:
         """Seconds from the burst to the recovery of a path; None if it never comes.
 
         Args:
-            time_s, waiting: A path that reaches to `burst_s + horizon_s + hold_s`, shape (rows,).
+            time_s: Of a path that reaches to `burst_s + horizon_s + hold_s`, shape (rows,).
+            waiting: Requests waiting then, alike.
 
         Raises:
             InputError: The path ends before that.

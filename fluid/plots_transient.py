@@ -19,11 +19,14 @@ from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
 
+_BANDS = 80
+"""Most rows of `plot_population`."""
+
+_BARS = 40
+"""Most bars in a panel of `plot_kv_by_stage`."""
+
 NEVER_COLOUR = COLOURS[1]
 """Vermillion: stands out from viridis in every kind of vision."""
-
-_BANDS = 40
-"""Bars of a panel of `plot_kv_by_stage`."""
 
 
 def plot_recovery_map(
@@ -64,7 +67,10 @@ def plot_recovery_map(
 
 
 def plot_population(found: Transient, path: Path) -> None:
-    """Mass at each stage at the times of the snapshots, all classes together.
+    """Mass by stage at the times of the snapshots, all classes together.
+
+    Stages are drawn in at most `_BANDS` bands: a generation of requests admitted together stands at
+    one stage, too thin a line to be seen.
 
     Raises:
         InputError: Fewer than two snapshots were taken.
@@ -73,15 +79,18 @@ def plot_population(found: Transient, path: Path) -> None:
     if taken.sum() < 2:
         raise InputError("snapshots_s", int(taken.sum()), "at least 2 snapshots")
     mass = found.population[taken].sum(axis=2)
+    width = -(-mass.shape[1] // _BANDS)
+    starts = np.arange(0, mass.shape[1], width)
+    mass = np.add.reduceat(mass, starts, axis=1)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
         axes.grid(False)
         mesh = axes.pcolormesh(
-            found.snapshots_s[taken], np.arange(mass.shape[1]), mass.T, shading="nearest"
+            found.snapshots_s[taken], starts + (width - 1) / 2, mass.T, shading="nearest"
         )
         mesh.set_rasterized(True)
-        figure.colorbar(mesh, label="requests at the stage")
+        figure.colorbar(mesh, label=f"requests in {width} stages" if width > 1 else "requests")
         axes.set_xlabel("time (s)")
         axes.set_ylabel("stage")
         figure.savefig(path)
@@ -124,7 +133,7 @@ def _kv_by_stage(population: Floats, workload: Workload, server: Server) -> tupl
     """Edges of the bands of stages, shape (bands + 1,), and KV tokens held in each, (bands,)."""
     stages = [class_stages(one, server) for one in workload.classes]
     last = max(int(one.index[-1]) for one in stages) + 1
-    edges = np.linspace(0, last, min(_BANDS, last) + 1)
+    edges = np.linspace(0, last, min(_BARS, last) + 1)
     held = np.zeros(len(edges) - 1)
     for column, one in enumerate(stages):
         kv_tokens = population[: one.count, column] * one.held_kv_tokens

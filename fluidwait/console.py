@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +38,14 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
-def new_table(title: str, *columns: str) -> Table:
-    """A plain table: the first column left, all others right."""
+def new_table(title: str, *columns: str, text: Sequence[int] = (0,)) -> Table:
+    """A plain table: columns of text, by position, to the left; figures to the right."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+        table.add_column(column, justify="left" if index in text else "right", no_wrap=index == 0)
     return table
 
 
@@ -53,7 +53,9 @@ def show(table: Table) -> None:
     """Print a table under its title on stdout, at full width where that is not a terminal."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    # Cells are text: markup would swallow "[cuda]".
+    width = None if sys.stdout.isatty() else 160
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     title, table.title = table.title, None
     console.print(title, style="bold")
     console.print(table)
@@ -89,9 +91,9 @@ def number(value: float | None, digits: int = 4) -> str:
     """A figure for a table; a dash where it does not exist."""
     if value is None:
         return "–"
-    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
-    if abs(value) >= 1000:
+    if abs(value) >= min(1000, 10**digits):
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 

@@ -16,12 +16,12 @@ from fluidwait.console import fail
 app = typer.Typer(
     name="fluidwait",
     help="Fluid-model thresholds for LLM-inference serving: compute them, prove them, export them.",
-    no_args_is_help=True,
+    rich_markup_mode=None,  # its markup turns "a:b:step" into an emoji and drops "[cuda]"
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-workload_app = typer.Typer(help="Make workload files.", no_args_is_help=True)
-server_app = typer.Typer(help="Look at server descriptions.", no_args_is_help=True)
+workload_app = typer.Typer(help="Make workload files.")
+server_app = typer.Typer(help="Look at server descriptions.")
 app.add_typer(workload_app, name="workload")
 app.add_typer(server_app, name="server")
 measure_app = typer.Typer(help="Measure your own device (needs fluidwait[torch]).")
@@ -35,6 +35,17 @@ Checkpoint = Annotated[
 ]
 WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
+
+
+def _help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for group in (app, workload_app, server_app):
+    group.callback(invoke_without_command=True)(_help_if_alone)
+
+
 WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", help="Workload file.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Threshold table.")]
 ServerName = Annotated[
@@ -78,7 +89,7 @@ def equilibrium(
     ] = "latency",
     as_json: AsJson = False,
 ) -> None:
-    """The balanced state of a server under a load, and how far it is from instability."""
+    """Balanced state of a load on a server, and what limits it."""
     from fluidwait.commands.equilibrium import run_equilibrium
 
     raise typer.Exit(run_equilibrium(workload, server, rate, evictions, plot, picture, as_json))
@@ -102,7 +113,7 @@ def region(
     plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """All rates that a server carries: half-space or traced boundary, theorem, simulation."""
+    """All rates that a server carries, by theory and simulation."""
     from fluidwait.commands.region import RegionOptions, run_region
 
     options = RegionOptions(
@@ -133,7 +144,7 @@ def capacity(
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> None:
-    """Inverse queries: the most or least of one thing with which the load is still stable."""
+    """The most or least of one thing with which a load is stable."""
     from fluidwait.commands.capacity import run_capacity
 
     run_capacity(workload, server, query, class_name, rate, as_json)
@@ -182,7 +193,7 @@ def solve(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the threshold table for a load on a server, or one per window of its rate profile."""
+    """The threshold table for a load on a server, or one per window of its rate profile."""
     from fluidwait.commands.solve import NestedOptions, SolveOptions, run_solve
 
     run_solve(
@@ -246,7 +257,7 @@ def replay(
     plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a table next to greedy admission, on the same arrivals."""
+    """A table beside greedy admission, simulated on equal arrivals."""
     from fluidwait.commands.replay import ReplayOptions, run_replay
 
     options = ReplayOptions(
@@ -258,9 +269,11 @@ def replay(
 @app.command()
 def compare(
     server: ServerName,
-    policy: Annotated[list[str], typer.Option(help="NAME[:key=value,…]; repeat for more.")],
+    policy: Annotated[
+        list[str], typer.Option(metavar="NAME[:key=value,…]", help="Policy; repeat for more.")
+    ],
     workload: Annotated[
-        Path | None, typer.Argument(metavar="[WORKLOAD]", help="Workload file, or give --tape.")
+        Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
     ] = None,
     tape: Annotated[
         Path | None, typer.Option(help="Recorded arrivals instead of a workload.")
@@ -286,7 +299,7 @@ def compare(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Policies × rates on the same arrivals: verdicts, latencies, capacities."""
+    """Policies by rate: verdicts, latencies, largest stable rates."""
     from fluidwait.commands.compare import CompareOptions, run_compare
 
     run_compare(
@@ -351,10 +364,27 @@ def export(
 
 
 @app.command()
+def report(
+    table: TableFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the page here.")] = Path(
+        "report.html"
+    ),
+    replications: Replications = 10,
+    requests: Requests = 10_000,
+    seed: Seed = 0,
+) -> None:
+    """One page about a table, to read, print and send round."""
+    from fluidwait.commands.report import run_report
+    from validation.report import Effort
+
+    run_report(table, out, Effort(replications, requests, seed))
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
 ) -> None:
-    """Ten seconds: greedy admission collapses, and the table that prevents it."""
+    """Ten seconds: greedy admission collapses, a table prevents it."""
     from fluidwait.commands.demo import run_demo
 
     run_demo(out)
@@ -460,9 +490,20 @@ def measure_floor(
     run_floor(server, model, on, bandwidth_gb_per_s, tflops, as_json)
 
 
+@app.command()
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What is installed, what is seen, and what extras would add."""
+    from fluidwait.commands.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json))
+
+
 @workload_app.command("from-trace")
 def from_trace(
-    trace: Annotated[Path, typer.Argument(help="Azure trace: TIMESTAMP, ContextTokens, …")],
+    trace: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="Azure trace: TIMESTAMP, ContextTokens, …")
+    ],
     classes: Annotated[int, typer.Option(help="Most classes of the summary.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the workload.")] = None,
     source: Annotated[str | None, typer.Option(help="Attribution kept in the file.")] = None,
@@ -474,7 +515,7 @@ def from_trace(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Summarise a trace into a few classes that load a server like the trace does."""
+    """A trace as a few classes that load a server like it does."""
     from fluidwait.commands.workload import run_from_trace
 
     run_from_trace(trace, classes, name, source, out, tape_out, as_json)
@@ -489,7 +530,9 @@ def server_list(as_json: AsJson = False) -> None:
 
 
 @server_app.command("show")
-def server_show(server: Annotated[str, typer.Argument(help="Name or file.")]) -> None:
+def server_show(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="Name or file.")],
+) -> None:
     """A server description as JSON, to copy and change."""
     from fluidwait.commands.server import run_show
 

@@ -4,11 +4,15 @@ The pace is the boundary inventory n^C_j = α*λ_j·ΔT*(α*λ), summed over the
 iteration takes in when the same mix runs at the edge of its stable region. The cap is a multiple of
 the fluid population Σ n^C_j S_j.
 
-The watermark follows where output lengths are spread out, so that the ages of residents are
-independent. Once admission has closed, KV is a random walk: an iteration adds a token for each of
-the Σ n_j S_j residents and takes the h_j = l_j + S_j tokens of each of the Poisson(n_j) requests
-that complete; it drifts by −Σ n_j l_j. As it only ever jumps downwards, its highest later point is
-exponential with the rate θ > 0 that solves
+Requests that were admitted together, after a lull or an eviction, grow together, and complete
+together where their lengths are alike: memory swings, overflows and never settles (THEORY 6.4).
+Only a pace prevents that. Where lengths are spread out a generation dissolves by itself, ages
+become independent, and a pace would only throttle: a watermark is enough.
+
+It follows from independent ages. Once admission has closed, KV is a random walk: an iteration adds
+a token for each of the Σ n_j S_j residents and takes the h_j = l_j + S_j tokens of each of the
+Poisson(n_j) requests that complete; it drifts by −Σ n_j l_j. As it only ever jumps downwards, its
+highest later point is exponential with the rate θ > 0 that solves
 
     θ·Σ n_j S_j = Σ n_j (1 − e^{−θ h_j})
 
@@ -39,11 +43,14 @@ LARGEST_WATERMARK = 0.2
 OVERSHOOT_PROBABILITY = 0.01
 """p of the watermark: closures of admission that end in an eviction."""
 
-SPREAD_LENGTHS = 0.25
-"""Above this coefficient of variation of the output length a watermark alone is the better start.
+IN_STEP = 0.09
+"""Swing of memory above which a pace is needed, see `BoundaryLoad.swing`.
 
-Measured with uniform lengths around 1,000 (``python tests/benchmarks/spread_lengths.py``).
+Measured on 28 loads (``python tests/benchmarks/spread_lengths.py``).
 """
+
+_CYCLES = np.linspace(0.75, 4.0, 1000)
+"""Frequencies at which synchrony is looked for, in cycles per mean service."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,9 @@ class BoundaryLoad:
         required_tokens: Σ n^C_j m_j, KV tokens.
         watermark_fraction: w of the module's docstring, between `LEAST_WATERMARK` and
             `LARGEST_WATERMARK`.
-        output_variation: Coefficient of variation of the output length over requests.
+        synchrony: Share of the requests that can stay in step: the largest |E e^{iωS}| over
+            frequencies ω around one cycle per mean service and above; 1 for one length.
+        growth: Part of a request's final KV that grew in service, Σ n_j (h_j − l_j)/Σ n_j h_j.
     """
 
     rate_per_s: float
@@ -90,16 +99,26 @@ class BoundaryLoad:
     population: float
     required_tokens: float
     watermark_fraction: float
-    output_variation: float
+    synchrony: float
+    growth: float
 
     @property
     def pace_per_iteration(self) -> float:
         """Σ n^C_j."""
         return float(self.per_stage.sum())
 
+    @property
+    def swing(self) -> float:
+        """How far memory can swing because requests stay in step: synchrony²·growth.
+
+        The square is the share of the variance that one frequency holds. Spread-out lengths make
+        it small, and so do outputs that are short beside their prompts.
+        """
+        return self.synchrony**2 * self.growth
+
     def closed_form(self) -> Limits:
-        """A pace where lengths are alike, a watermark where they are spread out."""
-        if self.output_variation > SPREAD_LENGTHS:
+        """A pace where memory swings in step, otherwise a watermark alone."""
+        if self.swing <= IN_STEP:
             return Limits(self.watermark_fraction)
         return Limits(LEAST_WATERMARK, pace_per_iteration=self.pace_per_iteration)
 
@@ -110,6 +129,7 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
     per_stage = edge.boundary_per_stage
     stages = [class_stages(one, server) for one in workload.classes]
     room_tokens = -math.log(OVERSHOOT_PROBABILITY) * overshoot_tokens(per_stage, stages)
+    first, last = _held_at_ends(stages)
     return BoundaryLoad(
         rate_per_s=edge.max_scale * workload.rate_per_s,
         per_stage=per_stage,
@@ -118,7 +138,8 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
         watermark_fraction=float(
             np.clip(room_tokens / server.usable_kv_tokens, LEAST_WATERMARK, LARGEST_WATERMARK)
         ),
-        output_variation=_output_variation(workload),
+        synchrony=_synchrony(workload, stages),
+        growth=1 - float(per_stage @ first) / float(per_stage @ last),
     )
 
 
@@ -130,9 +151,7 @@ def overshoot_tokens(per_stage: Floats, stages: Sequence[Stages]) -> float:
     """
     from scipy.optimize import brentq
 
-    first, last = (
-        np.array([one.held_kv_tokens[k] for one in stages], dtype=float) for k in (0, -1)
-    )
+    first, last = _held_at_ends(stages)
     if not (per_stage @ first) > 0:
         return math.inf
     grown = float(per_stage @ (last - first))
@@ -149,8 +168,16 @@ def overshoot_tokens(per_stage: Floats, stages: Sequence[Stages]) -> float:
     return 1.0 / float(brentq(excess, lowest, highest))
 
 
-def _output_variation(workload: Workload) -> float:
+def _held_at_ends(stages: Sequence[Stages]) -> tuple[Floats, Floats]:
+    """KV held at the first and at the last stage of each class, shape (m,)."""
+    held = [one.held_kv_tokens for one in stages]
+    first, last = (np.array([one[k] for one in held], dtype=float) for k in (0, -1))
+    return first, last
+
+
+def _synchrony(workload: Workload, stages: Sequence[Stages]) -> float:
     rates = np.array([one.rate_per_s for one in workload.classes])
-    lengths = np.array([one.decode_tokens for one in workload.classes], dtype=float)
-    mean = float(np.average(lengths, weights=rates))
-    return math.sqrt(float(np.average((lengths - mean) ** 2, weights=rates))) / mean
+    lengths, kind = np.unique([one.count for one in stages], return_inverse=True)
+    shares = np.bincount(kind, weights=rates) / rates.sum()
+    frequencies = 2 * math.pi * _CYCLES / float(shares @ lengths)
+    return float(np.abs(np.exp(1j * np.outer(frequencies, lengths)) @ shares).max())

@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 OFFERED = 1.05
 """Multiple of the fluid limit at which saturation throughput is measured."""
 
-AS_GOOD = 0.003
+AS_GOOD = 0.007
 """Share of the limit by which a simpler family may be worse and still win."""
 
 _TURNOVERS = 60

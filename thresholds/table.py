@@ -27,6 +27,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+PARAMETER_MEANINGS = {
+    "pace_per_iteration": "admissions per iteration, on average at most",
+    "cap_requests": "requests in service at most",
+    "watermark_fraction": "share of the KV cache that admissions leave free",
+    "segments": "segments into which output lengths are divided",
+    "eta": "by how much a segment's threshold ratio exceeds the share of requests that enter it",
+    "horizon_s": "seconds for which the overflow probability holds",
+    "overflow_probability": "of any overflow of the KV cache within the horizon",
+    "deterministic_buffer_tokens": "KV kept for full boundary queues",
+    "stochastic_buffer_tokens": "KV kept for queues that grow beyond their thresholds by chance",
+}
+"""What each parameter of a table sets."""
+
+
 class Threshold(FileModel):
     """Threshold of one class, or of one segment of Nested WAIT.
 
@@ -91,6 +105,7 @@ class PolicyValidation(FileModel):
     """What one policy did in simulation.
 
     Attributes:
+        params: As the policy was given them; integers for thresholds and cuts.
         verdict: Whether completions track arrivals (DESIGN: 99 % interval against 1 %).
         latency_s: None where it does not exist because the policy is unstable.
         completed_share: Completed ÷ arrived in the measured window.
@@ -98,7 +113,7 @@ class PolicyValidation(FileModel):
     """
 
     policy: str
-    params: dict[str, Number]
+    params: dict[str, Number | str | tuple[int, ...]]
     rate_per_s: NonNegative
     verdict: Literal["stable", "unstable", "undecided"]
     latency_s: Interval | None
@@ -108,12 +123,19 @@ class PolicyValidation(FileModel):
 
 
 class Validated(FileModel):
-    """A simulation of the table beside other policies, on the same arrivals."""
+    """A simulation of the table beside other policies, on the same arrivals.
+
+    Attributes:
+        policies: The table's own policy first.
+        arrivals: How requests came: a process such as "poisson" or "gamma:cv=2", or "tape" for
+            recorded arrivals.
+    """
 
     replications: Annotated[int, Field(ge=1)]
     requests: Annotated[int, Field(ge=1)]
     seed: int
     policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
+    arrivals: Name = "poisson"
 
 
 class ValidFor(FileModel):

@@ -68,11 +68,10 @@ def policy_validation(result: PolicyResult) -> PolicyValidation:
     latency = None
     if result.latency_s is not None and result.latency_s.half_width is not None:
         latency = Interval(mean=result.latency_s.mean, half_width=result.latency_s.half_width)
-    params = {k: v for k, v in result.params.items() if isinstance(v, int | float)}
     return PolicyValidation.model_validate(
         {
             "policy": result.policy,
-            "params": params,
+            "params": {name: _plain(value) for name, value in result.params.items()},
             "rate_per_s": result.rate_per_s,
             "verdict": result.verdict,
             "latency_s": latency,
@@ -84,3 +83,15 @@ def policy_validation(result: PolicyResult) -> PolicyValidation:
             "collapsed_share": result.collapsed_share,
         }
     )
+
+
+def _plain(value: object) -> object:
+    """A parameter as a table holds it; numbers also where the command line gave text."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from fluid.plots import COLOURS, MARKERS, STYLE
 from fluid.traces.tape import Tape
+from thresholds.table import PolicyValidation
 from validation.compare import PolicyResult
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.replay import Replay, policy_of, replay_model
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.cpu import Job, Trace, run_traced
 from validation.simulator.engine import WINDOW_END
+from validation.simulator.model import Model
 
 _POINTS = 1500
 """Points per line: more than a page can show."""
@@ -38,20 +40,31 @@ def plot_replay(
     Shown is the replication in which the first policy beside the table did as well as in the
     median, until the end of the measured window.
     """
-    model = replay_model(found.table, tape, arrivals)
-    capacity = found.table.memory.capacity_tokens
     first = found.results[0]
     shares = found.results[min(1, len(found.results) - 1)].completed_shares
     replication = int(np.argsort(shares)[len(shares) // 2])
+    jobs = {}
+    for policy, result in zip(_policies(found), found.results, strict=True):
+        label = f"this table ({found.table.policy})" if result is first else policy.label
+        jobs[f"{label}: {result.verdict}"] = Job(policy, replication, found.seed, rate_scale)
+    title = (
+        f"{found.table.workload.name} on {found.table.server.name} "
+        f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
+    )
+    plot_paths(replay_model(found.table, tape, arrivals), jobs, first.requests, title, path)
+
+
+def plot_paths(
+    model: Model, jobs: Mapping[str, Job], requests: int, title: str, path: Path
+) -> None:
+    """One replication over time per label, the first drawn thickest, until the window ends."""
+    capacity_tokens = int(model.constants[0]["kv_capacity_tokens"])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 8), layout="constrained")
         axes: Sequence[Axes] = figure.subplots(3, 1, sharex=True)
-        for colour, policy, result in zip(COLOURS, _policies(found), found.results, strict=False):
-            job = Job(policy, replication, seed=found.seed, rate_scale=rate_scale)
-            trace = run_traced(model, job, first.requests)
-            own = result is first
-            label = f"this table ({found.table.policy})" if own else policy.label
-            _draw(axes, trace, capacity, colour, f"{label}: {result.verdict}", own)
+        for index, (colour, (label, job)) in enumerate(zip(COLOURS, jobs.items(), strict=False)):
+            trace = run_traced(model, job, requests)
+            _draw(axes, trace, capacity_tokens, colour, label, own=index == 0)
         arrived = trace.arrived_at_s
         count = np.arange(1.0, len(arrived) + 1)
         axes[2].plot(_thinned(arrived), _thinned(count), "k:", lw=1, label="arrived")
@@ -61,10 +74,31 @@ def plot_replay(
         axes[2].set_xlabel("time (s)")
         axes[2].set_xlim(0, arrived[int(WINDOW_END * len(arrived))])
         axes[2].legend(fontsize=8)
-        axes[0].set_title(
-            f"{found.table.workload.name} on {found.table.server.name} "
-            f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
-        )
+        axes[0].set_title(title)
+        figure.savefig(path, bbox_inches="tight")
+
+
+def plot_validated(rows: Mapping[str, PolicyValidation], path: Path) -> None:
+    """Mean latency, where there is one, and completed share by policy, with 95 % intervals."""
+    labels = list(rows)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
+        latency, completed = figure.subplots(1, 2, sharey=True)
+        for index, row in enumerate(rows.values()):
+            colour = COLOURS[index % len(COLOURS)]
+            for ax, factor, found in (
+                (latency, 1.0, row.latency_s),
+                (completed, 100.0, row.completed_share),
+            ):
+                if found is not None:
+                    width = factor * found.half_width
+                    ax.errorbar(factor * found.mean, index, xerr=width, fmt="o", color=colour)
+            if row.latency_s is None:
+                latency.text(0.02, index, "unstable", transform=latency.get_yaxis_transform())
+        latency.set(xlabel="mean latency (s)", yticks=range(len(labels)), yticklabels=labels)
+        latency.set_xlim(left=0)
+        latency.set_ylim(len(labels) - 0.5, -0.5)
+        completed.set_xlabel("completed ÷ arrived (%)")
         figure.savefig(path, bbox_inches="tight")
 
 

@@ -20,11 +20,16 @@ BASELINES = ("greedy:watermark=0.01", "greedy:watermark=0.05")
 
 @dataclass(frozen=True)
 class Replay:
-    """Results of one replay, the table's own policy first."""
+    """Results of one replay, the table's own policy first.
+
+    Attributes:
+        arrivals: How requests came, as `thresholds.table.Validated` has it.
+    """
 
     table: ThresholdTable
     results: tuple[PolicyResult, ...]
     seed: int
+    arrivals: str = "poisson"
 
     def validated_table(self) -> ThresholdTable:
         """The table with this replay as its validation."""
@@ -33,6 +38,7 @@ class Replay:
             requests=self.results[0].requests,
             seed=self.seed,
             policies=tuple(policy_validation(one) for one in self.results),
+            arrivals=self.arrivals,
         )
         return self.table.model_copy(update={"validated": validated})
 
@@ -93,7 +99,8 @@ def replay(
         device=device,
         on_done=on_done,
     )
-    return Replay(table, tuple(results), seed)
+    process = arrivals.label if arrivals else "poisson"
+    return Replay(table, tuple(results), seed, "tape" if tape else process)
 
 
 def replay_model(

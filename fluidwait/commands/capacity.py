@@ -41,7 +41,7 @@ def run_capacity(
         "∂margin",
     )
     for name, value in found.derivatives.items():
-        table.add_row(name.replace("[", r"\["), number(value))
+        table.add_row(name, number(value))
     show(table)
     say(f"Derivatives: {found.derivative_method}.")
     say(answer_line(found, server.name))

@@ -92,7 +92,7 @@ def _second_order(workload: Workload, server: Server, probability: float) -> dic
 
 def _print_second_order(found: dict[str, float]) -> None:
     share = percent(found["probability"], 2)
-    table = new_table("Fluctuations (second order, Poisson arrivals)", "", "")
+    table = new_table("Fluctuations (second order, Poisson arrivals)", "figure", "value")
     kv = f"{number(found['kv_mean_tokens'])} ± {number(found['kv_sd_tokens'])}"
     table.add_row("KV tokens, mean ± standard deviation", kv)
     table.add_row("iterations that would exceed C", percent(found["overflow_probability"], 2))
@@ -105,7 +105,7 @@ def _print_second_order(found: dict[str, float]) -> None:
 
 def print_equilibrium(found: Equilibrium, title: str, rate_per_s: float) -> None:
     """The balanced state as a whole, then by class."""
-    table = new_table(title, "", "")
+    table = new_table(title, "figure", "value")
     for label, value in _rows(found, rate_per_s):
         table.add_row(label, value)
     show(table)

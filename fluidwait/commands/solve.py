@@ -16,7 +16,7 @@ from thresholds.problem import Problem
 from thresholds.schedule import Schedule, solve_admitted, solve_schedule
 from thresholds.segments import Prompts
 from thresholds.solve import solve
-from thresholds.table import Scheduler, ThresholdTable
+from thresholds.table import PARAMETER_MEANINGS, Scheduler, ThresholdTable
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,13 @@ def print_schedule(schedule: Schedule) -> None:
 def print_table(table: ThresholdTable) -> None:
     """What to set, why, and when not to trust it."""
     title = f"{table.policy} table for {table.workload.name} on {table.server.name}"
-    settings = new_table(title, "set", "to")
+    settings = new_table(title, "set", "to", "meaning", text=(0, 2))
     for name, value in table.params.items():
-        settings.add_row(name, number(float(value)))
+        settings.add_row(name, number(float(value)), PARAMETER_MEANINGS.get(name, ""))
     if table.policy == "wait":
         for limit in table.thresholds:
-            settings.add_row(f"threshold of {limit.name}", str(limit.threshold))
+            meaning = "requests of the class that one stage serves at once"
+            settings.add_row(f"threshold of {limit.name}", str(limit.threshold), meaning)
     if table.policy in ("nested-wait", "nested-cap"):
         for limit in table.thresholds:
             name = f"{limit.name}, up to output token {limit.up_to_tokens}"

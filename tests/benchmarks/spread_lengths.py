@@ -2,59 +2,101 @@
 
     python tests/benchmarks/spread_lengths.py
 
-Prompts of 512 tokens, outputs uniform around 1,000 tokens, `engine-long-decode`; 5 % more than the
-fluid limit arrives. Printed: completions per second ÷ fluid limit, means over four replications.
-The coefficient of variation at which the columns cross is `thresholds.limits.SPREAD_LENGTHS`.
+Many distributions of output length on `engine-long-decode`, prompts of 512 tokens and longer; 5 %
+more than the fluid limit arrives. Printed as a Markdown table: synchrony and swing, and completions
+per second ÷ fluid limit, means over four replications. `thresholds.limits.IN_STEP` is the swing at
+which the better of the last two columns changes. Some five minutes on two cores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
+from scipy.stats import norm
 
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from thresholds.limits import LEAST_WATERMARK, Limits, boundary_load
 from thresholds.refine import OFFERED
+from thresholds.table import Scheduler
 from validation.evaluate import simulate_settings
 
-HALF_WIDTHS = (0, 50, 100, 200, 300, 500, 800, 990)
+UNIFORM = (0, 50, 100, 200, 300, 400, 500, 800, 990)
+"""Half widths of uniform lengths around 1,000, 25 of them."""
+
+FEW = (
+    ((400, 1), (1000, 1)),
+    ((400, 10), (1000, 1)),
+    ((100, 1), (1000, 1)),
+    ((500, 1), (1500, 1)),
+    ((300, 1), (700, 1), (1100, 1)),
+    ((100, 3), (400, 2), (1600, 1)),
+    ((250, 1), (500, 1), (750, 1), (1000, 1)),
+    ((100, 5), (300, 4), (600, 3), (1000, 2), (2000, 1)),
+    ((200, 1), (400, 1), (600, 1), (900, 1), (1200, 1), (1500, 1)),
+)
+"""A few lengths with their shares."""
+
+PROMPTS = (2700, 1700, 1200, 700, 300, 100)
+"""Prompts before 300 output tokens."""
 
 
-def uniform(half_width: int) -> Workload:
-    """25 equally likely output lengths around 1,000."""
-    lengths = np.unique(np.linspace(1000 - half_width, 1000 + half_width, 25).round().astype(int))
+def mixtures() -> Iterator[tuple[str, Workload]]:
+    for half_width in UNIFORM:
+        lengths = np.linspace(1000 - half_width, 1000 + half_width, 25).round().astype(int)
+        yield f"1,000 ± {half_width}", mixture([(int(one), 1.0) for one in np.unique(lengths)])
+    for few in FEW:
+        name = ", ".join(
+            f"{length}" + (f" (× {share})" if share > 1 else "") for length, share in few
+        )
+        yield name, mixture(few)
+    middles = (np.arange(100) + 0.5) / 100
+    geometric = np.ceil(np.log1p(-middles) / np.log1p(-1 / 1000)).astype(int)
+    yield "geometric, mean 1,000", mixture([(int(one), 1.0) for one in geometric])
+    lognormal = np.exp(6 + 0.8 * norm.ppf(middles)).astype(int)
+    yield "log-normal, median 403", mixture([(int(one), 1.0) for one in lognormal])
+
+    for prompt in PROMPTS:
+        yield f"300 after {prompt:,}", mixture([(300, 1.0)], prompt)
+
+
+def mixture(parts: Sequence[tuple[int, float]], prompt: int = 512) -> Workload:
     classes = tuple(
-        RequestClass(name=f"d{one}", rate_per_s=1.0, prefill_tokens=512, decode_tokens=int(one))
-        for one in lengths
+        RequestClass(name=f"c{k}", rate_per_s=share, prefill_tokens=prompt, decode_tokens=length)
+        for k, (length, share) in enumerate(parts)
     )
-    return Workload(name="uniform", classes=classes)
+    return Workload(name="mixture", classes=classes)
 
 
 def main() -> None:
     server = load_server("engine-long-decode")
-    print("scheduler  variation  no restraint  watermark 1 %  closed-form watermark      pace")
-    for scheduler in ("greedy", "vllm-v1"):
-        for half_width in HALF_WIDTHS:
-            workload = uniform(half_width)
-            load = boundary_load(workload, server)
-            settings = [
-                Limits(),
-                Limits(0.01),
-                Limits(load.watermark_fraction),
-                Limits(LEAST_WATERMARK, pace_per_iteration=load.pace_per_iteration),
-            ]
+    schedulers: tuple[Scheduler, ...] = ("greedy", "vllm-v1")
+    print("| output lengths | synchrony | swing | scheduler | no restraint | watermark | pace |")
+    print("|---" * 7 + "|")
+    for name, workload in mixtures():
+        load = boundary_load(workload, server)
+        settings = [
+            Limits(),
+            Limits(load.watermark_fraction),
+            Limits(LEAST_WATERMARK, pace_per_iteration=load.pace_per_iteration),
+        ]
+        for scheduler in schedulers:
             found = simulate_settings(
                 workload.at_rate(OFFERED * load.rate_per_s),
                 server,
                 scheduler,
                 settings,
                 replications=4,
-                requests=8_000,
+                requests=6_000,
                 seed=0,
             )
             shares = [float(np.mean(one.completed_per_s)) / load.rate_per_s for one in found]
-            row = "{:>13.3f}  {:>13.3f}  {:>21.3f}  {:>8.3f}".format(*shares)
-            print(f"{scheduler:9s}  {load.output_variation:9.3f} {row}")
+            row = " | ".join(f"{one:.3f}" for one in shares)
+            print(
+                f"| {name} | {load.synchrony:.2f} | {load.swing:.2f} | {scheduler} | {row} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

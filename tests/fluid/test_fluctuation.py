@@ -167,7 +167,7 @@ def test_a_probability_is_between_0_and_1(probability: float) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InputError, match=r"17 knots.*f affine"):
+    with pytest.raises(InputError, match=r"21 knots.*f affine"):
         fluctuation(make((1.0,)), load_server("a100-80gb-llama-2-7b"))
     with pytest.raises(InfeasibleError, match=r"utilisation .* is not below 1"):
         fluctuation(make((1000.0,)), make_server())

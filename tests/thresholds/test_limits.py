@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fluid.server import load_server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
 from thresholds.limits import (
+    IN_STEP,
     LARGEST_WATERMARK,
     OVERSHOOT_PROBABILITY,
     Limits,
@@ -78,7 +80,7 @@ def test_the_watermark_is_bounded() -> None:
 
 
 def test_rates_of_a_mix_do_not_matter() -> None:
-    workload = geometric(300, 100)
+    workload = geometric(300, 100, classes=40)
     first, second = (boundary_load(workload.scaled(by), SERVER) for by in (1e-3, 2e-3))
     assert first.watermark_fraction == pytest.approx(second.watermark_fraction)
     assert first.closed_form() == Limits(first.watermark_fraction)
@@ -93,3 +95,31 @@ def test_params_name_the_restraints_that_there_are() -> None:
         "cap_requests": 7,
         "watermark_fraction": 0.1,
     }
+
+
+def of_outputs(outputs: Iterable[int]) -> Workload:
+    return Workload(
+        name="outputs",
+        classes=tuple(
+            RequestClass(name=f"d{one}", rate_per_s=1, prefill_tokens=512, decode_tokens=one)
+            for one in outputs
+        ),
+    )
+
+
+def test_synchrony_is_the_characteristic_function() -> None:
+    """N equally likely lengths: |sin(Nω/2)/(N sin(ω/2))|, largest at the lowest frequency."""
+    assert boundary_load(of_outputs([600]), SERVER).synchrony == pytest.approx(1.0)
+    uniform_lengths = boundary_load(of_outputs(range(500, 1501)), SERVER)
+    half = math.pi * 0.75 / 1000
+    expected = abs(math.sin(1001 * half) / (1001 * math.sin(half)))
+    assert uniform_lengths.synchrony == pytest.approx(expected, rel=1e-6)
+    assert uniform_lengths.growth == pytest.approx(1000 / 1512, abs=0.02)
+    assert uniform_lengths.swing < IN_STEP
+
+
+@pytest.mark.parametrize("outputs", [(400, 1000), (100, 1000), (250, 500, 750, 1000)])
+def test_few_lengths_stay_in_step_however_far_apart(outputs: tuple[int, ...]) -> None:
+    load = boundary_load(of_outputs(outputs), SERVER)
+    assert load.swing > IN_STEP
+    assert load.closed_form().pace_per_iteration == load.pace_per_iteration

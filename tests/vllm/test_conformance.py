@@ -14,13 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loads import CHAT_TABLE, LOADS, Load
 from virtual_engine import Run, Tape, make_scheduler, run
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from fluid.server import Server, load_server
-from fluid.stability import stability
-from fluid.workload import RequestClass, Workload
-from thresholds.export.jsonio import write_table
+from thresholds.export.jsonio import read_table, write_table
 from thresholds.export.vllm_scheduler import TableScheduler
 from thresholds.problem import Problem
 from thresholds.solve import solve
@@ -28,34 +26,6 @@ from thresholds.solve import solve
 PROCESSES = 2
 WINDOW = (0.2, 0.8)
 """Part of the arrivals in whose time completions are counted."""
-
-LONG_SERVER = load_server("engine-long-decode")
-CHAT_SERVER = LONG_SERVER.model_copy(update={"kv_capacity_tokens": 1250 * 16})
-CHAT = Workload.read(Path(__file__).parents[2] / "examples" / "lmsys-chat.yaml")
-LONG = Workload(
-    name="long",
-    classes=(RequestClass(name="long", rate_per_s=2.40, prefill_tokens=512, decode_tokens=1000),),
-)
-
-
-def at_share_of_limit(workload: Workload, server: Server, share: float) -> Workload:
-    """The mix at this share of its token-granular fluid limit."""
-    limit = stability(workload, server.model_copy(update={"block_tokens": 1})).max_scale
-    return workload.scaled(share * limit)
-
-
-@dataclass(frozen=True)
-class Load:
-    workload: Workload
-    server: Server
-    requests: int
-
-
-LOADS = {
-    "long": Load(LONG, LONG_SERVER, 10_000),
-    "long at half rate": Load(LONG.scaled(0.5), LONG_SERVER, 2_000),
-    "chat": Load(at_share_of_limit(CHAT, CHAT_SERVER, 0.95), CHAT_SERVER, 10_000),
-}
 
 
 @dataclass(frozen=True)
@@ -91,7 +61,7 @@ def figures(done: Run) -> Figures:
     completed = int(np.sum((done.completed_at_s >= start_s) & (done.completed_at_s < end_s)))
     return Figures(
         completed_share=completed / arrived,
-        completed_per_s=completed / (end_s - start_s),
+        completed_per_s=completed / float(end_s - start_s),
         preemptions_per_request=float(done.preemptions.mean()),
         mean_latency_s=float(done.latency_s.mean()),
     )
@@ -111,6 +81,17 @@ def play(name: str, table: Path | None, model: Path) -> Figures:
     return figures(run(scheduler, poisson_tape(load, seed=1), load.server.iteration_time))
 
 
+def solved_table(name: str, folder: Path) -> Path:
+    """The closed form; for chat lengths, close to the limit, the table refined by `loads.py`."""
+    load = LOADS[name]
+    if name == "chat":
+        assert read_table(CHAT_TABLE).workload == load.workload
+        return CHAT_TABLE
+    path = folder / f"{name}.json"
+    write_table(solve(Problem(load.workload, load.server)), path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def pairs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     """Figures of stock and plug-in for every load."""
@@ -118,9 +99,8 @@ def pairs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         coming = {}
-        for name, load in LOADS.items():
-            table = folder / f"{name}.json"
-            write_table(solve(Problem(load.workload, load.server)), table)
+        for name in LOADS:
+            table = solved_table(name, folder)
             coming[name] = (
                 pool.submit(play, name, None, model),
                 pool.submit(play, name, table, model),

@@ -12,7 +12,7 @@ import numpy as np
 
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InputError
-from thresholds.limits import SPREAD_LENGTHS, BoundaryLoad, Limits, boundary_load
+from thresholds.limits import IN_STEP, BoundaryLoad, Limits, boundary_load
 from thresholds.problem import Problem
 from thresholds.refine import OFFERED, Finalist, Refined, refine
 from thresholds.solvers.common import (
@@ -175,10 +175,11 @@ def _notes(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[st
             f"the load is within {found.margin:.1%} of the boundary: expect latencies above the "
             "fluid figures"
         )
-    if load.output_variation > SPREAD_LENGTHS:
+    if load.swing <= IN_STEP:
         notes.append(
-            f"output lengths vary (coefficient of variation {load.output_variation:.2f}): ages of "
-            "residents balance by themselves, and near the boundary a pace would cost throughput"
+            f"requests do not stay in step (synchrony {load.synchrony:.2f}, growth "
+            f"{load.growth:.2f}): ages of residents balance by themselves, and near the boundary a "
+            "pace would cost throughput"
         )
     return tuple(notes)
 

@@ -216,6 +216,6 @@ def policy_label(name: str, params: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "/".join(map(str, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,107 @@
+"""Every picture of README and documentation, drawn into docs/images.
+
+    python docs/figures.py [NAME …]
+
+Without names all of them, in about a minute; ``make figures`` does that.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fluid.arrivals import Burst
+from fluid.metastable import Criterion, recovery_map
+from fluid.plots import Axis, plot_composition, plot_latency, plot_phase, plot_region
+from fluid.plots_transient import plot_population, plot_recovery_map
+from fluid.region import StabilityRegion
+from fluid.server import load_server
+from fluid.transient import Admission, simulate_fluid
+from fluid.workload import Workload
+from thresholds.region import wait_boundary
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+TWO_CLASSES = ROOT / "examples" / "two-class.yaml"
+LONG = ROOT / "fluidwait" / "demo.yaml"
+GREEDY = Admission(watermark=0.01)
+CRITERION = Criterion(horizon_s=600.0, hold_s=120.0)
+
+
+def demo(path: Path) -> None:
+    """What `fluidwait demo` draws: the collapse of greedy admission beside the table."""
+    from fluidwait.commands.demo import run_demo
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_demo(Path(folder))
+        path.write_text((Path(folder) / "replay.svg").read_text("utf-8"), "utf-8")
+
+
+def region(path: Path) -> None:
+    """What `fluidwait region examples/two-class.yaml --server engine-long-decode` draws."""
+    found = StabilityRegion(Workload.read(TWO_CLASSES), load_server("engine-long-decode"))
+    plot_region(found, path, theorem_per_s=wait_boundary(found))
+
+
+def latency(path: Path) -> None:
+    plot_latency(Workload.read(TWO_CLASSES), load_server("engine-long-decode"), path)
+
+
+def stages(path: Path) -> None:
+    plot_composition(Workload.read(TWO_CLASSES), load_server("engine-long-decode"), path)
+
+
+def phase(path: Path) -> None:
+    """Margin over rate and memory, with the line where the cause changes."""
+    rates = Axis("rate", tuple(np.linspace(0.5, 3.5, 31)))
+    memory = Axis("kv_tokens", tuple(np.linspace(20_000, 300_000, 29)))
+    plot_phase(Workload.read(LONG), load_server("paper-long-decode"), rates, memory, path)
+
+
+def generations(path: Path) -> None:
+    """Residents by stage while greedy admission recovers from nothing but a burst, or does not."""
+    found = simulate_fluid(
+        Workload.read(LONG),
+        load_server("paper-long-decode"),
+        horizon_s=400.0,
+        rule=GREEDY,
+        bursts=[Burst(50.0, 150.0)],
+        start="equilibrium",
+        every=10,
+        snapshots_s=list(np.arange(0.0, 400.0, 0.5)),
+    )
+    plot_population(found, path)
+
+
+def recovery(path: Path) -> None:
+    """Seconds until greedy admission is back after a burst, by rate and burst."""
+    rates, bursts = list(np.linspace(1.8, 2.7, 10)), list(np.linspace(20, 200, 10))
+    server = load_server("paper-long-decode")
+    times = recovery_map(Workload.read(LONG), server, rates, bursts, CRITERION, GREEDY)
+    plot_recovery_map(rates, bursts, times, path)
+
+
+FIGURES: dict[str, Callable[[Path], None]] = {
+    "demo.svg": demo,
+    "region.svg": region,
+    "latency.svg": latency,
+    "stages.svg": stages,
+    "phase.svg": phase,
+    "generations.svg": generations,
+    "recovery.svg": recovery,
+}
+
+
+def main(names: list[str]) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    for name in names or FIGURES:
+        FIGURES[name](IMAGES / name)
+        print(f"Wrote {IMAGES / name}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,185 @@
+"""README and documentation: every block of commands or code runs, and prints what it says.
+
+In a page's own temporary folder, in the order of the page:
+
+- blocks of `sh` run with bash, blocks of `python` with Python;
+- blocks with a `title="FILE"` are written to that file;
+- a block of `text` right after one that ran: each of its lines occurs in the output, in order,
+  whatever the spaces between the words;
+- ``<!-- not run: REASON -->`` above a block leaves it out.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+RUN = ("sh", "python")
+
+_BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n)?"
+    r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; `reason` says why it is not run."""
+
+    line: int
+    language: str
+    body: str
+    title: str | None
+    reason: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(
+            line=text.count("\n", 0, one.start("language")) + 1,
+            language=one["language"],
+            body=one["body"],
+            title=one["title"],
+            reason=one["reason"],
+        )
+        for one in _BLOCK.finditer(text)
+    ]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    found = blocks(page)
+    fences = re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(found), "a fence without a language, or one left open"
+    _furnish(tmp_path)
+    output: str | None = None
+    for block in found:
+        if block.title:
+            (tmp_path / block.title).write_text(block.body, encoding="utf-8")
+        elif block.language == "text":
+            if output is not None:
+                _require_printed(block, output)
+        elif block.language in RUN:
+            output = None if block.reason else _run(block, tmp_path)
+
+
+def _furnish(folder: Path) -> None:
+    """What a clone holds once ``make demo`` has run, as far as the pages use it."""
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    (folder / "demo").mkdir()
+    shutil.copy(ROOT / "fluidwait" / "demo.yaml", folder / "demo" / "long-decode.yaml")
+
+
+def _run(block: Block, folder: Path) -> str:
+    commands = folder / "bin"
+    if not commands.exists():
+        commands.mkdir()
+        for command, arguments in (("fluidwait", "-m fluidwait "), ("python", "")):
+            script = commands / command
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
+            script.chmod(0o755)
+    program = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else ["python", "-c"]
+    done = subprocess.run(
+        [*program, block.body],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"line {block.line}: {done.stderr}\n{done.stdout}"
+    return done.stdout + done.stderr
+
+
+def _require_printed(block: Block, output: str) -> None:
+    printed = iter([" ".join(line.split()) for line in output.splitlines()])
+    for line in filter(None, (" ".join(one.split()) for one in block.body.splitlines())):
+        assert line in printed, f"line {block.line}: {line!r} was not printed:\n{output}"
+
+
+UNRUN = [
+    pytest.param(block.reason, id=f"{name(page)}:{block.line}")
+    for page in PAGES
+    for block in blocks(page)
+    if block.reason is not None
+]
+
+
+@pytest.mark.parametrize("reason", UNRUN)
+def test_blocks_that_are_not_run_say_why(reason: str) -> None:
+    assert len(reason.split()) >= 2
+    pytest.skip(reason)
+
+
+def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    theory = (tmp_path / "site" / "theory" / "index.html").read_text(encoding="utf-8")
+    assert theory.count("<math") > 50
+    assert "arithmatex" not in theory
+    reference = (tmp_path / "site" / "reference" / "fluid" / "index.html").read_text("utf-8")
+    assert "fluid.equilibrium.equilibrium" in reference
+
+
+def test_every_equation_that_code_cites_is_on_the_theory_page() -> None:
+    text = (DOCS / "theory.md").read_text(encoding="utf-8")
+    known = {f"{a}.{b}" for a, b in re.findall(r"\{ #eq-(\d+)-(\d+) \}", text)}
+    known |= set(re.findall(r"^## (\d+) ", text, re.MULTILINE))
+    headings = re.findall(r"^### ([\d.]+) .*\{ #eq-([\d-]+) \}$", text, re.MULTILINE)
+    assert all(number == anchor.replace("-", ".") for number, anchor in headings)
+    for layer in ("fluid", "thresholds", "validation", "fluidwait", "tests"):
+        for module in (ROOT / layer).rglob("*.py"):
+            for cited in re.findall(r"THEORY (\d+(?:\.\d+)?)", module.read_text("utf-8")):
+                assert cited in known, f"{module.relative_to(ROOT)} cites THEORY {cited}"
+
+
+@pytest.mark.parametrize("picture", ["region.svg", "stages.svg", "latency.svg"])
+def test_pictures_can_be_drawn_again(picture: str, tmp_path: Path) -> None:
+    """Those that take no simulation."""
+    figures = runpy.run_path(str(DOCS / "figures.py"))["FIGURES"]
+    figures[picture](tmp_path / picture)
+    assert (tmp_path / picture).read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_every_picture_is_made_by_a_command() -> None:
+    sources = [DOCS / "figures.py", *(ROOT / "tests" / "benchmarks").glob("*.py")]
+    made = {
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+    }
+    shown = set()
+    for page in PAGES:
+        shown |= set(re.findall(r"images/([\w-]+\.svg)", page.read_text(encoding="utf-8")))
+    kept = {path.name for path in (DOCS / "images").iterdir()}
+    assert shown == kept
+    assert kept <= {value for value in made if isinstance(value, str)}
