@@ -19,14 +19,14 @@ from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
 
-NEVER_COLOUR = COLOURS[1]
-"""Vermillion: stands out from viridis in every kind of vision."""
-
 _BANDS = 80
-"""Bands of stages of `plot_population`."""
+"""Most rows of `plot_population`."""
 
 _BARS = 40
-"""Bars of a panel of `plot_kv_by_stage`."""
+"""Most bars in a panel of `plot_kv_by_stage`."""
+
+NEVER_COLOUR = COLOURS[1]
+"""Vermillion: stands out from viridis in every kind of vision."""
 
 
 def plot_recovery_map(

@@ -16,9 +16,9 @@ DISTRIBUTION = "fluidwait"
 EXTRAS = {
     "cuda": "simulation on an NVIDIA GPU: --device cuda",
     "docs": "the documentation site: make docs",
-    "notebooks": "the notebooks, in JupyterLab: jupyter lab notebooks",
-    "torch": "timing a device: measure",
+    "notebooks": "the notebooks: jupyter lab notebooks",
     "test": "tests, lint and type check: make test",
+    "torch": "measuring a GPU: fluidwait measure",
 }
 """What each optional group of packages adds."""
 
