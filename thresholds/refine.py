@@ -37,6 +37,9 @@ OFFERED = 1.05
 AS_GOOD = 0.007
 """Share of the limit by which a simpler family may be worse and still win."""
 
+_INDISTINCT = 0.001
+"""Share of the limit that four replications on the same arrivals cannot tell apart."""
+
 _TURNOVERS = 60
 """Requests of a run as a multiple of the fluid population."""
 
@@ -143,7 +146,6 @@ def refine(
     server: Server,
     scheduler: Scheduler,
     load: BoundaryLoad,
-    start: Limits,
     evaluator: Evaluator,
     budget_s: float,
 ) -> Refined:
@@ -153,14 +155,15 @@ def refine(
     `budget_s`, and a setting once begun is finished.
 
     Args:
-        load: The workload's mix at the boundary, with `start` its closed form.
+        load: The workload's mix at the boundary; its closed form is a point of the grid.
     """
     deadline_s = time.monotonic() + budget_s
     trials = _Trials(workload, server, scheduler, load, evaluator)
-    best = _grid(trials, load, start)
-    for index, family in enumerate(FAMILIES):
+    best = []
+    for index, (family, points) in enumerate(zip(FAMILIES, _grid(trials, load), strict=True)):
         share_s = (deadline_s - time.monotonic()) / (len(FAMILIES) + 1 - index)
-        best[index] = _local(trials, load, family, best[index], time.monotonic() + share_s)
+        tried = _local(trials, load, family, points, time.monotonic() + share_s)
+        best.append(_least_restrained(trials, tried))
     return _final(trials, best)
 
 
@@ -204,8 +207,8 @@ class _Trials:
         )
 
 
-def _grid(trials: _Trials, load: BoundaryLoad, start: Limits) -> list[Limits]:
-    """The best grid point of each family."""
+def _grid(trials: _Trials, load: BoundaryLoad) -> list[list[Limits]]:
+    """The grid points of each family, simulated together."""
     points = [
         list(
             dict.fromkeys(
@@ -216,14 +219,28 @@ def _grid(trials: _Trials, load: BoundaryLoad, start: Limits) -> list[Limits]:
         )
         for family in FAMILIES
     ]
-    trials.throughputs([*(one for family in points for one in family), start])
-    return [max(family, key=lambda one: trials.known[one]) for family in points]
+    trials.throughputs([one for family in points for one in family])
+    return points
+
+
+def _least_restrained(trials: _Trials, tried: Sequence[Limits]) -> Limits:
+    """The smallest watermark among the settings that are as good as the best."""
+    most = max(trials.known[one] for one in tried)
+    good = [one for one in tried if trials.known[one] >= most - _INDISTINCT]
+    return min(good, key=lambda one: one.watermark_fraction)
 
 
 def _local(
-    trials: _Trials, load: BoundaryLoad, family: Family, start: Limits, deadline_s: float
-) -> Limits:
-    """COBYQA from the family's best grid point; variables scaled to the unit interval."""
+    trials: _Trials,
+    load: BoundaryLoad,
+    family: Family,
+    points: Sequence[Limits],
+    deadline_s: float,
+) -> list[Limits]:
+    """Grid points of the family and all settings that COBYQA tries from the best of them.
+
+    Variables are scaled to the unit interval.
+    """
     from scipy.optimize import minimize
 
     multiples = family.bounds or (1.0, 1.0)
@@ -236,7 +253,8 @@ def _local(
         point[free] += width[free] * np.clip(x, 0.0, 1.0)
         return family.setting(load, float(point[0]), float(point[1]))
 
-    tried = [start]
+    tried = list(points)
+    start = max(points, key=lambda one: trials.known[one])
 
     def loss(x: Floats) -> float:
         limits = setting(x)
@@ -261,7 +279,7 @@ def _local(
                 "final_tr_radius": 0.01,
             },
         )
-    return max(tried, key=lambda one: trials.known[one])
+    return tried
 
 
 def _coordinates(load: BoundaryLoad, limits: Limits) -> Floats:

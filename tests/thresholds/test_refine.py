@@ -79,7 +79,7 @@ def hill(watermark: float, pace: float | None) -> Callable[[Limits], float]:
 
 
 def refined(evaluator: Known, budget_s: float = 20.0) -> Any:
-    return refine(LONG, SERVER, "greedy", LOAD, LOAD.closed_form(), evaluator, budget_s)
+    return refine(LONG, SERVER, "greedy", LOAD, evaluator, budget_s)
 
 
 @pytest.mark.parametrize(("watermark", "pace"), [(0.037, 1.03), (0.12, 1.22), (0.01, 0.93)])
@@ -157,6 +157,14 @@ def test_the_table_carries_the_evidence() -> None:
     assert table.valid_for.max_rate_per_s == pytest.approx(0.95 * LOAD.rate_per_s, rel=2e-3)
     assert "pace and watermark is worth its restraint" in table.notes[0]
     assert all(one.holds for one in table.certificate)
+
+
+def test_both_closed_forms_are_among_those_tried() -> None:
+    evaluator = Known(hill(0.05, 1.0))
+    refined(evaluator, budget_s=1e-9)
+    tried = [one for one, _, seed in evaluator.seen if seed == 0]
+    assert LOAD.closed_form() in tried
+    assert Limits(LOAD.watermark_fraction) in tried
 
 
 def test_a_design_rate_that_no_setting_sustains_is_said() -> None:

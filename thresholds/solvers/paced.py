@@ -12,7 +12,7 @@ import numpy as np
 
 from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InputError
-from thresholds.limits import IN_STEP, BoundaryLoad, Limits, boundary_load
+from thresholds.limits import IN_STEP, BoundaryLoad, boundary_load
 from thresholds.problem import Problem
 from thresholds.refine import OFFERED, Finalist, Refined, refine
 from thresholds.solvers.common import (
@@ -45,9 +45,8 @@ def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
     load = boundary_load(workload, server)
     certificate = _certificate(problem, found, load)
     require_certified(certificate)
-    start = load.closed_form()
-    refined = _refined(problem, load, start)
-    limits = start if refined is None else refined.chosen.limits
+    refined = _refined(problem, load)
+    limits = load.closed_form() if refined is None else refined.chosen.limits
     table = new_table(
         problem,
         params=limits.params,
@@ -69,7 +68,7 @@ def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
     return table if refined is None else _with_evidence(table, load, refined)
 
 
-def _refined(problem: Problem, load: BoundaryLoad, start: Limits) -> Refined | None:
+def _refined(problem: Problem, load: BoundaryLoad) -> Refined | None:
     if not 0 <= problem.budget_s < math.inf:
         raise InputError("budget_s", problem.budget_s, "a number of seconds, 0 or more")
     if problem.budget_s == 0:
@@ -81,7 +80,6 @@ def _refined(problem: Problem, load: BoundaryLoad, start: Limits) -> Refined | N
         problem.server,
         problem.scheduler,
         load,
-        start,
         problem.evaluator,
         problem.budget_s,
     )
