@@ -22,7 +22,7 @@ from fluid.region import StabilityRegion
 from fluid.server import load_server
 from fluid.transient import Admission, simulate_fluid
 from fluid.workload import Workload
-from thresholds.region import wait_boundary
+from thresholds.region import nested_boundary, wait_boundary
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -44,7 +44,11 @@ def demo(path: Path) -> None:
 def region(path: Path) -> None:
     """What `fluidwait region examples/two-class.yaml --server engine-long-decode` draws."""
     found = StabilityRegion(Workload.read(TWO_CLASSES), load_server("engine-long-decode"))
-    plot_region(found, path, theorem_per_s=wait_boundary(found))
+    theorems = {
+        "whole WAIT thresholds": wait_boundary(found),
+        "Nested WAIT with its buffer (1 % in an hour)": nested_boundary(found),
+    }
+    plot_region(found, path, theorem_per_s=theorems)
 
 
 def latency(path: Path) -> None:

@@ -27,15 +27,6 @@ app.add_typer(server_app, name="server")
 measure_app = typer.Typer(help="Measure your own device (needs fluidwait[torch]).")
 app.add_typer(measure_app, name="measure")
 
-ModelName = Annotated[str, typer.Option("--model", help="llama-2-7b, llama-3-8b, tiny, …")]
-Dtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32.")]
-TorchDevice = Annotated[str, typer.Option("--device", help="cuda, cpu, or auto.")]
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="Folder with weights; random ones cost the same time.")
-]
-WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
-Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
-
 
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
@@ -45,7 +36,16 @@ def _help_if_alone(context: typer.Context) -> None:
 for group in (app, workload_app, server_app):
     group.callback(invoke_without_command=True)(_help_if_alone)
 
-
+ModelName = Annotated[
+    str, typer.Option("--model", help="Model to time: llama-2-7b, llama-3-8b or tiny.")
+]
+Dtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32.")]
+TorchDevice = Annotated[str, typer.Option("--device", help="cuda, cpu, or auto.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder with weights; random ones cost the same time.")
+]
+WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
 WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", help="Workload file.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Threshold table.")]
 ServerName = Annotated[
@@ -193,7 +193,7 @@ def solve(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The threshold table for a load on a server, or one per window of its rate profile."""
+    """Threshold table for a load, or one per window of its profile."""
     from fluidwait.commands.solve import NestedOptions, SolveOptions, run_solve
 
     run_solve(
@@ -229,7 +229,7 @@ def fleet(
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> None:
-    """The cheapest servers for a load, who serves what, and a table for each type."""
+    """The cheapest servers for a load, and a table for each type."""
     from fluidwait.commands.fleet import FleetOptions, run_fleet
 
     run_fleet(FleetOptions(workload, server, cost or [], max_count or [], policy, rate, as_json))
@@ -324,46 +324,6 @@ def compare(
 
 
 @app.command()
-def calibrate(
-    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Measured iteration times.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
-    layout: Annotated[
-        str, typer.Option("--from", help="csv (docs/calibrate.md) or vllm-bench.")
-    ] = "csv",
-    name: Annotated[str | None, typer.Option(help="Name of the server.")] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(min=1, help="KV capacity, where the rows do not know it.")
-    ] = None,
-    block_tokens: Annotated[int, typer.Option(min=1, help="Tokens per KV block.")] = 16,
-    workload: Annotated[
-        Path | None, typer.Option(help="Carry the intervals to this load's M*, α* and thresholds.")
-    ] = None,
-    plot: PlotFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fit a server's iteration time to measured batches, with error, intervals and range."""
-    from fluidwait.commands.calibrate import CalibrateOptions, run_calibrate
-
-    run_calibrate(
-        rows,
-        CalibrateOptions(out, layout, name, kv_tokens, block_tokens, workload, plot, as_json),
-    )
-
-
-@app.command()
-def export(
-    table: TableFile,
-    to: Annotated[str, typer.Option(help="vllm, sglang, trtllm or env.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """A table as flags or config of a serving system, each with its reason."""
-    from fluidwait.commands.export import run_export
-
-    run_export(table, to, out, as_json)
-
-
-@app.command()
 def report(
     table: TableFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the page here.")] = Path(
@@ -381,6 +341,46 @@ def report(
 
 
 @app.command()
+def calibrate(
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Measured iteration times.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
+    layout: Annotated[
+        str, typer.Option("--from", help="csv (docs/calibrate.md) or vllm-bench.")
+    ] = "csv",
+    name: Annotated[str | None, typer.Option(help="Name of the server.")] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, help="KV capacity, where the rows do not know it.")
+    ] = None,
+    block_tokens: Annotated[int, typer.Option(min=1, help="Tokens per KV block.")] = 16,
+    workload: Annotated[
+        Path | None, typer.Option(help="Carry the intervals to this load's M*, α* and thresholds.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Server file from measured batches, with error and intervals."""
+    from fluidwait.commands.calibrate import CalibrateOptions, run_calibrate
+
+    run_calibrate(
+        rows,
+        CalibrateOptions(out, layout, name, kv_tokens, block_tokens, workload, plot, as_json),
+    )
+
+
+@app.command()
+def export(
+    table: TableFile,
+    to: Annotated[str, typer.Option(help="vllm, sglang, trtllm or env.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A table as flags of a serving system, each with its reason."""
+    from fluidwait.commands.export import run_export
+
+    run_export(table, to, out, as_json)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
 ) -> None:
@@ -388,6 +388,14 @@ def demo(
     from fluidwait.commands.demo import run_demo
 
     run_demo(out)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What is installed, what is seen, and what extras would add."""
+    from fluidwait.commands.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json))
 
 
 @measure_app.callback(invoke_without_command=True)
@@ -488,15 +496,6 @@ def measure_floor(
     from fluidwait.commands.measure import run_floor
 
     run_floor(server, model, on, bandwidth_gb_per_s, tflops, as_json)
-
-
-@app.command()
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """What is installed, what is seen, and what extras would add."""
-    from fluidwait.commands.doctor import run_doctor
-
-    raise typer.Exit(run_doctor(as_json))
 
 
 @workload_app.command("from-trace")

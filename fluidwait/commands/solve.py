@@ -158,8 +158,10 @@ def print_table(table: ThresholdTable) -> None:
     if table.policy in ("nested-wait", "nested-cap"):
         for limit in table.thresholds:
             name = f"{limit.name}, up to output token {limit.up_to_tokens}"
-            settings.add_row(name, str(limit.threshold))
-        settings.add_row("base memory, tokens", number(table.memory.required_tokens))
+            settings.add_row(name, str(limit.threshold), "requests of each stage served at once")
+        settings.add_row(
+            "base memory, tokens", number(table.memory.required_tokens), "KV of full batches"
+        )
     show(settings)
     certificate = new_table("Certificate", "condition", "slack", "holds")
     for one in table.certificate:
