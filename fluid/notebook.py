@@ -7,6 +7,7 @@ and the server. It needs ipywidgets (extra ``notebooks``).
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,11 +130,16 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
     choice = servers or [load_server(name) for name in builtin_servers()]
     start = StabilityRegion(workload, choice[0])
     limit_per_s = start.reach(start.operating_point_per_s) * workload.rate_per_s
+    # The value that a slider starts with must be one of its steps, or it is moved there when shown.
+    step_per_s = workload.rate_per_s / 50
+    most_per_s = step_per_s * math.ceil(2 * limit_per_s / step_per_s)
     controls = {
         "server": widgets.Dropdown(options=[(one.name, one) for one in choice]),
-        "rate_per_s": _slider(widgets, workload.rate_per_s, 0.02 * limit_per_s, 2 * limit_per_s),
-        "memory_factor": _slider(widgets, 1.0, 0.1, 3.0),
-        "output_factor": _slider(widgets, 1.0, 0.1, 10.0),
+        "rate_per_s": widgets.FloatSlider(
+            value=workload.rate_per_s, min=step_per_s, max=most_per_s, step=step_per_s
+        ),
+        "memory_factor": widgets.FloatSlider(value=1.0, min=0.1, max=3.0, step=0.05),
+        "output_factor": widgets.FloatSlider(value=1.0, min=0.1, max=10.0, step=0.1),
     }
     for name, control in controls.items():
         control.description = _LABELS[name]
@@ -164,7 +170,3 @@ _LABELS = {
     "memory_factor": "KV memory (×)",
     "output_factor": "output lengths (×)",
 }
-
-
-def _slider(widgets: Any, value: float, least: float, most: float) -> Any:
-    return widgets.FloatSlider(value=value, min=least, max=most, step=(most - least) / 200)

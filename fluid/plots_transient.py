@@ -108,12 +108,11 @@ def plot_kv_by_stage(
         paths: By name, all with the same snapshots of this workload.
 
     Raises:
-        InputError: No snapshot was taken.
+        InputError: No snapshots, or one beyond the horizon.
     """
-    kept = [name for name, one in paths.items() if len(one.snapshots_s)]
-    if not kept:
-        raise InputError("snapshots_s", 0, "at least 1 snapshot")
-    times_s = paths[kept[0]].snapshots_s
+    times_s = next(iter(paths.values())).snapshots_s
+    if not all(one.population.size and np.isfinite(one.population).all() for one in paths.values()):
+        raise InputError("snapshots_s", times_s.tolist(), "at least 1 time, all within the horizon")
     with figure_at(path, figsize=(1 + 1.6 * len(times_s), 0.8 + 1.7 * len(paths))) as figure:
         grid = figure.subplots(len(paths), len(times_s), sharex=True, sharey=True, squeeze=False)
         for row, colour, (name, one) in zip(grid, COLOURS, paths.items(), strict=False):

@@ -24,7 +24,7 @@ from fluid.arrivals import Burst, RateProfile
 from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
-from fluid.plots_transient import plot_population
+from fluid.plots_transient import _kv_by_stage, plot_kv_by_stage, plot_population
 from fluid.server import load_server
 from fluid.transient import Admission, Transient, simulate_fluid
 from fluid.workload import RequestClass, Workload
@@ -204,6 +204,21 @@ def test_population_plot(tmp_path: Path) -> None:
     assert (tmp_path / "p.svg").stat().st_size > 1000
     with pytest.raises(InputError, match="at least 2 snapshots"):
         plot_population(simulate_fluid(TWO, SMALL, horizon_s=1.0), tmp_path / "q.svg")
+
+
+def test_kv_by_stage_adds_up_to_the_kv_in_use(tmp_path: Path) -> None:
+    found = simulate_fluid(TWO, SMALL, horizon_s=2.0, snapshots_s=[0.5, 1.5])
+    for time_s, population in zip(found.snapshots_s, found.population, strict=True):
+        edges, held = _kv_by_stage(population, TWO, SMALL)
+        row = np.searchsorted(found.time_s, time_s)
+        assert held.sum() == pytest.approx(found.kv_tokens[row])
+        assert len(edges) == len(held) + 1
+    plot_kv_by_stage({"greedy": found}, TWO, SMALL, tmp_path / "k.svg")
+    assert "</svg>" in (tmp_path / "k.svg").read_text(encoding="utf-8")
+    for snapshots_s in ([], [1.0, 9.0]):
+        other = simulate_fluid(TWO, SMALL, horizon_s=2.0, snapshots_s=snapshots_s)
+        with pytest.raises(InputError, match="within the horizon"):
+            plot_kv_by_stage({"greedy": other}, TWO, SMALL, tmp_path / "l.svg")
 
 
 @pytest.mark.parametrize(
