@@ -71,7 +71,8 @@ def bind(template: Any, suffix: str, **functions: Any) -> Any:
     This is how one engine loop becomes a separate compiled simulator per policy: function values
     passed as arguments would defeat numba's disk cache.
     """
-    cache = all(_is_hashed(one.py_func) for one in functions.values())
+    # Under the CUDA simulator kernels are plain functions.
+    cache = all(_is_hashed(getattr(one, "py_func", one)) for one in functions.values())
     return _compiled(rebound(template, suffix, **functions), cache)
 
 
