@@ -40,8 +40,8 @@ _LEAST_OVERHEAD = 1e-6
 
 _BOUNDLESS_TOKENS = 10**15
 _SEARCH_ACCURACY = 1e-5
-"""A margin closer to 0 is none: with several jumps in f, α* has rival maxima beside each of them, and
-the search for it is good to a few times 1e-6."""
+"""A margin closer to 0 is none: with several jumps in f, α* has rival maxima beside each of them,
+and the search for it is good to a few times 1e-6."""
 
 _ROUNDING = 1e-12
 _NEWTON_STEPS = 50
