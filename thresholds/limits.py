@@ -46,7 +46,7 @@ OVERSHOOT_PROBABILITY = 0.01
 IN_STEP = 0.09
 """Swing of memory above which a pace is needed, see `BoundaryLoad.swing`.
 
-Measured on 28 loads (``python tests/benchmarks/spread_lengths.py``).
+Measured on 26 loads (``python tests/benchmarks/spread_lengths.py``).
 """
 
 _CYCLES = np.linspace(0.75, 4.0, 1000)
