@@ -50,7 +50,7 @@ def nested() -> None:
     for objective in ("latency", "memory"):
         problem = Problem(load, server, "nested-wait", objective, segments=20)
         spent = seconds(lambda problem=problem: solve(problem))
-        print(f"nested-wait, L = 20, {objective:8} {spent:8.3f} s   (asked: 0.5)")
+        print(f"nested-wait, L = 20, {objective:8} {spent:8.3f} s   (target: 0.5)")
 
 
 def segment_design() -> None:
@@ -58,7 +58,7 @@ def segment_design() -> None:
     log = log_term(32, 3600.0, SERVER.iteration_time.overhead_s, 0.01)
     rule = DesignRule(first_threshold=60.0, margin=0.3)
     spent = seconds(lambda: best_designs(lengths, log, rule, 32))
-    print(f"cuts among 8,192 lengths, L ≤ 32   {spent:8.3f} s   (asked: 5)")
+    print(f"cuts among 8,192 lengths, L ≤ 32   {spent:8.3f} s   (target: 5)")
 
 
 def whole_table() -> None:
