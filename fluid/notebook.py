@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from fluid.workload import Workload
 
 _DPI = 100
 
+_DRAWING = threading.Lock()
+"""One drawing at a time: a kernel may serve sliders in a thread beside the one that runs cells."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -40,7 +44,7 @@ class Picture:
 
 def picture(plot: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
     """What a ``plot_…(…, path)`` function of the toolkit would write, to be shown inline."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _DRAWING:
         path = Path(folder) / "plot.svg"
         plot(*args, path=path, **kwargs)
         return Picture(path.read_text(encoding="utf-8"))
@@ -130,13 +134,13 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
     choice = servers or [load_server(name) for name in builtin_servers()]
     start = StabilityRegion(workload, choice[0])
     limit_per_s = start.reach(start.operating_point_per_s) * workload.rate_per_s
-    # The value that a slider starts with must be one of its steps, or it is moved there when shown.
+    # The value that a slider starts with is one of its steps, or it would be moved when shown.
     step_per_s = workload.rate_per_s / 50
     most_per_s = step_per_s * math.ceil(2 * limit_per_s / step_per_s)
     controls = {
         "server": widgets.Dropdown(options=[(one.name, one) for one in choice]),
         "rate_per_s": widgets.FloatSlider(
-            value=workload.rate_per_s, min=step_per_s, max=most_per_s, step=step_per_s
+            value=50 * step_per_s, min=step_per_s, max=most_per_s, step=step_per_s
         ),
         "memory_factor": widgets.FloatSlider(value=1.0, min=0.1, max=3.0, step=0.05),
         "output_factor": widgets.FloatSlider(value=1.0, min=0.1, max=10.0, step=0.1),
@@ -149,14 +153,16 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
     image = widgets.Image(format="png")
 
     def update(*_: Any) -> None:
-        setting = Setting(**{name: control.value for name, control in controls.items()})
-        try:
-            region = StabilityRegion(*explored(workload, setting))
-        except InputError as error:  # a request no longer fits
-            sentence.value = f"{error} (the picture is that of the last setting that fits)"
-            return
-        sentence.value = verdict_text(region.workload, region.server)
-        image.value = region_png(region, start)
+        # Values are read under the lock, so that the last update to draw knows all changes.
+        with _DRAWING:
+            setting = Setting(**{name: control.value for name, control in controls.items()})
+            try:
+                region = StabilityRegion(*explored(workload, setting))
+            except InputError as error:  # a request no longer fits
+                sentence.value = f"{error} (the picture is that of the last setting that fits)"
+                return
+            sentence.value = verdict_text(region.workload, region.server)
+            image.value = region_png(region, start)
 
     for control in controls.values():
         control.observe(update, names="value")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from fluid.errors import InputError
-from fluid.notebook import Setting, explored, picture, region_explorer, verdict_text
+from fluid.notebook import Setting, explored, picture, region_explorer, region_png, verdict_text
 from fluid.plots import plot_region
 from fluid.region import StabilityRegion
 from fluid.server import Server, load_server
@@ -60,6 +62,16 @@ def test_every_control_changes_picture_and_sentence(explorer, control: str, valu
     explorer[control].value = value
     assert bytes(explorer["image"].value) != picture_before
     assert explorer["text"].value != text_before
+
+
+def test_the_last_change_is_drawn_also_where_threads_serve_the_sliders(explorer):
+    rates = np.linspace(1.0, 7.0, 12)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda rate: setattr(explorer["rate"], "value", rate), rates))
+    last = PAIR.at_rate(explorer["rate"].value)
+    assert explorer["text"].value == verdict_text(last, SERVER)
+    start = StabilityRegion(PAIR, SERVER)
+    assert bytes(explorer["image"].value) == region_png(StabilityRegion(last, SERVER), start)
 
 
 def test_a_request_that_no_longer_fits_is_said_and_not_raised(explorer):
