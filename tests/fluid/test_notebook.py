@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
 import numpy as np
 import pytest
@@ -64,10 +64,23 @@ def test_every_control_changes_picture_and_sentence(explorer, control: str, valu
     assert explorer["text"].value != text_before
 
 
-def test_the_last_change_is_drawn_also_where_threads_serve_the_sliders(explorer):
-    rates = np.linspace(1.0, 7.0, 12)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda rate: setattr(explorer["rate"], "value", rate), rates))
+def test_the_last_change_is_drawn_also_where_threads_serve_the_sliders(explorer, monkeypatch):
+    """The first drawing is held up until the second one, of a newer value, is done or waits."""
+    drawing, second_done = threading.Event(), threading.Event()
+
+    def slow_at_first(region: StabilityRegion, start: StabilityRegion) -> bytes:
+        if not drawing.is_set():
+            drawing.set()
+            second_done.wait(1.0)
+        return region_png(region, start)
+
+    monkeypatch.setattr("fluid.notebook.region_png", slow_at_first)
+    first = threading.Thread(target=setattr, args=(explorer["rate"], "value", 3.0))
+    first.start()
+    assert drawing.wait(60.0)
+    explorer["rate"].value = 7.0
+    second_done.set()
+    first.join()
     last = PAIR.at_rate(explorer["rate"].value)
     assert explorer["text"].value == verdict_text(last, SERVER)
     start = StabilityRegion(PAIR, SERVER)
