@@ -1,4 +1,4 @@
-"""Issue-sized loads in vLLM's own scheduler, stock and with a solved table, on the same arrivals.
+"""Full-sized loads in vLLM's own scheduler, stock and with a solved table, on the same arrivals.
 
 THEORY 6.5: τ = 10.6 ms + 45 µs per computed token + 0.26 µs per KV token read, blocks of 16 tokens,
 2,048 tokens per step. All runs go through one pool, the longest first.
