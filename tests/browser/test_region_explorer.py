@@ -130,6 +130,13 @@ def shown(driver: webdriver.Chrome) -> tuple[str, str] | None:
     return (pixels, sentence) if pixels and sentence else None
 
 
+def first_shown(driver: webdriver.Chrome) -> tuple[str, str] | None:
+    """`shown`, once JupyterLab has its kernel: it asks which one where it is not connected yet."""
+    for button in driver.find_elements(By.CSS_SELECTOR, ".jp-Dialog .jp-mod-accept"):
+        button.click()
+    return shown(driver)
+
+
 def changed(browser: webdriver.Chrome, before: tuple[str, str], side: str) -> tuple[str, str]:
     """Picture and sentence once the picture is another one and the sentence names this side."""
 
@@ -147,7 +154,7 @@ def test_moving_a_slider_changes_picture_and_sentence(browser: webdriver.Chrome,
     wait_for(browser, lambda driver: driver.find_element(By.CSS_SELECTOR, kernel_is_idle))
     click(browser, "//li[contains(@class, 'lm-MenuBar-item')][.='Run']")
     click(browser, "//li[@data-command='runmenu:run-all']")
-    start = wait_for(browser, shown)
+    start = wait_for(browser, first_shown)
     assert start[1].startswith("INSIDE")
     move(browser, "total rate", Keys.END)
     overloaded = changed(browser, start, "OUTSIDE")
