@@ -150,8 +150,8 @@ def changed(browser: webdriver.Chrome, before: tuple[str, str], side: str) -> tu
 
 def test_moving_a_slider_changes_picture_and_sentence(browser: webdriver.Chrome, lab: str) -> None:
     browser.get(lab)
-    kernel_is_idle = ".jp-NotebookPanel-toolbar [data-status='idle']"
-    wait_for(browser, lambda driver: driver.find_element(By.CSS_SELECTOR, kernel_is_idle))
+    kernel_is_idle = "//*[@id='jp-main-statusbar']//*[contains(text(), '| Idle')]"
+    wait_for(browser, lambda driver: driver.find_element(By.XPATH, kernel_is_idle))
     click(browser, "//li[contains(@class, 'lm-MenuBar-item')][.='Run']")
     click(browser, "//li[@data-command='runmenu:run-all']")
     start = wait_for(browser, first_shown)
