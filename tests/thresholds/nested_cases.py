@@ -11,6 +11,8 @@ from fluid.equilibrium import equilibrium
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
+from thresholds.nested import log_term
+from thresholds.segments import Segments, distinct_lengths
 
 
 def workload(*classes: tuple[float, int, int]) -> Workload:
@@ -42,6 +44,16 @@ def random_instance(seed: int, lengths: int) -> tuple[Workload, Server]:
         ),
     )
     return load.scaled(equilibrium(load, server).max_scale * rng.uniform(0.2, 0.9)), server
+
+
+def finest(load: Workload, server: Server) -> Segments:
+    lengths = distinct_lengths(load, server)
+    return lengths.segments(np.arange(len(lengths.outputs)))
+
+
+def log_of(segments: Segments, horizon_s: float = 3600.0, probability: float = 0.01) -> float:
+    overhead_s = segments.server.iteration_time.overhead_s
+    return log_term(segments.count, horizon_s, overhead_s, probability)
 
 
 def decreasing(segments: int, largest: int) -> NDArray[np.float64]:

@@ -10,11 +10,11 @@ import pytest
 import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from nested_cases import decreasing, random_instance, workload
+from nested_cases import decreasing, finest, log_of, random_instance, workload
 from scipy.optimize import minimize
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.server import Server, load_server
+from fluid.server import load_server
 from fluid.stages import class_stages
 from fluid.symbolic import PROMPT, numeric
 from fluid.symbolic_wait import RATIO, SHARE, THETA, nested_forms, segment_symbols, theta_equation
@@ -22,12 +22,11 @@ from fluid.workload import RequestClass, Workload
 from thresholds.nested import (
     boundary_exponent,
     feasible,
-    log_term,
     mean_latency_s,
     nested_memory,
 )
 from thresholds.problem import Problem
-from thresholds.segments import Segments, distinct_lengths
+from thresholds.segments import distinct_lengths
 from thresholds.solve import solve
 from thresholds.solvers.nested_gp import relaxed_optimum
 from thresholds.solvers.nested_search import aim_of
@@ -35,16 +34,6 @@ from thresholds.solvers.nested_search import aim_of
 LONG_DECODE = load_server("paper-long-decode")
 IMPOSSIBLE = 1e30
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))
-
-
-def finest(load: Workload, server: Server) -> Segments:
-    lengths = distinct_lengths(load, server)
-    return lengths.segments(np.arange(len(lengths.outputs)))
-
-
-def log_of(segments: Segments, horizon_s: float = 3600.0, probability: float = 0.01) -> float:
-    overhead_s = segments.server.iteration_time.overhead_s
-    return log_term(segments.count, horizon_s, overhead_s, probability)
 
 
 def exact_exponent(ratio: float, survival: float) -> mpmath.mpf:

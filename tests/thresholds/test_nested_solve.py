@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nested_cases import decreasing, workload
+from nested_cases import decreasing, finest, log_of, workload
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
-from fluid.server import Server, load_server
-from fluid.workload import Workload
-from thresholds.nested import chain_holds, feasible, log_term, mean_latency_s
+from fluid.server import load_server
+from thresholds.nested import chain_holds, feasible, mean_latency_s
 from thresholds.problem import Problem
-from thresholds.segments import Segments, distinct_lengths
 from thresholds.solve import solve
 from thresholds.solvers.nested_search import aim_of
 
 LONG_DECODE = load_server("paper-long-decode")
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))
-
-
-def finest(load: Workload, server: Server) -> Segments:
-    lengths = distinct_lengths(load, server)
-    return lengths.segments(np.arange(len(lengths.outputs)))
-
-
-def log_of(segments: Segments, horizon_s: float = 3600.0, probability: float = 0.01) -> float:
-    overhead_s = segments.server.iteration_time.overhead_s
-    return log_term(segments.count, horizon_s, overhead_s, probability)
 
 
 def test_coarse_segments_break_drift_and_say_so() -> None:

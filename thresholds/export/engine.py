@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluid.stages import class_stages, memory_sums
+from thresholds.export.limits import FOLLOWED
 from thresholds.limits import boundary_load
 from thresholds.table import ThresholdTable
 
@@ -53,13 +54,21 @@ class Engine:
     """An engine that tables are exported to.
 
     Attributes:
-        configure: A table, and its path where it has one, in the engine's words.
+        translate: A table, and its path where it has one, in the engine's words.
         render: The same as a file that the engine, or a shell, reads.
+        every_policy: Whether it takes tables that no serving system can follow.
     """
 
     name: str
-    configure: Callable[[ThresholdTable, str | None], EngineConfig]
+    translate: Callable[[ThresholdTable, str | None], EngineConfig]
     render: Callable[[EngineConfig], str]
+    every_policy: bool = False
+
+    def configure(self, table: ThresholdTable, file: str | None) -> EngineConfig:
+        """The table for this engine; no flags where it cannot follow the table's policy."""
+        if self.every_policy or table.policy in FOLLOWED:
+            return self.translate(table, file)
+        return classes_unknown(self.name, table)
 
 
 def classes_unknown(engine: str, table: ThresholdTable) -> EngineConfig:

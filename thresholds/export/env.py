@@ -6,7 +6,7 @@ from thresholds.export.engine import Engine, EngineConfig, Flag, shell_variables
 from thresholds.table import ThresholdTable
 
 
-def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
+def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
     """Every parameter and threshold of the table."""
     flags = [Flag("FLUIDWAIT_POLICY", table.policy, "the rule that the numbers belong to")]
     if file is not None:
@@ -19,4 +19,4 @@ def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
     return EngineConfig("env", tuple(flags), ())
 
 
-ENV = Engine("env", configure, shell_variables)
+ENV = Engine("env", translate, shell_variables, every_policy=True)

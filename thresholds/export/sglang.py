@@ -9,21 +9,18 @@ from thresholds.export.engine import (
     EngineConfig,
     Flag,
     cap_without_pace,
-    classes_unknown,
     first_gate,
     pace_of,
     residents,
     shell_flags,
     token_budget,
 )
-from thresholds.export.limits import DEFAULT_MAX_WAIT_S, FOLLOWED
+from thresholds.export.limits import DEFAULT_MAX_WAIT_S
 from thresholds.table import ThresholdTable
 
 
-def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
+def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
     """Flags that approximate the table."""
-    if table.policy not in FOLLOWED:
-        return classes_unknown("sglang", table)
     pace = pace_of(table)
     flags = [
         Flag("max-running-requests", *cap_without_pace(table)),
@@ -72,6 +69,6 @@ def _lost(table: ThresholdTable) -> tuple[str, ...]:
 
 SGLANG = Engine(
     "sglang",
-    configure,
+    translate,
     lambda config: shell_flags("python -m sglang.launch_server --model-path MODEL", config),
 )

@@ -11,20 +11,17 @@ from thresholds.export.engine import (
     EngineConfig,
     Flag,
     cap_without_pace,
-    classes_unknown,
     first_gate,
     pace_of,
     token_budget,
     yaml_fields,
 )
-from thresholds.export.limits import DEFAULT_MAX_WAIT_S, FOLLOWED
+from thresholds.export.limits import DEFAULT_MAX_WAIT_S
 from thresholds.table import ThresholdTable
 
 
-def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
+def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
     """Fields that approximate the table."""
-    if table.policy not in FOLLOWED:
-        return classes_unknown("trtllm", table)
     budget = token_budget(table)
     flags = (
         Flag("max_batch_size", *cap_without_pace(table)),
@@ -64,4 +61,4 @@ def _lost(table: ThresholdTable) -> tuple[str, ...]:
     return tuple(lost)
 
 
-TRTLLM = Engine("trtllm", configure, yaml_fields)
+TRTLLM = Engine("trtllm", translate, yaml_fields)

@@ -11,23 +11,19 @@ from thresholds.export.engine import (
     EngineConfig,
     Flag,
     cap_of,
-    classes_unknown,
     pace_of,
     seats,
     shell_flags,
     token_budget,
     unpaced_cap,
 )
-from thresholds.export.limits import FOLLOWED
 from thresholds.table import ThresholdTable
 
 SCHEDULER = "thresholds.export.vllm_scheduler.AsyncTableScheduler"
 
 
-def configure(table: ThresholdTable, file: str | None) -> EngineConfig:
+def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
     """Flags that approximate the table, and the scheduler class that follows it."""
-    if table.policy not in FOLLOWED:
-        return classes_unknown("vllm", table)
     cap, budget = cap_of(table), token_budget(table)
     room = seats(table)
     flags = [
@@ -70,4 +66,4 @@ def _lost(table: ThresholdTable) -> tuple[str, ...]:
     return tuple(lost)
 
 
-VLLM = Engine("vllm", configure, lambda config: shell_flags("vllm serve MODEL", config))
+VLLM = Engine("vllm", translate, lambda config: shell_flags("vllm serve MODEL", config))

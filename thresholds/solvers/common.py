@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from fluid.equilibrium import Equilibrium
 from fluid.errors import InfeasibleError
+from thresholds.batch import Floats, FullBatch
 from thresholds.problem import Problem
 from thresholds.table import (
     SCHEMA_VERSION,
@@ -82,6 +83,16 @@ def new_table(
         notes=notes,
         scheduler=problem.scheduler,
         prices=prices,
+    )
+
+
+def wait_memory(batch: FullBatch, thresholds: Floats) -> Memory:
+    """M(n) of literal WAIT: from an empty start KV stays below it on every path (THEORY 3.7)."""
+    return Memory(
+        required_tokens=float(batch.memory(thresholds)),
+        buffer_tokens=0.0,
+        capacity_tokens=batch.server.usable_kv_tokens,
+        overflow_probability=0.0,
     )
 
 

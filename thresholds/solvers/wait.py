@@ -25,13 +25,13 @@ from thresholds.solvers.common import (
     rounded_down,
     rounded_up,
     stability_condition,
+    wait_memory,
 )
 from thresholds.solvers.wait_objectives import WAIT_OBJECTIVES, Outcome
 from thresholds.solvers.wait_prices import prices
 from thresholds.solvers.wait_sharp import SHARP, solve_sharp
 from thresholds.table import (
     Condition,
-    Memory,
     SolverReport,
     ThresholdTable,
 )
@@ -71,13 +71,7 @@ def solve_wait(problem: Problem, found: Equilibrium) -> ThresholdTable:
         problem,
         params={},
         thresholds=[int(n) for n in thresholds],
-        memory=Memory(
-            required_tokens=float(batch.memory(thresholds)),
-            buffer_tokens=0.0,
-            capacity_tokens=server.usable_kv_tokens,
-            # From an empty start KV stays below M(n) on every path (THEORY 3.7).
-            overflow_probability=0.0,
-        ),
+        memory=wait_memory(batch, thresholds),
         predicted=predicted(found, latency_s, float(batch.mean_s(batch.ttft_s(thresholds)))),
         min_rate_per_s=slowest * workload.rate_per_s,
         max_rate_per_s=fastest * workload.rate_per_s,

@@ -31,8 +31,9 @@ from thresholds.solvers.common import (
     predicted,
     require_certified,
     stability_condition,
+    wait_memory,
 )
-from thresholds.table import Memory, SolverReport, ThresholdTable
+from thresholds.table import SolverReport, ThresholdTable
 
 Floats = NDArray[np.float64]
 
@@ -177,13 +178,7 @@ def solve_sharp(
         problem,
         params={},
         thresholds=[int(n) for n in thresholds],
-        memory=Memory(
-            required_tokens=float(batch.memory(thresholds)),
-            buffer_tokens=0.0,
-            capacity_tokens=server.usable_kv_tokens,
-            # From an empty start KV stays below M(n) on every path (THEORY 3.7).
-            overflow_probability=0.0,
-        ),
+        memory=wait_memory(batch, thresholds),
         predicted=predicted(found, value_s),
         max_rate_per_s=(1 - STRICT) * float(scales.min()) * workload.rate_per_s,
         certificate=certificate,
