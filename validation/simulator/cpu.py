@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from validation.simulator.engine import start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model
 from validation.simulator.state import Lane, new_lane
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,36 @@ def run(
     Raises:
         InputError: No jobs, no requests, or a policy that cannot run this model.
     """
+    return run_reading(model, jobs, requests, collect, threads=threads, on_done=on_done)
+
+
+def run_reading(
+    model: Model,
+    jobs: Sequence[Job],
+    requests: int,
+    read: Callable[[Lane], Read],
+    *,
+    series_rows: int = 0,
+    threads: int | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> list[Read]:
+    """`run` with another reader of what a replication leaves behind.
+
+    Args:
+        read: Called with the lane of a run that has just ended, which the next run overwrites.
+        series_rows: Iterations, from the first on, that `Lane.series` keeps.
+
+    Raises:
+        InputError: As `run`.
+    """
     requests = checked_requests(model, jobs, requests)
     lanes = threading.local()
 
-    def one(job: Job) -> Replication:
+    def one(job: Job) -> Read:
         if not hasattr(lanes, "lane"):
-            lanes.lane = new_lane(model, requests)
+            lanes.lane = new_lane(model, requests, series_rows)
         _simulate(model, lanes.lane, job)
-        result = collect(lanes.lane)
+        result = read(lanes.lane)
         if on_done:
             on_done()
         return result

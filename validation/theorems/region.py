@@ -1,0 +1,115 @@
+"""What any policy can complete (THEORY 2.3, 2.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fluid.region import StabilityRegion
+from fluid.stability import stability
+from validation.policies import Policy
+from validation.theorems.cases import (
+    completed_rates,
+    gap_and_latency,
+    load,
+    model_of,
+    paper_server,
+    simulated,
+    whole_prompts,
+)
+from validation.theorems.estimates import at_least, at_most, exact, mean
+from validation.theorems.statement import Effort, Finding, Line, Plot, Policies, Statement
+
+WORKLOAD = load((60.0, 20, 6), (20.0, 40, 12))
+
+SERVER = paper_server(0.01, 1e-5, capacity_tokens=1_500)
+
+OVERLOAD, LIGHT = 1.5, 0.7
+"""Offered multiples of the largest stable load α*."""
+
+LEAST_USE = 0.5
+"""Below this share of the limit a policy would pass by doing next to nothing."""
+
+
+def every_policy(effort: Effort, policies: Policies) -> Finding:
+    """Σ μ_j a_j of the completed rates, for each policy of the registry.
+
+    Pathwise: watched from an empty start, every completed request has passed all its stages inside
+    the watch, so that no run whatever may exceed 1.
+    """
+    offered = WORKLOAD.at_rate(WORKLOAD.rate_per_s * OVERLOAD * _largest_scale())
+    model = model_of(offered, SERVER)
+    cost_s = StabilityRegion(offered, SERVER).normal_s
+    requests, runs = effort.choose((3_000, 4), (20_000, 20))
+    used = {}
+    for name, policy in policies.items():
+        rates = simulated(
+            model, whole_prompts(policy, _thresholds(policy)), requests, runs, effort,
+            completed_rates(model),
+        )
+        used[name] = rates @ cost_s
+    x = np.arange(len(used), dtype=float)
+    y = np.array([one.mean() for one in used.values()])
+    spread = np.array([np.ptp(one) / 2 for one in used.values()])
+    measures = tuple(
+        measure
+        for name, one in used.items()
+        for measure in (
+            at_most(f"{name}: largest Σ μ_j a_j of a run", exact(float(one.max())), 1.0),
+            at_least(f"{name}: least Σ μ_j a_j of a run", exact(float(one.min())), LEAST_USE),
+        )
+    )
+    lines = (Line("Σ μ_j a_j", x, y, spread), Line("limit", x, np.ones(len(x))))
+    return Finding(measures, Plot("", "share of the limit", lines, names=tuple(used)))
+
+
+def below_the_boundary(effort: Effort, policies: Policies) -> Finding:
+    """Greedy at 0.7 α* completes what arrives, so that Σ λ_j l'_j is reached."""
+    offered = WORKLOAD.at_rate(WORKLOAD.rate_per_s * LIGHT * _largest_scale())
+    model = model_of(offered, SERVER)
+    horizons = (1_000, 10_000, 100_000)
+    runs = effort.choose(10, 40)
+    greedy = policies["greedy"].configure()
+    gaps = [
+        simulated(model, greedy, one, runs, effort, gap_and_latency(model))[:, 0]
+        for one in horizons
+    ]
+    found = [mean(one) for one in gaps]
+    line = Line(
+        "share of arrived tokens not completed",
+        np.array(horizons, dtype=float),
+        np.array([one.mean for one in found]),
+        np.array([one.half_width for one in found]),
+    )
+    return Finding(
+        (at_most(f"gap after {horizons[-1]} requests", found[-1], 0.005),),
+        Plot("requests", "throughput gap (share)", (line,), log_x=True, log_y=True),
+    )
+
+
+def _largest_scale() -> float:
+    return stability(WORKLOAD, SERVER).max_scale
+
+
+def _thresholds(policy: Policy) -> tuple[int, ...]:
+    """One per class or per segment, about as many as memory holds."""
+    if policy.name == "nested-cap":
+        return 30, 10  # residents of the whole segment, not of each of its stages
+    return (4, 2) if policy.per_segment else (4, 1)
+
+
+STATEMENTS = (
+    Statement(
+        "region",
+        "2.3",
+        "Under every policy the completed rates satisfy Σ μ_j (w_j + d0 m_j/C) ≤ 1.",
+        "every policy of the registry at 1.5 α*, whole prompts, 1,500 tokens of memory",
+        every_policy,
+    ),
+    Statement(
+        "throughput",
+        "2.4",
+        "Below the boundary Σ λ_j l'_j is reached.",
+        "greedy at 0.7 α*",
+        below_the_boundary,
+    ),
+)

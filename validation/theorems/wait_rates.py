@@ -1,0 +1,146 @@
+"""How fast WAIT's throughput gap closes and its latency grows (THEORY 3.3, 3.6)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from validation.policies import ConfiguredPolicy
+from validation.simulator.metrics import Interval
+from validation.simulator.model import Model
+from validation.theorems.cases import (
+    gap_and_latency,
+    load,
+    model_of,
+    one_class,
+    paper_server,
+    simulated,
+    whole_prompts,
+)
+from validation.theorems.estimates import between, slope, slope_is
+from validation.theorems.statement import (
+    Effort,
+    Finding,
+    Floats,
+    Line,
+    Measure,
+    Plot,
+    Policies,
+    Statement,
+)
+
+QUICK_HORIZONS = (1_000, 3_000, 10_000, 30_000, 100_000)
+FULL_HORIZONS = tuple(10 * one for one in QUICK_HORIZONS)
+"""Requests per run: two decades."""
+
+FLAT = 0.05
+"""A slope whose interval stays inside ± this grows by less than 26 % over two decades."""
+
+D1_S = 0.1
+
+
+def rates(
+    model: Model, policy: ConfiguredPolicy, horizons: tuple[int, ...], runs: int, effort: Effort
+) -> tuple[list[Floats], list[Floats]]:
+    """Throughput gaps and latencies by horizon, each of shape (replications,)."""
+    read = gap_and_latency(model)
+    found = [simulated(model, policy, one, runs, effort, read) for one in horizons]
+    return [one[:, 0] for one in found], [one[:, 1] for one in found]
+
+
+def growth_plot(horizons: tuple[int, ...], series: dict[str, tuple[list[Floats], float]]) -> Plot:
+    """Means over the horizon, each with a straight line of its expected slope."""
+    x = np.array(horizons, dtype=float)
+    lines = []
+    for label, (samples, expected) in series.items():
+        y = np.array([one.mean() for one in samples])
+        error = np.array([3.89 * one.std(ddof=1) / np.sqrt(len(one)) for one in samples])
+        lines.append(Line(label, x, y, error))
+        lines.append(Line(f"slope {expected:g}", x, y[-1] * (x / x[-1]) ** expected))
+    return Plot("requests, ∝ ζT", "gap (share), latency (s)", tuple(lines), True, True)
+
+
+def boundary(effort: Effort, policies: Policies) -> Finding:
+    """One class with λ·ΔT(n) = n = 1: the batch is always full, the queue a walk without drift."""
+    server = paper_server(1 - 3 * D1_S, D1_S)
+    model = model_of(one_class(), server)
+    horizons = effort.choose(QUICK_HORIZONS, FULL_HORIZONS)
+    policy = policies["wait"].configure(thresholds=(1,))
+    gaps, latencies = rates(model, policy, horizons, 120, effort)
+    delays = [one - 2.0 for one in latencies]
+    return Finding(
+        (
+            slope_is("slope of the throughput gap", slope(horizons, gaps), -0.5, "−1/2"),
+            slope_is(
+                "slope of the latency beyond S·ΔT(n)", slope(horizons, delays), 0.5, "+1/2"
+            ),
+        ),
+        growth_plot(horizons, {"gap": (gaps, -0.5), "latency − S·ΔT(n)": (delays, 0.5)}),
+    )
+
+
+def slack(effort: Effort, policies: Policies) -> Finding:
+    """Two classes whose full batch takes 80 % of the time in which n_j requests arrive."""
+    server = paper_server(1.0, 0.05)
+    model = model_of(load((1.0, 1, 2), (0.5, 1, 3)), server)
+    horizons = effort.choose(QUICK_HORIZONS, FULL_HORIZONS)
+    policy = policies["wait"].configure(thresholds=(2, 1))
+    gaps, latencies = rates(model, policy, horizons, 120, effort)
+    growth = slope(horizons, latencies)
+    return Finding(
+        (
+            slope_is("slope of the throughput gap", slope(horizons, gaps), -1.0, "−1"),
+            between("slope of the latency", growth, -FLAT, FLAT),
+        ),
+        growth_plot(horizons, {"gap": (gaps, -1.0), "latency": (latencies, 0.0)}),
+    )
+
+
+def no_policy_is_faster(effort: Effort, policies: Policies) -> Finding:
+    """C = M* = 3 tokens with n* = 1: the latency of every policy grows at least like √(ζT)."""
+    server = paper_server(1 - 3 * D1_S, D1_S, capacity_tokens=3)
+    model = model_of(one_class(), server)
+    horizons = effort.choose((2_000, 20_000), (10_000, 100_000))
+    names = effort.choose(("greedy", "wait", "vllm-v1"), tuple(policies))
+    found: dict[str, Interval] = {}
+    measures = []
+    for name in names:
+        policy = whole_prompts(policies[name], (1,))
+        gaps, latencies = rates(model, policy, horizons, 150, effort)
+        found[name] = slope(horizons, [one - 2.0 for one in latencies])
+        label = f"{name}: slope of latency (gap {gaps[-1].mean():.3f} at the end)"
+        measures.append(_not_below_half(label, found[name]))
+    x = np.arange(len(found), dtype=float)
+    y = np.array([one.mean for one in found.values()])
+    width = np.array([one.half_width for one in found.values()])
+    lines = (Line("slope of the latency", x, y, width), Line("1/2", x, np.full(len(x), 0.5)))
+    return Finding(tuple(measures), Plot("", "slope", lines, names=tuple(found)))
+
+
+def _not_below_half(name: str, found: Interval) -> Measure:
+    holds = found.high >= 0.5
+    return Measure(name, found.mean, found.low, found.high, "interval reaches 1/2", holds)
+
+
+STATEMENTS = (
+    Statement(
+        "wait-boundary",
+        "3.3",
+        "Theorem 1 without slack: throughput gap O((ζT)^−½), latency O((ζT)^½).",
+        "wait, one class, prompt 1, output 2, n = 1 = λ·ΔT(n), unlimited memory",
+        boundary,
+    ),
+    Statement(
+        "wait-slack",
+        "3.3",
+        "Theorem 1 with strict slack: throughput gap O(1/(ζT)), latency O(1).",
+        "wait, outputs 2 and 3 at 1 and 0.5/s, n = 2/1, λ_j·ΔT(n)/n_j = 0.8",
+        slack,
+    ),
+    Statement(
+        "sqrt-latency",
+        "3.6",
+        "At C = M* with whole n*, a policy whose gap vanishes has latency Ω((ζT)^½).",
+        "policies of the registry, one class, n* = 1, C = M* = 3 tokens",
+        no_policy_is_faster,
+    ),
+)
