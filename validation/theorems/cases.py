@@ -119,9 +119,7 @@ def whole_prompts(policy: Policy, thresholds: tuple[int, ...]) -> ConfiguredPoli
         for one in policy.parameters
         if one.name in ("chunk", "budget_tokens", "max_num_batched_tokens", "max_batched_tokens")
     }
-    return policy.configure(
-        budgets, thresholds if policy.per_class or policy.per_segment else ()
-    )
+    return policy.configure(budgets, thresholds if policy.per_class or policy.per_segment else ())
 
 
 def one_class(output: int = 2) -> Workload:

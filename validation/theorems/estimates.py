@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from validation.simulator.metrics import Interval, interval
-from validation.theorems.statement import LEVEL, Floats, Measure
+from validation.simulator.metrics import interval
+from validation.theorems.statement import LEVEL, Estimate, Floats, Line, Measure
 
 NARROW = 0.1
 """Half width up to which the interval of a slope tells the rates of a theorem from each other."""
 
 
-def slope(x: Sequence[float] | Floats, samples: Sequence[Floats]) -> Interval:
-    """Slope of ln E[sample] against ln x with its interval at LEVEL.
+def slope(x: Sequence[float] | Floats, samples: Sequence[Floats]) -> Estimate:
+    """Slope of ln E[sample] against ln x.
 
     Weighted least squares: the logarithm of a mean of independent replications is normal with the
     squared relative standard error of the mean as its variance (delta method).
@@ -31,57 +32,62 @@ def slope(x: Sequence[float] | Floats, samples: Sequence[Floats]) -> Interval:
     centred = log_x - np.average(log_x, weights=weight)
     spread = float((weight * centred**2).sum())
     found = float((weight * centred * log_y).sum()) / spread
-    return Interval(found, float(stats.norm.ppf((1 + LEVEL) / 2) / np.sqrt(spread)))
+    half_width = float(stats.norm.ppf((1 + LEVEL) / 2) / np.sqrt(spread))
+    return Estimate(found, found - half_width, found + half_width)
 
 
-def slope_is(name: str, found: Interval, target: float, words: str) -> Measure:
+def mean(sample: Sequence[float] | Floats) -> Estimate:
+    """Mean over replications, with Student's interval."""
+    found = interval(sample, LEVEL)
+    return Estimate(found.mean, found.low, found.high)
+
+
+def share(events: NDArray[np.bool_]) -> Estimate:
+    """Share of replications in which something happened, with Clopper and Pearson's interval."""
+    found = stats.binomtest(int(events.sum()), len(events)).proportion_ci(LEVEL, "exact")
+    return Estimate(float(events.mean()), float(found.low), float(found.high))
+
+
+def exact(value: float) -> Estimate:
+    """A figure without randomness."""
+    return Estimate(float(value), float(value), float(value))
+
+
+def slope_is(name: str, found: Estimate, target: float, words: str) -> Measure:
     """Holds if the interval contains the target and is narrow enough to exclude other rates."""
     holds = found.low <= target <= found.high and found.half_width <= NARROW
-    expected = f"{words}, inside an interval of at most ±{NARROW:g}"
-    return Measure(name, found.mean, found.low, found.high, expected, holds)
+    return Measure(name, found, f"{words}, interval of at most ±{NARROW:g}", holds)
 
 
-def contains(name: str, found: Interval, target: float, share: float) -> Measure:
+def contains(name: str, found: Estimate, target: float, width: float) -> Measure:
     """Holds if the interval contains the target and its half width is below a share of it."""
-    holds = found.low <= target <= found.high and found.half_width <= share * abs(target)
-    expected = f"{target:.4g}, inside an interval of at most ±{share:.1%}"
-    return Measure(name, found.mean, found.low, found.high, expected, holds)
+    holds = found.low <= target <= found.high and found.half_width <= width * abs(target)
+    return Measure(name, found, f"{target:.4g}, interval of at most ±{width:.0%}", holds)
 
 
-def at_most(name: str, found: Interval, bound: float) -> Measure:
+def equals(name: str, value: float, target: float) -> Measure:
+    """Holds if a figure without randomness is the target, to 1e-5 of it."""
+    holds = bool(np.isclose(value, target, rtol=1e-5))
+    return Measure(name, exact(value), f"{target:.4g}", holds)
+
+
+def at_most(name: str, found: Estimate, bound: float) -> Measure:
     """Holds if the whole interval lies at or below the bound."""
-    return Measure(
-        name, found.mean, found.low, found.high, f"at most {bound:.4g}", found.high <= bound
-    )
+    return Measure(name, found, f"at most {bound:.4g}", found.high <= bound)
 
 
-def at_least(name: str, found: Interval, bound: float) -> Measure:
+def at_least(name: str, found: Estimate, bound: float) -> Measure:
     """Holds if the whole interval lies at or above the bound."""
-    return Measure(
-        name, found.mean, found.low, found.high, f"at least {bound:.4g}", found.low >= bound
-    )
+    return Measure(name, found, f"at least {bound:.4g}", found.low >= bound)
 
 
-def between(name: str, found: Interval, low: float, high: float) -> Measure:
+def between(name: str, found: Estimate, low: float, high: float) -> Measure:
     """Holds if the whole interval lies between two bounds."""
     holds = low <= found.low and found.high <= high
-    expected = f"between {low:.4g} and {high:.4g}"
-    return Measure(name, found.mean, found.low, found.high, expected, holds)
+    return Measure(name, found, f"between {low:.4g} and {high:.4g}", holds)
 
 
-def exact(value: float) -> Interval:
-    """A figure without randomness."""
-    return Interval(value, 0.0)
-
-
-def mean(sample: Sequence[float] | Floats) -> Interval:
-    """Mean over replications with its interval at LEVEL."""
-    return interval(sample, LEVEL)
-
-
-def clopper_pearson(events: int, trials: int) -> tuple[float, float]:
-    """Exact interval at LEVEL of a probability."""
-    tail = (1 - LEVEL) / 2
-    low = stats.beta.ppf(tail, events, trials - events + 1) if events else 0.0
-    high = stats.beta.ppf(1 - tail, events + 1, trials - events) if events < trials else 1.0
-    return float(low), float(high)
+def points(label: str, x: ArrayLike, found: Sequence[Estimate]) -> Line:
+    """Measured points of a plot, with their intervals."""
+    rows = np.array([(one.value, one.low, one.high) for one in found])
+    return Line(label, np.asarray(x, dtype=float), rows[:, 0], rows[:, 1], rows[:, 2])

@@ -13,7 +13,7 @@ from validation.simulator.engine import LATENCY
 from validation.simulator.model import Model
 from validation.simulator.state import Lane
 from validation.theorems.cases import load, model_of, paper_server, simulated
-from validation.theorems.estimates import between, contains, mean, slope, slope_is
+from validation.theorems.estimates import between, contains, mean, points, slope, slope_is
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -56,7 +56,8 @@ def balance(effort: Effort, policies: Policies) -> Finding:
         workload, server = _loaded(share)
         found = _per_iteration(model_of(workload, server), policies["greedy"].configure(), effort)
         fluid = equilibrium(workload, server)
-        assert fluid.iteration_time_s is not None and fluid.kv_tokens is not None
+        assert fluid.iteration_time_s is not None
+        assert fluid.kv_tokens is not None
         duration, kv = mean(found[:, 0]), mean(found[:, 1])
         measures += [
             contains(f"mean iteration, s, ρ = {share}", duration, fluid.iteration_time_s, 0.02),
@@ -65,12 +66,7 @@ def balance(effort: Effort, policies: Policies) -> Finding:
         seconds.append(duration)
         expected_s.append(fluid.iteration_time_s)
     lines = (
-        Line(
-            "simulated",
-            np.array(SHARES),
-            np.array([one.mean for one in seconds]),
-            np.array([one.half_width for one in seconds]),
-        ),
+        points("simulated", SHARES, seconds),
         Line("d0/(1 − ρ)", np.array(SHARES), np.array(expected_s)),
     )
     return Finding(tuple(measures), Plot("ρ", "mean iteration (s)", lines))
@@ -99,10 +95,8 @@ def delays(effort: Effort, policies: Policies) -> Finding:
         second.append(refined.latency_s)
         observed.append(latency)
     x = np.array(SHARES)
-    y = np.array([one.mean for one in observed])
-    width = np.array([one.half_width for one in observed])
     lines = (
-        Line("simulated", x, y, width),
+        points("simulated", x, observed),
         Line("first order (2.6)", x, np.array(first)),
         Line("second order (2.7)", x, np.array(second)),
     )

@@ -22,7 +22,16 @@ from validation.theorems.cases import (
     simulated,
     whole_prompts,
 )
-from validation.theorems.estimates import at_least, at_most, between, exact, mean, slope
+from validation.theorems.estimates import (
+    at_least,
+    at_most,
+    between,
+    equals,
+    exact,
+    mean,
+    points,
+    slope,
+)
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -64,9 +73,9 @@ def by_hand(effort: Effort, policies: Policies) -> Finding:
     early = completed["6 waiting, 3 decoding"]
     return Finding(
         (
-            _equal("completed per iteration from balance", float(balanced.mean()), 4.0),
-            _equal("completed by the first two iterations from (6, 3)", float(early[:2].sum()), 3),
-            _equal("completed per iteration from (6, 3), long run", float(unbalanced.mean()), 3.0),
+            equals("completed per iteration from balance", float(balanced.mean()), 4.0),
+            equals("completed by the first two iterations from (6, 3)", float(early[:2].sum()), 3),
+            equals("completed per iteration from (6, 3), long run", float(unbalanced.mean()), 3.0),
         ),
         Plot(
             "iteration",
@@ -107,14 +116,13 @@ def block_overflow(effort: Effort, policies: Policies) -> Finding:
     quiet = float((np.outer(weight, weight) * ~overflows).sum())
     arrivals = list(itertools.product(range(4), range(4)))
     names = tuple(f"{one}+{two}" for one, two in arrivals)
-    line = Line(
+    line = points(
         "KV exceeds M* (1: yes)",
-        np.arange(len(names), dtype=float),
-        np.array([float(overflows[pair]) for pair in arrivals]),
-        np.zeros(len(names)),
+        np.arange(len(names)),
+        [exact(float(overflows[pair])) for pair in arrivals],
     )
     return Finding(
-        (_equal("probability that KV exceeds M*", 1 - quiet, OVERFLOW_PROBABILITY),),
+        (equals("probability that KV exceeds M*", 1 - quiet, OVERFLOW_PROBABILITY),),
         Plot("arrivals of the two classes", "overflow", (line,), names=names),
     )
 
@@ -183,18 +191,10 @@ def _losses(
 
 
 def _loss_plot(horizons: tuple[int, ...], losses: dict[str, list[Floats]]) -> Plot:
-    lines = []
-    for label, samples in losses.items():
-        found = [mean(one) for one in samples]
-        y = np.array([one.mean for one in found])
-        width = np.array([one.half_width for one in found])
-        lines.append(Line(label, np.array(horizons, dtype=float), y, width))
+    lines = [
+        points(label, horizons, [mean(one) for one in samples]) for label, samples in losses.items()
+    ]
     return Plot("requests, ∝ ζT", "share of tokens lost", tuple(lines), True, True)
-
-
-def _equal(name: str, value: float, expected: float) -> Measure:
-    holds = bool(np.isclose(value, expected, rtol=1e-5))
-    return Measure(name, value, value, value, f"{expected:.4g}", holds)
 
 
 STATEMENTS = (
@@ -203,13 +203,13 @@ STATEMENTS = (
         "3.4",
         "C = 12, four arrivals per iteration: greedy keeps 4 per iteration from balance, but from "
         "six waiting and three decoding it falls into a cycle of evictions at 3 per iteration.",
-        "greedy, prompt 1, two stages, iterations of 1 s",
+        "greedy, prompt 1, two stages, 12 tokens of memory, iterations of 1 s",
         by_hand,
     ),
     Statement(
         "block-overflow",
         "3.4",
-        "From n* = (1, 1) a block of two iterations overflows with probability 1 − 9/(2e²) = 0.391.",
+        "From n* = (1, 1) a block overflows with probability 1 − 9/(2e²) = 0.391.",
         "arrivals of one iteration Poisson, before and after as in n*, all admitted",
         block_overflow,
     ),

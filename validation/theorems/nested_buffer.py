@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluid.server import Server
-from fluid.workload import Workload
 from thresholds.nested import boundary_exponent, chain_holds, log_term, nested_memory
 from thresholds.segments import Lengths, Segments, distinct_lengths
 from validation.policies import ConfiguredPolicy
-from validation.simulator.metrics import Interval
 from validation.simulator.model import Model
 from validation.simulator.state import Lane
 from validation.theorems.cases import load, model_of, paper_server, simulated
-from validation.theorems.estimates import at_least, at_most, between, clopper_pearson, exact, slope
-from validation.theorems.estimates import slope_is
+from validation.theorems.estimates import (
+    at_least,
+    at_most,
+    between,
+    exact,
+    points,
+    share,
+    slope,
+    slope_is,
+)
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -31,11 +36,11 @@ WORKLOAD = load((0.5, 10, 2), (0.3, 10, 4), (0.2, 10, 6))
 THRESHOLDS = (10, 6, 3)
 """p = 1/2 and 2/5 below n_k/n_{k−1} = 3/5 and 1/2."""
 
-OVERHEAD_S = 5.0
+OVERHEAD_S = 8.0
 
 SERVER = paper_server(OVERHEAD_S, 0.003)
 
-HORIZON_S = 2_000.0
+HORIZON_S = 400 * OVERHEAD_S
 
 PROBABILITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 
@@ -51,23 +56,28 @@ def overflow(effort: Effort, policies: Policies) -> Finding:
     """
     segments = _segments(distinct_lengths(WORKLOAD, SERVER))
     policy = policies["nested-wait"].configure(thresholds=THRESHOLDS)
-    most = _largest_kv(model_of(WORKLOAD, SERVER), policy, HORIZON_S, effort.choose(1_500, 20_000), effort)
+    most = _largest_kv(
+        model_of(WORKLOAD, SERVER), policy, HORIZON_S, effort.choose(1_500, 20_000), effort
+    )
     capacities = [_capacity(segments, one) for one in PROBABILITIES]
-    shares = [_share(most > one) for one in capacities]
+    shares = [share(most > one) for one in capacities]
     memory = nested_memory(THRESHOLDS, segments, 0.0)
-    bare = _share(most > float(memory.base))
-    queues_only = _share(most > float(memory.base + memory.deterministic_buffer))
+    bare = share(most > float(memory.base))
+    queues_only = share(most > float(memory.base + memory.deterministic_buffer))
     measures = [
         at_most(f"share of runs that overflow, δ = {delta}", one, delta)
         for delta, one in zip(PROBABILITIES, shares, strict=True)
     ]
-    measures.append(at_least("without any buffer, C = M(n)", bare, max(PROBABILITIES)))
+    least = max(PROBABILITIES)
+    measures += [
+        at_least("without any buffer, C = M(n)", bare, least),
+        at_least("with n_k at each boundary, without the logarithm", queues_only, least),
+    ]
     x = np.array(PROBABILITIES)
-    y = np.array([one.mean for one in shares])
     lines = (
-        Line("with the buffer", x, y, np.array([one.half_width for one in shares])),
-        Line("without any buffer", x, np.full(len(x), bare.mean)),
-        Line("with n_k at each boundary only", x, np.full(len(x), queues_only.mean)),
+        points("with the buffer", x, shares),
+        points("with n_k at each boundary only", x, [queues_only] * len(x)),
+        points("without any buffer", x, [bare] * len(x)),
         Line("δ", x, x),
     )
     return Finding(tuple(measures), Plot("δ", "share of runs that overflow", lines, log_x=True))
@@ -95,29 +105,25 @@ def nested_rates(effort: Effort, policies: Policies) -> Finding:
 def exponent_bound(effort: Effort, policies: Policies) -> Finding:
     """θ ÷ 8(r − p) on a grid that reaches into the corners."""
     p = np.concatenate([np.geomspace(1e-6, 0.5, 200), 1 - np.geomspace(1e-6, 0.5, 200)[::-1]])
-    shares = np.concatenate([np.geomspace(1e-3, 0.5, 60), 1 - np.geomspace(1e-3, 0.5, 60)[::-1]])
-    survivals, share = np.meshgrid(p, shares)
-    r = survivals + share * (1 - survivals)
+    parts = np.concatenate([np.geomspace(1e-3, 0.5, 60), 1 - np.geomspace(1e-3, 0.5, 60)[::-1]])
+    survivals, part = np.meshgrid(p, parts)
+    r = survivals + part * (1 - survivals)
     ratio = boundary_exponent(r, survivals) / (8 * (r - survivals))
     known = r - survivals >= 1e-6  # where the root is accurate
     least = float(ratio[known].min())
-    lines = tuple(
-        Line(
-            f"r = p + {part:g}(1 − p)",
-            p,
-            boundary_exponent(p + part * (1 - p), p) / (8 * part * (1 - p)),
-        )
-        for part in (0.01, 0.1, 0.5)
-    ) + (Line("1", p, np.ones(len(p))),)
+    lines = [Line("1", p, np.ones(len(p)))]
+    for one in (0.01, 0.1, 0.5):
+        gap = one * (1 - p)
+        lines.append(Line(f"r = p + {one:g}(1 − p)", p, boundary_exponent(p + gap, p) / (8 * gap)))
     return Finding(
         (at_least("least θ ÷ 8(r − p)", exact(least), 1.0),),
-        Plot("p", "θ ÷ 8(r − p)", lines, log_y=True),
+        Plot("p", "θ ÷ 8(r − p)", tuple(lines), log_y=True),
     )
 
 
 def merged_segments(effort: Effort, policies: Policies) -> Finding:
     """Six lengths merged into L segments: buffers keep their promise, memory is U-shaped."""
-    server = paper_server(SEGMENTED_OVERHEAD_S, 0.0003)
+    server = paper_server(SEGMENTED_OVERHEAD_S, 1e-5)
     lengths = distinct_lengths(MANY_LENGTHS, server)
     model = model_of(MANY_LENGTHS, server)
     delta, horizon_s = 0.1, 3_000.0
@@ -130,12 +136,13 @@ def merged_segments(effort: Effort, policies: Policies) -> Finding:
         thresholds = _spread_thresholds(segments, 40)
         log = log_term(count, horizon_s, SEGMENTED_OVERHEAD_S, delta)
         memory = nested_memory(thresholds, segments, log)
-        assert chain_holds(thresholds, segments) and segments.load(thresholds) < 1
+        assert chain_holds(thresholds, segments)
+        assert segments.load(thresholds) < 1
         cuts = tuple(int(one) for one in segments.cuts)
         policy = policies["nested-wait"].configure(thresholds=thresholds, cuts=cuts)
         most = _largest_kv(model, policy, horizon_s, effort.choose(150, 1_000), effort)
-        share = _share(most > float(memory.total))
-        measures.append(at_most(f"share of runs that overflow, L = {count}", share, delta))
+        found = share(most > float(memory.total))
+        measures.append(at_most(f"share of runs that overflow, L = {count}", found, delta))
         base.append(float(memory.base))
         buffers.append(float(memory.buffer))
     measures.append(at_most("base memory: largest step up in L", exact(max(np.diff(base))), 0.0))
@@ -186,12 +193,6 @@ def _largest_kv(
     return found[:, 0]
 
 
-def _share(events: Floats) -> Interval:
-    """Share of runs, as the middle and half width of its exact interval."""
-    low, high = clopper_pearson(int(events.sum()), len(events))
-    return Interval((low + high) / 2, (high - low) / 2)
-
-
 STATEMENTS = (
     Statement(
         "overflow",
@@ -217,7 +218,7 @@ STATEMENTS = (
     Statement(
         "segments",
         "5.2",
-        "Merged segments keep the promise of the buffer; base memory falls and buffers grow with L.",
+        "Merged segments keep the buffer's promise; base memory falls and buffers grow with L.",
         "nested-wait, six lengths in L = 1 … 6 segments, δ = 0.1",
         merged_segments,
     ),

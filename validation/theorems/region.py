@@ -16,8 +16,8 @@ from validation.theorems.cases import (
     simulated,
     whole_prompts,
 )
-from validation.theorems.estimates import at_least, at_most, exact, mean
-from validation.theorems.statement import Effort, Finding, Line, Plot, Policies, Statement
+from validation.theorems.estimates import at_least, at_most, exact, mean, points
+from validation.theorems.statement import Effort, Estimate, Finding, Line, Plot, Policies, Statement
 
 WORKLOAD = load((60.0, 20, 6), (20.0, 40, 12))
 
@@ -39,17 +39,21 @@ def every_policy(effort: Effort, policies: Policies) -> Finding:
     offered = WORKLOAD.at_rate(WORKLOAD.rate_per_s * OVERLOAD * _largest_scale())
     model = model_of(offered, SERVER)
     cost_s = StabilityRegion(offered, SERVER).normal_s
+    assert cost_s is not None  # the server is affine
     requests, runs = effort.choose((3_000, 4), (20_000, 20))
     used = {}
     for name, policy in policies.items():
         rates = simulated(
-            model, whole_prompts(policy, _thresholds(policy)), requests, runs, effort,
+            model,
+            whole_prompts(policy, _thresholds(policy)),
+            requests,
+            runs,
+            effort,
             completed_rates(model),
         )
         used[name] = rates @ cost_s
     x = np.arange(len(used), dtype=float)
-    y = np.array([one.mean() for one in used.values()])
-    spread = np.array([np.ptp(one) / 2 for one in used.values()])
+    runs_of = [Estimate(one.mean(), one.min(), one.max()) for one in used.values()]
     measures = tuple(
         measure
         for name, one in used.items()
@@ -58,7 +62,10 @@ def every_policy(effort: Effort, policies: Policies) -> Finding:
             at_least(f"{name}: least Σ μ_j a_j of a run", exact(float(one.min())), LEAST_USE),
         )
     )
-    lines = (Line("Σ μ_j a_j", x, y, spread), Line("limit", x, np.ones(len(x))))
+    lines = (
+        points("Σ μ_j a_j, least to largest run", x, runs_of),
+        Line("limit", x, np.ones(len(x))),
+    )
     return Finding(measures, Plot("", "share of the limit", lines, names=tuple(used)))
 
 
@@ -74,12 +81,7 @@ def below_the_boundary(effort: Effort, policies: Policies) -> Finding:
         for one in horizons
     ]
     found = [mean(one) for one in gaps]
-    line = Line(
-        "share of arrived tokens not completed",
-        np.array(horizons, dtype=float),
-        np.array([one.mean for one in found]),
-        np.array([one.half_width for one in found]),
-    )
+    line = points("share of arrived tokens not completed", horizons, found)
     return Finding(
         (at_most(f"gap after {horizons[-1]} requests", found[-1], 0.005),),
         Plot("requests", "throughput gap (share)", (line,), log_x=True, log_y=True),

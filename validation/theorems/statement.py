@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -37,25 +37,39 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A measured figure and what was expected of it.
+class Estimate:
+    """A figure with its interval at LEVEL, of no width where the figure is exact."""
 
-    Attributes:
-        low, high: Its interval at LEVEL; equal to `value` where the figure is exact.
-    """
-
-    name: str
     value: float
     low: float
     high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing random went into it."""
+        return self.low == self.high
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measured figure and what was expected of it."""
+
+    name: str
+    found: Estimate
     expected: str
     holds: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; what does not exist is null."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        finite = {key: one if math.isfinite(one) else None for key, one in numbers.items()}
-        return {"name": self.name, **finite, "expected": self.expected, "holds": self.holds}
+        """For JSON; a number that does not exist is null."""
+        numbers = {
+            key: one if math.isfinite(one) else None for key, one in asdict(self.found).items()
+        }
+        return {"name": self.name, **numbers, "expected": self.expected, "holds": self.holds}
 
 
 @dataclass(frozen=True)
@@ -63,13 +77,14 @@ class Line:
     """One series of a plot, arrays of shape (points,).
 
     Attributes:
-        half_width: Of the intervals, for measured points; None draws a plain line.
+        low, high: Ends of the intervals of measured points; None draws a plain line.
     """
 
     label: str
     x: Floats
     y: Floats
-    half_width: Floats | None = None
+    low: Floats | None = None
+    high: Floats | None = None
 
 
 @dataclass(frozen=True)

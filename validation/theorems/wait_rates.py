@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from validation.policies import ConfiguredPolicy
-from validation.simulator.metrics import Interval
 from validation.simulator.model import Model
 from validation.theorems.cases import (
     gap_and_latency,
@@ -16,9 +15,10 @@ from validation.theorems.cases import (
     simulated,
     whole_prompts,
 )
-from validation.theorems.estimates import between, slope, slope_is
+from validation.theorems.estimates import between, mean, points, slope, slope_is
 from validation.theorems.statement import (
     Effort,
+    Estimate,
     Finding,
     Floats,
     Line,
@@ -50,12 +50,10 @@ def rates(
 def growth_plot(horizons: tuple[int, ...], series: dict[str, tuple[list[Floats], float]]) -> Plot:
     """Means over the horizon, each with a straight line of its expected slope."""
     x = np.array(horizons, dtype=float)
-    lines = []
+    lines: list[Line] = []
     for label, (samples, expected) in series.items():
-        y = np.array([one.mean() for one in samples])
-        error = np.array([3.89 * one.std(ddof=1) / np.sqrt(len(one)) for one in samples])
-        lines.append(Line(label, x, y, error))
-        lines.append(Line(f"slope {expected:g}", x, y[-1] * (x / x[-1]) ** expected))
+        found = points(label, x, [mean(one) for one in samples])
+        lines += [found, Line(f"slope {expected:g}", x, found.y[-1] * (x / x[-1]) ** expected)]
     return Plot("requests, ∝ ζT", "gap (share), latency (s)", tuple(lines), True, True)
 
 
@@ -70,9 +68,7 @@ def boundary(effort: Effort, policies: Policies) -> Finding:
     return Finding(
         (
             slope_is("slope of the throughput gap", slope(horizons, gaps), -0.5, "−1/2"),
-            slope_is(
-                "slope of the latency beyond S·ΔT(n)", slope(horizons, delays), 0.5, "+1/2"
-            ),
+            slope_is("slope of the latency beyond S·ΔT(n)", slope(horizons, delays), 0.5, "+1/2"),
         ),
         growth_plot(horizons, {"gap": (gaps, -0.5), "latency − S·ΔT(n)": (delays, 0.5)}),
     )
@@ -101,7 +97,7 @@ def no_policy_is_faster(effort: Effort, policies: Policies) -> Finding:
     model = model_of(one_class(), server)
     horizons = effort.choose((2_000, 20_000), (10_000, 100_000))
     names = effort.choose(("greedy", "wait", "vllm-v1"), tuple(policies))
-    found: dict[str, Interval] = {}
+    found: dict[str, Estimate] = {}
     measures = []
     for name in names:
         policy = whole_prompts(policies[name], (1,))
@@ -110,15 +106,13 @@ def no_policy_is_faster(effort: Effort, policies: Policies) -> Finding:
         label = f"{name}: slope of latency (gap {gaps[-1].mean():.3f} at the end)"
         measures.append(_not_below_half(label, found[name]))
     x = np.arange(len(found), dtype=float)
-    y = np.array([one.mean for one in found.values()])
-    width = np.array([one.half_width for one in found.values()])
-    lines = (Line("slope of the latency", x, y, width), Line("1/2", x, np.full(len(x), 0.5)))
+    slopes = points("slope of the latency", x, [*found.values()])
+    lines = (slopes, Line("1/2", x, np.full(len(x), 0.5)))
     return Finding(tuple(measures), Plot("", "slope", lines, names=tuple(found)))
 
 
-def _not_below_half(name: str, found: Interval) -> Measure:
-    holds = found.high >= 0.5
-    return Measure(name, found.mean, found.low, found.high, "interval reaches 1/2", holds)
+def _not_below_half(name: str, found: Estimate) -> Measure:
+    return Measure(name, found, "interval reaches 1/2", found.high >= 0.5)
 
 
 STATEMENTS = (

@@ -13,7 +13,6 @@ from validation.simulator.engine import LATENCY
 from validation.simulator.model import Model
 from validation.simulator.state import Lane
 from validation.theorems.cases import (
-    UNLIMITED_TOKENS,
     gap_and_latency,
     load,
     model_of,
@@ -21,13 +20,12 @@ from validation.theorems.cases import (
     paper_server,
     simulated,
 )
-from validation.theorems.estimates import at_least, at_most, between, exact, mean, slope
+from validation.theorems.estimates import at_least, at_most, between, exact, mean, points, slope
 from validation.theorems.statement import (
     Effort,
     Finding,
     Floats,
     Line,
-    Measure,
     Plot,
     Policies,
     Statement,
@@ -90,10 +88,10 @@ def latency_formula(effort: Effort, policies: Policies) -> Finding:
         simulated_s.append(found)
         predicted_s.append(predicted)
     x = np.arange(len(cases), dtype=float)
-    means = [mean(one) for one in simulated_s]
-    y = np.array([one.mean for one in means])
-    width = np.array([one.half_width for one in means])
-    lines = (Line("simulated", x, y, width), Line("formula", x, np.array(predicted_s)))
+    lines = (
+        points("simulated", x, [mean(one) for one in simulated_s]),
+        Line("formula", x, np.array(predicted_s)),
+    )
     names = tuple("/".join(map(str, one)) for _, one, _, _ in cases)
     return Finding(tuple(measures), Plot("thresholds", "mean latency (s)", lines, names=names))
 
@@ -121,11 +119,11 @@ def memory_on_every_path(effort: Effort, policies: Policies) -> Finding:
         measures.append(at_most(f"most KV ÷ M(n), {name}", exact(most_kv / allowed), 1.0))
         if workload.classes[0].decode_tokens == 2:
             measures.append(at_most(f"most at stage 1 (n = 2), {name}", exact(most_decoding), 2.0))
-        shares.append(most_kv / allowed)
+        shares.append(exact(most_kv / allowed))
         names.append(name)
     x = np.arange(len(names), dtype=float)
     lines = (
-        Line("most KV on any path ÷ M(n)", x, np.array(shares), np.zeros(len(x))),
+        points("most KV on any path ÷ M(n)", x, shares),
         Line("bound", x, np.ones(len(x))),
     )
     return Finding(tuple(measures), Plot("", "share of M(n)", lines, names=tuple(names)))
@@ -157,7 +155,7 @@ STATEMENTS = (
     Statement(
         "wait-latency",
         "3.5",
-        "The closed form of WAIT's mean latency is within 1.5 % for one class with n = 3, up to 2.5 % "
+        "WAIT's mean latency in closed form is within 1.5 % for one class with n = 3, up to 2.5 % "
         "high with n = 1 and up to 8 % high for two classes.",
         "wait, 20/s of 512/20; 14/s of 512/20 beside 6/s of 512/50",
         latency_formula,
