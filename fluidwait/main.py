@@ -325,19 +325,45 @@ def compare(
 
 @app.command()
 def report(
-    table: TableFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Write the page here.")] = Path(
-        "report.html"
-    ),
+    table: Annotated[
+        Path | None, typer.Argument(metavar="[TABLE]", help="Threshold table.")
+    ] = None,
+    theorems: Annotated[
+        bool, typer.Option("--theorems", help="Try the statements of the theory instead.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --theorems: small runs, two minutes at most.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the page here (report.html or theorems.html)."),
+    ] = None,
     replications: Replications = 10,
     requests: Requests = 10_000,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """One page about a table, to read, print and send round."""
+    """One page about a table, to read, print and send round; or about the theory.
+
+    With --theorems it exits with 1 where a statement fails.
+    """
+    from fluid.errors import InputError
+
+    if theorems == (table is not None):
+        given = f"{table} --theorems" if theorems else ""
+        raise InputError("report", given, "a TABLE or --theorems, one of them")
+    if table is None:
+        from fluidwait.commands.theorems import run_theorems
+        from validation.theorems.statement import Effort as Size
+
+        raise typer.Exit(run_theorems(out, Size("quick" if quick else "full", seed), as_json))
+    if quick or as_json:
+        given = "--quick" if quick else "--json"
+        raise InputError("report TABLE", given, "only with --theorems")
     from fluidwait.commands.report import run_report
     from validation.report import Effort
 
-    run_report(table, out, Effort(replications, requests, seed))
+    run_report(table, out or Path("report.html"), Effort(replications, requests, seed))
 
 
 @app.command()

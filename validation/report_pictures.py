@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,30 +74,34 @@ def report_pictures(
         Picture(
             "Side by side",
             "Means with 95 % intervals over the replications.",
-            _svg("compare", lambda path: plot_validated({r.label: r.result for r in rows}, path)),
+            inline_svg(
+                "compare", lambda path: plot_validated({r.label: r.result for r in rows}, path)
+            ),
         ),
         Picture(
             "One run",
             f"The run of {validated.replications} in which {[*jobs][:2][-1]} did as well as in the "
             f"median (replication {replication} of seed {validated.seed}, arrivals: {process}).",
-            _svg("run", lambda path: plot_paths(model, jobs, validated.requests, title, path)),
+            inline_svg(
+                "run", lambda path: plot_paths(model, jobs, validated.requests, title, path)
+            ),
         ),
     ]
     if len(workload.classes) == 2:
         region = StabilityRegion(workload, server)
         caption = "Rates that the server carries in the fluid model, and this load."
-        picture = _svg("region", lambda path: plot_region(region, path))
+        picture = inline_svg("region", partial(plot_region, region))
         made.append(Picture("Stable rates", caption, picture))
     made += [
         Picture(
             "Latency by rate",
             "First-order fluid figures of work-conserving service, up to the boundary.",
-            _svg("latency", lambda path: plot_latency(workload, server, path)),
+            inline_svg("latency", partial(plot_latency, workload, server)),
         ),
         Picture(
             "KV by stage",
             "Where the cache goes at equilibrium, by age of the requests.",
-            _svg("stages", lambda path: plot_composition(workload, server, path)),
+            inline_svg("stages", partial(plot_composition, workload, server)),
         ),
     ]
     return made
@@ -118,7 +123,7 @@ def _median_replication(
     return int(np.argsort(shares)[len(shares) // 2])
 
 
-def _svg(name: str, draw: Callable[[Path], None]) -> str:
+def inline_svg(name: str, draw: Callable[[Path], None]) -> str:
     """A plot as an SVG element; its ids begin with `name`, as a page has room for each id once."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plot.svg"

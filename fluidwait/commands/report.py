@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fluid.files import require_folder, write_text
 from fluidwait.commands.equilibrium import verdict_line
@@ -24,7 +25,19 @@ def run_report(path: Path, out: Path, effort: Effort) -> None:
 
 
 def render(report: Report) -> str:
-    """The page as HTML without any reference to the network."""
+    """The page as HTML."""
+    return render_page(
+        "report.html.jinja",
+        report=report,
+        table=report.table,
+        fluid=report.equilibrium,
+        fluid_verdict=verdict_line(report.equilibrium),
+        meanings=PARAMETER_MEANINGS,
+    )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page of `templates/` as HTML without any reference to the network."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -37,11 +50,4 @@ def render(report: Report) -> str:
     )
     # Only the plots are trusted as they are: matplotlib escapes the text in them.
     environment.filters.update(number=number, percent=percent, seconds=seconds, trusted=Markup)
-    page = environment.get_template("report.html.jinja")
-    return page.render(
-        report=report,
-        table=report.table,
-        fluid=report.equilibrium,
-        fluid_verdict=verdict_line(report.equilibrium),
-        meanings=PARAMETER_MEANINGS,
-    )
+    return environment.get_template(template).render(**values)

@@ -16,7 +16,7 @@ from validation.theorems.cases import (
     simulated,
     whole_prompts,
 )
-from validation.theorems.estimates import at_least, at_most, exact, mean, points
+from validation.theorems.estimates import at_most, between, mean, points
 from validation.theorems.statement import Effort, Estimate, Finding, Line, Plot, Policies, Statement
 
 WORKLOAD = load((60.0, 20, 6), (20.0, 40, 12))
@@ -41,7 +41,7 @@ def every_policy(effort: Effort, policies: Policies) -> Finding:
     cost_s = StabilityRegion(offered, SERVER).normal_s
     assert cost_s is not None  # the server is affine
     requests, runs = effort.choose((3_000, 4), (20_000, 20))
-    used = {}
+    used: dict[str, Estimate] = {}
     for name, policy in policies.items():
         rates = simulated(
             model,
@@ -51,19 +51,15 @@ def every_policy(effort: Effort, policies: Policies) -> Finding:
             effort,
             completed_rates(model),
         )
-        used[name] = rates @ cost_s
+        share = rates @ cost_s
+        used[name] = Estimate(float(share.mean()), float(share.min()), float(share.max()))
     x = np.arange(len(used), dtype=float)
-    runs_of = [Estimate(one.mean(), one.min(), one.max()) for one in used.values()]
     measures = tuple(
-        measure
+        between(f"{name}: Σ μ_j a_j, least to largest run", one, LEAST_USE, 1.0)
         for name, one in used.items()
-        for measure in (
-            at_most(f"{name}: largest Σ μ_j a_j of a run", exact(float(one.max())), 1.0),
-            at_least(f"{name}: least Σ μ_j a_j of a run", exact(float(one.min())), LEAST_USE),
-        )
     )
     lines = (
-        points("Σ μ_j a_j, least to largest run", x, runs_of),
+        points("Σ μ_j a_j, least to largest run", x, [*used.values()]),
         Line("limit", x, np.ones(len(x))),
     )
     return Finding(measures, Plot("", "share of the limit", lines, names=tuple(used)))
