@@ -31,7 +31,7 @@ def run_theorems(out: Path | None, effort: Effort, as_json: bool) -> int:
             statement = outcome.statement
             note(f"{statement.theory} {statement.key}: {outcome.verdict}, {outcome.seconds:.1f} s")
 
-        found = run_bench(effort, on_done=on_done)
+        found = run_bench(effort, [*STATEMENTS.values()], on_done=on_done)
     if page:
         write_text(page, render_theorems(found))
     if as_json:
