@@ -1,6 +1,7 @@
 """Commands, their options and exit codes. Heavy imports happen inside the commands.
 
-Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 anything unexpected.
+Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 anything unexpected,
+and a statement of the theory that fails (``report --theorems``).
 """
 
 from __future__ import annotations

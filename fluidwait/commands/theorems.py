@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fluid.files import require_folder, write_text
 from fluidwait.commands.report import render_page
-from fluidwait.console import new_table, note, number, print_json, progress, say, show
+from fluidwait.console import new_table, note, number, print_json, say, show
 from validation.report_pictures import inline_svg
 from validation.theorems import STATEMENTS
 from validation.theorems.bench import Bench, Outcome, run_bench
@@ -24,14 +24,7 @@ def run_theorems(out: Path | None, effort: Effort, as_json: bool) -> int:
     page = out if out or as_json else Path("theorems.html")
     if page:
         require_folder(page)
-    with progress("theorems", len(STATEMENTS)) as advance:
-
-        def on_done(outcome: Outcome) -> None:
-            advance()
-            statement = outcome.statement
-            note(f"{statement.theory} {statement.key}: {outcome.verdict}, {outcome.seconds:.1f} s")
-
-        found = run_bench(effort, [*STATEMENTS.values()], on_done=on_done)
+    found = run_bench(effort, [*STATEMENTS.values()], on_done=_tell)
     if page:
         write_text(page, render_theorems(found))
     if as_json:
@@ -40,6 +33,11 @@ def run_theorems(out: Path | None, effort: Effort, as_json: bool) -> int:
         _print(found)
         say(f"Wrote {page}.")
     return 0 if found.holds else 1
+
+
+def _tell(outcome: Outcome) -> None:
+    statement = outcome.statement
+    note(f"{statement.theory} {statement.key}: {outcome.verdict}, {outcome.seconds:.1f} s")
 
 
 def render_theorems(found: Bench) -> str:
