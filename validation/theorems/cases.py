@@ -1,7 +1,8 @@
 """The small servers and loads of the bench, and how its runs are read.
 
-A single rate of time matters: arrivals sped up by ζ with time constants divided by ζ over a horizon
-T are, after a change of clock, the unscaled system over the horizon ζT. The bench therefore keeps
+Arrivals sped up by ζ with time constants divided by ζ over a horizon
+T are, after a change of
+clock, the unscaled system over the horizon ζT. The bench therefore keeps
 the constants and lets the number of requests N ∝ ζT grow. A run starts empty and is watched until
 request N arrives; a quarter as many follow, so that nothing ends with the last of them.
 """
@@ -19,7 +20,7 @@ from validation.policies import ConfiguredPolicy
 from validation.policies.policy import Policy
 from validation.simulator.cpu import Job, run_reading
 from validation.simulator.engine import LATENCY, WINDOW_END
-from validation.simulator.model import Model, poisson_model
+from validation.simulator.model import Model
 from validation.simulator.state import Lane
 from validation.theorems.statement import Effort, Floats
 
@@ -58,10 +59,18 @@ def simulated(
     replications: int,
     effort: Effort,
     read: Reader,
+    *,
     series_rows: int = 0,
+    sample: int = 0,
 ) -> Floats:
-    """What `read` finds when request number `requests` arrives, shape (replications, figures)."""
-    jobs = [Job(policy, number, seed=effort.seed) for number in range(replications)]
+    """What `read` finds when request number `requests` arrives, shape (replications, figures).
+
+    Args:
+        sample: Number of a set of replications, independent of the sets of other numbers: arrivals
+            of the same set are the same whatever the policy and the horizon.
+    """
+    numbers = range(sample * replications, (sample + 1) * replications)
+    jobs = [Job(policy, number, seed=effort.seed) for number in numbers]
     rows = run_reading(
         model,
         jobs,
@@ -122,11 +131,6 @@ def whole_prompts(policy: Policy, thresholds: tuple[int, ...]) -> ConfiguredPoli
     return policy.configure(budgets, thresholds if policy.per_class or policy.per_segment else ())
 
 
-def one_class(output: int = 2) -> Workload:
-    """One request per second, one token of prompt."""
-    return load((1.0, 1, output))
-
-
-def model_of(workload: Workload, server: Server) -> Model:
-    """Poisson arrivals of the load on the server."""
-    return poisson_model(workload, server)
+def one_class() -> Workload:
+    """One request per second, one token of prompt, two stages."""
+    return load((1.0, 1, 2))

@@ -10,10 +10,10 @@ from fluid.server import Server, load_server
 from fluid.workload import Workload
 from validation.policies import ConfiguredPolicy
 from validation.simulator.engine import LATENCY
-from validation.simulator.model import Model
+from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane
-from validation.theorems.cases import load, model_of, paper_server, simulated
-from validation.theorems.estimates import between, contains, mean, points, slope, slope_is
+from validation.theorems.cases import load, paper_server, simulated
+from validation.theorems.estimates import between, contains, mean, points, slope
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -40,10 +40,10 @@ def overload(effort: Effort, policies: Policies) -> Finding:
         ("wait-cap", policies["wait-cap"].configure(thresholds=(4,))),
         ("wait", policies["wait"].configure(thresholds=(4,))),
     ):
-        model = model_of(workload, server)
+        model = poisson_model(workload, server)
         _, latencies = rates(model, policy, horizons, effort.choose(20, 60), effort)
         growth = slope(horizons[2:], latencies[2:])
-        measures.append(slope_is(f"{name}: slope of the latency", growth, 1.0, "+1"))
+        measures.append(between(f"{name}: slope of the latency", growth, 0.9, 1.1))
         series[f"{name}: latency"] = (latencies, 1.0)
     return Finding(tuple(measures), growth_plot(horizons, series))
 
@@ -54,7 +54,7 @@ def balance(effort: Effort, policies: Policies) -> Finding:
     seconds, expected_s = [], []
     for share in SHARES:
         workload, server = _loaded(share)
-        model, runs = model_of(workload, server), effort.choose(40, 200)
+        model, runs = poisson_model(workload, server), effort.choose(40, 200)
         found = _per_iteration(model, policies["greedy"].configure(), runs, effort)
         fluid = equilibrium(workload, server)
         assert fluid.iteration_time_s is not None
@@ -80,7 +80,7 @@ def lumps(effort: Effort, policies: Policies) -> Finding:
     measures, observed, poisson, plain = [], [], [], []
     for rate in rates_per_s:
         workload = load((rate, 512, 20))
-        model, runs = model_of(workload, server), effort.choose(20, 60)
+        model, runs = poisson_model(workload, server), effort.choose(20, 60)
         duration_s = _per_iteration(model, policies["greedy"].configure(), runs, effort)[:, 0]
         expected_s = equilibrium(workload, server, "poisson").iteration_time_s
         of_mean_s = equilibrium(workload, server, "mean").iteration_time_s
@@ -108,7 +108,7 @@ def delays(effort: Effort, policies: Policies) -> Finding:
     measures, first, second, observed = [], [], [], []
     for share in SHARES:
         workload, server = _loaded(share)
-        model = model_of(workload, server)
+        model = poisson_model(workload, server)
         runs = effort.choose(160, 500)
         found = _per_iteration(model, policies["greedy"].configure(), runs, effort)
         plain, refined = equilibrium(workload, server), fluctuation(workload, server)

@@ -11,15 +11,12 @@ from fluid.server import Server
 from fluid.traces.tape import Tape
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, run_reading
-from validation.simulator.model import Model, tape_model
+from validation.simulator.model import Model, poisson_model, tape_model
 from validation.simulator.state import Lane
 from validation.theorems.cases import (
     UNLIMITED_TOKENS,
-    gap_and_latency,
     load,
-    model_of,
     paper_server,
-    simulated,
     whole_prompts,
 )
 from validation.theorems.estimates import (
@@ -42,7 +39,7 @@ from validation.theorems.statement import (
     Policies,
     Statement,
 )
-from validation.theorems.wait_rates import FLAT
+from validation.theorems.wait_rates import FLAT, rates
 
 D1_S = 0.05
 
@@ -146,8 +143,8 @@ def _exceeds(greedy: ConfiguredPolicy, one: int, two: int) -> bool:
 
 def greedy_loses(effort: Effort, policies: Policies) -> Finding:
     """Greedy's loss at C = M* does not shrink with the horizon; that of WAIT does."""
-    model = model_of(INSTANCE, _server())
-    horizons = effort.choose((1_000, 10_000, 100_000), (10_000, 100_000, 1_000_000))
+    model = poisson_model(INSTANCE, _server())
+    horizons = effort.choose((1_000, 10_000, 100_000), (3_000, 30_000, 300_000))
     greedy = _losses(model, policies["greedy"].configure(), horizons, effort)
     wait = _losses(model, policies["wait"].configure(thresholds=(1, 1)), horizons, effort)
     return Finding(
@@ -163,8 +160,8 @@ def greedy_loses(effort: Effort, policies: Policies) -> Finding:
 
 def unknown_lengths(effort: Effort, policies: Policies) -> Finding:
     """Every rule that does not foresee lengths loses a constant share at C = M*."""
-    model = model_of(INSTANCE, _server())
-    horizons = effort.choose((1_000, 10_000, 100_000), (10_000, 100_000, 1_000_000))
+    model = poisson_model(INSTANCE, _server())
+    horizons = effort.choose((1_000, 10_000, 100_000), (3_000, 30_000, 300_000))
     names = effort.choose(("greedy", "nested-wait", "vllm-v1"), UNPREDICTIVE)
     losses: dict[str, list[Floats]] = {}
     measures: list[Measure] = []
@@ -186,8 +183,7 @@ def _server() -> Server:
 def _losses(
     model: Model, policy: ConfiguredPolicy, horizons: tuple[int, ...], effort: Effort
 ) -> list[Floats]:
-    read = gap_and_latency(model)
-    return [simulated(model, policy, one, 30, effort, read)[:, 0] for one in horizons]
+    return rates(model, policy, horizons, 30, effort)[0]
 
 
 def _loss_plot(horizons: tuple[int, ...], losses: dict[str, list[Floats]]) -> Plot:

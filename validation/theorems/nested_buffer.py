@@ -7,9 +7,9 @@ import numpy as np
 from thresholds.nested import boundary_exponent, chain_holds, log_term, nested_memory
 from thresholds.segments import Lengths, Segments, distinct_lengths
 from validation.policies import ConfiguredPolicy
-from validation.simulator.model import Model
+from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane
-from validation.theorems.cases import load, model_of, paper_server, simulated
+from validation.theorems.cases import load, paper_server, simulated
 from validation.theorems.estimates import (
     at_least,
     at_most,
@@ -57,7 +57,7 @@ def overflow(effort: Effort, policies: Policies) -> Finding:
     segments = _segments(distinct_lengths(WORKLOAD, SERVER))
     policy = policies["nested-wait"].configure(thresholds=THRESHOLDS)
     most = _largest_kv(
-        model_of(WORKLOAD, SERVER), policy, HORIZON_S, effort.choose(1_500, 20_000), effort
+        poisson_model(WORKLOAD, SERVER), policy, HORIZON_S, effort.choose(1_500, 5_000), effort
     )
     capacities = [_capacity(segments, one) for one in PROBABILITIES]
     shares = [share(most > one) for one in capacities]
@@ -92,7 +92,8 @@ def nested_rates(effort: Effort, policies: Policies) -> Finding:
     tokens = int(np.ceil(nested_memory(THRESHOLDS, segments, log).total))
     server = SERVER.model_copy(update={"kv_capacity_tokens": tokens})
     policy = policies["nested-wait"].configure(thresholds=THRESHOLDS)
-    gaps, latencies = rates(model_of(WORKLOAD, server), policy, horizons, 60, effort)
+    runs = effort.choose(60, 100)
+    gaps, latencies = rates(poisson_model(WORKLOAD, server), policy, horizons, runs, effort)
     return Finding(
         (
             slope_is("slope of the throughput gap", slope(horizons, gaps), -1.0, "−1"),
@@ -104,8 +105,8 @@ def nested_rates(effort: Effort, policies: Policies) -> Finding:
 
 def conditions(effort: Effort, policies: Policies) -> Finding:
     """Latency where both conditions hold, where the chain breaks, and where drift breaks."""
-    model = model_of(WORKLOAD, SERVER)
-    slow = model_of(WORKLOAD, paper_server(11.0, 0.003))
+    model = poisson_model(WORKLOAD, SERVER)
+    slow = poisson_model(WORKLOAD, paper_server(11.0, 0.003))
     horizons = (1_000, 3_000, 10_000, 30_000)
     measures, series = [], {}
     for name, case, thresholds in (
@@ -146,7 +147,7 @@ def merged_segments(effort: Effort, policies: Policies) -> Finding:
     """Six lengths merged into L segments: buffers keep their promise, memory is U-shaped."""
     server = paper_server(SEGMENTED_OVERHEAD_S, 1e-5)
     lengths = distinct_lengths(MANY_LENGTHS, server)
-    model = model_of(MANY_LENGTHS, server)
+    model = poisson_model(MANY_LENGTHS, server)
     delta, horizon_s = 0.1, 3_000.0
     measures = []
     base, buffers = [], []
@@ -161,7 +162,7 @@ def merged_segments(effort: Effort, policies: Policies) -> Finding:
         assert segments.load(thresholds) < 1
         cuts = tuple(int(one) for one in segments.cuts)
         policy = policies["nested-wait"].configure(thresholds=thresholds, cuts=cuts)
-        most = _largest_kv(model, policy, horizon_s, effort.choose(110, 1_000), effort)
+        most = _largest_kv(model, policy, horizon_s, effort.choose(110, 400), effort)
         found = share(most > float(memory.total))
         measures.append(at_most(f"share of runs that overflow, L = {count}", found, delta))
         base.append(float(memory.base))

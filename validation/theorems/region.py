@@ -7,11 +7,11 @@ import numpy as np
 from fluid.region import StabilityRegion
 from fluid.stability import stability
 from validation.policies import Policy
+from validation.simulator.model import poisson_model
 from validation.theorems.cases import (
     completed_rates,
     gap_and_latency,
     load,
-    model_of,
     paper_server,
     simulated,
     whole_prompts,
@@ -37,7 +37,7 @@ def every_policy(effort: Effort, policies: Policies) -> Finding:
     the watch, so that no run whatever may exceed 1.
     """
     offered = WORKLOAD.at_rate(WORKLOAD.rate_per_s * OVERLOAD * _largest_scale())
-    model = model_of(offered, SERVER)
+    model = poisson_model(offered, SERVER)
     cost_s = StabilityRegion(offered, SERVER).normal_s
     assert cost_s is not None  # the server is affine
     requests, runs = effort.choose((3_000, 4), (20_000, 20))
@@ -68,7 +68,7 @@ def every_policy(effort: Effort, policies: Policies) -> Finding:
 def below_the_boundary(effort: Effort, policies: Policies) -> Finding:
     """Greedy at 0.7 α* completes what arrives, so that Σ λ_j l'_j is reached."""
     offered = WORKLOAD.at_rate(WORKLOAD.rate_per_s * LIGHT * _largest_scale())
-    model = model_of(offered, SERVER)
+    model = poisson_model(offered, SERVER)
     horizons = (1_000, 10_000, 100_000)
     runs = effort.choose(10, 40)
     greedy = policies["greedy"].configure()

@@ -6,8 +6,10 @@ import numpy as np
 
 from fluid.workload import RatePiece, Workload
 from thresholds.batch import full_batch
+from validation.policies import ConfiguredPolicy
+from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane
-from validation.theorems.cases import load, model_of, one_class, paper_server, simulated
+from validation.theorems.cases import load, one_class, paper_server, simulated
 from validation.theorems.estimates import at_most, between, exact, mean, points, slope, slope_is
 from validation.theorems.statement import (
     Effort,
@@ -48,7 +50,9 @@ def conditions_hold(effort: Effort, policies: Policies) -> Finding:
     busiest = full_batch(TWO_CLASSES, SERVER).loads(np.array(THRESHOLDS, dtype=float)) * BUSY
     horizons = effort.choose(QUICK_HORIZONS, FULL_HORIZONS)
     policy = policies["wait"].configure(thresholds=THRESHOLDS)
-    gaps, latencies = rates(model_of(workload, SERVER), policy, horizons, 120, effort)
+    gaps, latencies = rates(
+        poisson_model(workload, SERVER), policy, horizons, effort.choose(120, 200), effort
+    )
     return Finding(
         (
             at_most("largest A(t, ΔT)/n_j", exact(float(busiest.max())), 0.99),
@@ -68,8 +72,8 @@ def nested_conditions_hold(effort: Effort, policies: Policies) -> Finding:
     )
     horizons = effort.choose(QUICK_HORIZONS, FULL_HORIZONS)
     policy = policies["nested-wait"].configure(thresholds=(10, 6, 3))
-    model = model_of(workload, paper_server(6.0, 0.003))
-    gaps, latencies = rates(model, policy, horizons, 60, effort)
+    model = poisson_model(workload, paper_server(6.0, 0.003))
+    gaps, latencies = rates(model, policy, horizons, effort.choose(60, 100), effort)
     return Finding(
         (
             slope_is("slope of the throughput gap", slope(horizons, gaps), -1.0, "−1"),
@@ -84,12 +88,12 @@ def busy_spells(effort: Effort, policies: Policies) -> Finding:
     policy = policies["wait"].configure(thresholds=(2,))
     server = paper_server(1.0, 0.1)  # λ·ΔT(n)/n = 0.8
     worst = []
-    for period_s in SPELLS_S:
+    for sample, period_s in enumerate(SPELLS_S):
         workload = profile(one_class(), {0.0: 1.6, period_s / 2: 0.4}, period_s)
         requests = round(10 * period_s)
         runs = effort.choose(20, 60)
-        model = model_of(workload, server)
-        worst.append(simulated(model, policy, requests, runs, effort, longest_latency)[:, 0])
+        model = poisson_model(workload, server)
+        worst.append(_longest(model, policy, requests, runs, effort, sample))
     return _growth_finding("period", SPELLS_S, worst)
 
 
@@ -98,18 +102,24 @@ def lulls(effort: Effort, policies: Policies) -> Finding:
     policy = policies["wait"].configure(thresholds=(3,))
     server = paper_server(2.1, 0.03)  # λ·ΔT(n)/n = 0.79
     worst = []
-    for lull_s in LULLS_S:
+    for sample, lull_s in enumerate(LULLS_S):
         workload = profile(one_class(), {0.0: 1.0, 300.0: 0.0}, 300.0 + lull_s)
         runs = effort.choose(20, 60)
-        model = model_of(workload, server)
-        worst.append(simulated(model, policy, 6_000, runs, effort, longest_latency)[:, 0])
+        model = poisson_model(workload, server)
+        worst.append(_longest(model, policy, 6_000, runs, effort, sample))
     return _growth_finding("lull", LULLS_S, worst)
 
 
-def longest_latency(lane: Lane) -> tuple[float]:
-    """Of the requests that completed, in seconds."""
-    requests = lane.requests
-    return (float(np.nanmax(requests["completed_at_s"] - requests["arrived_at_s"])),)
+def _longest(
+    model: Model, policy: ConfiguredPolicy, requests: int, runs: int, effort: Effort, sample: int
+) -> Floats:
+    """Longest latency of the requests that completed, in seconds, shape (replications,)."""
+
+    def read(lane: Lane) -> tuple[float]:
+        latency_s = lane.requests["completed_at_s"] - lane.requests["arrived_at_s"]
+        return (float(np.nanmax(latency_s)),)
+
+    return simulated(model, policy, requests, runs, effort, read, sample=sample)[:, 0]
 
 
 def _growth_finding(what: str, lengths_s: tuple[float, ...], worst: list[Floats]) -> Finding:

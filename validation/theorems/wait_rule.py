@@ -10,12 +10,11 @@ from fluid.workload import Workload
 from thresholds.batch import full_batch, literal_wait_latency_s
 from validation.policies import ConfiguredPolicy
 from validation.simulator.engine import LATENCY
-from validation.simulator.model import Model
+from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane
 from validation.theorems.cases import (
     gap_and_latency,
     load,
-    model_of,
     one_class,
     paper_server,
     simulated,
@@ -46,10 +45,10 @@ def not_necessary(effort: Effort, policies: Policies) -> Finding:
     """Thresholds that violate the drift condition of a class and yet keep latency bounded."""
     server = measured_server()
     policy = policies["wait"].configure(thresholds=(1, 1))
-    horizons = effort.choose((1_000, 10_000, 100_000), (10_000, 100_000, 1_000_000))
-    gaps, latencies = rates(model_of(TWO_CLASSES, server), policy, horizons, 20, effort)
+    horizons = effort.choose((1_000, 10_000, 100_000), (3_000, 30_000, 300_000))
+    gaps, latencies = rates(poisson_model(TWO_CLASSES, server), policy, horizons, 20, effort)
     first_s = simulated(
-        model_of(TWO_CLASSES, server), policy, horizons[-1], 20, effort, _first_class_latency
+        poisson_model(TWO_CLASSES, server), policy, horizons[1], 20, effort, _first_class_latency
     )
     load_of_batch = full_batch(TWO_CLASSES, server).loads(np.array([1.0, 1.0]))
     return Finding(
@@ -78,7 +77,7 @@ def latency_formula(effort: Effort, policies: Policies) -> Finding:
     )
     measures, simulated_s, predicted_s = [], [], []
     for workload, thresholds, low, high in cases:
-        found = _latencies(model_of(workload, server), policies, thresholds, effort)
+        found = _latencies(poisson_model(workload, server), policies, thresholds, effort)
         by_class = literal_wait_latency_s(np.array(thresholds, dtype=float), workload, server)
         weights = [one.rate_per_s for one in workload.classes]
         predicted = float(np.average(by_class, weights=weights))
@@ -114,7 +113,7 @@ def memory_on_every_path(effort: Effort, policies: Policies) -> Finding:
         ("two classes, overload", load((2.0, 7, 4), (1.5, 3, 9)), paper_server(1.0, 0.002), (2, 1)),
     ):
         policy = policies["wait"].configure(thresholds=thresholds)
-        most_kv, most_decoding = _peaks(model_of(workload, server), policy, effort)
+        most_kv, most_decoding = _peaks(poisson_model(workload, server), policy, effort)
         allowed = float(full_batch(workload, server).memory(np.array(thresholds, dtype=float)))
         measures.append(at_most(f"most KV ÷ M(n), {name}", exact(most_kv / allowed), 1.0))
         if workload.classes[0].decode_tokens == 2:
