@@ -11,7 +11,7 @@ from fluid.server import Server
 from fluid.traces.tape import Tape
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, run_reading
-from validation.simulator.model import Model, poisson_model, tape_model
+from validation.simulator.model import poisson_model, tape_model
 from validation.simulator.state import Lane
 from validation.theorems.cases import (
     UNLIMITED_TOKENS,
@@ -150,8 +150,8 @@ def greedy_loses(effort: Effort, policies: Policies) -> Finding:
     """Greedy's loss at C = M* does not shrink with the horizon; that of WAIT does."""
     model = poisson_model(INSTANCE, _server())
     horizons = effort.choose((1_000, 10_000, 100_000), (3_000, 30_000, 300_000))
-    greedy = _losses(model, policies["greedy"].configure(), horizons, effort)
-    wait = _losses(model, policies["wait"].configure(thresholds=(1, 1)), horizons, effort)
+    greedy, _ = rates(model, policies["greedy"].configure(), horizons, 30, effort)
+    wait, _ = rates(model, policies["wait"].configure(thresholds=(1, 1)), horizons, 120, effort)
     return Finding(
         (
             at_least("greedy: share of tokens lost at the end", mean(greedy[-1]), LOST),
@@ -173,7 +173,7 @@ def unknown_lengths(effort: Effort, policies: Policies) -> Finding:
     for name in names:
         thresholds = (7, 2) if name == "nested-cap" else (2, 1)
         policy = whole_prompts(policies[name], thresholds)
-        losses[name] = _losses(model, policy, horizons, effort)
+        losses[name], _ = rates(model, policy, horizons, 30, effort)
         found = mean(losses[name][-1])
         late = slope(horizons[-2:], losses[name][-2:])
         measures.append(at_least(f"{name}: share of tokens lost", found, LEAST_LOST))
@@ -183,12 +183,6 @@ def unknown_lengths(effort: Effort, policies: Policies) -> Finding:
 
 def _server() -> Server:
     return paper_server(1 - M_STAR_TOKENS * D1_S, D1_S, M_STAR_TOKENS)
-
-
-def _losses(
-    model: Model, policy: ConfiguredPolicy, horizons: tuple[int, ...], effort: Effort
-) -> list[Floats]:
-    return rates(model, policy, horizons, 30, effort)[0]
 
 
 def _loss_plot(horizons: tuple[int, ...], losses: dict[str, list[Floats]]) -> Plot:
