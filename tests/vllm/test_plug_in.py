@@ -211,7 +211,7 @@ def test_solved_tables_are_followed_as_they_are(policy: str, model: Path, tmp_pa
         assert refusal(path, model, blocks=blocks).field == "policy"
         return
     scheduler = following(path, model, blocks=blocks)
-    crowd = tape(60, rate=20.0, outputs=(6, 12))
+    crowd = tape(60, rate=1000.0, outputs=(6, 12))
     assert all_done(run(scheduler, crowd, TIME))
     assert scheduler.limits == limits_of(table, str(path))
     assert scheduler.counters.admitted == 60
