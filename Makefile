@@ -3,7 +3,7 @@
 # make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
 # make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
-# make bench  print speed figures of this machine
+# make bench  speed and memory of simulator and solvers on this machine
 # make docs   build the documentation into site/
 # make figures  draw every picture of README and documentation again
 PYTHON ?= python3
@@ -55,9 +55,7 @@ $(VLLM_DEMO_VENV)/.installed: pyproject.toml
 	touch $@
 
 bench: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/engine_speed.py
-	$(BIN)/python tests/benchmarks/compare_speed.py
-	$(BIN)/python tests/benchmarks/solver_scale.py
+	$(BIN)/python -m tests.benchmarks.speed
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
