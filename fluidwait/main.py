@@ -517,6 +517,10 @@ def from_trace(
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json that counts the tokens of chats.")
     ] = None,
+    lengths: Annotated[
+        str,
+        typer.Option(help="Of what fits a snapshot: independent, lightest or heaviest."),
+    ] = "independent",
     classes: Annotated[int, typer.Option(help="Most classes of the summary.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the workload.")] = None,
     source: Annotated[str | None, typer.Option(help="Attribution kept in the file.")] = None,
@@ -533,8 +537,10 @@ def from_trace(
     from fluidwait.commands.workload import TraceOptions, run_from_trace
 
     read = ReadOptions(drop_failed, tokenizer, part)
-    options = TraceOptions(layout, read, rate, classes, name, source, out, tape_out, as_json)
-    run_from_trace(trace, options)
+    run_from_trace(
+        trace,
+        TraceOptions(layout, read, rate, lengths, classes, name, source, out, tape_out, as_json),
+    )
 
 
 @server_app.command("list")

@@ -22,6 +22,7 @@ FIGURES = ("rate", "mean prefill tokens", "mean decode tokens", "memory sum", "p
 MOST_GROUPS = 1 << 18
 # Lengths below 2³⁰ fall into at most 480 cells, so that all cells are fewer than MOST_GROUPS.
 _CELLS_PER_OCTAVE = 16
+_FEWEST_MERGED = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class _Groups:
         )
         sums = moments(*_parted(pairs)) * counts[:, None]
         self._new.append((_cell(pairs) if self._cells else pairs, sums))
-        if sum(len(keys) for keys, _ in self._new) >= MOST_GROUPS:
+        # As many new groups as old ones, so that merging costs a constant time per request.
+        if sum(len(keys) for keys, _ in self._new) >= max(len(self._keys), _FEWEST_MERGED):
             self._merge()
 
     def sums(self) -> NDArray[np.float64]:

@@ -34,12 +34,14 @@ class Marginal:
         low: Shortest length of each bucket, increasing, shape (k,).
         high: Longest length of each bucket, shape (k,).
         mean: Mean length, within the means that the buckets allow.
+        open_above: Whether the last bucket has no end but the one that follows from the mean.
     """
 
     shares: Floats
     low: Floats
     high: Floats
     mean: float
+    open_above: bool = False
 
     def most_spread(self) -> tuple[Floats, Floats]:
         """f* as (shares, lengths), lengths non-decreasing."""
@@ -51,20 +53,46 @@ class Marginal:
         shares = np.column_stack([self.shares - at_high, at_high]).ravel()
         return shares, np.column_stack([self.low, self.high]).ravel()
 
+    def least_spread(self) -> tuple[Floats, Floats]:
+        """The distribution of smallest second moment, as (shares, lengths)."""
+        least = _least_memory_outputs(self, np.ones(1), np.zeros(1))
+        return least.shares, least.outputs
+
     def second_moment(self) -> Interval:
         """Smallest and largest E[l²]."""
-        shares, lengths = self.most_spread()
-        flat = _least_square(self, np.ones(1), np.zeros(1))
-        return 2 * flat, float(shares @ lengths**2)
+        (p, least), (q, most) = self.least_spread(), self.most_spread()
+        return float(p @ least**2), float(q @ most**2)
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Shares of pairs of prompt and output length, each of shape (n,)."""
+
+    shares: Floats
+    prompts: Floats
+    outputs: Floats
+
+    @property
+    def memory_sum(self) -> float:
+        """Of a request, in the mean."""
+        return float(self.shares @ (self.outputs * (self.prompts + (self.outputs - 1) / 2)))
+
+
+def heaviest(prompt: Marginal, output: Marginal) -> Coupling:
+    """What fits both histograms and has the largest memory sum."""
+    (prompts, outputs), shares = _aligned(prompt.most_spread(), output.most_spread())
+    return Coupling(shares, prompts, outputs)
+
+
+def lightest(prompt: Marginal, output: Marginal) -> Coupling:
+    """What fits both histograms and has the smallest memory sum."""
+    shares, prompts = prompt.most_spread()
+    return _least_memory_outputs(output, shares[::-1], prompts[::-1])
 
 
 def memory_sum(prompt: Marginal, output: Marginal) -> Interval:
     """Smallest and largest memory sum per request, over all couplings."""
-    shares, prompts = prompt.most_spread()
-    least = _least_square(output, shares[::-1], prompts[::-1])
-    (prompts, outputs), widths = _aligned((shares, prompts), output.most_spread())
-    most = widths @ (prompts * outputs + outputs**2 / 2)
-    return least - output.mean / 2, float(most) - output.mean / 2
+    return lightest(prompt, output).memory_sum, heaviest(prompt, output).memory_sum
 
 
 def independent_memory_sum(prompt: Marginal, output: Marginal) -> Interval:
@@ -74,23 +102,23 @@ def independent_memory_sum(prompt: Marginal, output: Marginal) -> Interval:
     return base + least / 2, base + most / 2
 
 
-def _least_square(marginal: Marginal, shares: Floats, offsets: Floats) -> float:
-    """Min of ∫ h g + ½ g² over the marginal's quantile functions g; h given by steps, falling."""
-    (low, offset), widths = _aligned((marginal.shares, marginal.low), (shares, offsets))
-    (high, _), _ = _aligned((marginal.shares, marginal.high), (shares, offsets))
+def _least_memory_outputs(output: Marginal, shares: Floats, prompts: Floats) -> Coupling:
+    """The outputs g that minimise ∫ h g + ½ g², for prompts h given by falling steps."""
+    steps = shares, prompts
+    (low, falling), widths = _aligned((output.shares, output.low), steps)
+    (high, _), _ = _aligned((output.shares, output.high), steps)
 
     def excess(level: float) -> float:
-        return float(widths @ np.clip(level - offset, low, high)) - marginal.mean
+        return float(widths @ np.clip(level - falling, low, high)) - output.mean
 
-    bottom, top = float((low + offset).min()), float((high + offset).max())
+    bottom, top = float((low + falling).min()), float((high + falling).max())
     if excess(bottom) >= 0:
         level = bottom
     elif excess(top) <= 0:
         level = top
     else:
         level = brentq(excess, bottom, top, xtol=1e-9 * max(top, 1.0), rtol=1e-14)
-    best = np.clip(level - offset, low, high)
-    return float(widths @ (offset * best + best**2 / 2))
+    return Coupling(widths, falling, np.clip(level - falling, low, high))
 
 
 def _aligned(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 PROMPT = "vllm:request_prompt_tokens"
 OUTPUT = "vllm:request_generation_tokens"
 LOST = (
-    "a snapshot has no requests: which prompt met which output is lost, lengths are taken as"
-    " independent, and arrivals as Poisson"
+    "a snapshot has no requests: which prompt met which output is lost, and arrivals are taken as"
+    " Poisson"
 )
 
 
@@ -115,13 +115,14 @@ def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, lis
         allowed = f"{counts @ low:.0f} to {counts @ high:.0f} tokens, as in the buckets"
         raise InputError(f"{name}_sum", histogram.total_tokens, allowed, file)
     caveats = []
-    if filled[-1]:
+    open_above = bool(filled[-1])
+    if open_above:
         caveats.append(
             f"{counts[-1]:.0f} requests of {name} lie above the last bucket of {low[-1] - 1:.0f}"
             " tokens: only the mean bounds their length, and the intervals are wide"
         )
     mean = histogram.total_tokens / histogram.count
-    return Marginal(counts / histogram.count, low, high, mean), caveats
+    return Marginal(counts / histogram.count, low, high, mean, open_above), caveats
 
 
 def _rate(samples: list[Sample], requests: float) -> float | None:

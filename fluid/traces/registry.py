@@ -45,8 +45,8 @@ def detect_format(path: str | Path) -> TraceFormat:
         return fitting[0]
     shown = head.partition("\n")[0] or "an empty file"
     names = ", ".join(one.name for one in fitting or TRACE_FORMATS.values())
-    why = "fit; choose one by --format" if fitting else "are the formats; choose one by --format"
-    raise InputError("", shown, f"a trace: {names} {why}", str(path))
+    why = "fits several formats, choose by --format" if fitting else "a trace in one of the formats"
+    raise InputError("", shown, f"{why}: {names}", str(path))
 
 
 def named_format(name: str) -> TraceFormat:

@@ -75,8 +75,8 @@ def _caveats(about: dict[str, Any], timed: bool) -> list[str]:
     caveats = []
     if not timed:
         caveats.append(
-            "the file has no start times: the rate is its request_throughput, that of completions,"
-            " and arrivals are taken as Poisson"
+            "the file has no start times: without --rate the rate is its request_throughput, that"
+            " of completions, and arrivals are taken as Poisson"
         )
     if about.get("max_concurrency"):
         caveats.append(

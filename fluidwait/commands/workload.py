@@ -11,7 +11,7 @@ from fluid.errors import InputError
 from fluid.files import require_folder
 from fluid.traces.digest import Digest, digest
 from fluid.traces.registry import detect_format, named_format
-from fluid.traces.snapshot import Snapshot
+from fluid.traces.snapshot import LENGTHS, Snapshot
 from fluid.traces.summarise import summarise, summary_errors, write_workload
 from fluid.traces.tape import tape_writer
 from fluid.traces.trace import Chunk, ReadOptions, Trace
@@ -27,6 +27,7 @@ class TraceOptions:
     layout: str | None
     read: ReadOptions
     rate_per_s: float | None
+    lengths: str
     classes: int
     name: str | None
     source: str | None
@@ -43,11 +44,7 @@ def run_from_trace(path: Path, options: TraceOptions) -> None:
     with waiting(f"reading {path.name}"):
         trace = chosen.open(path, options.read)
         found = _at_rate(_digest(trace, path, options), path, options.rate_per_s)
-    source = options.source
-    if isinstance(trace, Snapshot):
-        kept = "lengths from histograms, prompts and outputs taken as independent"
-        source = f"{source}; {kept}" if source else kept
-    workload = summarise(found, options.name or path.stem, options.classes, source)
+    workload = summarise(found, options.name or path.stem, options.classes, _source(trace, options))
     if options.out:
         write_workload(workload, options.out, "\n".join(_comment(workload, found, trace, path)))
     if options.as_json:
@@ -58,9 +55,22 @@ def run_from_trace(path: Path, options: TraceOptions) -> None:
             say(f"Wrote {written}.")
 
 
+def _source(trace: Trace | Snapshot, options: TraceOptions) -> str | None:
+    """Where the numbers come from, which every table made from them keeps."""
+    if isinstance(trace, Trace):
+        return options.source
+    kept = f"prompt and output lengths from histograms, {options.lengths} of what fits them"
+    return f"{options.source}; {kept}" if options.source else kept
+
+
 def _digest(trace: Trace | Snapshot, path: Path, options: TraceOptions) -> Digest:
+    if options.lengths not in LENGTHS:
+        raise InputError("--lengths", options.lengths, "one of " + ", ".join(LENGTHS))
+    if isinstance(trace, Trace) and options.lengths != "independent":
+        allowed = "only for a snapshot, which does not know which prompt met which output"
+        raise InputError("--lengths", options.lengths, allowed, str(path))
     if options.tape_out is None:
-        return trace.digest() if isinstance(trace, Snapshot) else _with_rate(trace)
+        return trace.digest(options.lengths) if isinstance(trace, Snapshot) else _with_rate(trace)
     if isinstance(trace, Snapshot) or not trace.timed:
         allowed = "no tape of a trace without arrival times; replay the workload"
         raise InputError("--tape-out", str(options.tape_out), allowed, str(path))
@@ -99,7 +109,8 @@ def _comment(
     yield f"{found.requests:,} requests of {path.name} in {len(workload.classes)} classes."
     yield from _remarks(found, trace)
     if isinstance(trace, Snapshot):
-        yield from (f"{row[0]}: {row[1]}, {row[3]}" for row in _interval_rows(found, trace))
+        for figure, value, _, limits in _interval_rows(found, trace):
+            yield f"{figure} per request: {value}; the histograms allow {limits}."
 
 
 def _remarks(found: Digest, trace: Trace | Snapshot) -> Iterator[str]:
