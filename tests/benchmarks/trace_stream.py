@@ -105,17 +105,13 @@ def main() -> None:
             path, tape = Path(folder, form), Path(folder, "out.csv")
             write(form, path, rows)
             for out in (None, tape):
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--read",
-                    str(path),
-                    *map(str, [out] if out else []),
-                ]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                command = [sys.executable, __file__, "--read", str(path)]
+                command += [str(out)] if out else []
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 seconds, peak_kib, groups = map(float, done.stdout.split())
+                written = "workload and tape" if out else "workload"
                 print(
-                    f"| {form} | {path.stat().st_size / 1e6:.0f} | {'workload, tape' if out else 'workload'}"
+                    f"| {form} | {path.stat().st_size / 1e6:.0f} | {written}"
                     f" | {rows / seconds:,.0f} | {peak_kib / 1024:.0f} | {groups:,.0f} |",
                     flush=True,
                 )
