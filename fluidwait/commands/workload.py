@@ -116,10 +116,7 @@ def _comment(
 def _remarks(found: Digest, trace: Trace | Snapshot) -> Iterator[str]:
     if found.dropped:
         share = percent(found.dropped / (found.dropped + found.requests), 2)
-        yield (
-            f"{found.dropped:,} failed requests ({share} of all) are left out; the rate is that of"
-            " the others."
-        )
+        yield f"Failed requests left out: {found.dropped:,}, {share} of all; the rate is without."
     yield from (f"{caveat[0].upper()}{caveat[1:]}." for caveat in trace.caveats)
 
 

@@ -108,8 +108,8 @@ def test_failed_requests_are_refused_or_told(call: Call, tmp_path: Path) -> None
     load = tmp_path / "load.yaml"
     done = call("workload", "from-trace", trace, "--drop-failed", "-o", load)
     assert done.code == 0
-    assert "1 failed requests (25.00 % of all) are left out" in done.out
-    assert "# 1 failed requests" in load.read_text(encoding="utf-8")
+    assert "Failed requests left out: 1, 25.00 % of all" in done.out
+    assert "# Failed requests left out: 1" in load.read_text(encoding="utf-8")
     counted = call("workload", "from-trace", trace, "--drop-failed", "--json").document
     assert (counted["requests"], counted["dropped"]) == (3, 1)
 
