@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.traces.csv_lines import Clock, csv_format
+from fluid.traces.csv_lines import CsvClock, csv_format
 
 if TYPE_CHECKING:
     import pyarrow
@@ -40,12 +40,14 @@ def _careful_microseconds(text: str) -> float:
 AZURE = csv_format(
     "azure",
     "Azure LLM inference trace 2023 or 2024 (CSV)",
-    ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
-    Clock(
-        "an ISO date and time such as 2023-11-16 18:15:46.6805900",
-        _quick_microseconds,
-        _careful_microseconds,
+    CsvClock(
+        field="TIMESTAMP",
         units_per_s=1e6,
         earliest=-np.inf,
+        allowed="an ISO date and time such as 2023-11-16 18:15:46.6805900",
+        quick=_quick_microseconds,
+        careful=_careful_microseconds,
     ),
+    prompt="ContextTokens",
+    output="GeneratedTokens",
 )

@@ -6,11 +6,12 @@ whose response has 0 tokens are failed requests.
 
 from __future__ import annotations
 
-from fluid.traces.csv_lines import SECONDS, csv_format
+from fluid.traces.csv_lines import csv_format, seconds_clock
 
 BURSTGPT = csv_format(
     "burstgpt",
     "BurstGPT (CSV)",
-    ("Timestamp", "Request tokens", "Response tokens"),
-    SECONDS,
+    seconds_clock("Timestamp"),
+    prompt="Request tokens",
+    output="Response tokens",
 )

@@ -12,66 +12,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.traces.lines import Columns, Row, line_chunks, whole_tokens
+from fluid.traces.lines import Clock, Columns, Row, line_chunks, whole_tokens
 from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat, open_bytes
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-@dataclass(frozen=True)
-class Clock:
-    """How a format writes times.
+@dataclass(frozen=True, kw_only=True)
+class CsvClock(Clock):
+    """How a CSV writes times.
 
     Attributes:
         allowed: What a time looks like, in words.
         quick: From a column of strings to numbers; raises ValueError at anything unusual.
         careful: The same for one string.
-        units_per_s: These numbers count so many parts of a second.
-        earliest: No time is before it.
-        from_zero: Whether the first arrival becomes time 0.
     """
 
     allowed: str
     quick: Callable[[pyarrow.ChunkedArray], NDArray[Any]]
     careful: Callable[[str], float]
-    units_per_s: float = 1.0
-    earliest: float = 0.0
-    from_zero: bool = True
 
 
-def quick_seconds(texts: pyarrow.ChunkedArray) -> NDArray[np.float64]:
-    """Decimal seconds of a column of strings."""
+def seconds_clock(field: str, from_zero: bool = True) -> CsvClock:
+    """Times in decimal seconds."""
+    return CsvClock(
+        field=field,
+        from_zero=from_zero,
+        allowed="finite seconds ≥ 0",
+        quick=_quick_seconds,
+        careful=_careful_seconds,
+    )
+
+
+def csv_format(name: str, summary: str, clock: CsvClock, prompt: str, output: str) -> TraceFormat:
+    """A format of CSV files with a clock, and columns of prompt and output tokens."""
+    columns = (clock.field, prompt, output)
+
+    def detect(head: str) -> bool:
+        return set(columns) <= set(_header(head.partition("\n")[0]))
+
+    def open_csv(path: Path, options: ReadOptions) -> Trace:
+        return Trace(_chunks(path, clock, columns, options))
+
+    return TraceFormat(name, summary, detect, open_csv)
+
+
+def _quick_seconds(texts: pyarrow.ChunkedArray) -> NDArray[np.float64]:
     import pyarrow
 
     return np.asarray(texts.cast(pyarrow.float64()))
 
 
-def careful_seconds(text: str) -> float:
-    """Decimal seconds ≥ 0 of one string."""
+def _careful_seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
         raise ValueError
     return value
 
 
-SECONDS = Clock("finite seconds ≥ 0", quick_seconds, careful_seconds)
-
-
-def csv_format(name: str, summary: str, columns: tuple[str, str, str], clock: Clock) -> TraceFormat:
-    """A format of CSV files with these columns for time, prompt and output tokens."""
-
-    def detect(head: str) -> bool:
-        return set(columns) <= set(_header(head.partition("\n")[0]))
-
-    def open_csv(path: Path, options: ReadOptions) -> Trace:
-        return Trace(_chunks(path, columns, clock, options))
-
-    return TraceFormat(name, summary, detect, open_csv)
-
-
 def _chunks(
-    path: Path, columns: tuple[str, str, str], clock: Clock, options: ReadOptions
+    path: Path, clock: CsvClock, columns: tuple[str, str, str], options: ReadOptions
 ) -> Iterator[Chunk]:
     file = str(path)
     with open_bytes(path) as stream:
@@ -79,7 +80,7 @@ def _chunks(
         if any(column not in header for column in columns):
             allowed = f"a header with {', '.join(columns)}"
             raise InputError("line 1", ",".join(header), allowed, file)
-        parser = CsvParser(header, columns, clock, file)
+        parser = CsvParser(clock, columns, header, file)
         yield from line_chunks(stream, parser, 2, options, file)
 
 
@@ -91,26 +92,10 @@ def _header(line: str) -> list[str]:
 class CsvParser:
     """Lines of a CSV with this header; see `fluid.traces.lines.LineParser`."""
 
-    header: list[str]
+    clock: CsvClock
     columns: tuple[str, str, str]
-    clock: Clock
+    header: list[str]
     file: str
-
-    @property
-    def clock_name(self) -> str:
-        return self.columns[0]
-
-    @property
-    def units_per_s(self) -> float:
-        return self.clock.units_per_s
-
-    @property
-    def earliest(self) -> float:
-        return self.clock.earliest
-
-    @property
-    def from_zero(self) -> bool:
-        return self.clock.from_zero
 
     def quick(self, block: bytes) -> Columns:
         import pyarrow
@@ -152,7 +137,7 @@ class CsvParser:
         try:
             return self.clock.careful(text.strip())
         except ValueError:
-            place = f"line {line}: {self.clock_name}"
+            place = f"line {line}: {self.clock.field}"
             raise InputError(place, text, self.clock.allowed, self.file) from None
 
 

@@ -52,24 +52,28 @@ class Row(NamedTuple):
     output: int
 
 
-class LineParser(Protocol):
-    """How the lines of a format become requests.
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """How a format counts time.
 
     Attributes:
-        clock_name: The field with the arrival time.
+        field: Where the arrival time is.
         units_per_s: Times are in so many parts of a second.
         earliest: No time is before it, in these units.
         from_zero: Whether the first arrival becomes time 0.
     """
 
+    field: str
+    units_per_s: float = 1.0
+    earliest: float = 0.0
+    from_zero: bool = True
+
+
+class LineParser(Protocol):
+    """How the lines of a format become requests."""
+
     @property
-    def clock_name(self) -> str: ...
-    @property
-    def units_per_s(self) -> float: ...
-    @property
-    def earliest(self) -> float: ...
-    @property
-    def from_zero(self) -> bool: ...
+    def clock(self) -> Clock: ...
 
     def quick(self, block: bytes) -> Columns:
         """Parse whole lines; raises ValueError at anything unusual."""
@@ -87,7 +91,7 @@ def line_chunks(
         InputError: Naming file, line, field, value and what is allowed; or there are no lines.
     """
     origin: float | None = None
-    latest = parser.earliest
+    clock, latest = parser.clock, parser.clock.earliest
     for line, block in line_blocks(stream, options.block_bytes, first_line, file):
         columns = _columns(parser, block, line, latest, file)
         if len(columns.times) == 0:
@@ -96,8 +100,9 @@ def line_chunks(
         if failed.any() and not options.drop_failed:
             raise _failure(parser, block, line, file)
         latest = columns.times[-1].item()
-        origin = (columns.times[0].item() if parser.from_zero else 0) if origin is None else origin
-        arrived_at_s = (columns.times - origin) / parser.units_per_s
+        if origin is None:
+            origin = columns.times[0].item() if clock.from_zero else 0
+        arrived_at_s = (columns.times - origin) / clock.units_per_s
         kept = ~failed
         yield Chunk(
             arrived_at_s[kept],
@@ -155,7 +160,7 @@ def _columns(
     for row in parser.careful(block, first_line):
         if row.time < latest:
             allowed = "sorted times, not before that of the previous line"
-            raise InputError(f"line {row.line}: {parser.clock_name}", row.said, allowed, file)
+            raise InputError(f"line {row.line}: {parser.clock.field}", row.said, allowed, file)
         latest = row.time
         rows.append(row)
     return Columns(

@@ -10,7 +10,8 @@ quantile functions f of prompts and g of outputs, over all couplings and all dis
 
 - at most ∫ f* g* + ½ g*² − ½ mean', prompts and outputs rising together;
 - at least ∫ h g + ½ g² − ½ mean' with h(u) = f*(1 − u), prompts falling where outputs rise, and
-  the g that minimises it: g = c − h between the steps, with c such that the mean is right.
+  the g that minimises it: g = c − h between the steps, with c such that the mean is right. That g
+  need not be whole; rounding it at random to whole lengths adds 1/8 at most.
 """
 
 from __future__ import annotations

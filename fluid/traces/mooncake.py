@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from fluid.errors import InputError
-from fluid.traces.lines import Columns, Row, finite_number, line_chunks, whole_tokens
+from fluid.traces.lines import Clock, Columns, Row, finite_number, line_chunks, whole_tokens
 from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat, open_bytes
 
 FIELDS = ("timestamp", "input_length", "output_length")
+MILLISECONDS = Clock(field=FIELDS[0], units_per_s=1000)
 
 
 def _detect(head: str) -> bool:
@@ -43,10 +44,7 @@ class MooncakeParser:
     """See `fluid.traces.lines.LineParser`."""
 
     file: str
-    clock_name: str = FIELDS[0]
-    units_per_s: float = 1000.0
-    earliest: float = 0.0
-    from_zero: bool = True
+    clock: Clock = MILLISECONDS
 
     def quick(self, block: bytes) -> Columns:
         import pyarrow
@@ -74,7 +72,7 @@ class MooncakeParser:
             yield Row(
                 line,
                 said,
-                finite_number(said, f"line {line}: {self.clock_name}", "milliseconds", self.file),
+                finite_number(said, f"line {line}: {FIELDS[0]}", "milliseconds", self.file),
                 whole_tokens(prompt, f"line {line}: {FIELDS[1]}", self.file),
                 whole_tokens(output, f"line {line}: {FIELDS[2]}", self.file),
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.files import replacing
-from fluid.traces.csv_lines import SECONDS, csv_format
+from fluid.traces.csv_lines import csv_format, seconds_clock
 from fluid.traces.trace import Chunk, ReadOptions, Trace
 
 COLUMNS = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
@@ -76,8 +76,9 @@ class Tape:
 TAPE = csv_format(
     "tape",
     "tape of this toolkit or of Vidur (CSV)",
-    COLUMNS,
-    replace(SECONDS, from_zero=False),
+    seconds_clock(COLUMNS[0], from_zero=False),
+    prompt=COLUMNS[1],
+    output=COLUMNS[2],
 )
 
 
