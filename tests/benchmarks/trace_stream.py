@@ -5,7 +5,7 @@
 Writes each file to a temporary folder (some 700 MB at a time) with lengths of a wide log-normal
 law, so that there are more distinct pairs than a digest keeps. Reads it in a process of its own: to
 a workload of 24 classes, and to a tape as well. Memory is the peak resident size of that process,
-which is some 150 MB before it reads anything. Printed as a Markdown table.
+some 120 MB before it reads anything. Printed as a Markdown table.
 """
 
 from __future__ import annotations
