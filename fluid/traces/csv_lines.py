@@ -85,7 +85,15 @@ def _chunks(
 
 
 def _header(line: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([line.removeprefix("\ufeff")]), [])]
+    return [name.strip() for name in _fields(line.rstrip().removeprefix("\ufeff"))]
+
+
+def _fields(line: str) -> list[str]:
+    """Fields of a line, none of one that is no CSV."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 @dataclass(frozen=True)
@@ -120,10 +128,11 @@ class CsvParser:
         for line, text in enumerate(block.split(b"\n"), first_line):
             if not text and line == first_line + block.count(b"\n"):
                 return  # behind the last line end
-            fields = next(csv.reader([_decoded(text.rstrip(b"\r"), line, self.file)]), [])
+            shown = _decoded(text.rstrip(b"\r"), line, self.file)
+            fields = _fields(shown)
             if len(fields) != len(self.header):
                 allowed = f"{len(self.header)} fields as in the header"
-                raise InputError(f"line {line}", ",".join(fields), allowed, self.file)
+                raise InputError(f"line {line}", shown, allowed, self.file)
             said, prompt, output = (fields[place] for place in places)
             yield Row(
                 line,

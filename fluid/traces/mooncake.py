@@ -50,6 +50,8 @@ class MooncakeParser:
         import pyarrow
         from pyarrow import json as arrow_json
 
+        if not block[:64].lstrip().startswith(b"{"):
+            raise ValueError("no object")  # pyarrow 26 crashes where the first row is null
         types = (pyarrow.float64(), pyarrow.int64(), pyarrow.int64())
         table = arrow_json.read_json(
             pyarrow.BufferReader(block),
@@ -59,8 +61,9 @@ class MooncakeParser:
                 unexpected_field_behavior="ignore",
             ),
         )
-        if any(column.null_count for column in table.columns):
-            raise ValueError("a field is missing")
+        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        if len(table) != lines or any(column.null_count for column in table.columns):
+            raise ValueError("a line without its request, or a field is missing")
         return Columns(*(np.asarray(table[field]) for field in FIELDS))
 
     def careful(self, block: bytes, first_line: int) -> Iterator[Row]:

@@ -30,6 +30,10 @@ LOST = (
     " Poisson"
 )
 
+SINCE_THE_START = (
+    "without --rate the rate is the mean since the server started, idle hours included"
+)
+
 
 @dataclass
 class Histogram:
@@ -53,12 +57,14 @@ def _open(path: Path, options: ReadOptions) -> Snapshot:
     prompts, outputs = (_histogram(samples, name, file) for name in (PROMPT, OUTPUT))
     prompt, prompt_caveats = _marginal(prompts, PROMPT, file)
     output, output_caveats = _marginal(outputs, OUTPUT, file)
+    rate_per_s = _rate(samples, prompts.count)
+    mean_rate = [] if rate_per_s is None else [SINCE_THE_START]
     return Snapshot(
         prompt,
         output,
         requests=round(prompts.count),
-        rate_per_s=_rate(samples, prompts.count),
-        caveats=(LOST, *prompt_caveats, *output_caveats),
+        rate_per_s=rate_per_s,
+        caveats=(LOST, *mean_rate, *prompt_caveats, *output_caveats),
     )
 
 
@@ -76,7 +82,7 @@ def _samples(path: Path) -> list[Sample]:
 
 
 def _require_one_model(samples: list[Sample], model: str | None, file: str) -> None:
-    names = {s.labels["model_name"] for s in samples if s.name == f"{PROMPT}_count"}
+    names = {s.labels.get("model_name", "") for s in samples if s.name == f"{PROMPT}_count"}
     if model is not None and model not in names:
         raise InputError("--part", model, f"one of the models {', '.join(sorted(names))}", file)
     if model is None and len(names) > 1:
@@ -88,7 +94,7 @@ def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
     histogram = Histogram()
     for sample in samples:
         if sample.name == f"{name}_bucket":
-            histogram.cumulative[float(sample.labels["le"])] += sample.value
+            histogram.cumulative[_upper_end(sample, file)] += sample.value
         elif sample.name == f"{name}_count":
             histogram.count += sample.value
         elif sample.name == f"{name}_sum":
@@ -96,6 +102,14 @@ def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
     if histogram.count < 1:
         raise InputError(name, "no requests", "a histogram with at least one request", file)
     return histogram
+
+
+def _upper_end(sample: Sample, file: str) -> float:
+    try:
+        return float(sample.labels.get("le", ""))
+    except ValueError:
+        allowed = "a number or +Inf as le"
+        raise InputError(sample.name, str(sample.labels), allowed, file) from None
 
 
 def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, list[str]]:

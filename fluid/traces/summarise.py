@@ -90,7 +90,7 @@ def _summary(trace: Digest, name: str, max_classes: int, source: str | None) -> 
     counts = trace.sums[:, 0]
     strata = _strata(trace.sums[:, 1:3] / counts[:, None], counts, max_classes)
     sums = np.array([trace.sums[members, :3].sum(axis=0) for members in strata])
-    means = np.maximum(np.rint(sums[:, 1:] / sums[:, :1]), 1).astype(int)
+    means = np.rint(sums[:, 1:] / sums[:, :1]).astype(int)
     representatives, place = np.unique(means, axis=0, return_inverse=True)
     sizes = np.asarray(np.bincount(place.ravel(), weights=sums[:, 0]), dtype=float)
     totals = trace.sums.sum(axis=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,15 @@ def run_from_trace(path: Path, options: TraceOptions) -> None:
     for written in filter(None, (options.out, options.tape_out)):
         require_folder(written)
     chosen = named_format(options.layout) if options.layout else detect_format(path)
+    # The tape appears only if the trace has a rate and a summary too.
+    to_tape = tape_writer(options.tape_out) if options.tape_out else nullcontext()
     with waiting(f"reading {path.name}"):
         trace = chosen.open(path, options.read)
-        found = _at_rate(_digest(trace, path, options), path, options.rate_per_s)
-    workload = summarise(found, options.name or path.stem, options.classes, _source(trace, options))
+        _require_possible(trace, path, options)
+        with to_tape as write:
+            found = _at_rate(_digest(trace, options.lengths, write), path, options.rate_per_s)
+            source = _source(trace, options)
+            workload = summarise(found, options.name or path.stem, options.classes, source)
     if options.out:
         write_workload(workload, options.out, "\n".join(_comment(workload, found, trace, path)))
     if options.as_json:
@@ -55,39 +61,41 @@ def run_from_trace(path: Path, options: TraceOptions) -> None:
             say(f"Wrote {written}.")
 
 
-def _source(trace: Trace | Snapshot, options: TraceOptions) -> str | None:
-    """Where the numbers come from, which every table made from them keeps."""
-    if isinstance(trace, Trace):
-        return options.source
-    kept = f"prompt and output lengths from histograms, {options.lengths} of what fits them"
-    return f"{options.source}; {kept}" if options.source else kept
-
-
-def _digest(trace: Trace | Snapshot, path: Path, options: TraceOptions) -> Digest:
+def _require_possible(trace: Trace | Snapshot, path: Path, options: TraceOptions) -> None:
+    """Refuse what cannot be had before all of the trace is read."""
+    file, timed = str(path), isinstance(trace, Trace) and trace.timed
     if options.lengths not in LENGTHS:
         raise InputError("--lengths", options.lengths, "one of " + ", ".join(LENGTHS))
     if isinstance(trace, Trace) and options.lengths != "independent":
         allowed = "only for a snapshot, which does not know which prompt met which output"
-        raise InputError("--lengths", options.lengths, allowed, str(path))
-    if options.tape_out is None:
-        return trace.digest(options.lengths) if isinstance(trace, Snapshot) else _with_rate(trace)
-    if isinstance(trace, Snapshot) or not trace.timed:
+        raise InputError("--lengths", options.lengths, allowed, file)
+    if options.tape_out and not timed:
         allowed = "no tape of a trace without arrival times; replay the workload"
-        raise InputError("--tape-out", str(options.tape_out), allowed, str(path))
-    if options.rate_per_s is not None:
+        raise InputError("--tape-out", str(options.tape_out), allowed, file)
+    if options.rate_per_s is None:
+        if trace.rate_per_s is None and not timed:
+            raise _no_rate(file)
+        return
+    checked_rate(options.rate_per_s)
+    if options.tape_out:
         allowed = "no --rate with --tape-out: replay --rate stretches the time of a tape"
         raise InputError("--rate", options.rate_per_s, allowed)
-    with tape_writer(options.tape_out) as write:
-        # The tape appears only if the trace has a rate too.
-        return _at_rate(digest(_passing(trace.chunks, write)), path, None)
 
 
-def _with_rate(trace: Trace) -> Digest:
-    found = digest(trace.chunks)
+def _no_rate(file: str) -> InputError:
+    allowed = "requests per second, since this trace has no arrivals over time"
+    return InputError("--rate", "nothing", allowed, file)
+
+
+def _digest(trace: Trace | Snapshot, lengths: str, write: Callable[[Chunk], None] | None) -> Digest:
+    """The digest of a trace, each chunk written on the way."""
+    if isinstance(trace, Snapshot):
+        return trace.digest(lengths)
+    found = digest(_passing(trace.chunks, write) if write else trace.chunks)
     return found if trace.timed else replace(found, rate_per_s=trace.rate_per_s)
 
 
-def _passing(chunks: Iterator[Chunk], write: Any) -> Iterator[Chunk]:
+def _passing(chunks: Iterator[Chunk], write: Callable[[Chunk], None]) -> Iterator[Chunk]:
     for chunk in chunks:
         write(chunk)
         yield chunk
@@ -95,11 +103,18 @@ def _passing(chunks: Iterator[Chunk], write: Any) -> Iterator[Chunk]:
 
 def _at_rate(found: Digest, path: Path, rate_per_s: float | None) -> Digest:
     if rate_per_s is not None:
-        return replace(found, rate_per_s=checked_rate(rate_per_s))
+        return replace(found, rate_per_s=rate_per_s)
     if found.rate_per_s is None:
-        allowed = "requests per second, since this trace has no arrivals over time"
-        raise InputError("--rate", "nothing", allowed, str(path))
+        raise _no_rate(str(path))
     return found
+
+
+def _source(trace: Trace | Snapshot, options: TraceOptions) -> str | None:
+    """Where the numbers come from, which every table made from them keeps."""
+    if isinstance(trace, Trace):
+        return options.source
+    kept = f"prompt and output lengths from histograms, {options.lengths} of what fits them"
+    return f"{options.source}; {kept}" if options.source else kept
 
 
 def _comment(

@@ -218,7 +218,9 @@ def test_the_rate_is_known_where_samples_carry_the_time_of_the_scrape(tmp_path: 
     assert snapshot(METRICS.read_text(), tmp_path).rate_per_s is None
     lines = METRICS.read_text().splitlines()
     stamped = [line if line.startswith("#") else f"{line} 1795100050000" for line in lines]
-    assert snapshot("\n".join(stamped) + "\n", tmp_path).rate_per_s == pytest.approx(2.0)
+    read = snapshot("\n".join(stamped) + "\n", tmp_path)
+    assert read.rate_per_s == pytest.approx(2.0)
+    assert any("mean since the server started" in caveat for caveat in read.caveats)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +230,8 @@ def test_the_rate_is_known_where_samples_carry_the_time_of_the_scrape(tmp_path: 
         ("generation_tokens_count", "generation", "vllm:request_generation_tokens"),
         ('le="+Inf"', 'le="4000"', "vllm:request_prompt_tokens_bucket"),
         ("made-up", 'made"up', ""),
+        ('le="1.0"', 'le="one"', "vllm:request_prompt_tokens_bucket"),
+        ('le="1.0",', "", "vllm:request_prompt_tokens_bucket"),
     ],
 )
 def test_broken_snapshots_are_refused(old: str, new: str, field: str, tmp_path: Path) -> None:

@@ -27,8 +27,10 @@ from fluid.traces import (
     TRACE_FORMATS,
     Chunk,
     ReadOptions,
+    Snapshot,
     Tape,
     detect_format,
+    digest,
     named_format,
     read_tape,
     read_trace,
@@ -92,6 +94,30 @@ def test_every_reader_refuses_what_is_not_its_format(form: str, text: str, tmp_p
 @pytest.mark.parametrize("form", TRACE_FORMATS)
 def test_every_reader_says_that_a_file_is_missing(form: str, tmp_path: Path) -> None:
     assert refused(tmp_path / "none.csv", form).value == "no such file"
+
+
+@given(
+    sample=st.sampled_from(sorted(SAMPLES)),
+    place=st.floats(0, 1),
+    cut=st.integers(0, 12),
+    put=st.binary(max_size=12) | st.sampled_from([b"null", b"1e400", b"NaN", b'"', b"{}", b"-1"]),
+)
+@settings(max_examples=300)
+def test_a_damaged_file_reads_or_says_what_is_wrong(
+    sample: str, place: float, cut: int, put: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = (DATA / sample).read_bytes()
+    at = int(place * len(text))
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(text[:at] + put + text[at + cut :])
+    options = ReadOptions(drop_failed=True, tokenizer=TOKENIZER)
+    try:
+        trace = TRACE_FORMATS[SAMPLES[sample]].open(path, options)
+        found = trace.digest() if isinstance(trace, Snapshot) else digest(trace.chunks)
+    except InputError:
+        return
+    assert np.isfinite(found.sums).all()
+    assert found.requests > 0
 
 
 def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
@@ -210,6 +236,8 @@ MOONCAKE = '{"timestamp": 0, "input_length": 3, "output_length": 2}'
         ('{"timestamp": -1, "input_length": 3, "output_length": 1}', "line 2: timestamp"),
         ('{"timestamp": 1, "input_length": 3, "output_length": 0}', "line 2"),
         ("[1, 2, 3]", "line 2"),
+        ("null", "line 2"),
+        (MOONCAKE + MOONCAKE, "line 2"),
         ('{"timestamp": 1', "line 2"),
     ],
 )

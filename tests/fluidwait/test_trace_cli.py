@@ -99,6 +99,18 @@ def test_bad_options_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_written_where_the_summary_fails(call: Call, tmp_path: Path) -> None:
+    written = ("--tape-out", tmp_path / "tape.csv", "-o", tmp_path / "load.yaml")
+    done = call("workload", "from-trace", DATA / "tape.csv", *written, "--classes", 1)
+    assert done.code == 3
+    at_once = tmp_path / "at-once.csv"
+    at_once.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "1,2,3\n" * 5)
+    done = call("workload", "from-trace", at_once, *written)
+    assert done.code == 2
+    assert "no arrivals over time" in done.err
+    assert list(tmp_path.iterdir()) == [at_once]
+
+
 def test_failed_requests_are_refused_or_told(call: Call, tmp_path: Path) -> None:
     trace = tmp_path / "burst.csv"
     trace.write_text((DATA / "burstgpt.csv").read_text() + "11,ChatGPT,80,0,80,API log\n")
