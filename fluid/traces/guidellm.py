@@ -2,6 +2,7 @@
 
 Per request: `request_start_time` (`start_time` up to version 0.3), `prompt_tokens` and
 `output_tokens`. Requests that are listed as errored, or as incomplete when time was up, are failed.
+A report may keep a sample of its requests only, which has another rate: `request_totals` tells.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fluid.traces.trace import ReadOptions, Trace, TraceFormat
 BENCHMARK = "benchmarks.item"
 LISTS = ("successful", "incomplete", "errored")
 STARTS = ("request_start_time", "start_time")
+TOTALS = tuple(f"{BENCHMARK}{part}.request_totals.successful" for part in (".metrics", ""))
 
 
 def _detect(head: str) -> bool:
@@ -61,7 +63,7 @@ def _requests(path: Path, number: int) -> tuple[Requests, int, int]:
             benchmarks += event == "start_map"
         elif benchmarks != number or not place.startswith(BENCHMARK):
             continue
-        elif place == f"{BENCHMARK}.metrics.request_totals.successful":
+        elif place in TOTALS:
             listed = value or 0
         elif place.startswith(f"{BENCHMARK}.requests."):
             kind, _, rest = place.removeprefix(f"{BENCHMARK}.requests.").partition(".item")

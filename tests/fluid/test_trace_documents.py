@@ -79,8 +79,9 @@ def test_a_guidellm_report_of_several_benchmarks_is_read_by_number(tmp_path: Pat
         assert refused(path, "guidellm", part=part).field == "--part"
 
 
-def test_a_sampled_guidellm_report_is_refused(tmp_path: Path) -> None:
-    report = json.loads((DATA / "guidellm.json").read_text())
+@pytest.mark.parametrize("sample", ["guidellm.json", "guidellm-0.3.json"])
+def test_a_sampled_guidellm_report_is_refused(sample: str, tmp_path: Path) -> None:
+    report = json.loads((DATA / sample).read_text())
     report["benchmarks"][0]["requests"]["successful"].pop()
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report))
