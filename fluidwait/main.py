@@ -500,9 +500,27 @@ def measure_floor(
 
 @workload_app.command("from-trace")
 def from_trace(
-    trace: Annotated[
-        Path, typer.Argument(metavar="TRACE", help="Azure trace: TIMESTAMP, ContextTokens, …")
-    ],
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="File; see docs/own-trace.md.")],
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Format, where it is not to be detected."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second, in place of the trace's own.")
+    ] = None,
+    drop_failed: Annotated[
+        bool, typer.Option("--drop-failed", help="Leave out failed requests, and count them.")
+    ] = False,
+    part: Annotated[
+        str | None, typer.Option(help="Number of a guidellm benchmark, or model of a snapshot.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json that counts the tokens of chats.")
+    ] = None,
+    lengths: Annotated[
+        str,
+        typer.Option(help="Of what fits a snapshot: independent, lightest or heaviest."),
+    ] = "independent",
     classes: Annotated[int, typer.Option(help="Most classes of the summary.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the workload.")] = None,
     source: Annotated[str | None, typer.Option(help="Attribution kept in the file.")] = None,
@@ -515,9 +533,14 @@ def from_trace(
     as_json: AsJson = False,
 ) -> None:
     """A trace as a few classes that load a server like it does."""
-    from fluidwait.commands.workload import run_from_trace
+    from fluid.traces.trace import ReadOptions
+    from fluidwait.commands.workload import TraceOptions, run_from_trace
 
-    run_from_trace(trace, classes, name, source, out, tape_out, as_json)
+    read = ReadOptions(drop_failed, tokenizer, part)
+    run_from_trace(
+        trace,
+        TraceOptions(layout, read, rate, lengths, classes, name, source, out, tape_out, as_json),
+    )
 
 
 @server_app.command("list")

@@ -19,6 +19,7 @@ EXTRAS = {
     "notebooks": "the notebooks: jupyter lab notebooks",
     "test": "tests, lint and type check: make test",
     "torch": "measuring a GPU: fluidwait measure",
+    "traces": "traces of text: fluidwait workload from-trace --tokenizer",
 }
 """What each optional group of packages adds."""
 
