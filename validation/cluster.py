@@ -1,0 +1,273 @@
+"""Configurations of a sweep on Dask workers: on this machine or behind a running scheduler.
+
+A task is one configuration, or as many short ones as fill half a second: the scheduler needs some
+milliseconds for each task (`tests/benchmarks/cluster_sweep.py`). Dask gives the tasks of a lost
+worker to another one. Results are a function of the configuration alone, so that it does not matter
+which worker ran it, or how often, as long as all run the same code; each task checks that.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from fluid.errors import ClusterError, FluidwaitError, InputError
+from validation.compare import PolicyResult
+from validation.policies import POLICIES
+from validation.simulator.compiling import source_digest
+from validation.simulator.model import Model
+from validation.sweep import Configuration, run_one
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+CONNECT_S = 5.0
+"""Time that a scheduler has to answer."""
+
+TASK_S = 0.5
+"""Short configurations are sent together until a task takes so long: what a lost worker costs."""
+
+RETRIES = 3
+"""Of a task that failed for another reason than bad input, on whichever worker."""
+
+_MOST_TOGETHER = 200
+
+
+@dataclass(frozen=True)
+class Order:
+    """A configuration as it travels: the policy by name, its kernels are on the worker."""
+
+    policy: str
+    values: Mapping[str, float | str]
+    thresholds: tuple[int, ...]
+    cuts: tuple[int, ...]
+    rate_per_s: float
+    replications: int
+    requests: int
+    seed: int
+
+    def configuration(self) -> Configuration:
+        """What was ordered."""
+        policy = POLICIES[self.policy].configure(self.values, self.thresholds, self.cuts)
+        return Configuration(policy, self.rate_per_s, self.replications, self.requests, self.seed)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a task brings back: a result per order, and how long it took."""
+
+    results: list[PolicyResult]
+    took_s: float
+
+
+@contextmanager
+def cluster(address: str | None = None, workers: int | None = None) -> Iterator[Cluster]:
+    """Connect to the scheduler at `address`, or start `workers` processes on this machine.
+
+    Raises:
+        InputError: Dask is not installed, both or neither are given, or nobody answers.
+    """
+    if find_spec("distributed") is None:
+        missing = "Dask, which is not installed: pip install fluidwait[dask]"
+        raise InputError("--cluster" if address else "--workers", address or workers, missing)
+    if (address is None) == (workers is None):
+        raise InputError("--workers", workers, "a number without --cluster")
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if address is None:
+            from distributed import LocalCluster
+
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+            address = str(stack.enter_context(local).scheduler_address)
+        yield Cluster(stack.enter_context(_client(address)), address)
+
+
+class Cluster:
+    """Runs configurations on the workers of a scheduler: a `Runner` of `validation.sweep`.
+
+    Attributes:
+        address: Of the scheduler.
+    """
+
+    def __init__(self, client: Client, address: str) -> None:
+        self._client = client
+        self.address = address
+
+    def threads(self) -> int:
+        """Threads of all workers: tasks that run at the same time.
+
+        Raises:
+            ClusterError: The scheduler is gone.
+        """
+        try:
+            return sum(self._client.nthreads().values())
+        except OSError:
+            raise self._lost() from None
+
+    def __call__(
+        self, model: Model, configurations: Sequence[Configuration], device: str
+    ) -> Iterator[tuple[int, PolicyResult]]:
+        """Results as they come, with their positions.
+
+        Raises:
+            InputError: The same as `run_one`, a policy that is not in the registry, or workers with
+                other software.
+            ClusterError: The scheduler is gone, or a task took its workers down with it.
+        """
+        from distributed import as_completed
+
+        orders = list(enumerate(map(_order, configurations)))
+        # A task rather than scattered data, which would be lost with the workers that hold it.
+        held = self._client.submit(_held, model, pure=False)
+        finished = as_completed(loop=self._client.loop)
+        positions: dict[Any, list[int]] = {}
+        together, sent = 1, 0
+
+        def send() -> None:
+            """Keep two tasks per thread under way; workers may come and go."""
+            nonlocal sent
+            while sent < len(orders) and len(positions) < 2 * max(1, self.threads()):
+                batch = orders[sent : sent + together]
+                sent += len(batch)
+                future = self._client.submit(
+                    run_orders,
+                    held,
+                    [order for _, order in batch],
+                    device,
+                    software(),
+                    pure=False,
+                    retries=RETRIES,
+                )
+                positions[future.key] = [position for position, _ in batch]
+                finished.add(future)
+
+        send()
+        for future in finished:
+            done = self._result(future)
+            together = _number_together(done)
+            yield from zip(positions.pop(future.key), done.results, strict=True)
+            send()
+
+    def _result(self, future: Future[Any]) -> Done:
+        from distributed import CancelledError, KilledWorker
+
+        try:
+            outcome = future.result()
+        except CancelledError:
+            raise self._lost() from None
+        except KilledWorker as error:
+            raise ClusterError(
+                f"{error.allowed_failures + 1} workers died while they ran or awaited the same "
+                "configuration: is there enough memory for it?"
+            ) from None
+        except ImportError as error:
+            allowed = f"workers with the same fluidwait as here ({error})"
+            raise InputError("--cluster", self.address, allowed) from None
+        if isinstance(outcome, FluidwaitError):
+            raise outcome
+        assert isinstance(outcome, Done)
+        return outcome
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(f"lost the scheduler at {self.address}")
+
+
+def run_orders(
+    model: Model, orders: Sequence[Order], device: str, expected: Mapping[str, str]
+) -> Done | FluidwaitError:
+    """Run configurations on a worker.
+
+    An error that every worker would raise is returned, so that Dask does not try again.
+
+    Args:
+        expected: The `software` that the results rely on.
+    """
+    start_s = time.perf_counter()
+    try:
+        _require_software(expected)
+        results = [run_one(model, order.configuration(), 1, device) for order in orders]
+    except FluidwaitError as error:
+        return error
+    return Done(results, time.perf_counter() - start_s)
+
+
+@cache
+def software() -> dict[str, str]:
+    """What must be equal for results to be equal to the last bit, by name."""
+    packages = {name: version(name) for name in ("fluidwait", "numba", "numpy", "scipy")}
+    return {**packages, "simulator sources": source_digest()}
+
+
+def _require_software(expected: Mapping[str, str]) -> None:
+    for name, needed in expected.items():
+        if (here := software()[name]) != needed:
+            field = f"worker on {socket.gethostname()}: {name}"
+            raise InputError(field, here, f"{needed}, as where the sweep was started")
+
+
+def _order(configuration: Configuration) -> Order:
+    """
+    Raises:
+        InputError: A policy that is not in the registry.
+    """
+    policy = configuration.policy
+    if POLICIES.get(policy.policy.name) is not policy.policy:
+        raise InputError("policy", policy.policy.name, "policies of the registry on a cluster")
+    return Order(
+        policy.policy.name,
+        dict(policy.values),
+        policy.thresholds,
+        policy.cuts,
+        configuration.rate_per_s,
+        configuration.replications,
+        configuration.requests,
+        configuration.seed,
+    )
+
+
+def _number_together(done: Done) -> int:
+    """Configurations that fill a task, judged by the last one that came back."""
+    each_s = done.took_s / len(done.results)
+    return max(1, min(_MOST_TOGETHER, int(TASK_S / each_s)))
+
+
+def _held(model: Model) -> Model:
+    return model
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError):
+        allowed = "the address of a running Dask scheduler, as tcp://HOST:8786"
+        raise InputError("--cluster", address, allowed) from None
+    with client:
+        yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask logs lost connections with tracebacks; here they end in one line."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
