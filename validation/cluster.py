@@ -9,12 +9,14 @@ which worker ran it, or how often, as long as all run the same code; each task c
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -129,29 +131,23 @@ class Cluster:
         """
         from distributed import as_completed
 
-        orders = list(enumerate(map(_order, configurations)))
-        # A task rather than scattered data, which would be lost with the workers that hold it.
-        held = self._client.submit(_held, model, pure=False)
+        orders = [_order(one) for one in configurations]
+        held, task = self._hold(model), _task()
         finished = as_completed(loop=self._client.loop)
-        positions: dict[Any, list[int]] = {}
+        positions: dict[Any, range] = {}
         together, sent = 1, 0
 
         def send() -> None:
             """Keep two tasks per thread under way; workers may come and go."""
             nonlocal sent
             while sent < len(orders) and len(positions) < 2 * max(1, self.threads()):
-                batch = orders[sent : sent + together]
-                sent += len(batch)
+                batch = range(sent, min(sent + together, len(orders)))
+                sent = batch.stop
+                pickled = pickle.dumps(orders[batch.start : batch.stop])
                 future = self._client.submit(
-                    run_orders,
-                    held,
-                    [order for _, order in batch],
-                    device,
-                    software(),
-                    pure=False,
-                    retries=RETRIES,
+                    task, held, pickled, device, software(), pure=False, retries=RETRIES
                 )
-                positions[future.key] = [position for position, _ in batch]
+                positions[future.key] = batch
                 finished.add(future)
 
         send()
@@ -160,6 +156,16 @@ class Cluster:
             together = _number_together(done)
             yield from zip(positions.pop(future.key), done.results, strict=True)
             send()
+
+    def _hold(self, model: Model) -> Future[bytes]:
+        """The model on the workers, once.
+
+        It is the result of a task, which Dask runs again where the workers that hold it are lost;
+        data that a client scatters would be gone.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")  # a long tape, sent once
+            return self._client.submit(_identity(), pickle.dumps(model), pure=False)
 
     def _result(self, future: Future[Any]) -> Done:
         from distributed import CancelledError, KilledWorker
@@ -186,22 +192,54 @@ class Cluster:
 
 
 def run_orders(
-    model: Model, orders: Sequence[Order], device: str, expected: Mapping[str, str]
+    model: bytes, orders: bytes, device: str, expected: Mapping[str, str]
 ) -> Done | FluidwaitError:
     """Run configurations on a worker.
 
     An error that every worker would raise is returned, so that Dask does not try again.
 
     Args:
+        model: A pickled `Model`.
+        orders: A pickled list of `Order`.
         expected: The `software` that the results rely on.
     """
     start_s = time.perf_counter()
     try:
         _require_software(expected)
-        results = [run_one(model, order.configuration(), 1, device) for order in orders]
+        results = [
+            run_one(_unpickled(model), order.configuration(), 1, device)
+            for order in pickle.loads(orders)
+        ]
     except FluidwaitError as error:
         return error
     return Done(results, time.perf_counter() - start_s)
+
+
+_unpickled = lru_cache(maxsize=2)(pickle.loads)
+
+
+def _task() -> Callable[..., Any]:
+    """`run_orders` as a function that travels by value: an inner one, of plain arguments.
+
+    A worker that cannot import what arrives closes its connection; here it reports the failed
+    import as an error of the task. The scheduler, which unpickles tasks too, needs no fluidwait.
+    """
+
+    def run(*arguments: Any) -> Any:
+        from validation.cluster import run_orders
+
+        return run_orders(*arguments)
+
+    return run
+
+
+def _identity() -> Callable[[bytes], bytes]:
+    """A function that travels by value, as in `_task`."""
+
+    def model(pickled: bytes) -> bytes:
+        return pickled
+
+    return model
 
 
 @cache
@@ -244,10 +282,6 @@ def _number_together(done: Done) -> int:
     return max(1, min(_MOST_TOGETHER, int(TASK_S / each_s)))
 
 
-def _held(model: Model) -> Model:
-    return model
-
-
 @contextmanager
 def _client(address: str) -> Iterator[Client]:
     from distributed import Client
@@ -263,11 +297,15 @@ def _client(address: str) -> Iterator[Client]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Dask logs lost connections with tracebacks; here they end in one line."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Dask logs a lost connection with its traceback; here it ends in one line."""
+    import distributed  # sets the levels, when it is imported first
+
+    loggers = [logging.getLogger(name) for name in (distributed.__name__, "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -154,9 +154,13 @@ def test_rows_wait_to_be_written_together(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_rows_are_kept_when_a_sweep_is_interrupted(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Store(tmp_path / "rows") as store:
-        store.add("key", PLAIN, model="m", seed=0)
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with Store(tmp_path / "rows") as store:
+            store.add("key", PLAIN, model="m", seed=0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(Store(tmp_path / "rows")) == 1
 
 
