@@ -361,7 +361,7 @@ def sweep(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Thousands of policies × rates × seeds into a folder of Parquet."""
+    """Policies × rates × seeds into a folder of Parquet."""
     from fluidwait.commands.simulation import Load, Place
     from fluidwait.commands.sweep import SweepOptions, run_sweep
 

@@ -42,6 +42,9 @@ RETRIES = 3
 
 _MOST_TOGETHER = 200
 
+_NO_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Ctrl-C reaches every process of a terminal; this one ends its workers in order."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -92,6 +95,7 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
                 threads_per_worker=1,
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
+                preload=[_NO_INTERRUPTS],
             )
             address = str(stack.enter_context(local).scheduler_address)
         yield Cluster(stack.enter_context(_client(address)), address)

@@ -110,7 +110,7 @@ def parse_policies(text: str) -> list[ConfiguredPolicy]:
 
 
 def _values(field: str, text: str) -> list[float]:
-    """``a:b:step`` with both ends, or one number."""
+    """``a:b:step`` with both ends, or one number; 0.1 + 2 · 0.1 is 0.3."""
     try:
         if ":" not in text:
             return [float(text)]
@@ -122,4 +122,4 @@ def _values(field: str, text: str) -> list[float]:
     count = math.floor((high - low) / step * (1 + 1e-12) + 1e-9) + 1
     if count > MOST_VALUES:
         raise InputError(field, text, f"at most {MOST_VALUES} values")
-    return [low + index * step for index in range(count)]
+    return [float(f"{low + index * step:.12g}") for index in range(count)]

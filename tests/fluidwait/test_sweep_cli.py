@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,11 +39,28 @@ def sweep(call: Call, workload: Path, tmp_path: Path) -> Callable[..., Any]:
     def sweeping(folder: str, *options: object) -> Any:
         return call(
             *("sweep", workload, "--server", SERVER, "--policy", "greedy"),
-            *("--policy", "greedy:pace=0.1:0.2:0.1", "--rates", "2:8:2", "--seeds", 2),
+            *("--policy", "greedy:pace=0.1:0.3:0.2", "--rates", "2:8:2", "--seeds", 2),
             *("--replications", 2, "--requests", 300, "-o", tmp_path / folder, *options),
         )
 
     return sweeping
+
+
+def acting(row: int, act: Callable[..., object], *arguments: object) -> Callable[..., Any]:
+    """In place of the progress bar: acts after so many rows."""
+
+    @contextmanager
+    def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+        done: list[None] = []
+
+        def advance() -> None:
+            done.append(None)
+            if len(done) == row:
+                act(*arguments)
+
+        yield advance
+
+    return progress
 
 
 def rows_by_key(folder: Path) -> dict[str, dict[str, Any]]:
@@ -59,7 +77,7 @@ def test_a_sweep_fills_a_folder_and_continues_from_it(
     assert first.code == 0
     assert first.document["rows"] == first.document["new_rows"] == 24
     policies = first.document["policies"]
-    assert [one["policy"] for one in policies] == ["greedy", "greedy:pace=0.1", "greedy:pace=0.2"]
+    assert [one["policy"] for one in policies] == ["greedy", "greedy:pace=0.1", "greedy:pace=0.3"]
     for one in policies:
         assert one["stable"] + one["undecided"] + one["unstable"] == one["rows"] == 8
     rows = rows_by_key(tmp_path / "rows")
@@ -119,19 +137,7 @@ def test_a_lost_scheduler_is_one_line_and_the_same_command_continues(
     assert sweep("here").code == 0
     (tmp_path / "dask").mkdir()
     with DaskProcesses(tmp_path / "dask").start_workers("a", "b") as processes:
-
-        @contextmanager
-        def killing(title: str, total: int) -> Iterator[Callable[[], None]]:
-            done: list[None] = []
-
-            def advance() -> None:
-                done.append(None)
-                if len(done) == 3:
-                    processes.kill_scheduler()
-
-            yield advance
-
-        monkeypatch.setattr(command, "progress", killing)
+        monkeypatch.setattr(command, "progress", acting(3, processes.kill_scheduler))
         monkeypatch.setattr(clusters, "TASK_S", 0.01)
         lost = sweep("rows", "--cluster", processes.address)
     assert lost.code == 1
@@ -143,6 +149,14 @@ def test_a_lost_scheduler_is_one_line_and_the_same_command_continues(
     monkeypatch.undo()
     assert sweep("rows").code == 0
     assert rows_by_key(tmp_path / "rows") == rows_by_key(tmp_path / "here")
+
+
+def test_ctrl_c_keeps_the_rows(
+    sweep: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "progress", acting(5, signal.raise_signal, signal.SIGINT))
+    assert sweep("rows").code == 130
+    assert len(rows_by_key(tmp_path / "rows")) == 5
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,16 +80,16 @@ def test_a_killed_worker_loses_nothing(
     tmp_path: Path,
 ) -> None:
     processes.start_workers("a", "b")
-    lost: list[int] = []
+    killed: list[Future[int]] = []
 
     def kill() -> None:
-        lost.append(processes.kill_busy_worker("a"))
+        killed.append(processes.kill_busy_worker("a"))
 
     with cluster(processes.address) as runner, Store(tmp_path / "rows") as store:
         assert runner.threads() == 2
         found = sweep(model, rows, store, runner=runner, on_done=at_row(10, kill))
         assert runner.threads() == 1
-    assert lost[0] > 0
+    assert killed[0].result() > 0
     assert found == expected
     assert dataset(tmp_path / "rows").count_rows() == len(rows)
 
@@ -163,13 +164,31 @@ def test_workers_without_this_fluidwait_are_refused(
 ) -> None:
     (tmp_path / "older" / "validation").mkdir(parents=True)
     (tmp_path / "older" / "validation" / "__init__.py").touch()
-    processes.import_from = tmp_path / "older"
+    processes.environment["PYTHONPATH"] = str(tmp_path / "older")
     processes.start_workers("a")
     with (
         cluster(processes.address) as runner,
         pytest.raises(InputError, match=r"same fluidwait as here .*'validation\.cluster'"),
     ):
         sweep(model, rows, runner=runner)
+
+
+def test_a_worker_with_a_device_takes_it(model: Model, processes: DaskProcesses) -> None:
+    """One simulated device, one worker without: `auto` is decided where a configuration runs."""
+    rows = grid([parse_policy("greedy")], [5.0, 6.0, 7.0], replications=1, requests=15)
+    with cluster(processes.address) as runner:
+        processes.start_workers("plain")
+        plain = sweep(model, rows, runner=runner, device="auto")
+        processes.kill_worker("plain")
+        processes.environment |= {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+        preload = Path(__file__).with_name("cuda_simulator.py")
+        processes.start_workers("cuda", options=("--preload", str(preload)))
+        simulated = sweep(model, rows, runner=runner, device="auto")
+    assert {one.device for one in plain} == {"cpu"}
+    assert {one.device for one in simulated} == {"cuda"}
+    for one, other in zip(simulated, plain, strict=True):
+        assert one.verdict == other.verdict
+        assert one.kv_mean_tokens == pytest.approx(other.kv_mean_tokens, rel=1e-12)
 
 
 def test_a_configuration_that_takes_workers_down_is_told() -> None:
