@@ -131,7 +131,7 @@ def row_of_result(result: PolicyResult, *, key: str, model: str, seed: int) -> d
         value = getattr(result, field.name)
         if field.type == _SPREAD:
             for figure, column in _spread_columns(field.name).items():
-                row[column] = value and getattr(value, figure)
+                row[column] = None if value is None else getattr(value, figure)
         else:
             row[field.name] = json.dumps(value) if field.name == "params" else value
     return row

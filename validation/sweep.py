@@ -137,7 +137,7 @@ def sweep(
     except ClusterError as error:
         if store is None:
             raise
-        kept = f"{len(results)} of {len(set(keys))} rows are kept in {store.path}"
+        kept = f"{len(store)} rows are kept in {store.path}"
         raise ClusterError(f"{error}; {kept}: start again to continue from them") from None
     return [results[key] for key in keys]
 
