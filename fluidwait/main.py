@@ -1,6 +1,7 @@
 """Commands, their options and exit codes. Heavy imports happen inside the commands.
 
-Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 anything unexpected.
+Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 a lost cluster or
+anything unexpected.
 """
 
 from __future__ import annotations
@@ -72,6 +73,23 @@ Device = Annotated[
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
 Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+TapeFile = Annotated[Path | None, typer.Option(help="Recorded arrivals instead of a workload.")]
+LoadFile = Annotated[
+    Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
+]
+Rates = Annotated[str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="tcp://HOST:PORT",
+        help="Run on the workers of this Dask scheduler (needs fluidwait[dask]).",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Run on so many processes of this machine (needs fluidwait[dask])."),
+]
 
 
 @app.command()
@@ -272,15 +290,9 @@ def compare(
     policy: Annotated[
         list[str], typer.Option(metavar="NAME[:key=value,…]", help="Policy; repeat for more.")
     ],
-    workload: Annotated[
-        Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
-    ] = None,
-    tape: Annotated[
-        Path | None, typer.Option(help="Recorded arrivals instead of a workload.")
-    ] = None,
-    rates: Annotated[
-        str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")
-    ] = None,
+    workload: LoadFile = None,
+    tape: TapeFile = None,
+    rates: Rates = None,
     arrivals: Arrivals = None,
     find_capacity: Annotated[
         bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
@@ -293,30 +305,77 @@ def compare(
     requests: Requests = 20_000,
     seed: Seed = 0,
     resume: Annotated[
-        Path | None, typer.Option(help="SQLite file that keeps finished rows; continue from it.")
+        Path | None, typer.Option(help="Folder that keeps finished rows; continue from it.")
     ] = None,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
     plot: PlotFile = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Policies by rate: verdicts, latencies, largest stable rates."""
     from fluidwait.commands.compare import CompareOptions, run_compare
+    from fluidwait.commands.simulation import Load, Place
 
     run_compare(
         CompareOptions(
-            workload,
-            tape,
-            server,
+            Load(workload, tape, server, arrivals),
             policy,
             rates,
             find_capacity,
-            arrivals,
             burst,
             replications,
             requests,
             seed,
             resume,
+            Place(cluster, workers),
             plot,
+            device,
+            as_json,
+        )
+    )
+
+
+@app.command()
+def sweep(
+    server: ServerName,
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:key=value,…]", help="Policy, a value also as a:b:step; repeat for more."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the rows; continue with those in it.")
+    ],
+    workload: LoadFile = None,
+    tape: TapeFile = None,
+    rates: Rates = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds from --seed on, a row each.")] = 1,
+    arrivals: Arrivals = None,
+    replications: Replications = 20,
+    requests: Requests = 20_000,
+    seed: Seed = 0,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Policies × rates × seeds into a folder of Parquet."""
+    from fluidwait.commands.simulation import Load, Place
+    from fluidwait.commands.sweep import SweepOptions, run_sweep
+
+    run_sweep(
+        SweepOptions(
+            Load(workload, tape, server, arrivals),
+            policy,
+            rates,
+            seeds,
+            replications,
+            requests,
+            seed,
+            out,
+            Place(cluster, workers),
             device,
             as_json,
         )
@@ -563,13 +622,15 @@ def server_show(
 
 def run() -> None:
     """Entry point: run a command and turn errors into one line and an exit code."""
-    from fluid.errors import FluidwaitError, InfeasibleError
+    from fluid.errors import ClusterError, FluidwaitError, InfeasibleError
 
     as_json = "--json" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
     except InfeasibleError as error:
         code = fail(error, 3, as_json)
+    except ClusterError as error:
+        code = fail(error, 1, as_json)
     except FluidwaitError as error:
         code = fail(error, 2, as_json)
     except (typer.Abort, KeyboardInterrupt):

@@ -15,6 +15,7 @@ DISTRIBUTION = "fluidwait"
 
 EXTRAS = {
     "cuda": "simulation on an NVIDIA GPU: --device cuda",
+    "dask": "sweeps on many processes or machines: --workers, --cluster",
     "docs": "the documentation site: make docs",
     "notebooks": "the notebooks: jupyter lab notebooks",
     "test": "tests, lint and type check: make test",
