@@ -1,0 +1,138 @@
+"""Restarts with long outputs, and what server the published latencies would need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from fluid.server import Server
+from validation.paper.experiment import (
+    MET,
+    NOT_MET,
+    Claim,
+    Experiment,
+    Lab,
+    Result,
+    Run,
+    Table,
+    cell,
+    faster,
+    find,
+    named,
+)
+from validation.paper.pictures import latency_lines, panels, published_points
+from validation.paper.published import (
+    A100_BYTES_PER_S,
+    KV_BYTES_PER_TOKEN,
+    LONG_DECODE,
+    LONG_DECODE_RESTARTS,
+)
+from validation.paper.rates import long_decode_facts
+from validation.paper.settings import (
+    CLIPPED_RATE,
+    LONG,
+    SARATHI,
+    TABLE,
+    VLLM,
+    a100,
+    cheap_reads,
+    limit_per_s,
+    practical_table,
+)
+
+READ_SHARE = 0.25
+"""KV heads of the what-if server: 8 in place of 32, grouped-query attention."""
+
+WAIT = tuple(f"nested-cap:thresholds={total}" for total in (80, 90, 100, 110))
+A100_RATES_PER_S = (1.8, 2.0, 2.2, 4.0)
+CHEAP_RATES_PER_S = (3.0, 3.5, 4.0, 4.5, 5.0)
+
+
+def run_restarts(lab: Lab) -> Result:
+    """The A100 at rates it carries and at the published one; the what-if server at those."""
+    server, cheap = a100(), cheap_reads(READ_SHARE)
+    here = _simulate(lab, server, A100_RATES_PER_S)
+    there = _simulate(lab, cheap, CHEAP_RATES_PER_S)
+    facts = long_decode_facts(server) | {
+        "limit_per_s": limit_per_s(LONG, server) / CLIPPED_RATE,
+        "cheap_limit_per_s": limit_per_s(LONG, cheap) / CLIPPED_RATE,
+        "read_share": READ_SHARE,
+        "wait_here": _best_without_restarts(here, 4.0),
+        "sarathi_here": find(here, SARATHI, 4.0),
+        "cheap": {
+            (name, rate): find(there, name, rate)
+            for name in (VLLM, SARATHI, WAIT[2])
+            for rate in (4.0, 4.5)
+        },
+        "wait": WAIT[2],
+    }
+    facts["bandwidth_s"] = facts["kv_tokens"] * KV_BYTES_PER_TOKEN / A100_BYTES_PER_S
+    tables = (
+        _table("The A100", here, A100_RATES_PER_S),
+        _table(f"What-if: KV is read in {READ_SHARE:.0%} of the time", there, CHEAP_RATES_PER_S),
+    )
+    return Result(there, tables, _claims(here, there), facts)
+
+
+def _simulate(lab: Lab, server: Server, rates_per_s: Sequence[float]) -> tuple[Run, ...]:
+    policies = named((VLLM, SARATHI, *WAIT)) | {TABLE: practical_table(LONG, server)}
+    requests = lab.effort.long_requests
+    return lab.simulate(LONG, server, policies, rates_per_s, requests=requests)
+
+
+def _best_without_restarts(runs: Sequence[Run], rate_per_s: float) -> Run:
+    """The cap of least latency among those that restart least."""
+    found = [find(runs, name, rate_per_s) for name in WAIT]
+    return min(found, key=lambda one: (one.restarts, one.mean_s))
+
+
+def _claims(here: Sequence[Run], there: Sequence[Run]) -> tuple[Claim, ...]:
+    sarathi, wait = find(here, SARATHI, 4.0), _best_without_restarts(here, 4.0)
+    fewer = MET if wait.restarts == 0 < sarathi.restarts else NOT_MET
+    evidence = f"{wait.restarts:.2%} (`{wait.name}`) against {sarathi.restarts:.2%}"
+    what_if = [find(there, name, 4.5) for name in (VLLM, SARATHI, WAIT[2])]
+    where = "512/1000 at 4.5/s with cheap reads"
+    return (
+        Claim("512/1000 at 4/s: Sarathi restarts requests and WAIT none", fewer, evidence),
+        faster(f"{where}: WAIT before Sarathi", what_if[2], what_if[1]),
+        faster(f"{where}: Sarathi before vLLM", what_if[1], what_if[0]),
+    )
+
+
+def _table(caption: str, runs: Sequence[Run], rates_per_s: Sequence[float]) -> Table:
+    rows = []
+    for name in dict.fromkeys(one.name for one in runs):
+        found = [find(runs, name, rate) for rate in rates_per_s]
+        shown = (f"{cell(one)}; {one.restarts:.2%}" for one in found)
+        rows.append((f"`{name}`" if name != TABLE else name, *shown))
+    rates = tuple(f"{rate:g}/s" for rate in rates_per_s)
+    published = " and ".join(
+        f"{policy} {share:.2%}" for policy, share in LONG_DECODE_RESTARTS[4.0].items()
+    )
+    return Table(
+        f"{caption}: latency ± standard deviation, seconds; restarts per request "
+        f"(published at 4/s: {published})",
+        ("policy", *rates),
+        tuple(rows),
+    )
+
+
+def draw(result: Result) -> Figure:
+    """The what-if server beside the published points."""
+    with panels() as (figure, (axes,)):
+        latency_lines(axes, result.runs)
+        published_points(axes, LONG_DECODE)
+        axes.axvline(result.facts["cheap_limit_per_s"], color="black", ls=":", lw=1)
+        axes.set_xlabel("nominal rate (requests/s); dotted: fluid limit; stars: published")
+        axes.set_title(f"512/1000 where KV is read in {READ_SHARE:.0%} of the time")
+        return figure
+
+
+RESTARTS = Experiment(
+    "restarts",
+    "Restarts with long outputs",
+    "512/1000 at 4/s: Sarathi 30.2 s with 2.88 % restarts, WAIT 26.4 s with none.",
+    run_restarts,
+    draw,
+)
