@@ -29,6 +29,9 @@ CLIPPED, EXACT = "poisson-clipped", "poisson"
 
 MET, NOT_MET, OPEN = "met", "not met", "undecided"
 
+MARKS = {"stable": "", "unstable": "¹", "undecided": "²"}
+"""Behind latencies in tables, by verdict."""
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -159,8 +162,7 @@ class Lab:
         size = requests or self.effort.requests
         done = run(model, jobs, size, threads=self.threads, on_done=self.on_done)
         return tuple(
-            _summary(*case, size, done[k * count : (k + 1) * count])
-            for k, case in enumerate(cases)
+            _summary(*case, size, done[k * count : (k + 1) * count]) for k, case in enumerate(cases)
         )
 
 
@@ -227,7 +229,7 @@ def judged(below_zero: Interval) -> str:
 
 
 def at_least(text: str, large: float, small: float, tolerance: float, evidence: str) -> Claim:
-    """The claim that `large` is the larger; OPEN where they are as close as `tolerance`, a share."""
+    """The claim that `large` is the larger; OPEN where they differ by less than this share."""
     if large > small * (1 + tolerance):
         return Claim(text, MET, evidence)
     return Claim(text, NOT_MET if small > large * (1 + tolerance) else OPEN, evidence)
@@ -239,6 +241,5 @@ def seconds(value: float) -> str:
 
 
 def cell(one: Run) -> str:
-    """Mean ± standard deviation for a table, marked where the queue grows."""
-    mark = "" if one.verdict == "stable" else "¹"
-    return f"{one.mean_s:.2f} ± {one.sd_s:.2f}{mark}"
+    """Mean ± standard deviation for a table, marked where it is not stable."""
+    return f"{one.mean_s:.2f} ± {one.sd_s:.2f}{MARKS[one.verdict]}"

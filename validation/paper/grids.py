@@ -88,8 +88,7 @@ def run_chat_grid(lab: Lab) -> Result:
     """Caps by segment over tl and L, beside the baselines."""
     forms = chat_forms()
     texts = dict.fromkeys([*BASELINES, *forms.values()])
-    requests = lab.effort.long_requests
-    runs = lab.simulate(chat(), a100(), named(texts), CHAT_RATES_PER_S, requests=requests)
+    runs = lab.simulate(chat(), a100(), named(texts), CHAT_RATES_PER_S)
     grids = {rate: _grid(runs, forms, rate) for rate in CHAT_RATES_PER_S}
     tables = []
     for rate, grid in grids.items():
@@ -102,6 +101,10 @@ def run_chat_grid(lab: Lab) -> Result:
     facts = {
         "missing": len(CHAT_LIMITS) * len(SEGMENTS) - len(forms),
         "grids": grids,
+        "spread": {
+            rate: (float(np.nanmin(grid[-1])), float(np.nanmax(grid[-1])))
+            for rate, grid in grids.items()
+        },
         "best": {rate: _cell_of_least(grid) for rate, grid in grids.items()},
         "baselines": {
             rate: [find(runs, name, rate) for name in BASELINES] for rate in CHAT_RATES_PER_S

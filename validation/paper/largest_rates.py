@@ -33,6 +33,8 @@ from validation.paper.settings import (
     limit_per_s,
     practical_table,
 )
+from validation.simulator.arrivals import parse_arrivals
+from validation.simulator.model import poisson_model
 
 WAIT = {
     "single": ("wait:thresholds=1", "wait:thresholds=2", "nested-cap:thresholds=100"),
@@ -56,23 +58,25 @@ def run_largest_rates(lab: Lab) -> Result:
         exact = _by_policy(lab, workload, load, EXACT)
         found[load] = here
         for name, rate_per_s in here.items():
-            published = LARGEST_RATES_PER_S[load].get(_published_name(name), math.nan)
-            shown = "" if math.isnan(published) else f"{published:g}"
-            rows.append((load, _code(name), shown, f"{rate_per_s:.2f}", f"{exact[name]:.2f}"))
+            published = LARGEST_RATES_PER_S[load].get(_published_name(name))
+            shown = "" if published is None else f"{published:g}"
+            rows.append((load, _code(name), shown, _rate(rate_per_s), _rate(exact[name])))
         claims += _claims(load, here)
     header = ("load", "policy", "published /s", "here, nominal /s", "here, exact Poisson /s")
     table = Table("Largest stable rate", header, tuple(rows))
     single = found["single"]
-    wait = max(WAIT["single"], key=single.__getitem__)
-    facts = {"rates": found, "wait": wait, "vllm": single[VLLM], "sarathi": single[SARATHI]}
+    facts = {
+        "rates": found,
+        "literal": [single[name] for name in WAIT["single"][:2]],
+        "two_caps": [found["two classes"][name] for name in WAIT["two classes"][2:]],
+        "vllm": single[VLLM],
+        "sarathi": single[SARATHI],
+    }
     return Result((), (table,), tuple(claims), facts)
 
 
 def _by_policy(lab: Lab, workload: Workload, load: str, arrivals: str) -> dict[str, float]:
     """Largest stable rate, nominal, of every policy; NaN where none was found."""
-    from validation.simulator.arrivals import parse_arrivals
-    from validation.simulator.model import poisson_model
-
     server = a100()
     policies = named((*BASELINES, *WAIT[load])) | {TABLE: practical_table(workload, server)}
     model = poisson_model(workload, server, parse_arrivals(arrivals))
@@ -92,6 +96,10 @@ def _by_policy(lab: Lab, workload: Workload, load: str, arrivals: str) -> dict[s
     return rates
 
 
+def _rate(rate_per_s: float) -> str:
+    return "none" if math.isnan(rate_per_s) else f"{rate_per_s:.2f}"
+
+
 def _published_name(policy: str) -> str:
     names = {VLLM: "vLLM", SARATHI: "Sarathi"}
     is_wait = policy.startswith(("wait", "nested"))
@@ -103,7 +111,7 @@ def _code(name: str) -> str:
 
 
 def _claims(load: str, rates: Mapping[str, float]) -> list[Claim]:
-    wait = max(WAIT[load], key=rates.__getitem__)
+    wait = max(WAIT[load], key=lambda name: -math.inf if math.isnan(rates[name]) else rates[name])
     pairs = (("WAIT", wait, "Sarathi", SARATHI), ("Sarathi", SARATHI, "vLLM", VLLM))
     return [
         at_least(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from fluid.server import Server
+from fluid.workload import Workload
 from validation.paper.experiment import (
     MET,
     NOT_MET,
@@ -28,7 +30,6 @@ from validation.paper.published import (
     LONG_DECODE,
     LONG_DECODE_RESTARTS,
 )
-from validation.paper.rates import long_decode_facts
 from validation.paper.settings import (
     CLIPPED_RATE,
     LONG,
@@ -52,32 +53,47 @@ CHEAP_RATES_PER_S = (3.0, 3.5, 4.0, 4.5, 5.0)
 def run_restarts(lab: Lab) -> Result:
     """The A100 at rates it carries and at the published one; the what-if server at those."""
     server, cheap = a100(), cheap_reads(READ_SHARE)
-    here = _simulate(lab, server, A100_RATES_PER_S)
-    there = _simulate(lab, cheap, CHEAP_RATES_PER_S)
-    facts = long_decode_facts(server) | {
+    requests = lab.effort.long_requests
+    here = _simulate(lab, server, A100_RATES_PER_S, requests)
+    there = _simulate(lab, cheap, CHEAP_RATES_PER_S, requests)
+    shorter = _simulate(lab, cheap, CHEAP_RATES_PER_S, requests // 2)
+    facts: dict[str, Any] = {
+        "read_bytes_per_s": 4.0 * kv_reads(LONG) * KV_BYTES_PER_TOKEN,
+        "bandwidth_per_s": A100_BYTES_PER_S,
         "limit_per_s": limit_per_s(LONG, server) / CLIPPED_RATE,
         "cheap_limit_per_s": limit_per_s(LONG, cheap) / CLIPPED_RATE,
         "read_share": READ_SHARE,
         "wait_here": _best_without_restarts(here, 4.0),
         "sarathi_here": find(here, SARATHI, 4.0),
         "cheap": {
-            (name, rate): find(there, name, rate)
-            for name in (VLLM, SARATHI, WAIT[2])
+            (policy, rate): find(shorter, name, rate)
+            for policy, name in (("vLLM", VLLM), ("Sarathi", SARATHI), ("WAIT", WAIT[2]))
             for rate in (4.0, 4.5)
         },
-        "wait": WAIT[2],
+        "published": LONG_DECODE,
+        "published_restarts": LONG_DECODE_RESTARTS[4.0]["Sarathi"],
+        "requests": requests,
     }
-    facts["bandwidth_s"] = facts["kv_tokens"] * KV_BYTES_PER_TOKEN / A100_BYTES_PER_S
+    what_if = f"What-if: KV is read in {READ_SHARE:.0%} of the time"
     tables = (
-        _table("The A100", here, A100_RATES_PER_S),
-        _table(f"What-if: KV is read in {READ_SHARE:.0%} of the time", there, CHEAP_RATES_PER_S),
+        _table(f"The A100, {requests:,} requests", here, A100_RATES_PER_S),
+        _table(f"{what_if}, {requests:,} requests", there, CHEAP_RATES_PER_S),
+        _table(f"{what_if}, {requests // 2:,} requests", shorter, CHEAP_RATES_PER_S),
     )
-    return Result(there, tables, _claims(here, there), facts)
+    return Result(shorter, tables, _claims(here, there), facts)
 
 
-def _simulate(lab: Lab, server: Server, rates_per_s: Sequence[float]) -> tuple[Run, ...]:
+def kv_reads(workload: Workload) -> float:
+    """KV tokens that one request of a single class reads over its decodes."""
+    one = workload.classes[0]
+    decodes = one.decode_tokens - 1
+    return decodes * (one.prefill_tokens + (1 + decodes) / 2)
+
+
+def _simulate(
+    lab: Lab, server: Server, rates_per_s: Sequence[float], requests: int
+) -> tuple[Run, ...]:
     policies = named((VLLM, SARATHI, *WAIT)) | {TABLE: practical_table(LONG, server)}
-    requests = lab.effort.long_requests
     return lab.simulate(LONG, server, policies, rates_per_s, requests=requests)
 
 

@@ -21,6 +21,9 @@ VLLM, SARATHI, TODAY = "vllm-v0", "sarathi", "vllm-v1"
 BASELINES = (VLLM, SARATHI, TODAY)
 """The paper's vLLM and Sarathi, and the scheduler that vLLM has today."""
 
+FITTED_VLLM = "vllm-v0:cap=22"
+"""vLLM with at most so many residents as fit its published latencies (`differences`)."""
+
 TABLE = "this toolkit's table"
 
 CLIPPED_RATE = 1 / (1 - math.exp(-CLIP))

@@ -50,7 +50,11 @@ def run_waiting(lab: Lab) -> Result:
                 rows.append((f"`{pair[0]}`", f"{rate:g}", cell(waiting), cell(free), shown))
     header = ("with waiting", "rate /s", "with", "without", "faster without")
     table = Table("Mean latency ± standard deviation between runs, seconds", header, tuple(rows))
-    facts = {"pairs": len(verdicts), "faster": verdicts.count(MET), "slower": verdicts.count(NOT_MET)}
+    facts = {
+        "pairs": len(verdicts),
+        "faster": verdicts.count(MET),
+        "slower": verdicts.count(NOT_MET),
+    }
     return Result(tuple(runs), (table,), (), facts)
 
 
