@@ -50,7 +50,7 @@ class Effort:
 
 
 FULL = Effort(replications=10, table_replications=20, requests=10_000, long_requests=2_000)
-QUICK = Effort(replications=2, table_replications=3, requests=200, long_requests=60)
+QUICK = Effort(replications=2, table_replications=3, requests=400, long_requests=60)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fluid.stages import class_stages
 from fluid.workload import Workload
 from validation.paper.experiment import (
     Claim,
@@ -204,12 +205,16 @@ TWO_LOAD = Load(
 )
 LONG_LOAD = Load(
     LONG,
-    ("wait:thresholds=1", LONG_WAIT),
+    (LONG_WAIT,),
     _rates(0.5, 5, 0.5),
     True,
     LONG_DECODE,
     _long_claims,
-    lambda runs: {"restarts": {name: find(runs, name, 4.5).restarts for name in LONG_NAMES}},
+    lambda runs: {
+        "restarts": {name: find(runs, name, 4.5).restarts for name in LONG_NAMES},
+        "literal_tokens": class_stages(LONG.classes[0], a100()).memory_sum,
+        "capacity_tokens": a100().usable_kv_tokens,
+    },
 )
 DECODE_ONLY_LOAD = Load(
     DECODE_ONLY,

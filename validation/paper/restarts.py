@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fluid.server import Server
-from fluid.workload import Workload
+from fluid.stages import class_stages
 from validation.paper.experiment import (
     MET,
     NOT_MET,
@@ -58,7 +58,7 @@ def run_restarts(lab: Lab) -> Result:
     there = _simulate(lab, cheap, CHEAP_RATES_PER_S, requests)
     shorter = _simulate(lab, cheap, CHEAP_RATES_PER_S, requests // 2)
     facts: dict[str, Any] = {
-        "read_bytes_per_s": 4.0 * kv_reads(LONG) * KV_BYTES_PER_TOKEN,
+        "read_bytes_per_s": 4.0 * _kv_reads(server) * KV_BYTES_PER_TOKEN,
         "bandwidth_per_s": A100_BYTES_PER_S,
         "limit_per_s": limit_per_s(LONG, server) / CLIPPED_RATE,
         "cheap_limit_per_s": limit_per_s(LONG, cheap) / CLIPPED_RATE,
@@ -83,11 +83,10 @@ def run_restarts(lab: Lab) -> Result:
     return Result(shorter, tables, _claims(here, there), facts)
 
 
-def kv_reads(workload: Workload) -> float:
-    """KV tokens that one request of a single class reads over its decodes."""
-    one = workload.classes[0]
-    decodes = one.decode_tokens - 1
-    return decodes * (one.prefill_tokens + (1 + decodes) / 2)
+def _kv_reads(server: Server) -> float:
+    """KV tokens that one long request reads over its decodes."""
+    stages = class_stages(LONG.classes[0], server)
+    return float(stages.kv_tokens[stages.decodes].sum())
 
 
 def _simulate(
