@@ -201,9 +201,15 @@ def named(texts: Iterable[str]) -> dict[str, ConfiguredPolicy]:
     return {text: parse_policy(text) for text in texts}
 
 
-def find(runs: Iterable[Run], name: str, rate_per_s: float) -> Run:
+def find(runs: Sequence[Run], name: str, rate_per_s: float) -> Run:
     """The run of a policy at a rate."""
     return next(one for one in runs if one.name == name and one.rate_per_s == rate_per_s)
+
+
+def best(runs: Sequence[Run], names: Iterable[str], rate_per_s: float) -> Run:
+    """The one of least mean latency at a rate."""
+    found = (find(runs, name, rate_per_s) for name in names)
+    return min(found, key=lambda one: one.mean_s)
 
 
 def difference(one: Run, other: Run) -> Interval:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from validation.paper.experiment import Experiment, Lab, Result, Run, Table, cell, find, named
+from validation.paper.experiment import Experiment, Lab, Result, Run, Table, best, cell, find, named
 from validation.paper.pictures import logarithmic, panels
 from validation.paper.settings import BASELINES, SINGLE, a100, chat, nested_cap, per_stage
 
@@ -47,15 +47,11 @@ def run_limits(lab: Lab) -> Result:
     header = ("tl", *(f"cap, {one}" for one in rates), "n", *(f"literal, {one}" for one in rates))
     table = Table("Mean latency ± standard deviation between runs, seconds", header, rows)
     facts = {
-        "caps": {rate: _best(runs, [*map(capped, LIMITS)], rate) for rate in LIMIT_RATES_PER_S},
-        "literal": {rate: _best(runs, [*map(literal, LIMITS)], rate) for rate in LIMIT_RATES_PER_S},
+        "caps": {rate: best(runs, [*map(capped, LIMITS)], rate) for rate in LIMIT_RATES_PER_S},
+        "literal": {rate: best(runs, [*map(literal, LIMITS)], rate) for rate in LIMIT_RATES_PER_S},
         "largest": {rate: find(runs, capped(LIMITS[-1]), rate) for rate in LIMIT_RATES_PER_S},
     }
     return Result(runs, (table,), (), facts)
-
-
-def _best(runs: Sequence[Run], names: Sequence[str], rate_per_s: float) -> Run:
-    return min((find(runs, name, rate_per_s) for name in names), key=lambda one: one.mean_s)
 
 
 def draw_limits(result: Result) -> Figure:

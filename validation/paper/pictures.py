@@ -77,4 +77,11 @@ def logarithmic(axes: Axes) -> None:
     """A log scale of y with plain numbers."""
     axes.set_yscale("log")
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        set_formatter(_PlainFormatter(minor_thresholds=(2, 0.5)))
+
+
+class _PlainFormatter(LogFormatter):
+    """Labels the ticks that `LogFormatter` would, without exponents."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""

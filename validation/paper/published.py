@@ -1,10 +1,10 @@
-"""What the paper reports: arXiv 2504.11320v4, as THEORY 6.3 has it. Data, never results."""
+"""What the paper reports, arXiv 2504.11320v4: data, never results."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE = "arXiv 2504.11320v4 (THEORY 6.3)"
+SOURCE = "arXiv 2504.11320v4"
 
 
 @dataclass(frozen=True)

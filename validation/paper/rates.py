@@ -21,6 +21,7 @@ from validation.paper.experiment import (
     Run,
     Table,
     at_least,
+    best,
     cell,
     faster,
     find,
@@ -90,7 +91,7 @@ class Load:
     def draw(self, result: Result) -> Figure:
         """Latency by rate, the fluid limit and what is published."""
         with panels() as (figure, (axes,)):
-            latency_lines(axes, result.runs, labels={TABLE: f"{TABLE}: {result.facts['table']}"})
+            latency_lines(axes, result.runs)
             axes.axvline(result.facts["nominal_limit_per_s"], color="black", ls=":", lw=1)
             published_points(axes, self.published)
             axes.set_xlabel("nominal rate (requests/s); dotted: fluid limit; stars: published")
@@ -110,11 +111,6 @@ def rates_table(runs: Sequence[Run]) -> Table:
             for rate_per_s in rates_per_s
         ),
     )
-
-
-def best(runs: Sequence[Run], names: Sequence[str], rate_per_s: float) -> Run:
-    """The one of least mean latency at a rate."""
-    return min((find(runs, name, rate_per_s) for name in names), key=lambda one: one.mean_s)
 
 
 def same_latency_rate(runs: Sequence[Run], name: str, latency_s: float) -> float | None:
@@ -169,7 +165,7 @@ def savings(runs: Sequence[Run], baseline: str) -> dict[float, float]:
 def _decode_only_claims(runs: Sequence[Run]) -> tuple[Claim, ...]:
     found = savings(runs, VLLM).values()
     least = DECODE_ONLY_SAVING[0]
-    evidence = f"{min(found):.0%} to {max(found):.0%} below"
+    evidence = f"latency {-max(found):+.0%} to {-min(found):+.0%}"
     text = f"decode-only at 100 to 500/s: WAIT at least {least:.0%} below vLLM"
     return (at_least(text, min(found), least, 0.0, evidence),)
 

@@ -24,6 +24,9 @@ BASELINES = (VLLM, SARATHI, TODAY)
 FITTED_VLLM = "vllm-v0:cap=22"
 """vLLM with at most so many residents as fit its published latencies (`differences`)."""
 
+READ_SHARE = 0.25
+"""Time to read KV on the what-if server: grouped-query attention, 8 KV heads in place of 32."""
+
 TABLE = "this toolkit's table"
 
 CLIPPED_RATE = 1 / (1 - math.exp(-CLIP))
