@@ -6,7 +6,7 @@
 # make bench  print speed figures of this machine
 # make docs   build the documentation into site/
 # make figures  draw every picture of README and documentation again
-# make reproduce  run the paper's experiments and write docs/reproduction.md
+# make reproduce  run the paper's experiments and write docs/reproduction.md, with its pictures
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -92,7 +92,7 @@ DECODE_ONLY = Workload(
 
 
 def chat() -> Workload:
-    """Lengths of real chats, in 20 buckets."""
+    """Lengths of real chats, in 20 buckets; from the examples of the repository."""
     return Workload.read(_CHAT)
 
 
