@@ -29,7 +29,7 @@ from validation.paper.experiment import (
     faster,
     named,
 )
-from validation.paper.page import Cost, render
+from validation.paper.page import Cost, figure_name, render, write_page
 from validation.paper.published import KV_BYTES_PER_TOKEN, TWENTY_RUNS
 from validation.paper.rates import same_latency_rate
 from validation.paper.settings import (
@@ -89,6 +89,15 @@ def test_the_command_writes_the_page_and_every_figure_it_shows(
     assert links <= anchors
     assert "{{" not in page
     assert "{%" not in page
+
+
+def test_the_same_results_make_the_same_files(tmp_path: Path, results: dict[str, Result]) -> None:
+    found = {"horizon": results["horizon"]}
+    written = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        write_page(folder, found, {"horizon": EXPERIMENTS["horizon"].draw(found["horizon"])}, "")
+        written.append((folder / "images" / figure_name("horizon")).read_bytes())
+    assert written[0] == written[1]
 
 
 def test_the_page_says_what_the_claims_say(results: dict[str, Result]) -> None:

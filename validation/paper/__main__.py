@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = run_all(effort, given.threads)
     figures = {name: EXPERIMENTS[name].draw(result) for name, result in results.items()}
     cost = Cost(
-        time.perf_counter() - wall_s, time.process_time() - cpu_s, given.threads or _cores()
+        wall_s=time.perf_counter() - wall_s,
+        cpu_s=time.process_time() - cpu_s,
+        cores=os.cpu_count() or 1,
     )
     write_page(given.out, results, figures, render(results, effort, cost))
     print(f"Wrote {given.out / 'reproduction.md'}: {cost.wall_s:.0f} s, {cost.cpu_s:.0f} s of CPU.")
@@ -53,10 +55,6 @@ def run_all(effort: Effort, threads: int | None) -> dict[str, Result]:
             results[name] = experiment.run(lab)
             progress.advance(task)
     return results
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

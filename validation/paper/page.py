@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from fluid.files import write_text
+from fluid.plots import STYLE
 from validation.paper import EXPERIMENTS
 from validation.paper.experiment import MET, NOT_MET, OPEN, Effort, Result, seconds
 from validation.paper.published import SOURCE
@@ -68,8 +70,9 @@ def write_page(
     """Figures first, then ``reproduction.md``, which refers to them."""
     folder = out / FIGURES
     folder.mkdir(parents=True, exist_ok=True)
-    for name in results:
-        path = folder / figure_name(name)
-        # Without a date the same results make the same file.
-        figures[name].savefig(path, bbox_inches="tight", metadata={"Date": None})
+    # By the style's hash salt, and without a date, the same results make the same files.
+    with mpl.rc_context(STYLE):
+        for name in results:
+            path = folder / figure_name(name)
+            figures[name].savefig(path, bbox_inches="tight", metadata={"Date": None})
     write_text(out / "reproduction.md", text)

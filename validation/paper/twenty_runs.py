@@ -22,21 +22,21 @@ from validation.paper.experiment import (
     named,
 )
 from validation.paper.pictures import logarithmic, panels
-from validation.paper.published import TWENTY_RUNS
+from validation.paper.published import TWENTY_RUNS, Latency
 from validation.paper.settings import SARATHI, SINGLE, TWO, VLLM, a100, nested_cap
 
 RATES_PER_S = (22.0, 23.0)
 
+_LITERAL = ("wait:thresholds=1", "wait:thresholds=2", "wait:thresholds=3")
+_LITERAL_NESTED = ("nested-wait:thresholds=1/1", "nested-wait:thresholds=2/1")
 _LIMITS = (20, 30, 40, 60, 80, 100, 150, 200)
 
 
 def wait_forms(workload: Workload) -> tuple[str, ...]:
     """WAIT as the paper tunes it: literal thresholds, and caps tl on requests in service."""
     server, lengths = a100(), len(workload.classes)
-    literal = {1: ("wait:thresholds=1", "wait:thresholds=2", "wait:thresholds=3")}.get(
-        lengths, ("nested-wait:thresholds=1/1", "nested-wait:thresholds=2/1")
-    )
-    caps = (nested_cap(workload, server, total, lengths, 0.0) for total in _LIMITS)
+    literal = _LITERAL if lengths == 1 else _LITERAL_NESTED
+    caps = (nested_cap(workload, server, total, lengths, eta=0.0) for total in _LIMITS)
     return literal + tuple(one for one in caps if one is not None)
 
 
@@ -109,16 +109,13 @@ def draw(result: Result) -> Figure:
     """Published beside measured, a group for each load and rate."""
     table = result.tables[0]
     published = [TWENTY_RUNS[row[0], float(row[1])][row[2]] for row in table.rows]
+    measured = [Latency(one.mean_s, one.sd_s) for one in result.runs]
     places = range(len(table.rows))
     with panels(width=8.5) as (figure, (axes,)):
-        axes.errorbar(
-            places, [one.mean_s for one in published], yerr=[one.sd_s or 0 for one in published],
-            fmt="k*", ms=8, capsize=2, label="published",
-        )  # fmt: skip
-        axes.errorbar(
-            places, [one.mean_s for one in result.runs], yerr=[one.sd_s for one in result.runs],
-            fmt="o", ms=5, capsize=2, label="here",
-        )  # fmt: skip
+        for latencies, marker, label in ((published, "k*", "published"), (measured, "o", "here")):
+            means_s = [one.mean_s for one in latencies]
+            widths_s = [one.sd_s or 0.0 for one in latencies]
+            axes.errorbar(places, means_s, yerr=widths_s, fmt=marker, capsize=2, label=label)
         logarithmic(axes)
         labels = [f"{row[2]}\n{row[1]}/s" for row in table.rows]
         axes.set_xticks(places, labels, fontsize=7)
