@@ -6,6 +6,7 @@
 # make bench  speed and memory of simulator and solvers on this machine
 # make docs   build the documentation into site/
 # make figures  draw every picture of README and documentation again
+# make reproduce  run the paper's experiments and write docs/reproduction.md, with its pictures
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures clean
+.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures reproduce clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -62,6 +63,9 @@ docs: $(VENV)/.installed-test
 
 figures: $(VENV)/.installed
 	$(BIN)/python docs/figures.py
+
+reproduce: $(VENV)/.installed
+	$(BIN)/python -m validation.paper --out docs
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
