@@ -73,7 +73,10 @@ Device = Annotated[
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
 Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
-TapeFile = Annotated[Path | None, typer.Option(help="Recorded arrivals instead of a workload.")]
+TapeFile = Annotated[
+    Path | None,
+    typer.Option(help="Recorded arrivals instead of a workload: a tape, or any trace with times."),
+]
 LoadFile = Annotated[
     Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
 ]
@@ -261,7 +264,8 @@ def replay(
         typer.Option(help="Compare with NAME[:key=value,…] instead of the greedy baselines."),
     ] = None,
     tape: Annotated[
-        Path | None, typer.Option(help="Recorded arrivals instead of Poisson ones.")
+        Path | None,
+        typer.Option(help="Recorded arrivals, not Poisson ones: a tape, or any trace with times."),
     ] = None,
     arrivals: Arrivals = None,
     rate: Rate = None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.stability import stability
-from fluid.traces.tape import read_tape
+from fluid.traces.registry import read_trace
 from fluid.workload import Workload
 from fluidwait.console import note
 from validation.policies import ConfiguredPolicy, parse_policy
@@ -47,7 +47,7 @@ class Load:
                 raise InputError(
                     "arrivals", arrivals.label, "none beside a tape, which has its own"
                 )
-            return tape_model(read_tape(self.tape), server), None
+            return tape_model(read_trace(self.tape), server), None
         assert self.workload is not None
         workload = Workload.read(self.workload)
         limit_per_s = stability(workload, server).max_scale * workload.rate_per_s

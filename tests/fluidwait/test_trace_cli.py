@@ -58,6 +58,22 @@ def test_every_format_with_times_becomes_a_tape(form: str, call: Call, tmp_path:
     assert len(read_tape(tape)) == 3
 
 
+def test_a_trace_is_simulated_as_its_tape_is(call: Call, tmp_path: Path) -> None:
+    trace, tape = DATA / SAMPLES["mooncake"], tmp_path / "tape.csv"
+    call("workload", "from-trace", trace, "--tape-out", tape)
+    policy = ("--server", "a100-80gb-llama-2-7b", "--policy", "greedy", "--json")
+    documents = [call("compare", "--tape", one, *policy).document for one in (trace, tape)]
+    assert documents[0] == documents[1]
+    assert documents[0]["policies"][0]["completed_share"] > 0
+
+
+def test_a_trace_without_times_is_not_simulated(call: Call) -> None:
+    policy = ("--server", "a100-80gb-llama-2-7b", "--policy", "greedy")
+    done = call("compare", "--tape", DATA / SAMPLES["prometheus"], *policy)
+    assert done.code == 2
+    assert "allowed: a trace with times" in done.err
+
+
 @pytest.mark.parametrize("form", UNTIMED)
 def test_formats_without_times_need_a_rate_and_give_no_tape(
     form: str, call: Call, tmp_path: Path
