@@ -3,9 +3,10 @@
 # make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
 # make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
-# make bench  print speed figures of this machine
+# make bench  speed and memory of simulator and solvers on this machine
 # make docs   build the documentation into site/
 # make figures  draw every picture of README and documentation again
+# make reproduce  run the paper's experiments and write docs/reproduction.md, with its pictures
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures clean
+.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures reproduce clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -55,15 +56,16 @@ $(VLLM_DEMO_VENV)/.installed: pyproject.toml
 	touch $@
 
 bench: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/engine_speed.py
-	$(BIN)/python tests/benchmarks/compare_speed.py
-	$(BIN)/python tests/benchmarks/solver_scale.py
+	$(BIN)/python -m tests.benchmarks.speed
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 figures: $(VENV)/.installed
 	$(BIN)/python docs/figures.py
+
+reproduce: $(VENV)/.installed
+	$(BIN)/python -m validation.paper --out docs
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -2,7 +2,8 @@
 
     python docs/figures.py [NAME …]
 
-Without names all of them, in about a minute; ``make figures`` does that.
+Without names all of them, in about a minute; ``make figures`` does that. The pictures of
+``reproduction.md`` come with that page: ``make reproduce``.
 """
 
 from __future__ import annotations

@@ -82,3 +82,9 @@ class InfeasibleError(FluidwaitError):
             "nearest": self.nearest,
             "max_scale": self.max_scale,
         }
+
+
+class ClusterError(FluidwaitError):
+    """Work on a cluster ended before it was done, for no fault of the input."""
+
+    kind = "cluster"

@@ -13,8 +13,10 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -84,12 +86,17 @@ def read_text(path: str | Path) -> str:
     """The text of a UTF-8 file, or an `InputError` that says why it could not be read."""
     try:
         return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError("", "no such file", "a readable file", str(path)) from None
     except UnicodeDecodeError:
         raise InputError("", "not UTF-8 text", "a UTF-8 text file", str(path)) from None
     except OSError as error:
-        raise InputError("", error.strerror, "a readable file", str(path)) from None
+        raise unreadable(error, path) from None
+
+
+def unreadable(error: OSError, path: str | Path) -> InputError:
+    """The error for a file that the system would not read."""
+    missing = isinstance(error, FileNotFoundError)
+    reason = "no such file" if missing else error.strerror or str(error)
+    return InputError("", reason, "a readable file", str(path))
 
 
 def require_folder(path: str | Path) -> None:
@@ -99,7 +106,18 @@ def require_folder(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole file or nothing: temporary name in the same folder, then rename."""
+    """Write a whole file or nothing."""
+    with replacing(path) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[TextIO]:
+    """A stream that becomes the file at the end: temporary name in the same folder, then rename.
+
+    Raises:
+        InputError: The folder is missing or not writable.
+    """
     require_folder(path)
     path = Path(path)
     try:
@@ -108,7 +126,7 @@ def write_text(path: str | Path, text: str) -> None:
         raise InputError("", error.strerror, "a writable path", str(path)) from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+            yield stream
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

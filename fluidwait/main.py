@@ -1,7 +1,7 @@
 """Commands, their options and exit codes. Heavy imports happen inside the commands.
 
-Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 anything unexpected,
-and a statement of the theory that fails (``report --theorems``).
+Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 a lost cluster, a statement of the
+theory that fails (``report --theorems``), or anything unexpected.
 """
 
 from __future__ import annotations
@@ -73,6 +73,26 @@ Device = Annotated[
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
 Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+TapeFile = Annotated[
+    Path | None,
+    typer.Option(help="Recorded arrivals instead of a workload: a tape, or any trace with times."),
+]
+LoadFile = Annotated[
+    Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
+]
+Rates = Annotated[str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="tcp://HOST:PORT",
+        help="Run on the workers of this Dask scheduler (needs fluidwait[dask]).",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Run on so many processes of this machine (needs fluidwait[dask])."),
+]
 
 
 @app.command()
@@ -244,7 +264,8 @@ def replay(
         typer.Option(help="Compare with NAME[:key=value,…] instead of the greedy baselines."),
     ] = None,
     tape: Annotated[
-        Path | None, typer.Option(help="Recorded arrivals instead of Poisson ones.")
+        Path | None,
+        typer.Option(help="Recorded arrivals, not Poisson ones: a tape, or any trace with times."),
     ] = None,
     arrivals: Arrivals = None,
     rate: Rate = None,
@@ -273,15 +294,9 @@ def compare(
     policy: Annotated[
         list[str], typer.Option(metavar="NAME[:key=value,…]", help="Policy; repeat for more.")
     ],
-    workload: Annotated[
-        Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
-    ] = None,
-    tape: Annotated[
-        Path | None, typer.Option(help="Recorded arrivals instead of a workload.")
-    ] = None,
-    rates: Annotated[
-        str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")
-    ] = None,
+    workload: LoadFile = None,
+    tape: TapeFile = None,
+    rates: Rates = None,
     arrivals: Arrivals = None,
     find_capacity: Annotated[
         bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
@@ -294,30 +309,77 @@ def compare(
     requests: Requests = 20_000,
     seed: Seed = 0,
     resume: Annotated[
-        Path | None, typer.Option(help="SQLite file that keeps finished rows; continue from it.")
+        Path | None, typer.Option(help="Folder that keeps finished rows; continue from it.")
     ] = None,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
     plot: PlotFile = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Policies by rate: verdicts, latencies, largest stable rates."""
     from fluidwait.commands.compare import CompareOptions, run_compare
+    from fluidwait.commands.simulation import Load, Place
 
     run_compare(
         CompareOptions(
-            workload,
-            tape,
-            server,
+            Load(workload, tape, server, arrivals),
             policy,
             rates,
             find_capacity,
-            arrivals,
             burst,
             replications,
             requests,
             seed,
             resume,
+            Place(cluster, workers),
             plot,
+            device,
+            as_json,
+        )
+    )
+
+
+@app.command()
+def sweep(
+    server: ServerName,
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:key=value,…]", help="Policy, a value also as a:b:step; repeat for more."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the rows; continue with those in it.")
+    ],
+    workload: LoadFile = None,
+    tape: TapeFile = None,
+    rates: Rates = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds from --seed on, a row each.")] = 1,
+    arrivals: Arrivals = None,
+    replications: Replications = 20,
+    requests: Requests = 20_000,
+    seed: Seed = 0,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Policies × rates × seeds into a folder of Parquet."""
+    from fluidwait.commands.simulation import Load, Place
+    from fluidwait.commands.sweep import SweepOptions, run_sweep
+
+    run_sweep(
+        SweepOptions(
+            Load(workload, tape, server, arrivals),
+            policy,
+            rates,
+            seeds,
+            replications,
+            requests,
+            seed,
+            out,
+            Place(cluster, workers),
             device,
             as_json,
         )
@@ -527,9 +589,27 @@ def measure_floor(
 
 @workload_app.command("from-trace")
 def from_trace(
-    trace: Annotated[
-        Path, typer.Argument(metavar="TRACE", help="Azure trace: TIMESTAMP, ContextTokens, …")
-    ],
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="File; see docs/own-trace.md.")],
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Format, where it is not to be detected."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second, in place of the trace's own.")
+    ] = None,
+    drop_failed: Annotated[
+        bool, typer.Option("--drop-failed", help="Leave out failed requests, and count them.")
+    ] = False,
+    part: Annotated[
+        str | None, typer.Option(help="Number of a guidellm benchmark, or model of a snapshot.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json that counts the tokens of chats.")
+    ] = None,
+    lengths: Annotated[
+        str,
+        typer.Option(help="Of what fits a snapshot: independent, lightest or heaviest."),
+    ] = "independent",
     classes: Annotated[int, typer.Option(help="Most classes of the summary.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the workload.")] = None,
     source: Annotated[str | None, typer.Option(help="Attribution kept in the file.")] = None,
@@ -542,9 +622,14 @@ def from_trace(
     as_json: AsJson = False,
 ) -> None:
     """A trace as a few classes that load a server like it does."""
-    from fluidwait.commands.workload import run_from_trace
+    from fluid.traces.trace import ReadOptions
+    from fluidwait.commands.workload import TraceOptions, run_from_trace
 
-    run_from_trace(trace, classes, name, source, out, tape_out, as_json)
+    read = ReadOptions(drop_failed, tokenizer, part)
+    run_from_trace(
+        trace,
+        TraceOptions(layout, read, rate, lengths, classes, name, source, out, tape_out, as_json),
+    )
 
 
 @server_app.command("list")
@@ -567,13 +652,15 @@ def server_show(
 
 def run() -> None:
     """Entry point: run a command and turn errors into one line and an exit code."""
-    from fluid.errors import FluidwaitError, InfeasibleError
+    from fluid.errors import ClusterError, FluidwaitError, InfeasibleError
 
     as_json = "--json" in sys.argv[1:]
     try:
         code = app(standalone_mode=False)
     except InfeasibleError as error:
         code = fail(error, 3, as_json)
+    except ClusterError as error:
+        code = fail(error, 1, as_json)
     except FluidwaitError as error:
         code = fail(error, 2, as_json)
     except (typer.Abort, KeyboardInterrupt):

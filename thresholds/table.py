@@ -15,7 +15,7 @@ from fluid.files import FileModel
 from fluid.server import Server
 from fluid.workload import Name, Workload
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -31,12 +31,6 @@ PARAMETER_MEANINGS = {
     "pace_per_iteration": "admissions per iteration, on average at most",
     "cap_requests": "requests in service at most",
     "watermark_fraction": "share of the KV cache that admissions leave free",
-    "segments": "segments into which output lengths are divided",
-    "eta": "by how much a segment's threshold ratio exceeds the share of requests that enter it",
-    "horizon_s": "seconds for which the overflow probability holds",
-    "overflow_probability": "of any overflow of the KV cache within the horizon",
-    "deterministic_buffer_tokens": "KV kept for full boundary queues",
-    "stochastic_buffer_tokens": "KV kept for queues that grow beyond their thresholds by chance",
 }
 """What each parameter of a table sets."""
 
@@ -45,8 +39,9 @@ class Threshold(FileModel):
     """Threshold of one class, or of one segment of Nested WAIT.
 
     Attributes:
-        threshold: Whole requests n_j for "wait" and n_k for "nested", the class's boundary
-            inventory n^C_j for "paced" (their sum is the pace, if any).
+        threshold: Whole requests: n_j for "wait", n_k for "nested-wait", the cap Δ_k n_k on a whole
+            segment for "nested-cap"; for "paced" the class's boundary inventory n^C_j (their sum
+            is the pace, if any).
         up_to_tokens: Output length l'_k at which the segment ends (THEORY 4.1); None for a class.
     """
 
@@ -63,12 +58,17 @@ class Memory(FileModel):
         buffer_tokens: Kept free on top of it, or by the watermark.
         capacity_tokens: What the server has.
         overflow_probability: Bound on the probability of an overflow, where one is known.
+        stochastic_buffer_tokens: Of the buffer, what boundary queues take that grow beyond their
+            thresholds by chance; the rest holds full ones (THEORY 4.5, nested-wait only).
+        horizon_s: Seconds within which `overflow_probability` bounds any overflow (nested-wait).
     """
 
     required_tokens: NonNegative
     buffer_tokens: NonNegative
     capacity_tokens: NonNegative
     overflow_probability: Share | None
+    stochastic_buffer_tokens: NonNegative | None = None
+    horizon_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class Predicted(FileModel):

@@ -21,7 +21,7 @@ from validation.simulator.metrics import (
     verdict,
 )
 from validation.simulator.model import Model
-from validation.simulator.run import run
+from validation.simulator.run import chosen_device, run
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class PolicyResult:
             two output tokens.
         wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
         unfinished_requests: Requests of the window that never completed, mean per replication.
+        device: "cpu" or "cuda", on which it ran; their times agree to about 1e-12.
     """
 
     policy: str
@@ -76,6 +77,7 @@ class PolicyResult:
     kv_mean_tokens: float
     kv_max_tokens: int
     unfinished_requests: float
+    device: str
 
     @property
     def label(self) -> str:
@@ -118,16 +120,22 @@ def compare(
         for policy in policies
         for replication in range(replications)
     ]
+    device = chosen_device(device)
     done = run(model, jobs, requests, device=device, threads=threads, on_done=on_done)
     rate_per_s = float(model.constants[0]["rate_per_s"]) * rate_scale
+    samples = [done[k : k + replications] for k in range(0, len(done), replications)]
     return [
-        summarise(policy, rate_per_s, requests, done[k * replications : (k + 1) * replications])
-        for k, policy in enumerate(policies)
+        summarise(policy, rate_per_s, requests, sample, device)
+        for policy, sample in zip(policies, samples, strict=True)
     ]
 
 
 def summarise(
-    policy: ConfiguredPolicy, rate_per_s: float, requests: int, sample: Sequence[Replication]
+    policy: ConfiguredPolicy,
+    rate_per_s: float,
+    requests: int,
+    sample: Sequence[Replication],
+    device: str,
 ) -> PolicyResult:
     """Figures of one policy from its replications."""
     outcome = verdict(sample)
@@ -158,6 +166,7 @@ def summarise(
         kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in sample])),
         kv_max_tokens=max(one.kv_max_tokens for one in sample),
         unfinished_requests=float(np.mean([one.unfinished for one in sample])),
+        device=device,
     )
 
 

@@ -14,7 +14,7 @@ from validation.capacity import find_capacity
 from validation.policies import ConfiguredPolicy, parse_policy
 from validation.replay import policy_of
 from validation.simulator.model import poisson_model
-from validation.sweep import Store
+from validation.store import Store
 
 SOLVED = "paced"
 """The policy name that stands for the table solved anew at each mix."""

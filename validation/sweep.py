@@ -1,30 +1,18 @@
-"""Policies × rates on the simulator: interruptible, resumable, one row per configuration.
-
-Results go to an SQLite file, one transaction per configuration (sqlite3: atomic, in the standard
-library, readable everywhere): a killed sweep leaves whole rows only, and the next run of the same
-sweep continues where it stopped.
-"""
+"""Policies × rates × seeds on the simulator: interruptible, resumable, a row per configuration."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic import TypeAdapter
-
-from fluid.errors import InputError
-from fluid.files import require_folder
+from fluid.errors import ClusterError
 from validation.compare import PolicyResult, compare
 from validation.policies import ConfiguredPolicy
+from validation.simulator.compiling import source_digest
 from validation.simulator.model import Model
-
-_RESULT = TypeAdapter(PolicyResult)
-_SCHEMA = "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, label TEXT, result TEXT)"
+from validation.store import Store
 
 
 @dataclass(frozen=True)
@@ -37,9 +25,15 @@ class Configuration:
     requests: int
     seed: int
 
-    def key(self, model: Model) -> str:
-        """Identity of the row: SHA-256 over the configuration and everything the model holds."""
+    def key(self, model: str) -> str:
+        """Identity of the row: SHA-256 over the configuration, the model and the simulator's code.
+
+        Args:
+            model: The model's digest (`model_digest`).
+        """
         settings = [
+            source_digest(),
+            model,
             self.policy.label,
             self.policy.numbers.tolist(),
             self.rate_per_s,
@@ -47,42 +41,39 @@ class Configuration:
             self.requests,
             self.seed,
         ]
-        digest = hashlib.sha256(json.dumps(settings).encode())
-        for array in model:
-            digest.update(str(array.dtype).encode() + array.tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
-class Store:
-    """Finished rows of sweeps in an SQLite file.
+Runner = Callable[[Model, Sequence[Configuration], str], Iterable[tuple[int, PolicyResult]]]
+"""Where configurations run: (model, configurations, device) → (position, result) as they finish."""
 
-    Raises:
-        InputError: The file cannot be opened or is something else.
+
+@dataclass(frozen=True)
+class Local:
+    """Runs configurations in this process, one after another.
+
+    Attributes:
+        threads: Of the CPU, for the replications of a configuration; all of its cores if None.
     """
 
-    def __init__(self, path: Path) -> None:
-        require_folder(path)
-        self.path = path
-        try:
-            with closing(sqlite3.connect(path)) as connection, connection:
-                connection.execute(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise InputError("--resume", str(path), f"a sweep file ({error})") from None
+    threads: int | None = None
 
-    def find(self, key: str) -> PolicyResult | None:
-        """The stored result of a configuration, if it has run."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            rows = connection.execute("SELECT result FROM results WHERE key = ?", (key,))
-            row = rows.fetchone()
-        return _RESULT.validate_json(row[0]) if row else None
+    def __call__(
+        self, model: Model, configurations: Sequence[Configuration], device: str
+    ) -> Iterator[tuple[int, PolicyResult]]:
+        for position, configuration in enumerate(configurations):
+            yield position, run_one(model, configuration, self.threads, device)
 
-    def add(self, key: str, label: str, result: PolicyResult) -> None:
-        """Keep a finished row, whole or not at all."""
-        with closing(sqlite3.connect(self.path)) as connection, connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?)",
-                (key, label, _RESULT.dump_json(result).decode()),
-            )
+
+LOCAL = Local()
+
+
+def model_digest(model: Model) -> str:
+    """SHA-256 over everything the model holds."""
+    digest = hashlib.sha256()
+    for array in model:
+        digest.update(str(array.dtype).encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def grid(
@@ -92,12 +83,14 @@ def grid(
     replications: int,
     requests: int,
     seed: int = 0,
+    seeds: int = 1,
 ) -> list[Configuration]:
-    """Every policy at every rate."""
+    """Every policy at every rate under each of `seeds` seeds from `seed` on."""
     return [
-        Configuration(policy, rate_per_s, replications, requests, seed)
+        Configuration(policy, rate_per_s, replications, requests, each)
         for rate_per_s in rates_per_s
         for policy in policies
+        for each in range(seed, seed + seeds)
     ]
 
 
@@ -105,27 +98,48 @@ def sweep(
     model: Model,
     configurations: Sequence[Configuration],
     store: Store | None = None,
-    threads: int | None = None,
+    *,
     device: str = "cpu",
+    runner: Runner = LOCAL,
     on_done: Callable[[], None] | None = None,
 ) -> list[PolicyResult]:
     """Run the configurations that the store does not hold yet; results in their order.
 
     Args:
+        runner: Where they run; the results do not depend on it.
         on_done: Called after each configuration.
+
+    Raises:
+        InputError: A configuration that cannot run.
+        ClusterError: The runner lost its cluster; the rows so far are in the store.
     """
-    results = []
-    for configuration in configurations:
-        key = configuration.key(model)
-        result = store.find(key) if store else None
-        if result is None:
-            result = run_one(model, configuration, threads, device)
-            if store:
-                store.add(key, configuration.policy.label, result)
-        results.append(result)
-        if on_done:
-            on_done()
-    return results
+    digest = model_digest(model)
+    keys = [configuration.key(digest) for configuration in configurations]
+    results: dict[str, PolicyResult] = {}
+    missing: dict[str, Configuration] = {}
+    for key, configuration in zip(keys, configurations, strict=True):
+        found = None if store is None else store.find(key)
+        if found is None:
+            missing[key] = configuration
+        else:
+            results[key] = found
+    advance = on_done or (lambda: None)
+    for _ in range(len(keys) - len(missing)):
+        advance()
+    missing_keys = list(missing)
+    try:
+        for position, result in runner(model, list(missing.values()), device):
+            key = missing_keys[position]
+            results[key] = result
+            if store is not None:
+                store.add(key, result, model=digest, seed=missing[key].seed)
+            advance()
+    except ClusterError as error:
+        if store is None:
+            raise
+        kept = f"{len(store)} rows are kept in {store.path}"
+        raise ClusterError(f"{error}; {kept}: start again to continue from them") from None
+    return [results[key] for key in keys]
 
 
 def run_one(

@@ -1,26 +1,31 @@
-"""Recorded arrivals: one reader per trace format, the tape they become, and its summary."""
+"""Recorded arrivals: one reader per trace format, the tape they become, and their summary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-from fluid.traces.azure import read_azure
+from fluid.traces.digest import Digest, digest
+from fluid.traces.registry import TRACE_FORMATS, detect_format, named_format, read_trace
+from fluid.traces.snapshot import Snapshot
 from fluid.traces.summarise import summarise, summary_errors, write_workload
-from fluid.traces.tape import Tape, read_tape, write_tape
-
-TRACE_READERS: dict[str, Callable[[str | Path], Tape]] = {
-    "azure": read_azure,
-    "tape": read_tape,
-}
+from fluid.traces.tape import Tape, read_tape, tape_writer, write_tape
+from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat
 
 __all__ = [
-    "TRACE_READERS",
+    "TRACE_FORMATS",
+    "Chunk",
+    "Digest",
+    "ReadOptions",
+    "Snapshot",
     "Tape",
-    "read_azure",
+    "Trace",
+    "TraceFormat",
+    "detect_format",
+    "digest",
+    "named_format",
     "read_tape",
+    "read_trace",
     "summarise",
     "summary_errors",
+    "tape_writer",
     "write_tape",
     "write_workload",
 ]

@@ -1,13 +1,13 @@
 """Tapes: recorded arrivals with their lengths, and the CSV they are kept in.
 
 A tape file is a CSV with the columns ``arrived_at`` (s), ``num_prefill_tokens`` and
-``num_decode_tokens``, one request per row in order of arrival.
+``num_decode_tokens``, one request per row in order of arrival: what the Vidur simulator reads.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.files import read_text, write_text
+from fluid.files import replacing
+from fluid.traces.csv_lines import csv_format, seconds_clock
+from fluid.traces.trace import Chunk, ReadOptions, Trace
 
 COLUMNS = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
+_ROWS_WRITTEN = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -70,79 +73,61 @@ class Tape:
         return (len(self) - 1) / span_s
 
 
+TAPE = csv_format(
+    "tape",
+    "tape of this toolkit or of Vidur (CSV)",
+    seconds_clock(COLUMNS[0], from_zero=False),
+    prompt=COLUMNS[1],
+    output=COLUMNS[2],
+)
+
+
 def read_tape(path: str | Path) -> Tape:
-    """Read a tape CSV.
+    """Read a tape CSV whole.
 
     Raises:
         InputError: Naming file, line, value and what is allowed.
     """
-    file = str(path)
-    times: list[float] = []
-    prefill: list[int] = []
-    decode: list[int] = []
-    for line, (arrived, prompt, output) in csv_rows(path, COLUMNS):
-        times.append(_seconds(arrived, line, times[-1] if times else 0.0, file))
-        prefill.append(whole_tokens(prompt, line, COLUMNS[1], file))
-        decode.append(whole_tokens(output, line, COLUMNS[2], file))
-    return Tape(np.array(times), np.array(prefill), np.array(decode))
+    trace = TAPE.open(Path(path), ReadOptions())
+    assert isinstance(trace, Trace)
+    return whole_tape(trace.chunks)
+
+
+def whole_tape(chunks: Iterable[Chunk]) -> Tape:
+    """All chunks of a trace with times as one tape."""
+    held = list(chunks)
+    times = [chunk.arrived_at_s for chunk in held if chunk.arrived_at_s is not None]
+    return Tape(
+        np.concatenate(times),
+        np.concatenate([chunk.num_prefill_tokens for chunk in held]),
+        np.concatenate([chunk.num_decode_tokens for chunk in held]),
+    )
 
 
 def write_tape(tape: Tape, path: str | Path) -> None:
     """Write a tape CSV; times keep full precision, so that reading gives the same tape."""
-    rows = zip(
-        tape.arrived_at_s.tolist(),
-        tape.num_prefill_tokens.tolist(),
-        tape.num_decode_tokens.tolist(),
-        strict=True,
-    )
-    lines = [",".join(COLUMNS), *(f"{time!r},{prompt},{output}" for time, prompt, output in rows)]
-    write_text(path, "\n".join(lines) + "\n")
+    with tape_writer(path) as write:
+        write(Chunk(tape.arrived_at_s, tape.num_prefill_tokens, tape.num_decode_tokens))
 
 
-def csv_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number (the header is line 1) and the named columns of every data row.
+@contextmanager
+def tape_writer(path: str | Path) -> Iterator[Callable[[Chunk], None]]:
+    """A function that appends chunks with times to a tape CSV, which appears when all went well."""
+    with replacing(path) as stream:
+        stream.write(",".join(COLUMNS) + "\n")
 
-    Raises:
-        InputError: A column is missing, a row has the wrong number of fields, or no row follows.
-    """
-    file = str(path)
-    reader = csv.reader(read_text(path).splitlines())
-    header = next(reader, [])
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise InputError("line 1", ",".join(header), f"a header with {', '.join(columns)}", file)
-    places = [header.index(name) for name in columns]
-    empty = True
-    for row in reader:
-        if len(row) != len(header):
-            allowed = f"{len(header)} fields as in the header"
-            raise InputError(f"line {reader.line_num}", ",".join(row), allowed, file)
-        empty = False
-        yield reader.line_num, [row[place] for place in places]
-    if empty:
-        raise InputError("", "no requests", "at least one row after the header", file)
+        def write(chunk: Chunk) -> None:
+            if chunk.arrived_at_s is None:
+                raise ValueError("a chunk without times")
+            columns = (chunk.arrived_at_s, chunk.num_prefill_tokens, chunk.num_decode_tokens)
+            for start in range(0, len(chunk.arrived_at_s), _ROWS_WRITTEN):
+                part = (column[start : start + _ROWS_WRITTEN].tolist() for column in columns)
+                stream.writelines(
+                    f"{time!r},{prompt},{output}\n"
+                    for time, prompt, output in zip(*part, strict=True)
+                )
 
-
-def whole_tokens(text: str, line: int, column: str, file: str) -> int:
-    """A token count ≥ 1 from a CSV field, or an `InputError` with its line."""
-    stripped = text.strip()
-    # No trace has a request of 10¹⁰ tokens; longer digit strings would overflow the arrays.
-    if not (stripped.isascii() and stripped.isdigit() and len(stripped) <= 10 and int(stripped)):
-        raise InputError(f"line {line}: {column}", text, "whole tokens ≥ 1", file)
-    return int(stripped)
-
-
-def _seconds(text: str, line: int, previous_s: float, file: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value) or value < 0:
-        raise InputError(f"line {line}: {COLUMNS[0]}", text, "finite seconds ≥ 0", file)
-    if value < previous_s:
-        allowed = f"sorted times, so at least {previous_s!r}"
-        raise InputError(f"line {line}: {COLUMNS[0]}", text, allowed, file)
-    return value
+        yield write
 
 
 def _refuse(

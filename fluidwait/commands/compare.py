@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fluid.errors import InputError
-from fluid.server import load_server
-from fluid.stability import stability
-from fluid.traces.tape import read_tape
-from fluid.workload import Workload
+from fluidwait.commands.simulation import Load, Place, parse_rates
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
-from validation.capacity import Capacity, find_capacity
+from validation.capacity import Capacity, find_capacities
 from validation.compare import PolicyResult
 from validation.policies import ConfiguredPolicy, parse_policy
 from validation.recovery import Recovery, recovery
-from validation.simulator.arrivals import parse_arrivals
-from validation.simulator.model import Model, poisson_model, tape_model
-from validation.sweep import Store, grid, sweep
-
-MOST_RATES = 10_000
+from validation.simulator.model import Model
+from validation.store import Store
+from validation.sweep import Runner, grid, sweep
 
 
 @dataclass(frozen=True)
 class CompareOptions:
     """Options of the command, as given."""
 
-    workload: Path | None
-    tape: Path | None
-    server: str
+    load: Load
     policies: list[str]
     rates: str | None
     find_capacity: bool
-    arrivals: str | None
     burst: int | None
     replications: int
     requests: int
     seed: int
     resume: Path | None
+    place: Place
     plot: Path | None
     device: str
     as_json: bool
@@ -52,10 +44,9 @@ def run_compare(options: CompareOptions) -> None:
 
         require_plot_path(options.plot)
     policies = [parse_policy(one) for one in options.policies]
-    model, limit_per_s = _model(options)
+    model, limit_per_s = options.load.model()
     own_per_s = float(model.constants[0]["rate_per_s"])
     rates = parse_rates(options.rates) if options.rates else [own_per_s]
-    store = Store(options.resume) if options.resume else None
     rows = grid(
         policies,
         rates,
@@ -63,9 +54,13 @@ def run_compare(options: CompareOptions) -> None:
         requests=options.requests,
         seed=options.seed,
     )
-    with progress("compare", len(rows)) as advance:
-        results = sweep(model, rows, store, device=options.device, on_done=advance)
-    capacities = _capacities(model, policies, limit_per_s, options, store)
+    kept = Store(options.resume) if options.resume else nullcontext()
+    with kept as store, options.place.runner() as runner:
+        with progress("compare", len(rows)) as advance:
+            results = sweep(
+                model, rows, store, device=options.device, runner=runner, on_done=advance
+            )
+        capacities = _capacities(model, policies, limit_per_s, options, runner, store)
     recoveries = _recoveries(model, policies, rates, options)
     if options.plot:
         from validation.plots import plot_compare
@@ -81,73 +76,30 @@ def run_compare(options: CompareOptions) -> None:
         say(f"Wrote {options.plot}.")
 
 
-def _model(options: CompareOptions) -> tuple[Model, float | None]:
-    """What to simulate, and the fluid limit of its rate where there is a workload."""
-    server = load_server(options.server)
-    if (options.workload is None) == (options.tape is None):
-        raise InputError("WORKLOAD", "both or neither", "a workload file, or --tape FILE")
-    arrivals = parse_arrivals(options.arrivals) if options.arrivals else None
-    if options.tape is not None:
-        if arrivals is not None:
-            raise InputError("arrivals", arrivals.label, "none beside a tape, which has its own")
-        return tape_model(read_tape(options.tape), server), None
-    assert options.workload is not None
-    workload = Workload.read(options.workload)
-    limit_per_s = stability(workload, server).max_scale * workload.rate_per_s
-    return poisson_model(workload, server, arrivals), limit_per_s
-
-
-def parse_rates(text: str) -> list[float]:
-    """``a:b:step`` with both ends, or ``a,b,c``, or one rate; requests per second.
-
-    Raises:
-        InputError: Not of that form, not positive, or too many.
-    """
-    allowed = "rates > 0 as a:b:step, a,b,c or one number"
-    try:
-        if ":" in text:
-            low, high, step = (float(part) for part in text.split(":"))
-            if not (0 < low <= high < math.inf and 0 < step < math.inf):
-                raise ValueError
-            count = math.floor((high - low) / step * (1 + 1e-12) + 1e-9) + 1
-            if count > MOST_RATES:
-                raise InputError("--rates", text, f"at most {MOST_RATES} rates")
-            return [low + index * step for index in range(count)]
-        rates = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError("--rates", text, allowed) from None
-    if not all(0 < rate < math.inf for rate in rates):
-        raise InputError("--rates", text, allowed)
-    return rates
-
-
 def _capacities(
     model: Model,
     policies: Sequence[ConfiguredPolicy],
     limit_per_s: float | None,
     options: CompareOptions,
+    runner: Runner,
     store: Store | None,
 ) -> list[Capacity]:
     if not options.find_capacity:
         return []
     start_per_s = limit_per_s or float(model.constants[0]["rate_per_s"])
     with progress("capacity", len(policies)) as advance:
-        found = []
-        for policy in policies:
-            found.append(
-                find_capacity(
-                    model,
-                    policy,
-                    start_per_s,
-                    replications=options.replications,
-                    requests=options.requests,
-                    seed=options.seed,
-                    store=store,
-                    device=options.device,
-                )
-            )
-            advance()
-    return found
+        return find_capacities(
+            model,
+            policies,
+            start_per_s,
+            replications=options.replications,
+            requests=options.requests,
+            seed=options.seed,
+            store=store,
+            device=options.device,
+            runner=runner,
+            on_done=advance,
+        )
 
 
 def _recoveries(

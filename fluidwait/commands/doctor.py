@@ -15,10 +15,12 @@ DISTRIBUTION = "fluidwait"
 
 EXTRAS = {
     "cuda": "simulation on an NVIDIA GPU: --device cuda",
+    "dask": "sweeps on many processes or machines: --workers, --cluster",
     "docs": "the documentation site: make docs",
     "notebooks": "the notebooks: jupyter lab notebooks",
     "test": "tests, lint and type check: make test",
     "torch": "measuring a GPU: fluidwait measure",
+    "traces": "traces of text: fluidwait workload from-trace --tokenizer",
 }
 """What each optional group of packages adds."""
 

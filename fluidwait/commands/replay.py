@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluid.files import require_folder
-from fluid.traces.tape import read_tape
+from fluid.traces.registry import read_trace
 from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
 from thresholds.export.jsonio import read_table, write_table
@@ -46,7 +46,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
     if options.out:
         require_folder(options.out)
     table = read_table(path)
-    tape = read_tape(options.tape) if options.tape else None
+    tape = read_trace(options.tape) if options.tape else None
     arrivals = parse_arrivals(options.arrivals) if options.arrivals else None
     offered = tape.rate_per_s if tape else table.workload.rate_per_s
     scale = checked_rate(options.rate) / offered if options.rate is not None else 1.0

@@ -16,7 +16,7 @@ from thresholds.problem import Problem
 from thresholds.schedule import Schedule, solve_admitted, solve_schedule
 from thresholds.segments import Prompts
 from thresholds.solve import solve
-from thresholds.table import PARAMETER_MEANINGS, Scheduler, ThresholdTable
+from thresholds.table import PARAMETER_MEANINGS, Memory, Scheduler, ThresholdTable
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,23 @@ def print_schedule(schedule: Schedule) -> None:
             note(f"note: from {number(one.start_s)} s: {remark}")
 
 
+def _print_memory(memory: Memory) -> None:
+    """The memory behind a table with segments, part by part, and its promise."""
+    shown = new_table("Memory", "for", "KV tokens", text=(0,))
+    shown.add_row("full batches", number(memory.required_tokens))
+    if memory.stochastic_buffer_tokens is not None:
+        by_chance = memory.stochastic_buffer_tokens
+        shown.add_row("full boundary queues", number(memory.buffer_tokens - by_chance))
+        shown.add_row("queues that grow beyond them by chance", number(by_chance))
+    shown.add_row("the server has", number(memory.capacity_tokens))
+    show(shown)
+    if memory.overflow_probability is not None and memory.horizon_s is not None:
+        say(
+            f"An overflow within {number(memory.horizon_s)} s has probability "
+            f"{number(memory.overflow_probability)} at most."
+        )
+
+
 def print_table(table: ThresholdTable) -> None:
     """What to set, why, and when not to trust it."""
     title = f"{table.policy} table for {table.workload.name} on {table.server.name}"
@@ -156,13 +173,13 @@ def print_table(table: ThresholdTable) -> None:
             meaning = "requests of the class that one stage serves at once"
             settings.add_row(f"threshold of {limit.name}", str(limit.threshold), meaning)
     if table.policy in ("nested-wait", "nested-cap"):
+        served = "each stage" if table.policy == "nested-wait" else "the segment"
         for limit in table.thresholds:
             name = f"{limit.name}, up to output token {limit.up_to_tokens}"
-            settings.add_row(name, str(limit.threshold), "requests of each stage served at once")
-        settings.add_row(
-            "base memory, tokens", number(table.memory.required_tokens), "KV of full batches"
-        )
+            settings.add_row(name, str(limit.threshold), f"requests of {served} served at once")
     show(settings)
+    if table.policy in ("nested-wait", "nested-cap"):
+        _print_memory(table.memory)
     certificate = new_table("Certificate", "condition", "slack", "holds")
     for one in table.certificate:
         certificate.add_row(one.condition, percent(one.slack), "yes" if one.holds else "NO")

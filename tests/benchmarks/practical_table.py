@@ -1,6 +1,6 @@
 """The practical table against twelve tuned baselines: the table of docs/practical-table.md.
 
-    python tests/benchmarks/practical_table.py --store practical.sqlite
+    python tests/benchmarks/practical_table.py --store practical-rows
 
 For each workload and scheduler: the table refined with a budget of 30 s, its closed form, and
 greedy admission with watermarks of 0–20 % and caps of 0.8–1.2 times the fluid population. Largest
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 from fluid.server import Server, load_server
@@ -25,7 +26,7 @@ from validation.capacity import find_capacity
 from validation.evaluate import restrained, simulate_settings
 from validation.replay import policy_of
 from validation.simulator.model import poisson_model
-from validation.sweep import Store
+from validation.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WATERMARKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -123,7 +124,13 @@ def measure(workload: Workload, server: Server, scheduler: Scheduler, store: Sto
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path)
-    store = None if (path := parser.parse_args().store) is None else Store(path)
+    path = parser.parse_args().store
+    with nullcontext() if path is None else Store(path) as store:
+        print_table(store)
+
+
+def print_table(store: Store | None) -> None:
+    """The table in Markdown, row by row."""
     print(
         "| workload | server | scheduler | fluid limit /s | refined table | table | closed form "
         "| no restraint | best of twelve | latency at half load |"

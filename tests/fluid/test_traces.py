@@ -1,44 +1,265 @@
-"""Trace readers, tapes and their summaries."""
+"""Trace readers, by a contract over their registry, and tapes."""
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from fluid.errors import InfeasibleError, InputError
-from fluid.traces import (
-    TRACE_READERS,
-    Tape,
-    read_azure,
-    read_tape,
-    summarise,
-    summary_errors,
-    write_tape,
-    write_workload,
+from trace_samples import (
+    ARRIVALS,
+    CHATS,
+    DATA,
+    LENGTHS,
+    LINES,
+    SAMPLES,
+    TOKENIZER,
+    lengths,
+    opened,
+    refused,
 )
-from fluid.traces.summarise import FIGURES
-from fluid.workload import Workload
 
-ROOT = Path(__file__).resolve().parents[2]
-AZURE_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
-AZURE_ROWS = """\
-2023-11-16 18:15:46.6805900,374,44
-2023-11-16 18:15:50.9951690,396,109
-2023-11-16 18:15:51.2224670,879,55
-"""
-TAPE_HEADER = "arrived_at,num_prefill_tokens,num_decode_tokens"
-TAPE_ROWS = "0.0,374,44\n4.25,396,109\n4.5,879,55\n"
-SAMPLES = {"azure": (AZURE_HEADER, AZURE_ROWS), "tape": (TAPE_HEADER, TAPE_ROWS)}
+from fluid.errors import InputError
+from fluid.traces import (
+    TRACE_FORMATS,
+    Chunk,
+    ReadOptions,
+    Snapshot,
+    Tape,
+    detect_format,
+    digest,
+    named_format,
+    read_tape,
+    read_trace,
+    tape_writer,
+    write_tape,
+)
+from fluid.traces.tape import whole_tape
 
 
-def written(folder: Path, *parts: str) -> Path:
-    path = folder / "trace.csv"
-    path.write_text("\n".join(parts), encoding="utf-8")
-    return path
+def test_every_format_has_a_sample_and_a_summary() -> None:
+    assert set(SAMPLES.values()) == set(TRACE_FORMATS)
+    assert all(name == form.name and form.summary for name, form in TRACE_FORMATS.items())
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_exactly_one_format_claims_a_sample(sample: str) -> None:
+    assert detect_format(DATA / sample).name == SAMPLES[sample]
+
+
+@pytest.mark.parametrize("sample", [name for name in SAMPLES if name != "metrics.prom"])
+def test_every_reader_gives_the_requests(sample: str) -> None:
+    trace = opened(DATA / sample, SAMPLES[sample])
+    chunks = list(trace.chunks)
+    assert lengths(chunks) == (CHATS if sample == "sharegpt.json" else LENGTHS)
+    assert trace.timed == (sample in ARRIVALS)
+    assert all((chunk.arrived_at_s is not None) == trace.timed for chunk in chunks)
+    if trace.timed:
+        tape = read_trace(DATA / sample)
+        assert tape.arrived_at_s == pytest.approx(ARRIVALS[sample], abs=1e-9)
+    else:
+        assert any("Poisson" in caveat for caveat in trace.caveats)
+
+
+@pytest.mark.parametrize("sample", [*LINES, "mooncake.jsonl"])
+@pytest.mark.parametrize("block_bytes", [1, 20])
+def test_blocks_do_not_change_the_tape(sample: str, block_bytes: int) -> None:
+    chunks = list(opened(DATA / sample, SAMPLES[sample], block_bytes=block_bytes).chunks)
+    assert len(chunks) > 1
+    tape, whole = whole_tape(chunks), read_trace(DATA / sample)
+    np.testing.assert_array_equal(tape.arrived_at_s, whole.arrived_at_s)
+    assert lengths(chunks) == LENGTHS
+
+
+@pytest.mark.parametrize("form", ["sharegpt", "prometheus", "vllm-bench"])
+def test_a_trace_without_times_is_no_tape(form: str) -> None:
+    sample = {"prometheus": "metrics.prom", "vllm-bench": "vllm-bench-untimed.json"}
+    path = DATA / sample.get(form, "sharegpt.json")
+    with pytest.raises(InputError, match="a trace with times"):
+        read_trace(path, form, ReadOptions(tokenizer=TOKENIZER))
+
+
+@pytest.mark.parametrize("form", TRACE_FORMATS)
+@pytest.mark.parametrize("text", ["", "hello\nworld\n", '{"a": [1, 2', "\xff\xfe"])
+def test_every_reader_refuses_what_is_not_its_format(form: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_bytes(text.encode("latin-1"))
+    refused(path, form)
+    assert not TRACE_FORMATS[form].detect(text)
+
+
+@pytest.mark.parametrize("form", TRACE_FORMATS)
+def test_every_reader_says_that_a_file_is_missing(form: str, tmp_path: Path) -> None:
+    assert refused(tmp_path / "none.csv", form).value == "no such file"
+
+
+@given(
+    sample=st.sampled_from(sorted(SAMPLES)),
+    place=st.floats(0, 1),
+    cut=st.integers(0, 12),
+    put=st.binary(max_size=12) | st.sampled_from([b"null", b"1e400", b"NaN", b'"', b"{}", b"-1"]),
+)
+@settings(max_examples=300)
+def test_a_damaged_file_reads_or_says_what_is_wrong(
+    sample: str, place: float, cut: int, put: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = (DATA / sample).read_bytes()
+    at = int(place * len(text))
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    path.write_bytes(text[:at] + put + text[at + cut :])
+    options = ReadOptions(drop_failed=True, tokenizer=TOKENIZER)
+    try:
+        trace = TRACE_FORMATS[SAMPLES[sample]].open(path, options)
+        found = trace.digest() if isinstance(trace, Snapshot) else digest(trace.chunks)
+    except InputError:
+        return
+    assert np.isfinite(found.sums).all()
+    assert found.requests > 0
+
+
+def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="azure, burstgpt, guidellm"):
+        detect_format(path)
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens,arrived_at,num_prefill_tokens,num_decode_tokens\n"
+    )
+    with pytest.raises(InputError, match="choose by --format: azure, tape"):
+        detect_format(path)
+    with pytest.raises(InputError, match="--format"):
+        named_format("csv")
+
+
+# Lines
+
+
+def with_field(sample: str, line: int, column: int, value: str, folder: Path) -> tuple[Path, str]:
+    """A copy of a CSV sample with one field changed (0 time, 1 prompt, 2 output); its column."""
+    names = {
+        "azure": ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+        "burstgpt": ("Timestamp", "Request tokens", "Response tokens"),
+        "tape": ("arrived_at", "num_prefill_tokens", "num_decode_tokens"),
+    }[SAMPLES[sample]]
+    lines = (DATA / sample).read_text().splitlines()
+    place = lines[0].split(",").index(names[column])
+    fields = lines[line - 1].split(",")
+    fields[place] = value
+    lines[line - 1] = ",".join(fields)
+    path = folder / sample
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path, names[column]
+
+
+BROKEN = [(0, "yesterday"), (0, ""), (1, "-3"), (1, "12.5"), (1, "0x1F"), (2, ""), (2, "nan")]
+
+
+@pytest.mark.parametrize("sample", LINES)
+@pytest.mark.parametrize("block_bytes", [1, 1 << 22])
+@pytest.mark.parametrize(("column", "value"), [*BROKEN, (2, "²"), (2, "9" * 30)])
+def test_a_broken_field_is_named(
+    sample: str, column: int, value: str, block_bytes: int, tmp_path: Path
+) -> None:
+    path, name = with_field(sample, 3, column, value, tmp_path)
+    error = refused(path, SAMPLES[sample], block_bytes=block_bytes)
+    assert (error.field, error.value) == (f"line 3: {name}", value)
+
+
+@pytest.mark.parametrize("sample", LINES)
+@pytest.mark.parametrize("block_bytes", [1, 1 << 22])
+def test_unsorted_lines_and_broken_shapes_are_refused(
+    sample: str, block_bytes: int, tmp_path: Path
+) -> None:
+    header, first, second, third = (DATA / sample).read_text().splitlines()
+    path = tmp_path / sample
+    cases = {
+        "line 4": [header, second, third, first],
+        "line 3": [header, first, second + ",9"],
+        "line 2": [header, "", first],
+        "line 1": ["a,b,c", first],
+        "": [header],
+    }
+    for place, lines in cases.items():
+        path.write_text("\n".join(lines))
+        error = refused(path, SAMPLES[sample], block_bytes=block_bytes)
+        assert error.field.split(":")[0] == place
+
+
+@pytest.mark.parametrize("sample", LINES)
+@pytest.mark.parametrize("column", [1, 2])
+def test_a_failed_request_is_refused_or_counted(sample: str, column: int, tmp_path: Path) -> None:
+    path, _ = with_field(sample, 3, column, "0", tmp_path)
+    error = refused(path, SAMPLES[sample])
+    assert error.field == "line 3"
+    assert "--drop-failed" in error.allowed
+    for block_bytes in (1, 1 << 22):
+        trace = opened(path, SAMPLES[sample], drop_failed=True, block_bytes=block_bytes)
+        chunks = list(trace.chunks)
+        assert lengths(chunks) == ([374, 879], [44, 55])
+        assert sum(chunk.dropped for chunk in chunks) == 1
+
+
+@pytest.mark.parametrize("sample", [*LINES, "mooncake.jsonl"])
+def test_compressed_lines_and_windows_line_ends(sample: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{sample}.gz"
+    path.write_bytes(gzip.compress((DATA / sample).read_bytes().replace(b"\n", b"\r\n")))
+    assert detect_format(path).name == SAMPLES[sample]
+    assert read_trace(path).num_prefill_tokens.tolist() == LENGTHS[0]
+    cut = tmp_path / f"cut-{sample}.gz"
+    cut.write_bytes(path.read_bytes()[:60])
+    assert "runcated" in str(refused(cut, SAMPLES[sample]).value)
+
+
+def test_what_arrow_is_too_strict_for_is_read_with_care(tmp_path: Path) -> None:
+    path, _ = with_field("azure-2024.csv", 3, 0, "2024-W19-5T00:00:04Z", tmp_path)
+    careful = read_trace(path)
+    np.testing.assert_array_equal(
+        careful.arrived_at_s, read_trace(DATA / "azure-2024.csv").arrived_at_s
+    )
+    path, _ = with_field("tape.csv", 3, 1, " 396 ", tmp_path)
+    assert read_trace(path).num_prefill_tokens.tolist() == LENGTHS[0]
+
+
+MOONCAKE = '{"timestamp": 0, "input_length": 3, "output_length": 2}'
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ('{"timestamp": 1, "input_length": 3}', "line 2: output_length"),
+        ('{"timestamp": 1, "input_length": 3.5, "output_length": 1}', "line 2: input_length"),
+        ('{"timestamp": 1, "input_length": true, "output_length": 1}', "line 2: input_length"),
+        ('{"timestamp": "1", "input_length": 3, "output_length": 1}', "line 2: timestamp"),
+        ('{"timestamp": -1, "input_length": 3, "output_length": 1}', "line 2: timestamp"),
+        ('{"timestamp": 1, "input_length": 3, "output_length": 0}', "line 2"),
+        ("[1, 2, 3]", "line 2"),
+        ("null", "line 2"),
+        (MOONCAKE + MOONCAKE, "line 2"),
+        ('{"timestamp": 1', "line 2"),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [1, 1 << 22])
+def test_a_broken_json_line_is_named(
+    line: str, field: str, block_bytes: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text("\n".join([MOONCAKE, line, MOONCAKE]))
+    assert refused(path, "mooncake", block_bytes=block_bytes).field == field
+
+
+def test_unsorted_json_lines_are_refused_and_blank_ones_counted(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    later = MOONCAKE.replace("0", "5", 1)
+    path.write_text(f"{later}\n\n{MOONCAKE}\n")
+    assert refused(path, "mooncake").field == "line 3: timestamp"
+    path.write_text(f"{MOONCAKE}\n\n{later}\n")
+    assert read_trace(path).arrived_at_s.tolist() == [0, 0.005]
+
+
+# Tapes
 
 
 def random_tape(seed: int, requests: int) -> Tape:
@@ -50,73 +271,33 @@ def random_tape(seed: int, requests: int) -> Tape:
     )
 
 
-@pytest.mark.parametrize("reader", TRACE_READERS)
-def test_every_reader_gives_a_tape_that_starts_at_zero(reader: str, tmp_path: Path) -> None:
-    tape = TRACE_READERS[reader](written(tmp_path, *SAMPLES[reader]))
-    assert tape.arrived_at_s[0] == 0
-    assert tape.num_prefill_tokens.tolist() == [374, 396, 879]
-    assert tape.num_decode_tokens.tolist() == [44, 109, 55]
-
-
-@pytest.mark.parametrize("reader", TRACE_READERS)
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [(0, "yesterday"), (1, "0"), (1, "-3"), (1, "12.5"), (2, ""), (2, "nan"), (2, "²")],
-)
-def test_every_reader_names_line_and_value(
-    reader: str, column: int, value: str, tmp_path: Path
-) -> None:
-    header, rows = SAMPLES[reader]
-    lines = rows.splitlines()
-    fields = lines[1].split(",")
-    fields[column] = value
-    lines[1] = ",".join(fields)
-    path = written(tmp_path, header, *lines)
-    with pytest.raises(InputError) as caught:
-        TRACE_READERS[reader](path)
-    assert caught.value.file == str(path)
-    assert caught.value.field.startswith("line 3: " + header.split(",")[column])
-    assert caught.value.value == value
-
-
-@pytest.mark.parametrize("reader", TRACE_READERS)
-def test_every_reader_refuses_unsorted_rows_and_broken_shapes(reader: str, tmp_path: Path) -> None:
-    header, rows = SAMPLES[reader]
-    first, second, third = rows.splitlines()
-    cases = {
-        "line 4": [header, first, third, second],
-        "line 3": [header, first, second + ",9"],
-        "line 1": ["a,b,c", first],
-        "": [header],
-    }
-    for field, lines in cases.items():
-        with pytest.raises(InputError) as caught:
-            TRACE_READERS[reader](written(tmp_path, *lines))
-        assert caught.value.field.split(":")[0] == field
-
-
-def test_azure_times_are_differences_to_the_first(tmp_path: Path) -> None:
-    tape = read_azure(written(tmp_path, AZURE_HEADER, AZURE_ROWS))
-    assert tape.arrived_at_s == pytest.approx([0, 4.314579, 4.541877], abs=2e-6)
-    assert tape.rate_per_s == pytest.approx(2 / 4.541877, rel=1e-6)
-
-
-def test_azure_zones_are_understood(tmp_path: Path) -> None:
-    rows = "2024-05-10 00:00:00.009930+00:00,10,2\n2024-05-10 00:00:01.009930+00:00,10,2\n"
-    assert read_azure(written(tmp_path, AZURE_HEADER, rows)).arrived_at_s.tolist() == [0.0, 1.0]
-
-
-@given(seed=st.integers(0, 1000), requests=st.integers(1, 40))
+@given(seed=st.integers(0, 1000), requests=st.integers(1, 40), block_bytes=st.integers(1, 2000))
 @settings(max_examples=20)
-def test_tape_survives_the_file_exactly(
-    seed: int, requests: int, tmp_path_factory: pytest.TempPathFactory
+def test_a_tape_survives_the_file_exactly(
+    seed: int, requests: int, block_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tape = random_tape(seed, requests)
     path = tmp_path_factory.mktemp("tape") / "tape.csv"
     write_tape(tape, path)
-    again = read_tape(path)
-    for field in ("arrived_at_s", "num_prefill_tokens", "num_decode_tokens"):
-        assert (getattr(again, field) == getattr(tape, field)).all()
+    for again in (
+        read_tape(path),
+        whole_tape(opened(path, "tape", block_bytes=block_bytes).chunks),
+    ):
+        for field in ("arrived_at_s", "num_prefill_tokens", "num_decode_tokens"):
+            assert (getattr(again, field) == getattr(tape, field)).all()
+
+
+def test_a_tape_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "tape.csv"
+
+    def write_half() -> None:
+        with tape_writer(path) as write:
+            write(Chunk(np.array([0.0]), np.array([1]), np.array([1])))
+            raise InputError("line 3", "", "")
+
+    with pytest.raises(InputError):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -142,88 +323,3 @@ def test_tape_refuses(
 def test_a_tape_at_one_instant_has_no_rate() -> None:
     with pytest.raises(InputError, match="arrivals over time"):
         _ = Tape(np.zeros(2), np.array([1, 1]), np.array([1, 1])).rate_per_s
-
-
-@given(seed=st.integers(0, 1000), requests=st.integers(2, 300), classes=st.integers(6, 30))
-@settings(max_examples=25)
-def test_a_summary_keeps_the_figures(seed: int, requests: int, classes: int) -> None:
-    tape = random_tape(seed, requests)
-    try:
-        workload = summarise(tape, "random", classes)
-    except InfeasibleError:
-        reject()
-    assert len(workload.classes) <= classes
-    assert max(summary_errors(workload, tape).values()) <= 0.02
-
-
-@given(seed=st.integers(0, 1000), classes=st.integers(1, 4))
-@settings(max_examples=25)
-def test_a_refused_summary_names_a_figure_that_is_off(seed: int, classes: int) -> None:
-    tape = random_tape(seed, 300)
-    try:
-        summarise(tape, "random", classes)
-    except InfeasibleError as error:
-        cause, shown = error.cause, str(error)
-    else:
-        reject()
-    assert cause in FIGURES
-    assert cause in shown
-
-
-def test_a_tape_of_two_kinds_of_requests_gives_these_two_classes() -> None:
-    tape = Tape(np.arange(31.0), np.array([100, 200, 200] * 10 + [100]), np.full(31, 7))
-    workload = summarise(tape, "two", 24)
-    rates = {one.name: one.rate_per_s for one in workload.classes}
-    assert rates == pytest.approx({"p200-d7": 20 / 31, "p100-d7": 11 / 31}, rel=1e-5)
-
-
-def test_summary_does_not_depend_on_the_order_of_lengths_or_on_the_clock() -> None:
-    tape = random_tape(3, 500)
-    order = np.random.default_rng(0).permutation(500)
-    shuffled = Tape(
-        2 * tape.arrived_at_s, tape.num_prefill_tokens[order], tape.num_decode_tokens[order]
-    )
-    first, second = summarise(tape, "t", 12), summarise(shuffled, "t", 12)
-    assert [one.name for one in first.classes] == [one.name for one in second.classes]
-    assert [one.rate_per_s for one in first.classes] == pytest.approx(
-        [2 * one.rate_per_s for one in second.classes], rel=1e-4
-    )
-
-
-def test_too_few_classes_are_refused_with_the_number_that_suffices() -> None:
-    tape = random_tape(5, 2000)
-    with pytest.raises(InfeasibleError) as caught:
-        summarise(tape, "few", 1)
-    enough = int(caught.value.nearest.split()[1])
-    assert len(summarise(tape, "enough", enough).classes) <= enough
-    with pytest.raises(InputError, match="at least 1"):
-        summarise(tape, "none", 0)
-
-
-@pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_a_written_workload_reads_back(suffix: str, tmp_path: Path) -> None:
-    workload = summarise(random_tape(1, 300), "random", 8, source="made up: seed 1")
-    path = tmp_path / f"load.{suffix}"
-    write_workload(workload, path, "two\nlines")
-    assert Workload.read(path) == workload
-    assert path.read_text(encoding="utf-8").startswith("# two\n# lines\n") == (suffix == "yaml")
-
-
-@pytest.mark.parametrize(
-    ("trace", "requests"),
-    [("AzureLLMInferenceTrace_conv.csv", 19_366), ("AzureLLMInferenceTrace_code.csv", 8_819)],
-)
-def test_azure_traces_fit_into_24_classes(trace: str, requests: int, shared_data: Path) -> None:
-    tape = read_azure(shared_data / trace)
-    assert len(tape) == requests
-    workload = summarise(tape, "azure", 24)
-    assert len(workload.classes) <= 24
-    assert max(summary_errors(workload, tape).values()) <= 0.02
-
-
-def test_the_shipped_example_summarises_the_conversation_trace(shared_data: Path) -> None:
-    workload = Workload.read(ROOT / "examples" / "azure-conv-2023.yaml")
-    assert len(workload.classes) <= 24
-    assert "CC-BY-4.0" in (workload.source or "")
-    tape = read_azure(shared_data / "AzureLLMInferenceTrace_conv.csv")
-    assert max(summary_errors(workload, tape).values()) <= 0.02

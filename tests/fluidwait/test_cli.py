@@ -312,7 +312,7 @@ def test_help_is_quick() -> None:
 
 
 def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Path) -> None:
-    plot, store = tmp_path / "c.svg", tmp_path / "c.sqlite"
+    plot, store = tmp_path / "c.svg", tmp_path / "rows"
     arguments = (
         *("compare", workload, "--server", SERVER, "--rates", "1:3:1"),
         *("--policy", "greedy:watermark=0.01", "--policy", "greedy:pace=0.13"),
@@ -342,7 +342,7 @@ def test_compare_by_rate_with_capacity(call: Call, workload: Path, tmp_path: Pat
         (("--policy", "greedy:speed=1"), "got 'speed'; allowed: one of watermark, cap, pace"),
         (("--policy", "greedy", "--rates", "3:1:1"), "--rates: got '3:1:1'"),
         (("--policy", "greedy", "--rates", "0"), "--rates: got '0'"),
-        (("--policy", "greedy", "--rates", "1:9999999:0.001"), "at most 10000 rates"),
+        (("--policy", "greedy", "--rates", "1:9999999:0.001"), "at most 10000 values"),
         (("--policy", "greedy", "--replications", 0), "replications: got 0"),
         (("--policy", "greedy", "--tape", "x.csv"), "WORKLOAD: got 'both or neither'"),
         (("--policy", "greedy", "--device", "tpu"), "device: got 'tpu'; allowed: cpu, cuda or"),

@@ -28,7 +28,12 @@ def test_thresholds_and_buffers_are_shown_apart(call: Call, load: Path, tmp_path
     table = tmp_path / "table.json"
     found = call("solve", load, *SOLVE, "--segments", 2, "--plot", plot, "-o", table)
     assert found.code == 0
-    for shown in ("segment 1, up to output token 20", "base memory", "stochastic_buffer_tokens"):
+    for shown in (
+        "segment 1, up to output token 20",
+        "full batches",
+        "grow beyond them by chance",
+        "An overflow within 3,600 s has probability 0.01 at most.",
+    ):
         assert shown in found.out
     assert plot.stat().st_size > 0
     replayed = call("replay", table, "--replications", 2, "--requests", 1000, "--json")
@@ -40,11 +45,9 @@ def test_probability_and_horizon_reach_the_table(call: Call, load: Path) -> None
     options = ("--segments", 2, "--overflow-probability", 0.001, "--horizon-s", 600, "--json")
     document = call("solve", load, *SOLVE, *options).document
     assert document["memory"]["overflow_probability"] == 0.001
-    assert document["params"]["horizon_s"] == 600
-    buffers = (
-        document["params"]["deterministic_buffer_tokens"]
-        + document["params"]["stochastic_buffer_tokens"]
-    )
+    assert document["memory"]["horizon_s"] == 600
+    full_boundary = document["thresholds"][1]["threshold"] * (512 + 20)
+    buffers = full_boundary + document["memory"]["stochastic_buffer_tokens"]
     assert document["memory"]["buffer_tokens"] == pytest.approx(buffers)
     assert [one["up_to_tokens"] for one in document["thresholds"]] == [20, 50]
 

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
+from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from thresholds.export.engines import ENGINES, engine_flags
+from thresholds.export.jsonio import read_table
+from thresholds.export.limits import FOLLOWED, limits_of
 from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.solvers import SOLVERS
 from thresholds.table import Threshold, ThresholdTable
 
 SERVER = load_server("engine-long-decode")
@@ -26,6 +30,15 @@ LOAD = Workload(
         RequestClass(name="short", rate_per_s=1.0, prefill_tokens=128, decode_tokens=50),
     ),
 )
+
+SHORT = Workload(
+    name="short",
+    classes=(
+        RequestClass(name="short", rate_per_s=7.0, prefill_tokens=512, decode_tokens=20),
+        RequestClass(name="long", rate_per_s=3.0, prefill_tokens=512, decode_tokens=50),
+    ),
+)
+EARLIER = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +176,47 @@ def test_env_holds_every_number(paced: ThresholdTable, tmp_path: Path) -> None:
     assert found["FLUIDWAIT_POLICY"] == "nested-wait"
     assert found["FLUIDWAIT_MAX_WAIT_S"] == 2.0
     assert [found[f"FLUIDWAIT_THRESHOLD_{k}"] for k in (0, 1)] == [4, 2]
+
+
+@pytest.mark.parametrize("policy", SOLVERS)
+def test_a_solved_table_is_followed_whole_or_refused_for_its_policy(policy: str) -> None:
+    table = solve(Problem(SHORT, SERVER, policy, segments=2 if "nested" in policy else None))
+    config = ENGINES["vllm"].configure(table, "t.json")
+    if policy not in FOLLOWED:
+        with pytest.raises(InputError) as caught:
+            limits_of(table, "t.json")
+        assert caught.value.field == "policy"
+        assert config.flags == ()
+        return
+    assert "scheduler-cls" in flags(table, "vllm")
+    limits = limits_of(table, "t.json")
+    followed = {
+        "pace_per_iteration": limits.pace_per_iteration,
+        "cap_requests": limits.cap_requests,
+        "watermark_fraction": limits.watermark_fraction,
+    }
+    assert table.params == {name: followed[name] for name in table.params}
+    ends = tuple(one.up_to_tokens for one in table.thresholds if one.up_to_tokens)
+    assert limits.segment_ends == ends
+    if ends:
+        assert len(ends) == 2
+        assert limits.segment_thresholds == tuple(one.threshold for one in table.thresholds)
+    assert limits.gated == (policy == "nested-wait")
+
+
+@pytest.mark.parametrize("policy", ["nested-wait", "nested-cap"])
+def test_nested_tables_of_schema_1_1_are_followed(policy: str) -> None:
+    table = read_table(EARLIER / f"threshold-table-{policy}-1.1.json")
+    assert "segments" in table.params
+    assert limits_of(table, "t.json").segment_thresholds
+
+
+def test_no_flags_for_a_scheduler_that_would_not_start(paced: ThresholdTable) -> None:
+    silent = SERVER.model_copy(update={"first_token": "decode"})
+    for table, field in (
+        (solve(Problem(LOAD, silent)), "server.first_token"),
+        (with_params(paced, speed=1.0), "params.speed"),
+    ):
+        assert {"scheduler-cls", "additional-config"}.isdisjoint(flags(table, "vllm"))
+        lost = ENGINES["vllm"].configure(table, "t.json").not_expressible
+        assert any("does not start" in one and field in one for one in lost)

@@ -41,7 +41,7 @@ def test_its_table_says_what_it_is() -> None:
     load = workload((7.0, 512, 20), (3.0, 512, 50))
     table = solve(Problem(load, SERVER, "nested-cap", segments=2))
     caps = [one.threshold for one in table.thresholds]
-    assert sum(caps) == table.params["cap_requests"]
+    assert sum(caps) == table.engine_flags.sglang["max-running-requests"]
     assert table.memory.required_tokens <= table.memory.capacity_tokens
     assert table.memory.overflow_probability is None
     assert [one.up_to_tokens for one in table.thresholds] == [20, 50]

@@ -185,5 +185,6 @@ def test_tables_of_earlier_versions_can_still_be_read(path):
 
 
 def test_there_is_a_table_of_every_earlier_minor_version():
+    files = EARLIER.glob("threshold-table-*.json")
     minor = int(SCHEMA_VERSION.split(".")[1])
-    assert len(list(EARLIER.glob("threshold-table-*.json"))) >= minor
+    assert {one.stem.rsplit("-", 1)[1] for one in files} == {f"1.{one}" for one in range(minor)}

@@ -1,6 +1,7 @@
 """Runs pickled jobs under numba's CUDA simulator, for test_cuda.py.
 
 Started with NUMBA_ENABLE_CUDASIM=1 and NUMBA_DISABLE_JIT=1, so that all kernels are plain Python.
+`dask worker --preload` of this file makes a worker with a simulated device, for test_cluster.py.
 """
 
 from __future__ import annotations
@@ -35,9 +36,19 @@ def _assign_record(self: Any, index: Any, value: Any) -> None:
     _assign(self, index, value)
 
 
-def main(task: Path, answer: Path) -> None:
+def patch() -> None:
+    """Mend what numba's simulator does unlike compiled code."""
     FakeWithinKernelCUDAArray.__getattr__ = _field_first
     FakeWithinKernelCUDAArray.__setitem__ = _assign_record
+
+
+def dask_setup(worker: object) -> None:
+    """Called by Dask when the worker starts."""
+    patch()
+
+
+def main(task: Path, answer: Path) -> None:
+    patch()
     found = []
     for model, named, requests in pickle.loads(task.read_bytes()):
         jobs = [

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow.dataset import dataset
 
-from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from validation import capacity
-from validation.capacity import find_capacity
-from validation.compare import compare, latency_difference
+from validation.capacity import find_capacities, find_capacity
+from validation.compare import PolicyResult, compare, latency_difference
 from validation.policies import parse_policy
 from validation.simulator.model import Model, poisson_model
-from validation.sweep import Store, grid, sweep
+from validation.store import Store
+from validation.sweep import Configuration, Local, grid, model_digest, sweep
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ ONE_BY_ONE = parse_policy("greedy:cap=1")
 def test_a_sweep_is_its_configurations_one_by_one(model: Model) -> None:
     policies = [ONE_BY_ONE, parse_policy("greedy:cap=2")]
     rows = grid(policies, [0.5, 0.8], replications=3, requests=300, seed=2)
-    together = sweep(model, rows, threads=2)
+    together = sweep(model, rows, runner=Local(threads=2))
     assert [(one.label, one.rate_per_s) for one in together] == [
         ("greedy:cap=1", 0.5),
         ("greedy:cap=2", 0.5),
@@ -56,24 +57,46 @@ def test_a_sweep_is_its_configurations_one_by_one(model: Model) -> None:
     assert together[3] == alone[0]
 
 
-def test_a_store_gives_back_what_was_computed(model: Model, tmp_path: Path) -> None:
+def test_a_sweep_runs_what_the_store_does_not_hold(model: Model, tmp_path: Path) -> None:
     rows = grid([ONE_BY_ONE], [0.5, 0.8], replications=2, requests=200)
-    store = Store(tmp_path / "s.sqlite")
-    first = sweep(model, rows[:1], store)
-    key = rows[0].key(model)
-    assert store.find(key) == first[0]
-    assert store.find(rows[1].key(model)) is None
-    doubled = first[0].__class__(**{**vars(first[0]), "completed_per_s": 99.0})
-    store.add(key, "changed", doubled)
-    again = sweep(model, rows, store)
+    with Store(tmp_path / "rows") as store:
+        first = sweep(model, rows[:1], store)
+        key = rows[0].key(model_digest(model))
+        assert store.find(key) == first[0]
+        store.add(key, replace(first[0], completed_per_s=99.0), model="", seed=0)
+        again = sweep(model, rows, store)
     assert again[0].completed_per_s == 99.0
     assert again[1] == sweep(model, rows[1:])[0]
+
+
+def test_equal_configurations_run_once(model: Model) -> None:
+    ran: list[int] = []
+
+    def counting(
+        model: Model, rows: Sequence[Configuration], device: str
+    ) -> Iterator[tuple[int, PolicyResult]]:
+        ran.append(len(rows))
+        yield from Local()(model, rows, device)
+
+    done: list[None] = []
+    rows = grid([ONE_BY_ONE, ONE_BY_ONE], [0.5], replications=1, requests=50)
+    results = sweep(model, rows, runner=counting, on_done=lambda: done.append(None))
+    assert ran == [1]
+    assert len(done) == 2
+    assert results[0] == results[1]
+
+
+def test_seeds_are_independent_rows(model: Model) -> None:
+    rows = grid([ONE_BY_ONE], [0.5], replications=2, requests=200, seed=3, seeds=2)
+    assert [one.seed for one in rows] == [3, 4]
+    one, other = sweep(model, rows)
+    assert one.latency_means_s != other.latency_means_s
 
 
 def test_a_key_knows_workload_server_and_settings(model: Model) -> None:
     def key(model: Model, seed: int = 0, requests: int = 100, text: str = "greedy") -> str:
         settings = {"replications": 2, "requests": requests, "seed": seed}
-        return grid([parse_policy(text)], [1.0], **settings)[0].key(model)
+        return grid([parse_policy(text)], [1.0], **settings)[0].key(model_digest(model))
 
     other = Model(*[array.copy() for array in model])
     other.constants["kv_capacity_tokens"] += 1
@@ -96,41 +119,53 @@ from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy
 from validation.simulator.model import poisson_model
-from validation.sweep import Store, grid, sweep
+from validation.store import Store
+from validation.sweep import grid, sweep
 one = RequestClass(name="a", rate_per_s=1.0, prefill_tokens=64, decode_tokens=200)
 model = poisson_model(Workload(name="w", classes=(one,)), load_server("paper-long-decode"))
 rows = grid([parse_policy("greedy")], [5 + k / 10 for k in range(40)], replications=2,
             requests=1500)
-done = sweep(model, rows, Store(Path(sys.argv[1])), on_done=lambda: print("row", flush=True))
+with Store(Path(sys.argv[1]), flush_s=0.05) as store:
+    done = sweep(model, rows, store, on_done=lambda: print("row", flush=True))
 print(sum(one.completed_per_s for one in done))
 """
 
 
-def rows_in(path: Path) -> int:
-    with sqlite3.connect(path) as connection:
-        return int(connection.execute("SELECT count(*) FROM results").fetchone()[0])
-
-
 def test_a_killed_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole.sqlite", tmp_path / "killed.sqlite"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, "-c", SCRIPT]
     expected = subprocess.run(
         [*command, str(whole)], capture_output=True, text=True, check=True, cwd=os.getcwd()
     ).stdout.splitlines()
     with subprocess.Popen([*command, str(killed)], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
-        for _ in range(5):
+        while not any(killed.glob("*.parquet")):
             assert run.stdout.readline() == "row\n"
         run.send_signal(signal.SIGKILL)
-    kept = rows_in(killed)
-    assert 5 <= kept < 40
-    start = time.monotonic()
+    assert 0 < len(Store(killed)) < 40
     resumed = subprocess.run(
         [*command, str(killed)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert resumed[-1] == expected[-1]
-    assert rows_in(killed) == 40
-    print(f"resumed {40 - kept} rows in {time.monotonic() - start:.1f} s")
+    assert rows_by_key(killed) == rows_by_key(whole)
+    assert len(rows_by_key(whole)) == 40
+
+
+def rows_by_key(folder: Path) -> dict[str, dict[str, object]]:
+    """Every column of every row, as any reader of Parquet sees them."""
+    rows = dataset(folder).to_table().to_pylist()
+    by_key = {row["key"]: row for row in rows}
+    assert len(by_key) == len(rows)
+    return by_key
+
+
+def test_capacities_of_policies_are_those_of_each_alone(model: Model) -> None:
+    policies = [ONE_BY_ONE, parse_policy("greedy:cap=2")]
+    effort = {"replications": 3, "requests": 500, "tolerance": 0.1}
+    done: list[None] = []
+    together = find_capacities(model, policies, 0.7, **effort, on_done=lambda: done.append(None))
+    assert together == [find_capacity(model, one, 0.7, **effort) for one in policies]
+    assert len(done) == 2
 
 
 def test_capacity_is_found_by_bisection(model: Model) -> None:
@@ -145,15 +180,6 @@ def test_capacity_is_found_by_bisection(model: Model) -> None:
     assert down.largest_stable_rate_per_s == pytest.approx(
         found.largest_stable_rate_per_s, rel=0.02
     )
-
-
-def test_a_store_refuses_what_is_no_store(tmp_path: Path) -> None:
-    path = tmp_path / "s.sqlite"
-    path.write_text("not a database, but long enough to be read as a broken header " * 20)
-    with pytest.raises(InputError, match="--resume: got"):
-        Store(path)
-    with pytest.raises(InputError, match="no such folder"):
-        Store(tmp_path / "absent" / "s.sqlite")
 
 
 def test_paired_differences_are_narrower_than_independent_ones(model: Model) -> None:

@@ -14,7 +14,13 @@ from vllm.v1.request import RequestStatus
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.workload import RequestClass, Workload
+from thresholds.export.jsonio import write_table
+from thresholds.export.limits import FOLLOWED, limits_of
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
+from thresholds.problem import Problem
+from thresholds.solve import solve
+from thresholds.solvers import SOLVERS
 
 BLOCKS, BLOCK = 65, 4
 TIME = IterationTime.affine(0.05, 1e-3, 1e-4)
@@ -26,6 +32,13 @@ SERVER = Server(
     iteration_time=TIME,
 )
 PACED = {"pace_per_iteration": 0.5}
+SHORT_AND_LONG = Workload(
+    name="short and long",
+    classes=(
+        RequestClass(name="short", rate_per_s=3.0, prefill_tokens=8, decode_tokens=6),
+        RequestClass(name="long", rate_per_s=2.0, prefill_tokens=8, decode_tokens=12),
+    ),
+)
 
 
 def segments(*pairs: tuple[int, int]) -> list[dict[str, Any]]:
@@ -43,9 +56,11 @@ def following(
     return make_scheduler(cls, model, blocks, BLOCK, additional_config=config)
 
 
-def tape(count: int, rate: float, prompt: int = 8, outputs: int = 12) -> Tape:
+def tape(count: int, rate: float, prompt: int = 8, outputs: tuple[int, ...] = (12,)) -> Tape:
+    """Poisson arrivals; outputs in turn."""
     arrived_at_s = np.cumsum(np.random.default_rng(0).exponential(1 / rate, count))
-    return Tape(arrived_at_s, [prompt] * count, [outputs] * count)
+    lengths = [outputs[index % len(outputs)] for index in range(count)]
+    return Tape(arrived_at_s, [prompt] * count, lengths)
 
 
 def refusal(path: Path, model: Path, **settings: Any) -> InputError:
@@ -182,6 +197,27 @@ def test_literal_nested_wait_waits_for_its_gate(model: Path, make_table: Any) ->
     second = next(one for one in steps if one.scheduled and one is not first)
     assert second.at_s >= first.at_s + 5.0
     assert all_done(done)
+
+
+@pytest.mark.parametrize("policy", SOLVERS)
+def test_solved_tables_are_followed_as_they_are(policy: str, model: Path, tmp_path: Path) -> None:
+    segments = 2 if "nested" in policy else None
+    blocks = 200  # what whole thresholds of two segments need
+    server = SERVER.model_copy(update={"kv_capacity_tokens": blocks * BLOCK})
+    table = solve(Problem(SHORT_AND_LONG, server, policy, segments=segments))
+    path = tmp_path / "table.json"
+    write_table(table, path)
+    if policy not in FOLLOWED:
+        assert refusal(path, model, blocks=blocks).field == "policy"
+        return
+    scheduler = following(path, model, blocks=blocks)
+    crowd = tape(60, rate=1000.0, outputs=(6, 12))
+    assert all_done(run(scheduler, crowd, TIME))
+    assert scheduler.limits == limits_of(table, str(path))
+    assert scheduler.counters.admitted == 60
+    if segments:
+        assert len(scheduler.limits.segment_ends) == 2
+        assert scheduler.counters.held_steps > 0
 
 
 def test_max_wait_opens_the_gates(model: Path, make_table: Any) -> None:

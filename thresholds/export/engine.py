@@ -114,6 +114,8 @@ def cap_without_pace(table: ThresholdTable) -> tuple[int, str]:
     """Requests in service at most for an engine that cannot pace, and why so many."""
     if cap_of(table) is not None:
         return seats(table), "the table's cap"
+    if table.policy == "nested-cap":
+        return int(sum(one.threshold for one in table.thresholds)), "the caps of all segments"
     if pace_of(table) is not None:
         why = f"stands in for the pace: {_UNPACED_CAP:g} of the fluid population"
         return unpaced_cap(table), why

@@ -15,6 +15,16 @@ FOLLOWED = ("paced", "nested-wait", "nested-cap")
 PARAMS = ("pace_per_iteration", "cap_requests", "watermark_fraction", "max_wait_s")
 """Parameters of tables that an engine can follow; each may be absent."""
 
+RECORDS = (
+    "segments",
+    "horizon_s",
+    "overflow_probability",
+    "deterministic_buffer_tokens",
+    "stochastic_buffer_tokens",
+    "eta",
+)
+"""Parameters by which tables before schema 1.2 say how they were found; nothing to follow."""
+
 DEFAULT_MAX_WAIT_S = 5.0
 """Longest wait at a gate of literal Nested WAIT, which could otherwise starve a request."""
 
@@ -56,7 +66,7 @@ def limits_of(table: ThresholdTable, file: str) -> EngineLimits:
         why = "; an engine cannot tell classes that differ in their output lengths"
         raise InputError("policy", table.policy, "one of " + ", ".join(FOLLOWED) + why, file)
     for name in table.params:
-        if name not in PARAMS:
+        if name not in PARAMS + RECORDS:
             raise InputError(
                 f"params.{name}", table.params[name], "only " + ", ".join(PARAMS), file
             )
@@ -90,16 +100,25 @@ def require_same_server(
     Raises:
         InputError: The capacity, the block size or the first-token convention differs.
     """
+    require_first_token(table, file)
     server = table.server
-    if server.first_token != "prefill":
-        allowed = "prefill, as in this engine"
-        raise InputError("server.first_token", server.first_token, allowed, file)
     if server.block_tokens != block_tokens:
         allowed = f"{block_tokens}, the block size of this engine"
         raise InputError("server.block_tokens", server.block_tokens, allowed, file)
     if abs(server.usable_kv_tokens - kv_capacity_tokens) > tolerance * kv_capacity_tokens:
         allowed = f"within {tolerance:.1%} of this engine's {kv_capacity_tokens} KV tokens"
         raise InputError("server.kv_capacity_tokens", server.kv_capacity_tokens, allowed, file)
+
+
+def require_first_token(table: ThresholdTable, file: str) -> None:
+    """Refuse a table that counts its first output token one stage after the prefill.
+
+    Raises:
+        InputError: The server of the table does so; no engine does.
+    """
+    if table.server.first_token != "prefill":
+        allowed = "prefill, as in serving engines"
+        raise InputError("server.first_token", table.server.first_token, allowed, file)
 
 
 def _segments(table: ThresholdTable, file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

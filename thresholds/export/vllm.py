@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from fluid.errors import InputError
 from thresholds.export.engine import (
     QUEUE_S,
     Engine,
@@ -17,6 +18,7 @@ from thresholds.export.engine import (
     token_budget,
     unpaced_cap,
 )
+from thresholds.export.limits import limits_of, require_first_token
 from thresholds.table import ThresholdTable
 
 SCHEDULER = "thresholds.export.vllm_scheduler.AsyncTableScheduler"
@@ -41,11 +43,23 @@ def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
     watermark = table.params.get("watermark_fraction")
     if watermark is not None:
         flags.append(Flag("watermark", watermark, "KV blocks that admissions leave free"))
-    flags.append(Flag("scheduler-cls", SCHEDULER, "follows the whole table"))
-    if file is not None:
-        settings = json.dumps({"fluidwait": {"table": file}})
-        flags.append(Flag("additional-config", settings, "the table that the scheduler reads"))
-    return EngineConfig("vllm", tuple(flags), _lost(table))
+    refused = refusal(table)
+    if refused is None:
+        flags.append(Flag("scheduler-cls", SCHEDULER, "follows the whole table"))
+        if file is not None:
+            settings = json.dumps({"fluidwait": {"table": file}})
+            flags.append(Flag("additional-config", settings, "the table that the scheduler reads"))
+    return EngineConfig("vllm", tuple(flags), _lost(table, refused))
+
+
+def refusal(table: ThresholdTable) -> str | None:
+    """Why the scheduler class would not start with this table on any engine, if so."""
+    try:
+        limits_of(table, "this table")
+        require_first_token(table, "this table")
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _room(cap: int | None) -> str:
@@ -54,8 +68,10 @@ def _room(cap: int | None) -> str:
     return "room for the cap; before vLLM 0.32 this is the cap itself"
 
 
-def _lost(table: ThresholdTable) -> tuple[str, ...]:
+def _lost(table: ThresholdTable, refused: str | None) -> tuple[str, ...]:
     lost = []
+    if refused is not None:
+        lost.append(f"the table as a whole: the scheduler class does not start with it ({refused})")
     if pace_of(table) is not None:
         lost.append(
             "the pace, by flags alone: without the scheduler class vLLM admits greedily, and "

@@ -155,7 +155,8 @@ class _FollowsTable(_Scheduler):
         """The front of the queue as far as the table lets it in, and the new requests in it."""
         released = create_request_queue(self.policy)
         new: set[Request] = set()
-        residents = len(self.running) + len(self.kv_holding_waiting)
+        # vLLM 0.29 has no queue of waiting requests that hold KV.
+        residents = len(self.running) + len(getattr(self, "kv_holding_waiting", ()))
         overdue = self._longest_wait_s() >= self.limits.max_wait_s
         while self.waiting:
             head = self.waiting.peek_request()

@@ -26,6 +26,9 @@ from thresholds.table import (
 Solver = Callable[[Problem, Equilibrium], ThresholdTable]
 """Solves a problem whose workload is stable; the equilibrium is that of the workload."""
 
+FOLLOWED_BY = "the scheduler class for vLLM follows it (export --to vllm)"
+"""Where tables with segments can be served, for their notes."""
+
 _ROUNDING = 1e-9
 """Relative error of a sum in double precision, far above what occurs."""
 

@@ -17,6 +17,7 @@ from thresholds.nested import STRICT, mean_latency_s, nested_memory, ratios
 from thresholds.problem import Problem
 from thresholds.segments import Segments, distinct_lengths
 from thresholds.solvers.common import (
+    FOLLOWED_BY,
     condition,
     new_table,
     predicted,
@@ -55,13 +56,7 @@ def solve_nested(problem: Problem, found: Equilibrium) -> ThresholdTable:
     bounded = problem.prompts == "worst" or not segments.prompts_differ
     return new_table(
         problem,
-        params={
-            "segments": segments.count,
-            "horizon_s": problem.horizon_s,
-            "overflow_probability": problem.overflow_probability,
-            "deterministic_buffer_tokens": float(memory.deterministic_buffer),
-            "stochastic_buffer_tokens": float(memory.stochastic_buffer),
-        },
+        params={},
         thresholds=[int(one) for one in n],
         cuts=[int(one) for one in segments.cuts],
         memory=Memory(
@@ -69,6 +64,8 @@ def solve_nested(problem: Problem, found: Equilibrium) -> ThresholdTable:
             buffer_tokens=float(memory.buffer),
             capacity_tokens=problem.server.usable_kv_tokens,
             overflow_probability=_overflow_probability(problem, segments) if bounded else None,
+            stochastic_buffer_tokens=float(memory.stochastic_buffer),
+            horizon_s=problem.horizon_s,
         ),
         predicted=predicted(found, latency_s),
         max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * problem.workload.rate_per_s,
@@ -134,7 +131,7 @@ def _report(best: WholeOptimum) -> SolverReport:
 def _notes(
     problem: Problem, found: Equilibrium, best: WholeOptimum, bounded: bool
 ) -> tuple[str, ...]:
-    notes = ["no serving system can express literal Nested WAIT"]
+    notes = ["no flag of a serving system expresses literal Nested WAIT; " + FOLLOWED_BY]
     latency_s = float(mean_latency_s(best.thresholds, best.segments))
     if found.latency_s is not None:
         notes.append(

@@ -17,6 +17,7 @@ from thresholds.nested import STRICT, Floats, ratios
 from thresholds.problem import Problem
 from thresholds.segments import Lengths, Segments, distinct_lengths
 from thresholds.solvers.common import (
+    FOLLOWED_BY,
     condition,
     new_table,
     predicted,
@@ -61,7 +62,7 @@ def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
     n = caps / segments.widths
     return new_table(
         problem,
-        params={"cap_requests": int(caps.sum()), "segments": segments.count, "eta": ETA},
+        params={},
         thresholds=[int(one) for one in caps],
         cuts=[int(one) for one in segments.cuts],
         memory=Memory(
@@ -74,13 +75,13 @@ def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
         max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * problem.workload.rate_per_s,
         certificate=certified[chosen],
         solver=SolverReport(
-            name="closed form (the paper's construction), largest cap that fits",
+            name=f"closed form (the paper's construction, η = {ETA}), largest caps that fit",
             status="feasible",
             objective=None,
             optimality_gap=None,
         ),
         notes=(
-            "no serving system can express caps per segment of output length",
+            "no flag of a serving system expresses caps per segment of output; " + FOLLOWED_BY,
             "caps bound what advances, not what waits at the boundaries with its KV: overflows are "
             "possible and evict",
             *found.caveats,

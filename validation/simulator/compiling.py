@@ -16,6 +16,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -30,12 +31,18 @@ _SOURCES = tuple(
 """All files with kernels."""
 
 
-def _cache_folder() -> Path:
+@cache
+def source_digest() -> str:
+    """Sixteen hex digits over numba's version and the simulator's sources as they are on disk."""
     digest = hashlib.sha256(numba.__version__.encode())
     for source in _SOURCES:
         digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "fluidwait" / f"kernels-{digest.hexdigest()[:16]}"
+    folder = Path(home) / "fluidwait" / f"kernels-{source_digest()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -8,14 +8,16 @@ columns are ignored. A record of the run beside it (`validation.measure.record`)
 
 from __future__ import annotations
 
+import csv
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fluid.errors import InputError
+from fluid.files import read_text
 from fluid.server import MeasuredRange
-from fluid.traces.tape import csv_rows
 from validation.measure.composition import Compositions, Floats, Measurements
 from validation.measure.record import RunRecord, record_path
 
@@ -42,7 +44,7 @@ def read_iteration_csv(path: Path) -> Measurements:
     header = _header(path)
     columns = (*COLUMNS, SEQUENCES) if SEQUENCES in header else COLUMNS
     rows = []
-    for line, fields in csv_rows(path, columns):
+    for line, fields in _csv_rows(path, columns):
         numbers = [
             _number(text, f"line {line}: {name}", str(path))
             for name, text in zip(columns, fields, strict=True)
@@ -96,9 +98,31 @@ def _measurements(table: Floats, path: Path) -> Measurements:
 
 
 def _header(path: Path) -> list[str]:
-    from fluid.files import read_text
-
     return (read_text(path).splitlines() or [""])[0].split(",")
+
+
+def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number (the header is line 1) and the named columns of every data row.
+
+    Raises:
+        InputError: A column is missing, a row has the wrong number of fields, or no row follows.
+    """
+    file = str(path)
+    reader = csv.reader(read_text(path).splitlines())
+    header = next(reader, [])
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise InputError("line 1", ",".join(header), f"a header with {', '.join(columns)}", file)
+    places = [header.index(name) for name in columns]
+    empty = True
+    for row in reader:
+        if len(row) != len(header):
+            allowed = f"{len(header)} fields as in the header"
+            raise InputError(f"line {reader.line_num}", ",".join(row), allowed, file)
+        empty = False
+        yield reader.line_num, [row[place] for place in places]
+    if empty:
+        raise InputError("", "no rows", "at least one row after the header", file)
 
 
 def _number(text: str, field: str, file: str) -> float:

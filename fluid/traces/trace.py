@@ -1,0 +1,114 @@
+"""What a trace reader gives: requests in chunks, so that a trace never has to fit into memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.errors import InputError
+from fluid.files import unreadable
+
+if TYPE_CHECKING:
+    from fluid.traces.snapshot import Snapshot
+
+MOST_TOKENS = 10**9
+"""No trace has a longer request; two lengths below it fit into one 64-bit key."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some requests in order of arrival.
+
+    Attributes:
+        arrived_at_s: Arrival times in seconds, sorted also across chunks, shape (n,); None in
+            every chunk of a trace without times.
+        num_prefill_tokens: Prompt lengths, whole tokens ≥ 1, shape (n,).
+        num_decode_tokens: Output lengths, whole tokens ≥ 1, shape (n,).
+        dropped: Failed requests left out on the way, where the reader was told to.
+    """
+
+    arrived_at_s: NDArray[np.float64] | None
+    num_prefill_tokens: NDArray[np.int64]
+    num_decode_tokens: NDArray[np.int64]
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user says about a trace beside its path.
+
+    Attributes:
+        drop_failed: Leave out failed requests and count them. Otherwise the first one is an error,
+            since leaving it out changes the rate.
+        tokenizer: A ``tokenizer.json``, for traces of text.
+        part: Which part of a file that holds several: the number of a guidellm benchmark.
+        block_bytes: How much of the file is held at once, about.
+    """
+
+    drop_failed: bool = False
+    tokenizer: Path | None = None
+    part: str | None = None
+    block_bytes: int = 1 << 22
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An opened trace; its chunks can be taken once.
+
+    Attributes:
+        timed: Whether requests have arrival times.
+        rate_per_s: Arrival rate by the file's own account, for a trace without times.
+        caveats: What a user must know before trusting the result, a sentence each.
+    """
+
+    chunks: Iterator[Chunk]
+    timed: bool = True
+    rate_per_s: float | None = None
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TraceFormat:
+    """A format of traces.
+
+    Attributes:
+        summary: What its files are, in a few words.
+        detect: Whether a file with this beginning (text, some KiB) is of this format.
+        open: Opens a file; raises `InputError` naming file, place, value and what is allowed, at
+            once or while chunks are taken.
+    """
+
+    name: str
+    summary: str
+    detect: Callable[[str], bool]
+    open: Callable[[Path, ReadOptions], Trace | Snapshot]
+
+
+@contextmanager
+def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
+    """A file as bytes; ``.gz``, ``.bz2`` and ``.zst`` are decompressed on the way.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    import pyarrow
+
+    try:
+        with pyarrow.input_stream(str(path)) as raw:
+            # Arrow's file has all that a buffered reader calls, and is no RawIOBase by name only.
+            yield io.BufferedReader(cast(io.RawIOBase, raw))
+    except OSError as error:
+        raise unreadable(error, path) from None
+
+
+def failed_request(place: str, value: object, file: str) -> InputError:
+    """The error for a request without prompt or output tokens, or with an error on record."""
+    allowed = "requests that succeeded; --drop-failed leaves out the others and counts them"
+    return InputError(place, value, allowed, file)

@@ -1,0 +1,155 @@
+"""Speed of the compiled simulator on the processor, with full statistics: see ``make bench``."""
+
+from __future__ import annotations
+
+import os
+
+from fluid.iteration import IterationTime
+from fluid.server import Server, load_server
+from fluid.stages import class_stages
+from fluid.workload import RequestClass, Workload
+from tests.benchmarks.measurement import Table, alone, best_seconds
+from validation.policies import POLICIES, parse_policy
+from validation.simulator import cpu
+from validation.simulator.model import Model, poisson_model
+from validation.sweep import grid, sweep
+
+OVERHEAD_S, PER_KV_TOKEN_S = 0.0114, 0.43e-6
+PROMPT, OUTPUT = 128, 200
+REQUESTS = 10_000
+
+COMPARED = (
+    "greedy",
+    "greedy:watermark=0.05",
+    "greedy:pace=2",
+    "wait:thresholds=2",
+    "vllm-v1",
+    "vllm-v1:watermark=0.05",
+    "vllm-v0",
+    "sarathi",
+)
+
+
+def model_with(residents: float, capacity_tokens: int = 4_000_000) -> Model:
+    """Poisson arrivals of one class that keep so many requests in service on average.
+
+    With λ = N/(S d0 + N w) the balance ΔT* = d0/(1 − λw) holds λ S ΔT* = N of them (THEORY 2.2).
+    """
+    server = Server(
+        name="bench",
+        source="benchmark",
+        kv_capacity_tokens=capacity_tokens,
+        iteration_time=IterationTime.affine(OVERHEAD_S, 0.0, PER_KV_TOKEN_S),
+    )
+    one = RequestClass(name="chat", rate_per_s=1.0, prefill_tokens=PROMPT, decode_tokens=OUTPUT)
+    stages = class_stages(one, server).count
+    read = sum(PROMPT + stage for stage in range(1, stages))
+    rate_per_s = residents / (stages * OVERHEAD_S + residents * PER_KV_TOKEN_S * read)
+    load = one.model_copy(update={"rate_per_s": rate_per_s})
+    return poisson_model(Workload(name="bench", classes=(load,)), server)
+
+
+def speed(
+    model: Model, policy: str, replications: int, requests: int, threads: int
+) -> tuple[float, float]:
+    """Iterations and requests per second of so many replications."""
+    jobs = [cpu.Job(parse_policy(policy), replication) for replication in range(replications)]
+    iterations = sum(one.iterations for one in cpu.run(model, jobs, requests, threads))
+    seconds = best_seconds(lambda: cpu.run(model, jobs, requests, threads), rounds=2)
+    return iterations / seconds, replications * requests / seconds
+
+
+def by_size() -> Table:
+    """Against the number of requests in service, one thread."""
+    rows = []
+    for residents in (1, 5, 20, 100, 400):
+        model = model_with(residents)
+        for policy in ("greedy", "vllm-v1"):
+            iterations, requests = speed(model, policy, 2, REQUESTS, threads=1)
+            rows.append((str(residents), policy, _millions(iterations), f"{requests:,.0f}"))
+    return Table(
+        "Simulator: requests in service",
+        f"Prompt {PROMPT}, output {OUTPUT}, {REQUESTS:,} requests per replication, one thread.",
+        ("in service", "policy", "million iterations /s", "requests /s"),
+        tuple(rows),
+    )
+
+
+def by_policy() -> Table:
+    """Every policy at the same load, one thread."""
+    model = model_with(20)
+    settings = dict.fromkeys(("wait", "wait-cap", "nested-wait", "flow-control"), "1")
+    settings["nested-cap"] = "40"
+    rows = []
+    for name in POLICIES:
+        policy = f"{name}:thresholds={settings[name]}" if name in settings else name
+        iterations, requests = speed(model, policy, 2, 2_000, threads=1)
+        rows.append((f"`{policy}`", f"{iterations / 1e6:.3f}", f"{requests:,.0f}"))
+    return Table(
+        "Simulator: policies",
+        "The same requests, about 20 in service under work-conserving rules, 2,000 requests per "
+        "replication, one thread.",
+        ("policy", "million iterations /s", "requests /s"),
+        tuple(rows),
+    )
+
+
+def by_replications() -> Table:
+    """Against replications and threads, with the memory that they take."""
+    cores = os.cpu_count() or 1
+    rows = []
+    for threads in sorted({1, cores}):
+        for replications in (1, 10, 100, 1000):
+            found, peak_gib = alone(_greedy_speed, replications, threads)
+            iterations, requests = found
+            rows.append(
+                (
+                    f"{replications:,}",
+                    str(threads),
+                    _millions(iterations),
+                    f"{requests:,.0f}",
+                    f"{peak_gib:.2f}",
+                )
+            )
+    return Table(
+        "Simulator: replications and threads",
+        "`greedy`, about 5 in service, 2,000 requests per replication; each line in a process of "
+        "its own.",
+        ("replications", "threads", "million iterations /s", "requests /s", "peak GiB"),
+        tuple(rows),
+    )
+
+
+def comparison() -> Table:
+    """A comparison end to end: 40 rates, eight policies, 20 seeds."""
+    seconds, peak_gib = alone(_compare_seconds)
+    runs = 40 * len(COMPARED) * 20
+    return Table(
+        "Simulator: a comparison",
+        "Prompt 512, output 20 on `a100-80gb-llama-2-7b`, 40 rates from 10 to 25.6 /s × "
+        f"{len(COMPARED)} policies × 20 seeds, 2,000 requests each; all cores, kernels compiled.",
+        ("replications", "seconds", "million requests /s", "peak GiB"),
+        ((f"{runs:,}", f"{seconds:.1f}", f"{runs * 2000 / seconds / 1e6:.2f}", f"{peak_gib:.2f}"),),
+    )
+
+
+def _greedy_speed(replications: int, threads: int) -> tuple[float, float]:
+    return speed(model_with(5), "greedy", replications, 2_000, threads)
+
+
+def _compare_seconds() -> float:
+    chat = RequestClass(name="chat", rate_per_s=1.0, prefill_tokens=512, decode_tokens=20)
+    workload = Workload(name="chat", classes=(chat,))
+    model = poisson_model(workload, load_server("a100-80gb-llama-2-7b"))
+    policies = [parse_policy(one) for one in COMPARED]
+    rates = [10 + 0.4 * index for index in range(40)]
+    sweep(model, grid(policies, rates[:1], replications=2, requests=100))
+    rows = grid(policies, rates, replications=20, requests=2000)
+    return best_seconds(lambda: sweep(model, rows), rounds=1)
+
+
+def _millions(per_second: float) -> str:
+    return f"{per_second / 1e6:.2f}"
+
+
+TABLES = (by_size, by_policy, by_replications, comparison)
