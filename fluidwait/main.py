@@ -406,7 +406,7 @@ def report(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """One page about a table, to read, print and send round; or about the theory.
+    """One page about a table to send round, or about the theory.
 
     With --theorems it exits with 1 where a statement fails.
     """
