@@ -240,7 +240,7 @@ STATEMENTS = (
     Statement(
         "exponent",
         "4.7",
-        "θ ≥ 8(r − p), on which the geometric program rests.",
+        "θ ≥ 8(r − p), the bound behind the geometric program as THEORY writes it.",
         "the exact root on a grid of p and r, 10⁻⁶ from the corners",
         exponent_bound,
     ),
