@@ -122,7 +122,7 @@ def compare(
     ]
     device = chosen_device(device)
     done = run(model, jobs, requests, device=device, threads=threads, on_done=on_done)
-    rate_per_s = float(model.constants[0]["rate_per_s"]) * rate_scale
+    rate_per_s = model.rate_per_s * rate_scale
     samples = [done[k : k + replications] for k in range(0, len(done), replications)]
     return [
         summarise(policy, rate_per_s, requests, sample, device)

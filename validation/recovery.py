@@ -82,7 +82,7 @@ def recovery(
         raise InputError("replications", replications, "at least 1")
     if model.tape.size:
         raise InputError("burst", burst_requests, "a workload's own arrivals, no tape")
-    scale = rate_per_s / float(model.constants[0]["rate_per_s"])
+    scale = rate_per_s / model.rate_per_s
     times, horizons = [], []
     for replication in range(replications):
         job = cpu.Job(policy, replication, seed, scale)

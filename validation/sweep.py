@@ -149,14 +149,13 @@ def run_one(
     device: str = "cpu",
 ) -> PolicyResult:
     """Simulate one configuration."""
-    base_per_s = float(model.constants[0]["rate_per_s"])
     return compare(
         model,
         [configuration.policy],
         replications=configuration.replications,
         requests=configuration.requests,
         seed=configuration.seed,
-        rate_scale=configuration.rate_per_s / base_per_s,
+        rate_scale=configuration.rate_per_s / model.rate_per_s,
         threads=threads,
         device=device,
     )[0]

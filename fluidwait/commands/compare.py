@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fluidwait.commands.simulation import Load, Place, parse_rates
+from fluidwait.commands.simulation import Load, Place, offered_rates
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
 from validation.capacity import Capacity, find_capacities
 from validation.compare import PolicyResult
@@ -45,8 +45,7 @@ def run_compare(options: CompareOptions) -> None:
         require_plot_path(options.plot)
     policies = [parse_policy(one) for one in options.policies]
     model, limit_per_s = options.load.model()
-    own_per_s = float(model.constants[0]["rate_per_s"])
-    rates = parse_rates(options.rates) if options.rates else [own_per_s]
+    rates = offered_rates(options.rates, model)
     rows = grid(
         policies,
         rates,
@@ -86,7 +85,7 @@ def _capacities(
 ) -> list[Capacity]:
     if not options.find_capacity:
         return []
-    start_per_s = limit_per_s or float(model.constants[0]["rate_per_s"])
+    start_per_s = limit_per_s or model.rate_per_s
     with progress("capacity", len(policies)) as advance:
         return find_capacities(
             model,

@@ -79,6 +79,11 @@ class Place:
             yield runner
 
 
+def offered_rates(text: str | None, model: Model) -> list[float]:
+    """The rates asked for, else the model's own; see `parse_rates`."""
+    return parse_rates(text) if text else [model.rate_per_s]
+
+
 def parse_rates(text: str) -> list[float]:
     """``a:b:step`` with both ends, or ``a,b,c``, or one rate; requests per second.
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fluid.errors import InputError
-from fluidwait.commands.simulation import Load, Place, parse_policies, parse_rates
+from fluidwait.commands.simulation import Load, Place, offered_rates, parse_policies
 from fluidwait.console import new_table, note, number, print_json, progress, say, show
 from validation.compare import PolicyResult
 from validation.store import Store
@@ -57,8 +57,7 @@ def run_sweep(options: SweepOptions) -> None:
     """Validate everything, run what the folder does not hold yet, summarise."""
     policies = [one for text in options.policies for one in parse_policies(text)]
     model, _ = options.load.model()
-    own_per_s = float(model.constants[0]["rate_per_s"])
-    rates = parse_rates(options.rates) if options.rates else [own_per_s]
+    rates = offered_rates(options.rates, model)
     count = len(policies) * len(rates) * options.seeds
     if count > MOST_ROWS:
         raise InputError("--policy × --rates × --seeds", count, f"at most {MOST_ROWS:,} rows")

@@ -70,6 +70,11 @@ class Model(NamedTuple):
         return Service(self.constants, self.shapes, self.knots)
 
     @property
+    def rate_per_s(self) -> float:
+        """Total arrival rate before scaling."""
+        return float(self.constants[0]["rate_per_s"])
+
+    @property
     def classes(self) -> int:
         """Number of report classes."""
         return int(self.shapes["report_class"].max()) + 1

@@ -14,6 +14,7 @@ from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane
 from validation.theorems.cases import load, paper_server, simulated
 from validation.theorems.estimates import between, contains, mean, points, slope
+from validation.theorems.growth import growth_plot, rates
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -23,7 +24,6 @@ from validation.theorems.statement import (
     Policies,
     Statement,
 )
-from validation.theorems.wait_rates import growth_plot, rates
 
 SHARES = (0.3, 0.5, 0.7)
 """ρ of the loads on which equilibrium figures are compared."""

@@ -29,6 +29,7 @@ from validation.theorems.estimates import (
     points,
     slope,
 )
+from validation.theorems.growth import FLAT, rates
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -39,7 +40,6 @@ from validation.theorems.statement import (
     Policies,
     Statement,
 )
-from validation.theorems.wait_rates import FLAT, rates
 
 D1_S = 0.05
 

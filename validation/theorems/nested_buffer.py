@@ -20,6 +20,7 @@ from validation.theorems.estimates import (
     slope,
     slope_is,
 )
+from validation.theorems.growth import FLAT, FULL_HORIZONS, QUICK_HORIZONS, growth_plot, rates
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -29,7 +30,6 @@ from validation.theorems.statement import (
     Policies,
     Statement,
 )
-from validation.theorems.wait_rates import FLAT, FULL_HORIZONS, QUICK_HORIZONS, growth_plot, rates
 
 WORKLOAD = load((0.5, 10, 2), (0.3, 10, 4), (0.2, 10, 6))
 
@@ -203,7 +203,7 @@ def _largest_kv(
     model: Model, policy: ConfiguredPolicy, horizon_s: float, runs: int, effort: Effort
 ) -> Floats:
     """Most KV held up to the horizon, one figure per run."""
-    arrivals = model.constants[0]["rate_per_s"] * horizon_s
+    arrivals = model.rate_per_s * horizon_s
     requests = round(arrivals + 8 * np.sqrt(arrivals))
 
     def read(lane: Lane) -> tuple[float]:

@@ -11,6 +11,7 @@ from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane
 from validation.theorems.cases import load, one_class, paper_server, simulated
 from validation.theorems.estimates import at_most, between, exact, mean, points, slope, slope_is
+from validation.theorems.growth import FLAT, FULL_HORIZONS, QUICK_HORIZONS, growth_plot, rates
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -20,7 +21,6 @@ from validation.theorems.statement import (
     Policies,
     Statement,
 )
-from validation.theorems.wait_rates import FLAT, FULL_HORIZONS, QUICK_HORIZONS, growth_plot, rates
 
 SERVER = paper_server(1.0, 0.05)
 

@@ -20,6 +20,7 @@ from validation.theorems.cases import (
     simulated,
 )
 from validation.theorems.estimates import at_least, at_most, between, exact, mean, points, slope
+from validation.theorems.growth import FLAT, growth_plot, rates
 from validation.theorems.statement import (
     Effort,
     Finding,
@@ -29,7 +30,6 @@ from validation.theorems.statement import (
     Policies,
     Statement,
 )
-from validation.theorems.wait_rates import FLAT, growth_plot, rates
 
 TWO_CLASSES = load((14.0, 512, 20), (6.0, 512, 50))
 
