@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto --dist loadgroup -q
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

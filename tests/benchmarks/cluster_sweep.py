@@ -1,6 +1,6 @@
 """A sweep of 10,000 configurations through a killed worker and a killed scheduler.
 
-    python tests/benchmarks/cluster_sweep.py [--configurations 10000] [--requests 200]
+    python -m tests.benchmarks.cluster_sweep [--configurations 10000] [--requests 200]
 
 `dask scheduler` and two `dask worker` run as processes of their own. When a fifth of the rows are
 there, one worker is killed while it holds tasks, and another joins; at the half the scheduler is
@@ -11,7 +11,6 @@ compared, to the last bit, with the same sweep in this process.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,14 +20,12 @@ from typing import Any
 from fluid.errors import ClusterError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
+from tests.support.dask_processes import DaskProcesses
 from validation.cluster import cluster
 from validation.policies import parse_policy
 from validation.simulator.model import Model, poisson_model
 from validation.store import Store
 from validation.sweep import Configuration, grid, sweep
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from dask_processes import DaskProcesses
 
 PACES = 10
 RATES = 50

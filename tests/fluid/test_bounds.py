@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fluid_strategies import affine_times, one_class, roomy, server_of, servers, workloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,14 @@ from fluid.server import load_server
 from fluid.stability import stability
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
+from tests.support.fluid_strategies import (
+    affine_times,
+    one_class,
+    roomy,
+    server_of,
+    servers,
+    workloads,
+)
 
 
 def test_dai_oracle():

@@ -5,15 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sympy as sp
-from fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +16,15 @@ from fluid.stability import stability
 from fluid.stages import class_stages, linear_stage_seconds
 from fluid.symbolic import CAPACITY, OVERHEAD, class_symbols, equilibrium_forms, numeric
 from fluid.workload import Workload
+from tests.support.fluid_strategies import (
+    affine_times,
+    general_times,
+    one_class,
+    roomy,
+    server_of,
+    servers,
+    workloads,
+)
 
 CLASSES = 3
 KNOWN = class_symbols(CLASSES)

@@ -12,15 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -30,6 +21,15 @@ from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
+from tests.support.fluid_strategies import (
+    affine_times,
+    general_times,
+    one_class,
+    roomy,
+    server_of,
+    servers,
+    workloads,
+)
 
 EQUATION_1 = IterationTime.paper(0.0114, 0.43e-6)
 

@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from fluid_strategies import general_times, roomy, server_of, servers, workloads
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -17,6 +16,7 @@ from fluid.equilibrium import equilibrium
 from fluid.server import Server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
+from tests.support.fluid_strategies import general_times, roomy, server_of, servers, workloads
 
 
 @pytest.mark.parametrize("method", ["poisson", "mean"])

@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from fluid_strategies import general_times
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
+from tests.support.fluid_strategies import general_times
 
 STAIRS = IterationTime(tokens_knots=(0, 64, 64, 128), seconds_knots=(0.009, 0.010, 0.012, 0.014))
 

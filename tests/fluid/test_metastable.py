@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fluid_strategies import one_class
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.metastable import (
@@ -19,6 +18,7 @@ from fluid.metastable import (
 from fluid.plots_transient import plot_recovery_map
 from fluid.server import load_server
 from fluid.transient import Admission
+from tests.support.fluid_strategies import one_class
 
 SERVER = load_server("paper-long-decode")
 RULE = Admission(watermark=0.01)

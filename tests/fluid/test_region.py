@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from fluid_strategies import affine_times, general_times, roomy, servers, workloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from fluid.region import StabilityRegion, mixed, shares
 from fluid.server import load_server
 from fluid.stability import stability
 from fluid.workload import RequestClass, Workload
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 
 def workload_of(*lengths: tuple[int, int]) -> Workload:

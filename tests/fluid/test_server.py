@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from fluid_strategies import one_class, server_of
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import builtin_servers, load_server, require_fits
+from tests.support.fluid_strategies import one_class, server_of
 
 TAU = IterationTime.affine(0.01, 5e-5)
 

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    server_of,
-    servers,
-    workloads,
-)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -21,6 +13,14 @@ from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
 from fluid.stability import stability
+from tests.support.fluid_strategies import (
+    affine_times,
+    general_times,
+    one_class,
+    server_of,
+    servers,
+    workloads,
+)
 
 any_times = st.one_of(affine_times(), general_times())
 METHODS = [None, "mean"]

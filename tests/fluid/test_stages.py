@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fluid_strategies import affine_times, one_class, server_of, servers, workloads
 from hypothesis import given
 
 from fluid.iteration import IterationTime
 from fluid.stages import class_stages, linear_stage_seconds, memory_sums
+from tests.support.fluid_strategies import affine_times, one_class, server_of, servers, workloads
 
 TAU = IterationTime.affine(0.01, 5e-5)
 

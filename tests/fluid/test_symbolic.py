@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sympy as sp
-from fluid_strategies import affine_times, servers, workloads
 from hypothesis import given
 
 from fluid.equilibrium import equilibrium
@@ -34,6 +33,7 @@ from fluid.symbolic import (
     paper_memory,
     work,
 )
+from tests.support.fluid_strategies import affine_times, servers, workloads
 
 CLASSES = 4
 KNOWN = class_symbols(CLASSES)

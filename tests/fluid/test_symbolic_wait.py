@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import sympy as sp
-from fluid_strategies import affine_times, roomy, servers, workloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -30,6 +29,7 @@ from fluid.symbolic_wait import (
     wait_forms,
     wait_symbols,
 )
+from tests.support.fluid_strategies import affine_times, roomy, servers, workloads
 from thresholds.batch import full_batch
 
 CLASSES, SEGMENTS = 3, 4

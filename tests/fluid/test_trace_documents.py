@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from trace_samples import DATA, LENGTHS, lengths, opened, refused
 
 from fluid.errors import InputError
 from fluid.traces import TRACE_FORMATS, ReadOptions
+from tests.support.trace_samples import DATA, LENGTHS, lengths, opened, refused
 
 
 def changed(sample: str, path: Path, change: dict[str, object]) -> Path:

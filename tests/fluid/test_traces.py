@@ -9,18 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trace_samples import (
-    ARRIVALS,
-    CHATS,
-    DATA,
-    LENGTHS,
-    LINES,
-    SAMPLES,
-    TOKENIZER,
-    lengths,
-    opened,
-    refused,
-)
 
 from fluid.errors import InputError
 from fluid.traces import (
@@ -38,6 +26,18 @@ from fluid.traces import (
     write_tape,
 )
 from fluid.traces.tape import whole_tape
+from tests.support.trace_samples import (
+    ARRIVALS,
+    CHATS,
+    DATA,
+    LENGTHS,
+    LINES,
+    SAMPLES,
+    TOKENIZER,
+    lengths,
+    opened,
+    refused,
+)
 
 
 def test_every_format_has_a_sample_and_a_summary() -> None:

@@ -7,18 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fluid_strategies import (
-    ROOMY_TOKENS,
-    affine_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transient_oracle import slow_path
 
 from fluid.arrivals import Burst, RateProfile
 from fluid.equilibrium import equilibrium
@@ -28,6 +18,16 @@ from fluid.plots_transient import _kv_by_stage, plot_kv_by_stage, plot_populatio
 from fluid.server import load_server
 from fluid.transient import Admission, Transient, simulate_fluid
 from fluid.workload import RequestClass, Workload
+from tests.support.fluid_strategies import (
+    ROOMY_TOKENS,
+    affine_times,
+    one_class,
+    roomy,
+    server_of,
+    servers,
+    workloads,
+)
+from tests.support.transient_oracle import slow_path
 
 TWO = Workload(
     name="two",

@@ -1,5 +1,5 @@
 """Fixtures of the command-line tests."""
 
-from command_line import call
+from tests.support.command_line import call
 
 __all__ = ["call"]

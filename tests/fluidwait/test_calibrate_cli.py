@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from command_line import Call
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "measure"))
-from synthetic import JUMP, measured, write_csv
+from tests.support.command_line import Call
+from tests.support.synthetic import JUMP, measured, write_csv
 
 
 @pytest.fixture

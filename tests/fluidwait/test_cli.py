@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Call
+
+from tests.support.command_line import Call
 
 GOOD = {
     "name": "long",

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Call
 
+from tests.support.command_line import Call
 from thresholds.export.engines import ENGINES
 
 EARLIER = Path(__file__).parents[1] / "data" / "threshold-table-1.0.json"

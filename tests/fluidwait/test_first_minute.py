@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
-from command_line import Call
 
 from fluidwait.commands import doctor
 from fluidwait.commands.doctor import EXTRAS
 from fluidwait.console import new_table, show
 from fluidwait.main import app
+from tests.support.command_line import Call
 
 PYPROJECT = tomllib.loads(
     (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")

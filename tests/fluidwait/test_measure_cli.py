@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Call
+
+from tests.support.command_line import Call
 
 torch = pytest.importorskip("torch")
 

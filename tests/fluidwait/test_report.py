@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Call, Outcome
 from matplotlib.image import imread
 from selenium.webdriver import Chrome
 
 from fluidwait.console import number
+from tests.support.command_line import Call, Outcome
 from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import PARAMETER_MEANINGS, Interval, PolicyValidation
 from validation.report import Row, conclusion

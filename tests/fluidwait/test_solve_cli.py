@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Call
 
+from tests.support.command_line import Call
 from thresholds.export.jsonio import read_schedule
 
 SERVER = "paper-long-decode"

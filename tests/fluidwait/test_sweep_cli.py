@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Call
-from dask_processes import DaskProcesses
 from pyarrow.dataset import dataset
 
 from fluidwait.commands import sweep as command
+from tests.support.command_line import Call
+from tests.support.dask_processes import DaskProcesses
 from validation import cluster as clusters
 
 SERVER = "paper-long-decode"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Call
 
 from fluidwait.commands import theorems
+from tests.support.command_line import Call
 from validation.theorems.estimates import at_most, exact, mean, points
 from validation.theorems.statement import Effort, Finding, Plot, Policies, Statement
 

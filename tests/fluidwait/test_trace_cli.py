@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import Call
 
 from fluid.traces import TRACE_FORMATS, read_tape
 from fluid.workload import Workload
+from tests.support.command_line import Call
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "traces"
 SAMPLES = {

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import AFFINE, JUMP, measured, write_csv
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
+from tests.support.synthetic import AFFINE, JUMP, measured, write_csv
 from validation.measure.calibrate import calibrate
 from validation.measure.carry import carry
 from validation.measure.composition import LINEAR_TERMS, Measurements

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
-from test_wait import PAPER_TAU, STAIRS, server, workload
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.region import StabilityRegion
 from fluid.server import Server
 from fluid.stability import stability
 from fluid.workload import Workload
+from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
 from thresholds.fleet import Fleet, ServerType, fleet
 from thresholds.problem import Problem
 from thresholds.solve import solve

@@ -10,7 +10,6 @@ import pytest
 import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from nested_cases import decreasing, finest, log_of, random_instance, workload
 from scipy.optimize import minimize
 
 from fluid.errors import InfeasibleError, InputError
@@ -19,6 +18,7 @@ from fluid.stages import class_stages
 from fluid.symbolic import PROMPT, numeric
 from fluid.symbolic_wait import RATIO, SHARE, THETA, nested_forms, segment_symbols, theta_equation
 from fluid.workload import RequestClass, Workload
+from tests.support.nested_cases import decreasing, finest, log_of, random_instance, workload
 from thresholds.nested import (
     boundary_exponent,
     feasible,

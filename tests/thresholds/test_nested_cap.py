@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nested_cases import random_instance, workload
 
 from fluid.errors import InfeasibleError
 from fluid.server import load_server
+from tests.support.nested_cases import random_instance, workload
 from thresholds.problem import Problem
 from thresholds.segments import distinct_lengths
 from thresholds.solve import solve

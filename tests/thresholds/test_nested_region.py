@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nested_cases import decreasing, workload
 
 from fluid.errors import InputError
 from fluid.region import StabilityRegion, mixed
 from fluid.server import load_server
+from tests.support.nested_cases import decreasing, workload
 from thresholds.nested import STRICT, log_term
 from thresholds.problem import Problem
 from thresholds.region import nested_boundary, nested_reach

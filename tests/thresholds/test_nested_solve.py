@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nested_cases import decreasing, finest, log_of, workload
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
+from tests.support.nested_cases import decreasing, finest, log_of, workload
 from thresholds.nested import chain_holds, feasible, mean_latency_s
 from thresholds.problem import Problem
 from thresholds.solve import solve

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_wait import PAPER_TAU, STAIRS, server, workload
 
 from fluid.equilibrium import equilibrium
 from fluid.stability import stability
 from fluid.workload import Workload
+from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
 from thresholds.overload import admission, best_shares
 
 POSITIVE = st.floats(0.01, 10.0)

@@ -9,11 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from test_wait import PAPER_TAU, TWO, server
 
 from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.workload import RatePiece, Workload
+from tests.thresholds.test_wait import PAPER_TAU, TWO, server
 from thresholds.export.jsonio import (
     generated_schema,
     read_schedule,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nested_cases import random_instance, workload
 
 from fluid.server import load_server
+from tests.support.nested_cases import random_instance, workload
 from thresholds.nested import nested_memory
 from thresholds.plots import plot_buffers
 from thresholds.problem import Problem

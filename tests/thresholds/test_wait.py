@@ -10,7 +10,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from wait_program import latency_program, relaxed_optimum
 
 from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
@@ -18,6 +17,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
+from tests.support.wait_program import latency_program, relaxed_optimum
 from thresholds.batch import FullBatch, full_batch, literal_wait_latency_s
 from thresholds.majorant import Line, is_concave, majorant_lines
 from thresholds.problem import Problem

@@ -8,16 +8,24 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pytest
-import wait_program
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_wait import PAPER_TAU, STAIRS, TWO, all_whole, instances, server, workload
 
 from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Slo, Workload
+from tests.support import wait_program
+from tests.thresholds.test_wait import (
+    PAPER_TAU,
+    STAIRS,
+    TWO,
+    all_whole,
+    instances,
+    server,
+    workload,
+)
 from thresholds.batch import FullBatch, full_batch
 from thresholds.majorant import Line, minorant_lines
 from thresholds.mean_limits import mean_limits

@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_wait import PAPER_TAU, STAIRS, TWO, instances, server, thresholds_of, workload
-from test_wait_objectives import limited
 
 from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import Workload
+from tests.thresholds.test_wait import (
+    PAPER_TAU,
+    STAIRS,
+    TWO,
+    instances,
+    server,
+    thresholds_of,
+    workload,
+)
+from tests.thresholds.test_wait_objectives import limited
 from thresholds.batch import full_batch
 from thresholds.problem import Problem
 from thresholds.solve import solve

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policy_cases import RANDOM_PARAMETERS
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
+from tests.support.policy_cases import RANDOM_PARAMETERS
 from validation.policies import POLICIES, ConfiguredPolicy, Policy
 from validation.reference import REFERENCE_POLICIES, Request, simulate
 from validation.simulator import cpu

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dask_processes import DaskProcesses
 from distributed import KilledWorker
 from pyarrow.dataset import dataset
 
 from fluid.errors import ClusterError, InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
+from tests.support.dask_processes import DaskProcesses
 from validation import cluster as clusters
 from validation.cluster import Cluster, Order, cluster, run_orders, software
 from validation.compare import PolicyResult
@@ -181,7 +181,7 @@ def test_a_worker_with_a_device_takes_it(model: Model, processes: DaskProcesses)
         plain = sweep(model, rows, runner=runner, device="auto")
         processes.kill_worker("plain")
         processes.environment |= {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
-        preload = Path(__file__).with_name("cuda_simulator.py")
+        preload = Path(__file__).parents[1] / "support" / "cuda_simulator.py"
         processes.start_workers("cuda", options=("--preload", str(preload)))
         simulated = sweep(model, rows, runner=runner, device="auto")
     assert {one.device for one in plain} == {"cpu"}

@@ -107,7 +107,7 @@ def test_the_simulated_device_agrees_with_the_cpu(tmp_path: Path) -> None:
         "NUMBA_DISABLE_JIT": "1",
         "PYTHONPATH": str(HERE.parents[1]),
     }
-    command = [sys.executable, HERE / "cuda_simulator.py", task, answer]
+    command = [sys.executable, "-m", "tests.support.cuda_simulator", task, answer]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     evictions = 0

@@ -27,7 +27,7 @@ WriteTable = Callable[..., Path]
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a model without weights."""
-    from virtual_engine import model_folder
+    from tests.vllm.virtual_engine import model_folder
 
     return model_folder(tmp_path_factory.mktemp("model"))
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loads import CHAT_TABLE, LOADS, Load
-from virtual_engine import Run, Tape, make_scheduler, run
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from tests.vllm.loads import CHAT_TABLE, LOADS, Load
+from tests.vllm.virtual_engine import Run, Tape, make_scheduler, run
 from thresholds.export.jsonio import read_table, write_table
 from thresholds.export.vllm_scheduler import TableScheduler
 from thresholds.problem import Problem

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from tests.vllm.virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
 from thresholds.export.vllm_scheduler import TableScheduler
 from validation.reference import REFERENCE_POLICIES, Request, simulate
 from validation.reference.blocks import free_blocks

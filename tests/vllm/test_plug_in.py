@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from virtual_engine import Run, Step, Tape, make_scheduler, new_request, run
 from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 from vllm.v1.request import RequestStatus
 
@@ -15,6 +14,7 @@ from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
+from tests.vllm.virtual_engine import Run, Step, Tape, make_scheduler, new_request, run
 from thresholds.export.jsonio import write_table
 from thresholds.export.limits import FOLLOWED, limits_of
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler

@@ -15,7 +15,7 @@ from typing import Self
 
 from distributed import Client
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 PATIENCE_S = 60.0
 
