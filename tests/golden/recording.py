@@ -22,6 +22,7 @@ from tests.golden.cases import CASES, TRACES, prepare
 KEPT = Path(__file__).resolve().parent / "kept"
 
 _COMMENT = re.compile(r"<!-- (.*?) -->")
+_PART = re.compile(r"part-[0-9a-f]{32}")
 _CREATED_BY = re.compile(r"fluidwait \d+\.\d+\.\d+")
 
 
@@ -59,7 +60,7 @@ def _record(line: str, folder: Path) -> str:
             parts += [f"--- wrote {path.relative_to(folder)}", _content(path)]
     text = "\n".join(parts) + "\n"
     text = text.replace(str(folder), "FOLDER").replace(str(TRACES), "TRACES")
-    return _CREATED_BY.sub("fluidwait VERSION", text)
+    return _CREATED_BY.sub("fluidwait VERSION", _PART.sub("part-NAME", text))
 
 
 def _files(folder: Path) -> dict[Path, int]:
