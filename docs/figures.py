@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fluid.arrivals import Burst
-from fluid.metastable import Criterion, recovery_map
-from fluid.plots import Axis, plot_composition, plot_latency, plot_phase, plot_region
-from fluid.plots_transient import plot_population, plot_recovery_map
-from fluid.region import StabilityRegion
+from fluid.plots.steady import Axis, plot_composition, plot_latency, plot_phase, plot_region
+from fluid.plots.transient import plot_population, plot_recovery_map
 from fluid.server import load_server
-from fluid.transient import Admission, simulate_fluid
+from fluid.steady.region import StabilityRegion
+from fluid.transient.inflow import Burst
+from fluid.transient.metastable import Criterion, recovery_map
+from fluid.transient.path import Admission, simulate_fluid
 from fluid.workload import Workload
-from thresholds.region import nested_boundary, wait_boundary
+from thresholds.guaranteed import nested_boundary, wait_boundary
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"

@@ -424,7 +424,7 @@ def report(
         given = "--quick" if quick else "--json"
         raise InputError("report TABLE", given, "only with --theorems")
     from fluidwait.commands.report import run_report
-    from validation.report import Effort
+    from validation.report.content import Effort
 
     run_report(table, out or Path("report.html"), Effort(replications, requests, seed))
 

@@ -149,7 +149,7 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     assert theory.count("<math") > 50
     assert "arithmatex" not in theory
     reference = (tmp_path / "site" / "reference" / "fluid" / "index.html").read_text("utf-8")
-    assert "fluid.equilibrium.equilibrium" in reference
+    assert "fluid.steady.equilibrium.equilibrium" in reference
 
 
 def test_every_equation_that_code_cites_is_on_the_theory_page() -> None:

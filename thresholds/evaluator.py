@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fluid.server import Server
 from fluid.workload import Workload
-from thresholds.limits import Limits
+from thresholds.solvers.paced.boundary import Limits
 from thresholds.table import PolicyValidation, Scheduler
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.region import StabilityRegion, mixed
 from fluid.server import Server, require_fits
-from fluid.stability import largest_scale
+from fluid.steady.region import StabilityRegion, mixed
+from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from thresholds.solvers.common import rounded_down
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.capacity import margin_derivatives
-from fluid.region import mixed
 from fluid.server import Server
-from fluid.stability import stability
+from fluid.steady.capacity import margin_derivatives
+from fluid.steady.region import mixed
+from fluid.steady.stability import stability
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]

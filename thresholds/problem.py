@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
-from thresholds.segments import Prompts
+from thresholds.solvers.nested.segments import Prompts
 from thresholds.table import Scheduler
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import get_args
 
-from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InfeasibleError, InputError
+from fluid.steady.equilibrium import Equilibrium, equilibrium
 from thresholds.export.engines import engine_flags
 from thresholds.problem import Problem
 from thresholds.solvers import KEEPS_MEAN_LIMITS, OBJECTIVES, SOLVERS

@@ -6,8 +6,10 @@ from fluid.traces.digest import Digest, digest
 from fluid.traces.registry import TRACE_FORMATS, detect_format, named_format, read_trace
 from fluid.traces.snapshot import Snapshot
 from fluid.traces.summarise import summarise, summary_errors, write_workload
-from fluid.traces.tape import Tape, read_tape, tape_writer, write_tape
-from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat
+from fluid.traces.tape import Tape
+from fluid.traces.tape_csv import read_tape, tape_writer, write_tape
+from fluid.traces.trace import Chunk, ReadOptions, Trace
+from fluid.traces.trace_format import TraceFormat
 
 __all__ = [
     "TRACE_FORMATS",

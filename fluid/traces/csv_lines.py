@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.traces.lines import Clock, Columns, Row, line_chunks, whole_tokens
-from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat, open_bytes
+from fluid.traces.trace import Chunk, ReadOptions, Trace, open_bytes
+from fluid.traces.trace_format import TraceFormat
 
 if TYPE_CHECKING:
     import pyarrow

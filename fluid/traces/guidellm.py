@@ -12,7 +12,8 @@ from typing import Any
 
 from fluid.errors import InputError
 from fluid.traces.documents import Requests, json_events
-from fluid.traces.trace import ReadOptions, Trace, TraceFormat
+from fluid.traces.trace import ReadOptions, Trace
+from fluid.traces.trace_format import TraceFormat
 
 BENCHMARK = "benchmarks.item"
 LISTS = ("successful", "incomplete", "errored")

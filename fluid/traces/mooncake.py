@@ -16,7 +16,8 @@ import numpy as np
 
 from fluid.errors import InputError
 from fluid.traces.lines import Clock, Columns, Row, finite_number, line_chunks, whole_tokens
-from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat, open_bytes
+from fluid.traces.trace import Chunk, ReadOptions, Trace, open_bytes
+from fluid.traces.trace_format import TraceFormat
 
 FIELDS = ("timestamp", "input_length", "output_length")
 MILLISECONDS = Clock(field=FIELDS[0], units_per_s=1000)

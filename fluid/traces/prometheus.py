@@ -18,7 +18,8 @@ from fluid.errors import InputError
 from fluid.files import read_text
 from fluid.traces.marginals import Marginal
 from fluid.traces.snapshot import Snapshot
-from fluid.traces.trace import ReadOptions, TraceFormat
+from fluid.traces.trace import ReadOptions
+from fluid.traces.trace_format import TraceFormat
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

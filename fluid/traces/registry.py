@@ -12,8 +12,10 @@ from fluid.traces.mooncake import MOONCAKE
 from fluid.traces.prometheus import PROMETHEUS
 from fluid.traces.sharegpt import SHAREGPT
 from fluid.traces.snapshot import Snapshot
-from fluid.traces.tape import TAPE, Tape, whole_tape
-from fluid.traces.trace import ReadOptions, TraceFormat, open_bytes
+from fluid.traces.tape import Tape, whole_tape
+from fluid.traces.tape_csv import TAPE
+from fluid.traces.trace import ReadOptions, open_bytes
+from fluid.traces.trace_format import TraceFormat
 from fluid.traces.vllm_bench import VLLM_BENCH
 
 TRACE_FORMATS: dict[str, TraceFormat] = {

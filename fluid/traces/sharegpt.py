@@ -16,7 +16,8 @@ import numpy as np
 
 from fluid.errors import FluidwaitError, InputError
 from fluid.traces.documents import json_stream
-from fluid.traces.trace import Chunk, ReadOptions, Trace, TraceFormat, failed_request
+from fluid.traces.trace import Chunk, ReadOptions, Trace, failed_request
+from fluid.traces.trace_format import TraceFormat
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

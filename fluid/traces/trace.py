@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.files import unreadable
-
-if TYPE_CHECKING:
-    from fluid.traces.snapshot import Snapshot
 
 MOST_TOKENS = 10**9
 """No trace has a longer request; two lengths below it fit into one 64-bit key."""
@@ -72,23 +69,6 @@ class Trace:
     timed: bool = True
     rate_per_s: float | None = None
     caveats: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TraceFormat:
-    """A format of traces.
-
-    Attributes:
-        summary: What its files are, in a few words.
-        detect: Whether a file with this beginning (text, some KiB) is of this format.
-        open: Opens a file; raises `InputError` naming file, place, value and what is allowed, at
-            once or while chunks are taken.
-    """
-
-    name: str
-    summary: str
-    detect: Callable[[str], bool]
-    open: Callable[[Path, ReadOptions], Trace | Snapshot]
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import Any
 from fluid.errors import InputError
 from fluid.traces.documents import Requests, json_events
 from fluid.traces.lines import finite_number
-from fluid.traces.trace import ReadOptions, Trace, TraceFormat
+from fluid.traces.trace import ReadOptions, Trace
+from fluid.traces.trace_format import TraceFormat
 
 ARRAYS = ("input_lens", "output_lens", "start_times", "errors")
 ABOUT_THE_RUN = ("request_throughput", "max_concurrency", "request_rate")

@@ -36,7 +36,7 @@ def run_calibrate(path: Path, options: CalibrateOptions) -> None:
     if options.out:
         require_folder(options.out)
     if options.plot:
-        from fluid.plots import require_plot_path
+        from fluid.plots.steady import require_plot_path
 
         require_plot_path(options.plot)
     workload = Workload.read(options.workload) if options.workload else None
@@ -49,7 +49,7 @@ def run_calibrate(path: Path, options: CalibrateOptions) -> None:
     if options.out:
         write_document(server.document(), options.out)
     if options.plot:
-        from validation.measure.plots import plot_calibration
+        from validation.measure.residuals import plot_calibration
 
         plot_calibration(found, options.plot)
     if found.measurements.kv_capacity_tokens is None and options.kv_tokens is None:

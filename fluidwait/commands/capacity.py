@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluid.capacity import Capacity, capacity
 from fluid.server import load_server
+from fluid.steady.capacity import Capacity, capacity
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, number, percent, print_json, say, show
 

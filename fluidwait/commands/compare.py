@@ -9,13 +9,13 @@ from pathlib import Path
 
 from fluidwait.commands.simulation import Load, Place, offered_rates
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
-from validation.capacity import Capacity, find_capacities
-from validation.compare import PolicyResult
+from validation.experiments.compare import PolicyResult
+from validation.experiments.largest_rate import Capacity, find_capacities
+from validation.experiments.recovery import Recovery, recovery
+from validation.experiments.store import Store
+from validation.experiments.sweep import Runner, grid, sweep
 from validation.policies import ConfiguredPolicy, parse_policy
-from validation.recovery import Recovery, recovery
 from validation.simulator.model import Model
-from validation.store import Store
-from validation.sweep import Runner, grid, sweep
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CompareOptions:
 def run_compare(options: CompareOptions) -> None:
     """Validate everything, simulate, print and plot."""
     if options.plot:
-        from fluid.plots import require_plot_path
+        from fluid.plots.steady import require_plot_path
 
         require_plot_path(options.plot)
     policies = [parse_policy(one) for one in options.policies]
@@ -62,7 +62,7 @@ def run_compare(options: CompareOptions) -> None:
         capacities = _capacities(model, policies, limit_per_s, options, runner, store)
     recoveries = _recoveries(model, policies, rates, options)
     if options.plot:
-        from validation.plots import plot_compare
+        from validation.experiments.pictures import plot_compare
 
         plot_compare(results, limit_per_s, options.plot)
     if options.as_json:

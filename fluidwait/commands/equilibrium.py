@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InputError
-from fluid.fluctuation import eviction_onset_per_s, fluctuation
 from fluid.server import Server, load_server
-from fluid.stability import largest_scale
+from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.fluctuation import eviction_onset_per_s, fluctuation
+from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show
@@ -51,7 +51,7 @@ PICTURES = ("latency", "stages", "phase")
 
 
 def _check_picture(plot: Path, picture: str) -> None:
-    from fluid.plots import require_plot_path  # matplotlib is slow to import
+    from fluid.plots.steady import require_plot_path  # matplotlib is slow to import
 
     require_plot_path(plot)
     if picture not in PICTURES:
@@ -60,7 +60,7 @@ def _check_picture(plot: Path, picture: str) -> None:
 
 def _draw(picture: str, workload: Workload, server: Server, plot: Path) -> None:
     """Mean latencies against the rate; KV by stage; or the margin over rate and memory."""
-    from fluid import plots
+    from fluid.plots import steady as plots
 
     if picture == "latency":
         plots.plot_latency(workload, server, plot)

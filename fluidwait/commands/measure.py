@@ -50,7 +50,7 @@ def run_sweep(target: Target, options: SweepOptions) -> int:
     from validation.measure.design import sweep_design
     from validation.measure.device import clocks, run_record
     from validation.measure.record import record_path
-    from validation.measure.sweep import sweep
+    from validation.measure.timed_sweep import sweep
     from validation.measure.timer import Timer
 
     design = sweep_design(options.most_decodes, options.longest_context, options.longest_prompt)
@@ -140,8 +140,8 @@ def run_closed_loop(target: Target, options: LoopOptions) -> None:
     server = load_server(options.server)
     table = read_table(options.table) if options.table else None
     shape, device, dtype = _checked(target)
+    from validation.measure.batching import AdmissionLimits
     from validation.measure.closed_loop import closed_loop, poisson_tape
-    from validation.measure.engine import AdmissionLimits
 
     policies = {"greedy": AdmissionLimits(watermark=0.01)}
     if table is not None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fluid.errors import InputError
-from fluid.region import StabilityRegion
 from fluid.server import load_server
+from fluid.steady.region import StabilityRegion
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
 
 if TYPE_CHECKING:
-    from validation.region import SimulatedPoint
+    from validation.experiments.simulated_region import SimulatedPoint
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def run_region(options: RegionOptions) -> int:
     if options.plot or options.policies:
         _require_two(region)
     if options.plot:
-        from fluid.plots import require_plot_path
+        from fluid.plots.steady import require_plot_path
 
         require_plot_path(options.plot)
     simulated = _simulated(region, options)
@@ -65,7 +65,7 @@ def _require_two(region: StabilityRegion) -> None:
 def _simulated(region: StabilityRegion, options: RegionOptions) -> dict[str, list[SimulatedPoint]]:
     if not options.policies:
         return {}
-    from validation.region import check_policy, simulated_boundary
+    from validation.experiments.simulated_region import check_policy, simulated_boundary
 
     for policy in options.policies:
         check_policy(policy)
@@ -85,8 +85,8 @@ def _simulated(region: StabilityRegion, options: RegionOptions) -> dict[str, lis
 
 
 def _draw(region: StabilityRegion, simulated: dict[str, list[SimulatedPoint]], path: Path) -> None:
-    from fluid.plots import plot_region
-    from thresholds.region import nested_boundary, wait_boundary
+    from fluid.plots.steady import plot_region
+    from thresholds.guaranteed import nested_boundary, wait_boundary
 
     points = {
         policy: np.array([one.stable_per_s for one in found if one.stable_per_s]).reshape(-1, 2)

@@ -12,8 +12,8 @@ from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
 from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import ThresholdTable
-from validation.compare import PolicyResult, Spread, latency_difference
-from validation.replay import BASELINES, Replay, replay
+from validation.experiments.compare import PolicyResult, Spread, latency_difference
+from validation.experiments.replay import BASELINES, Replay, replay
 from validation.simulator.arrivals import parse_arrivals
 
 _NOTICEABLE = 5e-4
@@ -40,7 +40,7 @@ class ReplayOptions:
 def run_replay(path: Path, options: ReplayOptions) -> None:
     """Simulate, print, and write table and plot where asked to."""
     if options.plot:
-        from fluid.plots import require_plot_path
+        from fluid.plots.steady import require_plot_path
 
         require_plot_path(options.plot)
     if options.out:
@@ -66,7 +66,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
             on_done=advance,
         )
     if options.plot:
-        from validation.plots import plot_replay
+        from validation.experiments.pictures import plot_replay
 
         plot_replay(found, options.plot, tape=tape, rate_scale=scale, arrivals=arrivals)
     if options.out:

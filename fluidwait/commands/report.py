@@ -10,7 +10,7 @@ from fluidwait.commands.equilibrium import verdict_line
 from fluidwait.console import number, percent, progress, say, seconds
 from thresholds.export.jsonio import read_table
 from thresholds.table import PARAMETER_MEANINGS
-from validation.report import Effort, Report, make_report, simulated_runs
+from validation.report.content import Effort, Report, make_report, simulated_runs
 
 
 def run_report(path: Path, out: Path, effort: Effort) -> None:

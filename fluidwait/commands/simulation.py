@@ -11,14 +11,14 @@ from pathlib import Path
 
 from fluid.errors import InputError
 from fluid.server import load_server
-from fluid.stability import stability
+from fluid.steady.stability import stability
 from fluid.traces.registry import read_trace
 from fluid.workload import Workload
 from fluidwait.console import note
+from validation.experiments.sweep import LOCAL, Runner
 from validation.policies import ConfiguredPolicy, parse_policy
 from validation.simulator.arrivals import parse_arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
-from validation.sweep import LOCAL, Runner
 
 MOST_VALUES = 10_000
 
@@ -71,7 +71,7 @@ class Place:
         if self.cluster is None and self.workers is None:
             yield LOCAL
             return
-        from validation.cluster import cluster
+        from validation.experiments.cluster import cluster
 
         with cluster(self.cluster, self.workers) as runner:
             if runner.threads() == 0:

@@ -14,8 +14,8 @@ from thresholds.evaluator import Evaluator
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
 from thresholds.schedule import Schedule, solve_admitted, solve_schedule
-from thresholds.segments import Prompts
 from thresholds.solve import solve
+from thresholds.solvers.nested.segments import Prompts
 from thresholds.table import PARAMETER_MEANINGS, Memory, Scheduler, ThresholdTable
 
 
@@ -99,13 +99,13 @@ def _solved(problem: Problem, overload: bool) -> ThresholdTable | Schedule:
 
 
 def _evaluator() -> Evaluator:
-    from validation.evaluate import simulate_settings  # numba is slow to import
+    from validation.experiments.evaluate import simulate_settings  # numba is slow to import
 
     return simulate_settings
 
 
 def _require_plottable(problem: Problem, plot: Path) -> None:
-    from fluid.plots import require_plot_path
+    from fluid.plots.steady import require_plot_path
 
     require_plot_path(plot)
     if problem.policy != "nested-wait":
@@ -114,8 +114,8 @@ def _require_plottable(problem: Problem, plot: Path) -> None:
 
 def _draw_buffers(problem: Problem, plot: Path) -> None:
     """Draw the buffers against L; with drift at some L, as there is a table."""
-    from thresholds.plots import plot_buffers
-    from thresholds.solvers.nested_cuts import buffer_decomposition
+    from thresholds.solvers.nested.buffer_plot import plot_buffers
+    from thresholds.solvers.nested.cuts import buffer_decomposition
 
     designs = buffer_decomposition(problem)
     if not designs:

@@ -9,9 +9,9 @@ from pathlib import Path
 from fluid.errors import InputError
 from fluidwait.commands.simulation import Load, Place, offered_rates, parse_policies
 from fluidwait.console import new_table, note, number, print_json, progress, say, show
-from validation.compare import PolicyResult
-from validation.store import Store
-from validation.sweep import grid, sweep
+from validation.experiments.compare import PolicyResult
+from validation.experiments.store import Store
+from validation.experiments.sweep import grid, sweep
 
 MOST_ROWS = 1_000_000
 """They are held in memory, some kilobytes each."""

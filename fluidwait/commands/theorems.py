@@ -8,10 +8,10 @@ from pathlib import Path
 from fluid.files import require_folder, write_text
 from fluidwait.commands.report import render_page
 from fluidwait.console import new_table, note, number, print_json, say, show
-from validation.report_pictures import inline_svg
+from validation.report.pictures import inline_svg
 from validation.theorems import STATEMENTS
 from validation.theorems.bench import Bench, Outcome, run_bench
-from validation.theorems.plots import plot_finding
+from validation.theorems.drawing import plot_finding
 from validation.theorems.statement import LEVEL, Effort, Estimate
 
 

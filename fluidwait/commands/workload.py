@@ -14,7 +14,7 @@ from fluid.traces.digest import Digest, digest
 from fluid.traces.registry import detect_format, named_format
 from fluid.traces.snapshot import LENGTHS, Snapshot
 from fluid.traces.summarise import summarise, summary_errors, write_workload
-from fluid.traces.tape import tape_writer
+from fluid.traces.tape_csv import tape_writer
 from fluid.traces.trace import Chunk, ReadOptions, Trace
 from fluid.workload import Workload
 from fluidwait.commands.common import checked_rate

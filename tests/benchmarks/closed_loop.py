@@ -15,16 +15,16 @@ from pathlib import Path
 import torch
 
 from fluid.server import Server
-from fluid.stability import largest_scale
+from fluid.steady.stability import largest_scale
 from fluid.workload import RequestClass, Workload
+from validation.measure.batching import AdmissionLimits
 from validation.measure.calibrate import calibrate
 from validation.measure.closed_loop import closed_loop, poisson_tape
 from validation.measure.design import sweep_design
-from validation.measure.engine import AdmissionLimits
 from validation.measure.importers import read_measurements
 from validation.measure.model import random_decoder
 from validation.measure.shapes import SHAPES
-from validation.measure.sweep import sweep
+from validation.measure.timed_sweep import sweep
 from validation.measure.timer import Timer
 
 PROMPT, OUTPUT, REQUESTS = 64, 20, 400

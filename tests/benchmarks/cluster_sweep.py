@@ -21,11 +21,11 @@ from fluid.errors import ClusterError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from tests.support.dask_processes import DaskProcesses
-from validation.cluster import cluster
+from validation.experiments.cluster import cluster
+from validation.experiments.store import Store
+from validation.experiments.sweep import Configuration, grid, sweep
 from validation.policies import parse_policy
 from validation.simulator.model import Model, poisson_model
-from validation.store import Store
-from validation.sweep import Configuration, grid, sweep
 
 PACES = 10
 RATES = 50

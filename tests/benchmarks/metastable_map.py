@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fluid.metastable import Criterion, recovery_map
-from fluid.plots_transient import plot_recovery_map
+from fluid.plots.transient import plot_recovery_map
 from fluid.server import load_server
-from fluid.transient import Admission
+from fluid.transient.metastable import Criterion, recovery_map
+from fluid.transient.path import Admission
 from fluid.workload import RequestClass, Workload
+from validation.experiments.recovery_map import simulated_map
 from validation.policies import parse_policy
-from validation.recovery_map import simulated_map
 
 LONG = RequestClass(name="long", rate_per_s=2.6, prefill_tokens=512, decode_tokens=1000)
 RATES, BURSTS = np.linspace(1.5, 2.7, 10).tolist(), np.linspace(0, 600, 10).tolist()

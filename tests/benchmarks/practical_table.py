@@ -18,15 +18,15 @@ from pathlib import Path
 
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.limits import Limits, boundary_load
 from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.solvers.paced.boundary import Limits, boundary_load
 from thresholds.table import Scheduler
-from validation.capacity import find_capacity
-from validation.evaluate import restrained, simulate_settings
-from validation.replay import policy_of
+from validation.experiments.evaluate import restrained, simulate_settings
+from validation.experiments.largest_rate import find_capacity
+from validation.experiments.replay import policy_of
+from validation.experiments.store import Store
 from validation.simulator.model import poisson_model
-from validation.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WATERMARKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)

@@ -9,10 +9,10 @@ from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
 from tests.benchmarks.measurement import Table, alone, best_seconds
+from validation.experiments.sweep import grid, sweep
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model
-from validation.sweep import grid, sweep
 
 OVERHEAD_S, PER_KV_TOKEN_S = 0.0114, 0.43e-6
 PROMPT, OUTPUT = 128, 200

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluid.equilibrium import equilibrium
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from tests.benchmarks.measurement import Table, alone, best_seconds
-from thresholds.nested import log_term
 from thresholds.problem import Problem
-from thresholds.segments import distinct_lengths
 from thresholds.solve import solve
-from thresholds.solvers.segment_design import DesignRule, best_designs
+from thresholds.solvers.nested.design import DesignRule, best_designs
+from thresholds.solvers.nested.requirement import log_term
+from thresholds.solvers.nested.segments import distinct_lengths
 
 LOAD = 0.8
 """Share of the largest stable rates."""

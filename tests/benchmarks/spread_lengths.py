@@ -4,8 +4,9 @@
 
 Many distributions of output length on `engine-long-decode`, prompts of 512 tokens and longer; 5 %
 more than the fluid limit arrives. Printed as a Markdown table: synchrony and swing, and completions
-per second ÷ fluid limit, means over four replications. `thresholds.limits.IN_STEP` is the swing at
-which the better of the last two columns changes. Some five minutes on two cores.
+per second ÷ fluid limit, means over four replications. `IN_STEP` of
+`thresholds/solvers/paced/boundary.py` is the swing at which the better of the last two columns
+changes. Some five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from scipy.stats import norm
 
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.limits import LEAST_WATERMARK, Limits, boundary_load
-from thresholds.refine import OFFERED
+from thresholds.solvers.paced.boundary import LEAST_WATERMARK, Limits, boundary_load
+from thresholds.solvers.paced.refine import OFFERED
 from thresholds.table import Scheduler
-from validation.evaluate import simulate_settings
+from validation.experiments.evaluate import simulate_settings
 
 UNIFORM = (0, 50, 100, 200, 300, 400, 500, 800, 990)
 """Half widths of uniform lengths around 1,000, 25 of them."""

@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.equilibrium import equilibrium
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from thresholds.batch import FullBatch, full_batch
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers.wait_sharp import SHARP
-from validation.compare import compare
-from validation.plots import plot_slack
+from thresholds.solvers.wait.batch import FullBatch, full_batch
+from thresholds.solvers.wait.sharp import SHARP
+from validation.experiments.compare import compare
+from validation.experiments.pictures import plot_slack
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluid.bounds import bounds, dai_rate_per_s, dong_cao_per_slot, nie_rate_per_s
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
-from fluid.stability import stability
 from fluid.stages import class_stages
+from fluid.steady.bounds import bounds, dai_rate_per_s, dong_cao_per_slot, nie_rate_per_s
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import (
     affine_times,

@@ -8,13 +8,13 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluid.capacity import QUERIES, capacity, margin_derivatives
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
-from fluid.stability import stability
 from fluid.stages import class_stages, linear_stage_seconds
-from fluid.symbolic import CAPACITY, OVERHEAD, class_symbols, equilibrium_forms, numeric
+from fluid.steady.capacity import QUERIES, capacity, margin_derivatives
+from fluid.steady.stability import stability
+from fluid.symbolic.steady import CAPACITY, OVERHEAD, class_symbols, equilibrium_forms, numeric
 from fluid.workload import Workload
 from tests.support.fluid_strategies import (
     affine_times,

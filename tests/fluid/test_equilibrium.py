@@ -15,11 +15,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fluid.equilibrium import Equilibrium, equilibrium
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.stages import class_stages
+from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import (
     affine_times,

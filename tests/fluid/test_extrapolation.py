@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve

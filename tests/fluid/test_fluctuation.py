@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
-from fluid.fluctuation import eviction_onset_per_s, fluctuation
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
-from fluid.stability import stability
 from fluid.stages import class_stages, linear_stage_seconds
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.fluctuation import eviction_onset_per_s, fluctuation
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 
 

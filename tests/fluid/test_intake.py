@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import poisson
 
-from fluid._intake import intake
-from fluid.equilibrium import equilibrium
 from fluid.server import Server
 from fluid.stages import class_stages
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.intake import intake
 from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import general_times, roomy, server_of, servers, workloads
 

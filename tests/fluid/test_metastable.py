@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.metastable import (
+from fluid.plots.transient import plot_recovery_map
+from fluid.server import load_server
+from fluid.transient.metastable import (
     Criterion,
     equilibria,
     recovery_map,
     recovery_time_s,
     tipping_burst,
 )
-from fluid.plots_transient import plot_recovery_map
-from fluid.server import load_server
-from fluid.transient import Admission
+from fluid.transient.path import Admission
 from tests.support.fluid_strategies import one_class
 
 SERVER = load_server("paper-long-decode")

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from fluid.errors import InputError
-from fluid.notebook import Setting, explored, picture, region_explorer, region_png, verdict_text
-from fluid.plots import plot_region
-from fluid.region import StabilityRegion
+from fluid.plots.explorer import (
+    Setting,
+    explored,
+    picture,
+    region_explorer,
+    region_png,
+    verdict_text,
+)
+from fluid.plots.steady import plot_region
 from fluid.server import Server, load_server
+from fluid.steady.region import StabilityRegion
 from fluid.workload import RequestClass, Workload
 
 SERVER = load_server("engine-long-decode")
@@ -74,7 +81,7 @@ def test_the_last_change_is_drawn_also_where_threads_serve_the_sliders(explorer,
             second_done.wait(1.0)
         return region_png(region, start)
 
-    monkeypatch.setattr("fluid.notebook.region_png", slow_at_first)
+    monkeypatch.setattr("fluid.plots.explorer.region_png", slow_at_first)
     first = threading.Thread(target=setattr, args=(explorer["rate"], "value", 3.0))
     first.start()
     assert drawing.wait(60.0)

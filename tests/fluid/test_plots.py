@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fluid.errors import InputError
-from fluid.plots import (
+from fluid.plots.steady import (
     PARAMETERS,
     Axis,
     phase,
@@ -15,9 +15,9 @@ from fluid.plots import (
     plot_phase,
     plot_region,
 )
-from fluid.region import StabilityRegion
 from fluid.server import load_server
-from fluid.stability import stability
+from fluid.steady.region import StabilityRegion
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 
 SERVER = load_server("paper-long-decode")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.region import StabilityRegion, mixed, shares
 from fluid.server import load_server
-from fluid.stability import stability
+from fluid.steady.region import StabilityRegion, mixed, shares
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fluid._intake import intake
-from fluid.equilibrium import equilibrium
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
-from fluid.stability import stability
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.intake import intake
+from fluid.steady.stability import stability
 from tests.support.fluid_strategies import (
     affine_times,
     general_times,

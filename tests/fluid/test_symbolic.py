@@ -7,11 +7,11 @@ import pytest
 import sympy as sp
 from hypothesis import given
 
-from fluid.equilibrium import equilibrium
 from fluid.server import load_server
-from fluid.stability import stability
 from fluid.stages import class_stages, linear_stage_seconds
-from fluid.symbolic import (
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.stability import stability
+from fluid.symbolic.steady import (
     CAPACITY,
     DECODE,
     DURATION,

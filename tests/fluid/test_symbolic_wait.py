@@ -11,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from fluid.capacity import margin_derivatives as numeric_derivatives
-from fluid.stability import stability
-from fluid.symbolic import CAPACITY, OVERHEAD, PROMPT, class_symbols, equilibrium_forms, numeric
-from fluid.symbolic_wait import (
+from fluid.steady.capacity import margin_derivatives as numeric_derivatives
+from fluid.steady.stability import stability
+from fluid.symbolic.steady import (
+    CAPACITY,
+    OVERHEAD,
+    PROMPT,
+    class_symbols,
+    equilibrium_forms,
+    numeric,
+)
+from fluid.symbolic.wait import (
     DELTA,
     RATIO,
     SCALED_HORIZON,
@@ -30,7 +37,7 @@ from fluid.symbolic_wait import (
     wait_symbols,
 )
 from tests.support.fluid_strategies import affine_times, roomy, servers, workloads
-from thresholds.batch import full_batch
+from thresholds.solvers.wait.batch import full_batch
 
 CLASSES, SEGMENTS = 3, 4
 KNOWN = class_symbols(CLASSES)
@@ -122,7 +129,7 @@ MARGIN = numeric(_ALL, 1 - 1 / equilibrium_forms(CLASSES).max_scale)
 @settings(max_examples=300)
 @given(workloads(max_classes=CLASSES), servers(affine_times()).map(roomy))
 def test_margin_derivatives(workload, server):
-    """Symbols of 2.3 against `fluid.capacity`."""
+    """Symbols of 2.3 against `fluid.steady.capacity`."""
     batch = full_batch(workload, server)
     padding = [0.0] * (CLASSES - len(batch.rates_per_s))
     rows = (batch.rates_per_s, batch.work_seconds(server.iteration_time.last_slope_s))

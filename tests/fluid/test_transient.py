@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluid.arrivals import Burst, RateProfile
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
-from fluid.plots_transient import _kv_by_stage, plot_kv_by_stage, plot_population
+from fluid.plots.transient import _kv_by_stage, plot_kv_by_stage, plot_population
 from fluid.server import load_server
-from fluid.transient import Admission, Transient, simulate_fluid
+from fluid.steady.equilibrium import equilibrium
+from fluid.transient.inflow import Burst, RateProfile
+from fluid.transient.path import Admission, Transient, simulate_fluid
 from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import (
     ROOMY_TOKENS,

@@ -13,7 +13,7 @@ from tests.support.command_line import Call
 
 torch = pytest.importorskip("torch")
 
-from validation.measure import device, sweep  # noqa: E402
+from validation.measure import device, timed_sweep  # noqa: E402
 from validation.measure.importers import read_measurements  # noqa: E402
 
 TINY = ("--model", "tiny", "--dtype", "float32", "--device", "cpu")
@@ -82,7 +82,7 @@ def test_the_papers_design(call: Call) -> None:
 def test_interrupted_sweep_keeps_its_rows(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = sweep.measure_batch, []
+    real, seen = timed_sweep.measure_batch, []
 
     def third_is_interrupted(*arguments: Any) -> Any:
         seen.append(arguments)
@@ -90,7 +90,7 @@ def test_interrupted_sweep_keeps_its_rows(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(sweep, "measure_batch", third_is_interrupted)
+    monkeypatch.setattr(timed_sweep, "measure_batch", third_is_interrupted)
     rows = tmp_path / "rows.csv"
     done = call("measure", *TINY, *SMALL, *QUICK, "-o", rows)
     assert done.code == 130
@@ -101,14 +101,14 @@ def test_interrupted_sweep_keeps_its_rows(
 def test_a_batch_without_memory_is_left_out_and_named(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sweep.measure_batch
+    real = timed_sweep.measure_batch
 
     def large_ones_fail(decoder: Any, batch: Any, *rest: Any) -> Any:
         if batch.decodes >= 8:
             raise torch.OutOfMemoryError
         return real(decoder, batch, *rest)
 
-    monkeypatch.setattr(sweep, "measure_batch", large_ones_fail)
+    monkeypatch.setattr(timed_sweep, "measure_batch", large_ones_fail)
     rows = tmp_path / "rows.csv"
     done = call("measure", *TINY, *SMALL, *QUICK, "-o", rows)
     assert done.code == 0

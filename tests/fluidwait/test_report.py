@@ -21,7 +21,7 @@ from fluidwait.console import number
 from tests.support.command_line import Call, Outcome
 from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import PARAMETER_MEANINGS, Interval, PolicyValidation
-from validation.report import Row, conclusion
+from validation.report.content import Row, conclusion
 
 SERVER = "paper-long-decode"
 SMALL = ("--replications", 2, "--requests", 400)

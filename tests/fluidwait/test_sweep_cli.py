@@ -14,7 +14,7 @@ from pyarrow.dataset import dataset
 from fluidwait.commands import sweep as command
 from tests.support.command_line import Call
 from tests.support.dask_processes import DaskProcesses
-from validation import cluster as clusters
+from validation.experiments import cluster as clusters
 
 SERVER = "paper-long-decode"
 

@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch")
 from fluid.errors import InputError  # noqa: E402
 from fluid.iteration import IterationTime  # noqa: E402
 from fluid.server import Server  # noqa: E402
-from fluid.traces.tape import Tape  # noqa: E402
+from fluid.traces.tape_csv import Tape  # noqa: E402
 from fluid.workload import RequestClass, Workload  # noqa: E402
 from thresholds.problem import Problem  # noqa: E402
 from thresholds.solve import solve  # noqa: E402
+from validation.measure.batching import AdmissionLimits, Engine, Request  # noqa: E402
 from validation.measure.closed_loop import closed_loop, poisson_tape  # noqa: E402
-from validation.measure.engine import AdmissionLimits, Engine, Request  # noqa: E402
 from validation.measure.kv_cache import KVCache  # noqa: E402
 from validation.measure.model import Chunk, random_decoder, run_iteration  # noqa: E402
 from validation.measure.shapes import SHAPES  # noqa: E402

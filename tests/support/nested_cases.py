@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.equilibrium import equilibrium
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from thresholds.nested import log_term
-from thresholds.segments import Segments, distinct_lengths
+from thresholds.solvers.nested.requirement import log_term
+from thresholds.solvers.nested.segments import Segments, distinct_lengths
 
 
 def workload(*classes: tuple[float, int, int]) -> Workload:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fluid.arrivals import Burst, RateProfile
 from fluid.server import Server
 from fluid.stages import class_stages
-from fluid.transient import Admission
+from fluid.transient.inflow import Burst, RateProfile
+from fluid.transient.path import Admission
 from fluid.workload import Workload
 
 

@@ -18,8 +18,8 @@ import cvxpy as cp
 import numpy as np
 from numpy.typing import NDArray
 
-from thresholds.batch import FullBatch
-from thresholds.majorant import Line, is_concave, majorant_lines
+from thresholds.solvers.majorant import Line, is_concave, majorant_lines
+from thresholds.solvers.wait.batch import FullBatch
 
 SOLVER = cp.CLARABEL
 

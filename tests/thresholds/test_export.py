@@ -14,9 +14,9 @@ import yaml
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
+from thresholds.export.admission import FOLLOWED, limits_of
 from thresholds.export.engines import ENGINES, engine_flags
 from thresholds.export.jsonio import read_table
-from thresholds.export.limits import FOLLOWED, limits_of
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers import SOLVERS

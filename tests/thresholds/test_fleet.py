@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.region import StabilityRegion
 from fluid.server import Server
-from fluid.stability import stability
+from fluid.steady.region import StabilityRegion
+from fluid.steady.stability import stability
 from fluid.workload import Workload
 from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
 from thresholds.fleet import Fleet, ServerType, fleet

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from fluid.server import load_server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
-from thresholds.limits import (
+from thresholds.solvers.paced.boundary import (
     IN_STEP,
     LARGEST_WATERMARK,
     OVERSHOOT_PROBABILITY,

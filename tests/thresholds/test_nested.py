@@ -15,21 +15,21 @@ from scipy.optimize import minimize
 from fluid.errors import InfeasibleError, InputError
 from fluid.server import load_server
 from fluid.stages import class_stages
-from fluid.symbolic import PROMPT, numeric
-from fluid.symbolic_wait import RATIO, SHARE, THETA, nested_forms, segment_symbols, theta_equation
+from fluid.symbolic.steady import PROMPT, numeric
+from fluid.symbolic.wait import RATIO, SHARE, THETA, nested_forms, segment_symbols, theta_equation
 from fluid.workload import RequestClass, Workload
 from tests.support.nested_cases import decreasing, finest, log_of, random_instance, workload
-from thresholds.nested import (
+from thresholds.problem import Problem
+from thresholds.solve import solve
+from thresholds.solvers.nested.program import relaxed_optimum
+from thresholds.solvers.nested.requirement import (
     boundary_exponent,
     feasible,
     mean_latency_s,
     nested_memory,
 )
-from thresholds.problem import Problem
-from thresholds.segments import distinct_lengths
-from thresholds.solve import solve
-from thresholds.solvers.nested_gp import relaxed_optimum
-from thresholds.solvers.nested_search import aim_of
+from thresholds.solvers.nested.search import aim_of
+from thresholds.solvers.nested.segments import distinct_lengths
 
 LONG_DECODE = load_server("paper-long-decode")
 IMPOSSIBLE = 1e30

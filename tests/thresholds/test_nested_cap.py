@@ -9,9 +9,9 @@ from fluid.errors import InfeasibleError
 from fluid.server import load_server
 from tests.support.nested_cases import random_instance, workload
 from thresholds.problem import Problem
-from thresholds.segments import distinct_lengths
 from thresholds.solve import solve
-from thresholds.solvers.nested_cap import ETA, largest_caps, segment_caps
+from thresholds.solvers.nested.nested_cap import ETA, largest_caps, segment_caps
+from thresholds.solvers.nested.segments import distinct_lengths
 
 SERVER = load_server("paper-long-decode")
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from fluid.errors import InputError
-from fluid.region import StabilityRegion, mixed
 from fluid.server import load_server
+from fluid.steady.region import StabilityRegion, mixed
 from tests.support.nested_cases import decreasing, workload
-from thresholds.nested import STRICT, log_term
+from thresholds.guaranteed import nested_boundary, nested_reach
 from thresholds.problem import Problem
-from thresholds.region import nested_boundary, nested_reach
-from thresholds.segments import distinct_lengths
 from thresholds.solve import solve
-from thresholds.solvers.nested_search import aim_of
+from thresholds.solvers.nested.requirement import STRICT, log_term
+from thresholds.solvers.nested.search import aim_of
+from thresholds.solvers.nested.segments import distinct_lengths
 
 
 def region_of(capacity: int, *lengths: tuple[int, int]) -> StabilityRegion:

@@ -9,10 +9,10 @@ from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
 from tests.support.nested_cases import decreasing, finest, log_of, workload
-from thresholds.nested import chain_holds, feasible, mean_latency_s
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers.nested_search import aim_of
+from thresholds.solvers.nested.requirement import chain_holds, feasible, mean_latency_s
+from thresholds.solvers.nested.search import aim_of
 
 LONG_DECODE = load_server("paper-long-decode")
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluid.equilibrium import equilibrium
-from fluid.stability import stability
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.stability import stability
 from fluid.workload import Workload
 from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
 from thresholds.overload import admission, best_shares

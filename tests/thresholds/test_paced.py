@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluid.equilibrium import equilibrium
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from thresholds.limits import IN_STEP, LARGEST_WATERMARK, LEAST_WATERMARK, boundary_load
 from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.solvers.paced.boundary import (
+    IN_STEP,
+    LARGEST_WATERMARK,
+    LEAST_WATERMARK,
+    boundary_load,
+)
 
 
 def workload(*classes: tuple[float, int, int]) -> Workload:

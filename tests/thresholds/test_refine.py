@@ -13,10 +13,10 @@ from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from thresholds.evaluator import Evaluation
-from thresholds.limits import LEAST_WATERMARK, Limits, boundary_load
 from thresholds.problem import Problem
-from thresholds.refine import AS_GOOD, OFFERED, refine
 from thresholds.solve import solve
+from thresholds.solvers.paced.boundary import LEAST_WATERMARK, Limits, boundary_load
+from thresholds.solvers.paced.refine import AS_GOOD, OFFERED, refine
 from thresholds.table import Interval, PolicyValidation
 
 SERVER = load_server("paper-long-decode")

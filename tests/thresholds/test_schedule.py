@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RatePiece, Workload
 from tests.thresholds.test_wait import PAPER_TAU, TWO, server
 from thresholds.export.jsonio import (

@@ -11,19 +11,19 @@ import pytest
 
 from fluid.server import load_server
 from tests.support.nested_cases import random_instance, workload
-from thresholds.nested import nested_memory
-from thresholds.plots import plot_buffers
 from thresholds.problem import Problem
-from thresholds.segments import Lengths, distinct_lengths
 from thresholds.solve import solve
-from thresholds.solvers.nested_cuts import buffer_decomposition
-from thresholds.solvers.segment_design import (
+from thresholds.solvers.nested.buffer_plot import plot_buffers
+from thresholds.solvers.nested.cuts import buffer_decomposition
+from thresholds.solvers.nested.design import (
     COARSE,
     DesignRule,
     best_designs,
     designs_over_rules,
     refined,
 )
+from thresholds.solvers.nested.requirement import nested_memory
+from thresholds.solvers.nested.segments import Lengths, distinct_lengths
 
 LOG = 18.0
 CHAT = workload(*((4.5 * 0.9**k, 60, 25 * (k + 1)) for k in range(24)))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluid.server import load_server
-from thresholds.export.limits import EngineLimits
-from thresholds.export.segments import Segments
+from thresholds.export.admission import EngineLimits
+from thresholds.export.holds import Segments
 from validation.reference.core import Queueing, Request
 from validation.reference.nested import nested_cap, nested_wait
 
@@ -83,7 +83,7 @@ def test_reading_a_table_needs_none_of_the_solvers_libraries() -> None:
     """A serving engine imports these."""
     heavy = "{'scipy', 'cvxpy', 'numba', 'sympy', 'matplotlib', 'typer', 'rich'}"
     program = (
-        "import sys, thresholds.export.jsonio, thresholds.export.limits, "
-        f"thresholds.export.segments; assert not {heavy} & set(sys.modules)"
+        "import sys, thresholds.export.jsonio, thresholds.export.admission, "
+        f"thresholds.export.holds; assert not {heavy} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Slo, Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve

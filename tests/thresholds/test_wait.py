@@ -11,17 +11,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import class_stages
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from tests.support.wait_program import latency_program, relaxed_optimum
-from thresholds.batch import FullBatch, full_batch, literal_wait_latency_s
-from thresholds.majorant import Line, is_concave, majorant_lines
 from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.solvers.majorant import Line, is_concave, majorant_lines
+from thresholds.solvers.wait.batch import FullBatch, full_batch, literal_wait_latency_s
 from thresholds.table import ThresholdTable
 
 # THEORY 3.2: 45 µs per prefill token on top of Eq. (1), paper convention.

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Slo, Workload
 from tests.support import wait_program
 from tests.thresholds.test_wait import (
@@ -26,17 +26,17 @@ from tests.thresholds.test_wait import (
     server,
     workload,
 )
-from thresholds.batch import FullBatch, full_batch
-from thresholds.majorant import Line, minorant_lines
-from thresholds.mean_limits import mean_limits
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers.wait import valid_scales
-from thresholds.solvers.wait_bound import clocked_search
-from thresholds.solvers.wait_relaxed import DelayProgram, delay_program, relaxed_optimum
-from thresholds.solvers.wait_whole import DelayGoal
+from thresholds.solvers.majorant import Line, minorant_lines
+from thresholds.solvers.wait.batch import FullBatch, full_batch
+from thresholds.solvers.wait.bound import clocked_search
+from thresholds.solvers.wait.mean_limits import mean_limits
+from thresholds.solvers.wait.relaxed import DelayProgram, delay_program, relaxed_optimum
+from thresholds.solvers.wait.solver import valid_scales
+from thresholds.solvers.wait.whole import DelayGoal
 from thresholds.table import Price, ThresholdTable
-from validation.compare import compare
+from validation.experiments.compare import compare
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
 

@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from fluid.region import StabilityRegion, mixed
 from fluid.server import load_server
+from fluid.steady.region import StabilityRegion, mixed
 from fluid.workload import RequestClass, Workload
-from thresholds.batch import full_batch
-from thresholds.region import wait_boundary, wait_reach
+from thresholds.guaranteed import wait_boundary, wait_reach
+from thresholds.solvers.wait.batch import full_batch
 
 
 def region_of(capacity: int, *lengths: tuple[int, int]) -> StabilityRegion:

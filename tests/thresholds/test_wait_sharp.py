@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import Workload
 from tests.thresholds.test_wait import (
     PAPER_TAU,
@@ -25,11 +25,11 @@ from tests.thresholds.test_wait import (
     workload,
 )
 from tests.thresholds.test_wait_objectives import limited
-from thresholds.batch import full_batch
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers.wait_sharp import SHARP, best_whole, sharp_latency
-from validation.compare import compare
+from thresholds.solvers.wait.batch import full_batch
+from thresholds.solvers.wait.sharp import SHARP, best_whole, sharp_latency
+from validation.experiments.compare import compare
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
 

@@ -124,7 +124,7 @@ def large_enough(server: Server, workload: Workload, policy: ConfiguredPolicy) -
             return server
 
 
-def reference_requests(case: Case, trace: cpu.Trace) -> list[Request]:
+def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
     """The engine's own arrivals, as objects."""
     classes = case.workload.classes
     return [

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from fluid.equilibrium import equilibrium
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve

@@ -16,13 +16,13 @@ from fluid.errors import ClusterError, InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from tests.support.dask_processes import DaskProcesses
-from validation import cluster as clusters
-from validation.cluster import Cluster, Order, cluster, run_orders, software
-from validation.compare import PolicyResult
+from validation.experiments import cluster as clusters
+from validation.experiments.cluster import Cluster, Order, cluster, run_orders, software
+from validation.experiments.compare import PolicyResult
+from validation.experiments.store import Store
+from validation.experiments.sweep import Configuration, grid, sweep
 from validation.policies import GREEDY, parse_policy
 from validation.simulator.model import Model, poisson_model
-from validation.store import Store
-from validation.sweep import Configuration, grid, sweep
 
 
 @pytest.fixture(scope="module")

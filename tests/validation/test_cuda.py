@@ -18,7 +18,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
-from validation.compare import compare
+from validation.experiments.compare import compare
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.simulator import cpu
 from validation.simulator.arrivals import KINDS, parse_arrivals

@@ -7,12 +7,12 @@ import pytest
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.limits import Limits, boundary_load
 from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.solvers.paced.boundary import Limits, boundary_load
 from thresholds.table import Scheduler
-from validation.evaluate import restrained, simulate_settings
-from validation.replay import policy_of
+from validation.experiments.evaluate import restrained, simulate_settings
+from validation.experiments.replay import policy_of
 
 SERVER = load_server("engine-long-decode").model_copy(update={"kv_capacity_tokens": 16_000})
 """A small cache, so that the fluid population and with it the runs are short."""

@@ -9,9 +9,9 @@ from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
 from thresholds import Problem, ThresholdTable
 from thresholds.solve import solve
-from validation.compare import PolicyResult, compare
+from validation.experiments.compare import PolicyResult, compare
+from validation.experiments.replay import policy_of, replay
 from validation.policies import parse_policy
-from validation.replay import policy_of, replay
 from validation.simulator.model import poisson_model
 
 LONG = RequestClass(name="long", rate_per_s=2.6, prefill_tokens=512, decode_tokens=1000)

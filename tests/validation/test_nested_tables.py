@@ -11,7 +11,7 @@ from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from validation.replay import policy_of, replay
+from validation.experiments.replay import policy_of, replay
 from validation.simulator.cpu import Job, run
 from validation.simulator.model import poisson_model
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fluid.server import load_server
-from thresholds.segments import distinct_lengths
-from thresholds.solvers.nested_cuts import even_cuts
+from thresholds.solvers.nested.cuts import even_cuts
+from thresholds.solvers.nested.segments import distinct_lengths
 from validation.paper import EXPERIMENTS
 from validation.paper.__main__ import main
 from validation.paper.buffers import least_thresholds

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fluid.equilibrium import equilibrium
-from fluid.fluctuation import fluctuation
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.fluctuation import fluctuation
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy
 from validation.simulator import cpu

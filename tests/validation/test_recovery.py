@@ -9,8 +9,8 @@ from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
+from validation.experiments.recovery import recovery, with_burst
 from validation.policies import parse_policy
-from validation.recovery import recovery, with_burst
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model, tape_model
 

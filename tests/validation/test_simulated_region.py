@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fluid.errors import InputError
-from fluid.region import StabilityRegion
 from fluid.server import load_server
+from fluid.steady.region import StabilityRegion
 from fluid.workload import RequestClass, Workload
-from validation.region import check_policy, simulated_boundary
+from validation.experiments.simulated_region import check_policy, simulated_boundary
 
 
 @pytest.fixture(scope="module")

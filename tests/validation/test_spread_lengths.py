@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from fluid.server import Server, load_server
-from fluid.stability import stability
 from fluid.stages import class_stages
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from validation.compare import compare
+from validation.experiments.compare import compare
 from validation.policies import parse_policy
 from validation.simulator.model import poisson_model
 

@@ -16,9 +16,9 @@ from pyarrow import parquet
 from pyarrow.dataset import dataset
 
 from fluid.errors import InputError
-from validation import store as stores
-from validation.compare import PolicyResult, Spread
-from validation.store import STALE_S, Store, result_of_row, row_of_result
+from validation.experiments import store as stores
+from validation.experiments.compare import PolicyResult, Spread
+from validation.experiments.store import STALE_S, Store, result_of_row, row_of_result
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
 LISTS = st.lists(FLOATS, max_size=3).map(tuple)

@@ -16,13 +16,13 @@ from pyarrow.dataset import dataset
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
-from validation import capacity
-from validation.capacity import find_capacities, find_capacity
-from validation.compare import PolicyResult, compare, latency_difference
+from validation.experiments import largest_rate
+from validation.experiments.compare import PolicyResult, compare, latency_difference
+from validation.experiments.largest_rate import find_capacities, find_capacity
+from validation.experiments.store import Store
+from validation.experiments.sweep import Configuration, Local, grid, model_digest, sweep
 from validation.policies import parse_policy
 from validation.simulator.model import Model, poisson_model
-from validation.store import Store
-from validation.sweep import Configuration, Local, grid, model_digest, sweep
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy
 from validation.simulator.model import poisson_model
-from validation.store import Store
-from validation.sweep import grid, sweep
+from validation.experiments.store import Store
+from validation.experiments.sweep import grid, sweep
 one = RequestClass(name="a", rate_per_s=1.0, prefill_tokens=64, decode_tokens=200)
 model = poisson_model(Workload(name="w", classes=(one,)), load_server("paper-long-decode"))
 rows = grid([parse_policy("greedy")], [5 + k / 10 for k in range(40)], replications=2,
@@ -175,7 +175,7 @@ def test_capacity_is_found_by_bisection(model: Model) -> None:
     assert found.smallest_unstable_rate_per_s is not None
     assert 0.93 < found.largest_stable_rate_per_s < 1.01
     ratio = found.smallest_unstable_rate_per_s / found.largest_stable_rate_per_s
-    assert 1 < ratio <= 1 + capacity.TOLERANCE
+    assert 1 < ratio <= 1 + largest_rate.TOLERANCE
     down = find_capacity(model, ONE_BY_ONE, 3.0, replications=8, requests=4000)
     assert down.largest_stable_rate_per_s == pytest.approx(
         found.largest_stable_rate_per_s, rel=0.02

@@ -13,10 +13,10 @@ import pytest
 from validation.policies import POLICIES
 from validation.policies.greedy import GREEDY
 from validation.policies.nested import NESTED_WAIT, advance_segments, running_segments
-from validation.policies.policy import Policy
 from validation.policies.wait import WAIT, advance_eligible, fits
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance
+from validation.simulator.policy import Policy
 from validation.theorems import STATEMENTS
 from validation.theorems.bench import run_bench
 from validation.theorems.estimates import exact, mean, share, slope, slope_is

@@ -14,7 +14,7 @@ from fluid.server import Server
 from fluid.stages import memory_sums
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
-from validation.compare import compare
+from validation.experiments.compare import compare
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import verdict

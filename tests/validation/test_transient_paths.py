@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fluid.arrivals import Burst, RateProfile
 from fluid.iteration import IterationTime
-from fluid.metastable import Criterion, recovery_map
 from fluid.server import Server, load_server
 from fluid.traces.tape import Tape
-from fluid.transient import Admission, simulate_fluid
+from fluid.transient.inflow import Burst, RateProfile
+from fluid.transient.metastable import Criterion, recovery_map
+from fluid.transient.path import Admission, simulate_fluid
 from fluid.workload import RequestClass, Workload
+from validation.experiments.recovery_map import MOST_DRAWS, simulated_map, simulated_recovery_s
 from validation.policies import parse_policy
-from validation.recovery_map import MOST_DRAWS, simulated_map, simulated_recovery_s
 from validation.simulator.cpu import Job, run_traced
 from validation.simulator.model import tape_model
 

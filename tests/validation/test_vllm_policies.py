@@ -14,7 +14,7 @@ import pytest
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
-from fluid.stability import stability
+from fluid.steady.stability import stability
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy

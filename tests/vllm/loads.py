@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluid.server import Server, load_server
-from fluid.stability import stability
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
@@ -50,7 +50,7 @@ LOADS = {
 
 
 def main() -> None:
-    from validation.evaluate import simulate_settings
+    from validation.experiments.evaluate import simulate_settings
 
     load = LOADS["chat"]
     problem = Problem(

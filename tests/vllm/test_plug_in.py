@@ -15,8 +15,8 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from tests.vllm.virtual_engine import Run, Step, Tape, make_scheduler, new_request, run
+from thresholds.export.admission import FOLLOWED, limits_of
 from thresholds.export.jsonio import write_table
-from thresholds.export.limits import FOLLOWED, limits_of
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
 from thresholds.problem import Problem
 from thresholds.solve import solve

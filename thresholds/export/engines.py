@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thresholds.export.engine import Engine
+from thresholds.export.config import Engine
 from thresholds.export.env import ENV
 from thresholds.export.sglang import SGLANG
 from thresholds.export.trtllm import TRTLLM

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thresholds.export.engine import Engine, EngineConfig, Flag, shell_variables
+from thresholds.export.config import Engine, EngineConfig, Flag, shell_variables
 from thresholds.table import ThresholdTable
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from thresholds.export.engine import (
+from thresholds.export.admission import DEFAULT_MAX_WAIT_S
+from thresholds.export.config import (
     Engine,
     EngineConfig,
     Flag,
@@ -15,7 +16,6 @@ from thresholds.export.engine import (
     shell_flags,
     token_budget,
 )
-from thresholds.export.limits import DEFAULT_MAX_WAIT_S
 from thresholds.table import ThresholdTable
 
 

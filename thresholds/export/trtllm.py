@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from thresholds.export.engine import (
+from thresholds.export.admission import DEFAULT_MAX_WAIT_S
+from thresholds.export.config import (
     Engine,
     EngineConfig,
     Flag,
@@ -16,7 +17,6 @@ from thresholds.export.engine import (
     token_budget,
     yaml_fields,
 )
-from thresholds.export.limits import DEFAULT_MAX_WAIT_S
 from thresholds.table import ThresholdTable
 
 

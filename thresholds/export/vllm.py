@@ -6,7 +6,8 @@ import json
 import math
 
 from fluid.errors import InputError
-from thresholds.export.engine import (
+from thresholds.export.admission import limits_of, require_first_token
+from thresholds.export.config import (
     QUEUE_S,
     Engine,
     EngineConfig,
@@ -18,7 +19,6 @@ from thresholds.export.engine import (
     token_budget,
     unpaced_cap,
 )
-from thresholds.export.limits import limits_of, require_first_token
 from thresholds.table import ThresholdTable
 
 SCHEDULER = "thresholds.export.vllm_scheduler.AsyncTableScheduler"

@@ -29,9 +29,9 @@ from vllm.v1.request import Request, RequestStatus
 
 from fluid.errors import InputError
 from fluid.files import FileModel
+from thresholds.export.admission import EngineLimits, limits_of, require_same_server
+from thresholds.export.holds import Segments
 from thresholds.export.jsonio import read_table
-from thresholds.export.limits import EngineLimits, limits_of, require_same_server
-from thresholds.export.segments import Segments
 from thresholds.table import ThresholdTable
 
 # vLLM's classes carry no types here.

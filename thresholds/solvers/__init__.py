@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from thresholds.solvers.common import Solver
-from thresholds.solvers.nested import solve_nested
-from thresholds.solvers.nested_cap import solve_nested_cap
-from thresholds.solvers.paced import solve_paced
-from thresholds.solvers.wait import solve_wait
-from thresholds.solvers.wait_objectives import WAIT_OBJECTIVES
-from thresholds.solvers.wait_sharp import SHARP
+from thresholds.solvers.nested.nested_cap import solve_nested_cap
+from thresholds.solvers.nested.nested_wait import solve_nested
+from thresholds.solvers.paced.solver import solve_paced
+from thresholds.solvers.wait.objectives import WAIT_OBJECTIVES
+from thresholds.solvers.wait.sharp import SHARP
+from thresholds.solvers.wait.solver import solve_wait
 
 SOLVERS: dict[str, Solver] = {
     "paced": solve_paced,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from fluid.equilibrium import Equilibrium
 from fluid.errors import InfeasibleError
-from thresholds.batch import Floats, FullBatch
+from fluid.steady.equilibrium import Equilibrium
 from thresholds.problem import Problem
+from thresholds.solvers.wait.batch import Floats, FullBatch
 from thresholds.table import (
     SCHEMA_VERSION,
     Condition,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluid.equilibrium import equilibrium
 from fluid.server import Server
-from fluid.stability import stability
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.stability import stability
 from fluid.workload import Workload
-from thresholds.limits import boundary_load
+from thresholds.solvers.paced.boundary import boundary_load
 from validation.measure.calibrate import CONFIDENCE, Calibration
 
 _REPETITIONS = 60
@@ -38,7 +38,7 @@ def carry(calibration: Calibration, workload: Workload, server: Server) -> dict[
         server: The server made of the calibration.
 
     Raises:
-        InputError: As `fluid.equilibrium.equilibrium`.
+        InputError: As `fluid.steady.equilibrium.equilibrium`.
     """
     estimate = _figures(workload, server)
     drawn = [

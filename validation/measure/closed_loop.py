@@ -12,8 +12,8 @@ import numpy as np
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.traces.tape import Tape
+from validation.measure.batching import AdmissionLimits, Engine, Request
 from validation.measure.composition import Floats
-from validation.measure.engine import AdmissionLimits, Engine, Request
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
 from validation.policies import parse_policy

@@ -18,7 +18,7 @@ import torch
 from validation.measure.composition import Floats
 from validation.measure.design import Composition
 from validation.measure.model import Decoder
-from validation.measure.sweep import measure_batch
+from validation.measure.timed_sweep import measure_batch
 from validation.measure.timer import Timer
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 256, 20

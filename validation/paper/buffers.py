@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from fluid.server import Server, load_server
 from fluid.workload import Workload
-from thresholds.nested import NestedMemory, log_term, nested_memory
 from thresholds.problem import Problem
-from thresholds.segments import Segments, distinct_lengths
-from thresholds.solvers.nested_cap import ETA, LARGEST_RATIO
-from thresholds.solvers.nested_cuts import buffer_decomposition, even_cuts
+from thresholds.solvers.nested.cuts import buffer_decomposition, even_cuts
+from thresholds.solvers.nested.nested_cap import ETA, LARGEST_RATIO
+from thresholds.solvers.nested.requirement import NestedMemory, log_term, nested_memory
+from thresholds.solvers.nested.segments import Segments, distinct_lengths
 from validation.paper.experiment import MET, NOT_MET, Claim, Experiment, Lab, Result, Table
 from validation.paper.pictures import panels
 from validation.paper.settings import chat

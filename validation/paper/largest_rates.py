@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from fluid.workload import Workload
-from validation.capacity import TOLERANCE, find_capacity
+from validation.experiments.largest_rate import TOLERANCE, find_capacity
 from validation.paper.experiment import (
     CLIPPED,
     EXACT,

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from fluid.equilibrium import equilibrium
 from fluid.server import Server, load_server
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from thresholds.problem import Problem
-from thresholds.segments import distinct_lengths
 from thresholds.solve import solve
-from thresholds.solvers.nested_cap import segment_caps
-from thresholds.solvers.nested_cuts import even_cuts
+from thresholds.solvers.nested.cuts import even_cuts
+from thresholds.solvers.nested.nested_cap import segment_caps
+from thresholds.solvers.nested.segments import distinct_lengths
+from validation.experiments.replay import policy_of
 from validation.policies import ConfiguredPolicy
-from validation.replay import policy_of
 from validation.simulator.arrivals import CLIP
 
 VLLM, SARATHI, TODAY = "vllm-v0", "sarathi", "vllm-v1"

@@ -9,11 +9,11 @@ from validation.policies.greedy import GREEDY
 from validation.policies.known_lengths import MC_SF, SVF
 from validation.policies.mixed import DAI, SLAI
 from validation.policies.nested import NESTED_CAP, NESTED_WAIT
-from validation.policies.policy import ConfiguredPolicy, Policy, policy_label
 from validation.policies.sarathi import SARATHI
 from validation.policies.vllm_v0 import VLLM_V0
 from validation.policies.vllm_v1 import VLLM_V1
 from validation.policies.wait import WAIT, WAIT_CAP
+from validation.simulator.policy import ConfiguredPolicy, Policy, policy_label
 
 _ALL = (
     GREEDY,

@@ -17,9 +17,9 @@ from __future__ import annotations
 import math
 
 from validation.policies.known_lengths import fits_ahead, occupy, silent_stages
-from validation.policies.policy import EVICTION_PARAMETERS, Parameter, Policy
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance, evict
+from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

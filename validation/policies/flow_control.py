@@ -7,10 +7,10 @@ that does not fit ends admission. With Σ b_k m_k ≤ C memory never runs out (T
 
 from __future__ import annotations
 
-from validation.policies.policy import EVICTION_PARAMETERS, Policy
 from validation.policies.wait import class_of, fits, queue_of
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance, choose_victim, evict
+from validation.simulator.policy import EVICTION_PARAMETERS, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

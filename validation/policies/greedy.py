@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 
-from validation.policies.policy import EVICTION_PARAMETERS, Parameter, Policy
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance, choose_victim, evict, head_tokens
+from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

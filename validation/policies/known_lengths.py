@@ -14,9 +14,9 @@ iteration and in those after it.
 
 from __future__ import annotations
 
-from validation.policies.policy import Policy
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance, block_rounded
+from validation.simulator.policy import Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

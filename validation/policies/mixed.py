@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 
 from validation.policies.nested import note_arrivals_at_stages
-from validation.policies.policy import EVICTION_PARAMETERS, Parameter, Policy
 from validation.policies.wait import fits
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance, choose_victim, evict
+from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

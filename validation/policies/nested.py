@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import math
 
-from validation.policies.policy import EVICTION_PARAMETERS, Parameter, Policy
 from validation.policies.wait import VALVES, drains_now, fits, gate_is_open, pause, stage_of
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance, choose_victim, evict
+from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -27,10 +27,10 @@ from validation.policies.blocks import (
     require_watermark_blocks,
     watermark_tokens,
 )
-from validation.policies.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, head_tokens
 from validation.simulator.model import Model
+from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from validation.policies.blocks import free_tokens, grow, require_blocks, watermark_tokens
-from validation.policies.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, block_rounded, choose_victim, evict
 from validation.simulator.model import Model
+from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 
-from validation.policies.policy import EVICTION_PARAMETERS, Parameter, Policy
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import (
     admit,
@@ -29,6 +28,7 @@ from validation.simulator.engine import (
     evict,
     head_tokens,
 )
+from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from validation.policies.policy import ConfiguredPolicy
 from validation.simulator.engine import start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model
+from validation.simulator.policy import ConfiguredPolicy
 from validation.simulator.state import Lane, new_lane
 
 Read = TypeVar("Read")
@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trace:
+class SamplePath:
     """One replication, request by request and iteration by iteration.
 
     Attributes:
@@ -126,7 +126,7 @@ def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
     return requests
 
 
-def run_traced(model: Model, job: Job, requests: int) -> Trace:
+def run_traced(model: Model, job: Job, requests: int) -> SamplePath:
     """Run one replication and keep everything that happened.
 
     Raises:
@@ -139,7 +139,7 @@ def run_traced(model: Model, job: Job, requests: int) -> Trace:
     _simulate(model, lane, job)
     lane = new_lane(model, requests, series_rows=int(lane.scalars[0]["iterations"]))
     _simulate(model, lane, job)
-    return Trace(
+    return SamplePath(
         lane.requests["arrived_at_s"],
         lane.requests["first_token_at_s"],
         lane.requests["completed_at_s"],

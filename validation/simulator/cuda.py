@@ -18,12 +18,12 @@ from numba.cuda.core import config
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from validation.policies.policy import Policy
 from validation.simulator.compiling import rebound
 from validation.simulator.cpu import Job, checked_requests
 from validation.simulator.engine import simulate, start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model, Service
+from validation.simulator.policy import Policy
 from validation.simulator.state import Lane, new_lane
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

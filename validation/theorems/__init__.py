@@ -6,7 +6,7 @@ from validation.theorems import (
     fluid_model,
     memory_boundary,
     nested_buffer,
-    region,
+    stable_rates,
     varying_rates,
     wait_rates,
     wait_rule,
@@ -15,7 +15,7 @@ from validation.theorems.statement import Statement
 
 _FILES = (
     fluid_model,
-    region,
+    stable_rates,
     wait_rule,
     wait_rates,
     memory_boundary,

@@ -17,10 +17,10 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from validation.policies import ConfiguredPolicy
-from validation.policies.policy import Policy
 from validation.simulator.cpu import Job, run_reading
 from validation.simulator.engine import LATENCY, WINDOW_END
 from validation.simulator.model import Model
+from validation.simulator.policy import Policy
 from validation.simulator.state import Lane
 from validation.theorems.statement import Effort, Floats
 

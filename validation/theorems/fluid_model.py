@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluid.equilibrium import equilibrium
-from fluid.fluctuation import fluctuation
 from fluid.server import Server, load_server
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.fluctuation import fluctuation
 from fluid.workload import Workload
 from validation.policies import ConfiguredPolicy
 from validation.simulator.engine import LATENCY

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from thresholds.nested import boundary_exponent, chain_holds, log_term, nested_memory
-from thresholds.segments import Lengths, Segments, distinct_lengths
+from thresholds.solvers.nested.requirement import (
+    boundary_exponent,
+    chain_holds,
+    log_term,
+    nested_memory,
+)
+from thresholds.solvers.nested.segments import Lengths, Segments, distinct_lengths
 from validation.policies import ConfiguredPolicy
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fluid.workload import RatePiece, Workload
-from thresholds.batch import full_batch
+from thresholds.solvers.wait.batch import full_batch
 from validation.policies import ConfiguredPolicy
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import Lane

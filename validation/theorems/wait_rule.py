@@ -7,7 +7,7 @@ import numpy as np
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import Workload
-from thresholds.batch import full_batch, literal_wait_latency_s
+from thresholds.solvers.wait.batch import full_batch, literal_wait_latency_s
 from validation.policies import ConfiguredPolicy
 from validation.simulator.engine import LATENCY
 from validation.simulator.model import Model, poisson_model

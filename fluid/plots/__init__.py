@@ -1,0 +1,1 @@
+"""Pictures of the fluid model, and the style that all pictures share."""

@@ -1,0 +1,1 @@
+"""The balanced state: stability, equilibrium, region, capacity and fluctuations (THEORY 2)."""

@@ -1,0 +1,335 @@
+"""Inverse queries: how much of one thing a workload needs, or allows, all else equal.
+
+Everything follows from the boundary load L = 1/α* = T(y*)/y*, the share of the boundary that a
+workload takes (THEORY 2.3, 2.5; `fluid.steady.stability`): stable ⇔ L ≤ 1, margin = 1 − L. With the
+sums per second of arrivals A_q = Σ λ_j q_j (q: tokens, KV read, …; X: KV held)
+
+- L grows by Δc·A_q when the coefficient c of q grows by Δc, at every intake y, so that the largest
+  c follows in one step for any server;
+- L grows by Δd0/y* (at least) when the overhead grows, and the best y* moves: Newton's method;
+- the least memory is M* = ΔT*·X (THEORY 2.2), the fewest servers ⌈1/α*⌉, as T depends on λ·y.
+
+Derivatives of the margin follow the same way with y* held fixed, because y* maximises α. For affine
+servers y* = C/X and they are those of 1 − Σ λ_j (w_j + d0·m_j/C).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.errors import InfeasibleError, InputError
+from fluid.server import Server, require_fits
+from fluid.stages import class_stages, memory_sums
+from fluid.steady.intake import intake
+from fluid.steady.stability import Stability, stability
+from fluid.workload import Workload
+
+Floats = NDArray[np.float64]
+
+_STEP = 1e-3
+"""Relative step of central differences."""
+
+_LEAST_OVERHEAD = 1e-6
+"""Share of today's overhead below which none is looked for."""
+
+_BOUNDLESS_TOKENS = 10**15
+_SEARCH_ACCURACY = 1e-5
+"""A margin closer to 0 is none: with several jumps in f, α* has rival maxima beside each of them,
+and the search for it is good to a few times 1e-6."""
+
+_ROUNDING = 1e-12
+_NEWTON_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Answer of one inverse query.
+
+    Attributes:
+        query: A name in `QUERIES`.
+        value: The largest (or least) value with which the workload is still stable, in `unit`.
+        today: The same quantity as the workload and the server have it.
+        binding: "compute" or "memory": what stops it, at the answer (see `fluid.steady.stability`).
+        margin: 1 − 1/α* at the answer: 0 but for whole numbers, where it is what rounding leaves.
+        derivatives: ∂margin/∂(quantity) at the answer, by name with units: ``rate_per_s[NAME]``,
+            ``kv_tokens``, ``overhead_s``, ``per_kv_token_s``, …; ``per_token_s`` is the slope of f.
+            For "servers" the rates are those of one server.
+        derivative_method: "analytic", or which of them are central differences.
+    """
+
+    query: str
+    value: float
+    unit: str
+    today: float
+    binding: str
+    margin: float
+    derivatives: dict[str, float]
+    derivative_method: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data with the field names as keys, ready for JSON."""
+        return asdict(self)
+
+
+def capacity(
+    workload: Workload, server: Server, query: str, class_name: str | None = None
+) -> Capacity:
+    """Answer an inverse query.
+
+    Args:
+        query: "rate" (largest total rate of this mix), "kv_tokens" (least KV memory, whole
+            blocks), "overhead_s" (largest d0), "bandwidth" (largest c_kv), "servers" (fewest
+            identical ones with the mix split evenly), "output" (longest output of a class).
+        class_name: The class that "output" asks about; may be left out where there is only one.
+
+    Raises:
+        InputError: Unknown query or class, or a request that does not fit (but for "kv_tokens").
+        InfeasibleError: No value makes the workload stable; with the cause and the nearest change.
+    """
+    if query not in QUERIES:
+        raise InputError("query", query, "one of " + ", ".join(QUERIES))
+    if query == "output":
+        return _output(workload, server, class_name)
+    if class_name is not None:
+        raise InputError("class", class_name, "only with query output")
+    if query != "kv_tokens":
+        require_fits(workload, server)
+    return QUERIES[query](workload, server)
+
+
+def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, float], str]:
+    """∂margin/∂(quantity) of a workload on a server, and how they were found.
+
+    Those of coefficients and overhead are analytic for every server. Those of rates and memory are
+    analytic for affine ones, otherwise central differences (relative step 0.1 %).
+    """
+    here = stability(workload, server)
+    sums = _sums(workload, server)
+    coefficients = {"overhead_s": -1 / _best_s(here, workload)} | {
+        name: -one for name, one in sums.items()
+    }
+    if here.half_space_per_s is not None:
+        tokens = server.usable_kv_tokens
+        held = sum(
+            one.rate_per_s * m
+            for one, m in zip(workload.classes, memory_sums(workload, server), strict=True)
+        )
+        by_rate = (-here.half_space_per_s).tolist()
+        by_memory = float(server.iteration_time.overhead_s * held / tokens**2)
+        method = "analytic"
+    else:
+        by_rate = [_rate_difference(workload, server, k) for k in range(len(workload.classes))]
+        by_memory = _memory_difference(workload, server)
+        method = "analytic; rates and memory by central differences"
+    rates = {
+        f"rate_per_s[{one.name}]": value
+        for one, value in zip(workload.classes, by_rate, strict=True)
+    }
+    return rates | {"kv_tokens": by_memory} | coefficients, method
+
+
+def _rate(workload: Workload, server: Server) -> Capacity:
+    value = stability(workload, server).max_scale * workload.rate_per_s
+    return _answer(
+        "rate", value, "requests/s", workload.rate_per_s, workload.at_rate(value), server
+    )
+
+
+def _kv_tokens(workload: Workload, server: Server) -> Capacity:
+    curve = intake(workload, server)
+    least_s = curve.least_balance_s()
+    if least_s is None:
+        boundless = server.model_copy(update={"kv_capacity_tokens": _BOUNDLESS_TOKENS})
+        raise _infeasible(workload, boundless, "no memory is enough")
+    block = server.block_tokens
+    peaks = [int(one.held_kv_tokens.max()) for one in curve.stages]
+    needed = max(least_s * curve.kv_tokens_per_s * (1 - _ROUNDING), *peaks)
+    value = math.ceil(needed / block) * block
+    at = server.model_copy(update={"kv_capacity_tokens": value})
+    today = server.usable_kv_tokens
+    return _answer("kv_tokens", value, "tokens", today, workload, at)
+
+
+def _overhead_s(workload: Workload, server: Server) -> Capacity:
+    """Newton's method on L(δ) = min over y of (T(y) + δ)/y, concave in the shift δ of f.
+
+    Tangents lie above L, so that their roots climb from next to nothing to the largest shift.
+    """
+    shift = -server.iteration_time.overhead_s * (1 - _LEAST_OVERHEAD)
+    found = stability(workload, _shifted(server, shift))
+    if found.margin <= 0:
+        raise _infeasible(workload, _shifted(server, shift), "no overhead > 0 is small enough")
+    for _ in range(_NEWTON_STEPS):
+        step = found.margin * _best_s(found, workload)
+        shift += step
+        found = stability(workload, _shifted(server, shift))
+        if abs(found.margin) <= _ROUNDING:
+            break
+    at = _shifted(server, shift)
+    today = server.iteration_time.overhead_s
+    return _answer("overhead_s", at.iteration_time.overhead_s, "s", today, workload, at)
+
+
+def _bandwidth(workload: Workload, server: Server) -> Capacity:
+    read = _sums(workload, server)["per_kv_token_s"]
+    if read == 0:
+        raise InputError("query", "bandwidth", "a workload with decode stages, which read KV")
+    boundless = _with(server, per_kv_token_s=0.0)
+    free = stability(workload, boundless).margin
+    if free <= 0:
+        raise _infeasible(workload, boundless, "no memory bandwidth is enough")
+    value = free / read
+    at = _with(server, per_kv_token_s=value)
+    today = server.iteration_time.per_kv_token_s
+    return _answer("bandwidth", value, "s per KV token", today, workload, at)
+
+
+def _servers(workload: Workload, server: Server) -> Capacity:
+    load = 1 / stability(workload, server).max_scale
+    value = max(1, math.ceil(load * (1 - _ROUNDING)))
+    return _answer("servers", value, "servers", 1, workload.scaled(1 / value), server)
+
+
+def _output(workload: Workload, server: Server, class_name: str | None) -> Capacity:
+    """Bisection over whole lengths: a longer output never frees anything."""
+    names = [one.name for one in workload.classes]
+    if class_name is None and len(names) == 1:
+        class_name = names[0]
+    if class_name not in names:
+        raise InputError("class", class_name, "one of " + ", ".join(names))
+    index = names.index(class_name)
+
+    def holds(tokens: int) -> bool:
+        try:
+            return stability(_with_output(workload, index, tokens), server).stable
+        except InputError:
+            return False
+
+    if not holds(1):
+        shortest = _with_output(workload, index, 1)
+        require_fits(shortest, server)
+        raise _infeasible(shortest, server, f"no output of {class_name} is short enough")
+    low, high = 1, server.usable_kv_tokens + 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    at = _with_output(workload, index, low)
+    today = workload.classes[index].decode_tokens
+    return _answer("output", low, f"output tokens of {class_name}", today, at, server)
+
+
+QUERIES: dict[str, Callable[[Workload, Server], Capacity]] = {
+    "rate": _rate,
+    "kv_tokens": _kv_tokens,
+    "overhead_s": _overhead_s,
+    "bandwidth": _bandwidth,
+    "servers": _servers,
+    "output": lambda workload, server: _output(workload, server, None),
+}
+"""All queries by name."""
+
+
+def _answer(
+    query: str, value: float, unit: str, today: float, workload: Workload, server: Server
+) -> Capacity:
+    """The answer, with shares and derivatives at the point where it is reached."""
+    found = stability(workload, server)
+    derivatives, method = margin_derivatives(workload, server)
+    margin = 0.0 if abs(found.margin) < _SEARCH_ACCURACY else found.margin
+    return Capacity(query, value, unit, today, found.binding, margin, derivatives, method)
+
+
+def _sums(workload: Workload, server: Server) -> dict[str, float]:
+    """A_q per coefficient: what the linear terms of τ count, per second of arrivals."""
+    totals = dict.fromkeys(
+        (
+            "per_token_s",
+            "per_kv_token_s",
+            "per_prefill_token_s",
+            "per_decode_request_s",
+            "per_prefill_token_sq_s",
+        ),
+        0.0,
+    )
+    for one in workload.classes:
+        stages = class_stages(one, server)
+        decodes, prompt = int(stages.decodes.sum()), stages.prefill_tokens
+        counts = (
+            prompt + decodes,
+            int(stages.kv_tokens[stages.decodes].sum()),
+            prompt,
+            decodes,
+            prompt**2,
+        )
+        for name, count in zip(totals, counts, strict=True):
+            totals[name] += one.rate_per_s * count
+    return totals
+
+
+def _best_s(found: Stability, workload: Workload) -> float:
+    """y*, the intake at the boundary."""
+    return float(found.boundary_per_stage[0] / workload.classes[0].rate_per_s)
+
+
+def _rate_difference(workload: Workload, server: Server, index: int) -> float:
+    rate = workload.classes[index].rate_per_s
+
+    def margin(factor: float) -> float:
+        changed = _with_class(workload, index, rate_per_s=rate * factor)
+        return stability(changed, server).margin
+
+    return (margin(1 + _STEP) - margin(1 - _STEP)) / (2 * _STEP * rate)
+
+
+def _memory_difference(workload: Workload, server: Server) -> float:
+    """Over whole blocks; one-sided where one block less would not hold a request."""
+    block, tokens = server.block_tokens, server.usable_kv_tokens
+    step = max(1, round(_STEP * tokens / block)) * block
+
+    def margin(capacity_tokens: int) -> float:
+        changed = server.model_copy(update={"kv_capacity_tokens": capacity_tokens})
+        return stability(workload, changed).margin
+
+    try:
+        lower, below = margin(tokens - step), step
+    except InputError:
+        lower, below = margin(tokens), 0
+    return (margin(tokens + step) - lower) / (step + below)
+
+
+def _with_class(workload: Workload, index: int, **changes: Any) -> Workload:
+    classes = list(workload.classes)
+    classes[index] = classes[index].model_copy(update=changes)
+    return workload.model_copy(update={"classes": tuple(classes)})
+
+
+def _with_output(workload: Workload, index: int, tokens: int) -> Workload:
+    return _with_class(workload, index, decode_tokens=tokens)
+
+
+def _with(server: Server, **coefficients: Any) -> Server:
+    tau = server.iteration_time.model_copy(update=coefficients)
+    return server.model_copy(update={"iteration_time": tau})
+
+
+def _shifted(server: Server, shift_s: float) -> Server:
+    """The server with f moved by so many seconds, not below 0."""
+    knots_s = server.iteration_time.seconds_knots
+    return _with(server, seconds_knots=tuple(max(0.0, one + shift_s) for one in knots_s))
+
+
+def _infeasible(workload: Workload, server: Server, what: str) -> InfeasibleError:
+    """The error of a query; `workload` and `server` are as good as the query can make them."""
+    found = stability(workload, server)
+    return InfeasibleError(
+        f"workload {workload.name} on server {server.name}: {what}",
+        found.binding,
+        f"multiply all rates by less than {found.max_scale:.4g}",
+        found.max_scale,
+    )

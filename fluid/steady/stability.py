@@ -1,0 +1,159 @@
+"""Stability of the fluid model: how far the rates can grow, and what stops them (THEORY 2.1–2.5).
+
+For affine f the stable rates form one simplex, Σ λ_j (w_j + d0·m_j/C) ≤ 1 (THEORY 2.3;
+arXiv 2504.11320 Sec. 3). For any other f the largest stable multiple of a mix is the maximum of
+y/T(y) over the intakes y that fit into memory (see `fluid.steady.intake`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.server import Server, require_fits
+from fluid.steady.intake import Intake, Method, intake
+from fluid.workload import Workload
+
+_GRID = 64
+"""Points of the search for the best intake where f is not affine."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Where a workload stands against the boundary of the stable region, m classes.
+
+    Attributes:
+        stable: Whether an equilibrium exists and fits: max_scale ≥ 1, i.e. ΔT* exists, M* ≤ C.
+        max_scale: α*, the largest multiple of all rates that is stable.
+        margin: 1 − 1/α*: the load is the share 1/α* of the boundary load, this much of it is
+            still free; 0 on the boundary, negative outside.
+        binding: The larger of the two shares.
+        compute_share: Part of the boundary iteration that work takes, 1 − d0/ΔT*(α*λ); for affine
+            f this is α*·Σ λ_j w_j. It is 1 where α* is reached below full memory (not affine f).
+        memory_share: The rest, α*·Σ λ_j d0 m_j/C for affine f: what more memory can still remove.
+        utilisation: ρ = 1 − d0/ΔT* at the workload's own rates, Σ λ_j w_j for affine f (also
+            beyond 1); without an equilibrium Σ λ_j w_j with the last slope of f.
+        boundary_iteration_time_s: ΔT*(α*λ).
+        boundary_per_stage: n^C_j = α*·λ_j·ΔT*(α*λ), requests per stage, shape (m,).
+        half_space_per_s: a_j in seconds with Σ λ_j a_j ≤ 1, the stable region; shape (m,); None
+            where f is not affine and the region is no simplex.
+    """
+
+    stable: bool
+    max_scale: float
+    margin: float
+    binding: Literal["compute", "memory"]
+    compute_share: float
+    memory_share: float
+    utilisation: float
+    boundary_iteration_time_s: float
+    boundary_per_stage: NDArray[np.float64]
+    half_space_per_s: NDArray[np.float64] | None
+
+
+def stability(workload: Workload, server: Server, method: Method | None = None) -> Stability:
+    """Largest stable multiple of the workload on the server, and its cause.
+
+    Args:
+        method: As for `fluid.steady.equilibrium.equilibrium`.
+
+    Raises:
+        InputError: One request of a class does not fit, or `method` does not suit f.
+    """
+    require_fits(workload, server)
+    verdict, _ = curve_stability(intake(workload, server, method))
+    return verdict
+
+
+def largest_scale(workload: Workload, server: Server, method: Method | None = None) -> float:
+    """α* alone, at about half the cost of `stability` where f is not affine.
+
+    Raises:
+        InputError: As `stability`.
+    """
+    require_fits(workload, server)
+    curve = intake(workload, server, method)
+    best_s = _best_intake_s(curve)
+    return best_s / curve.time_s(best_s)
+
+
+def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
+    """The verdict, and ΔT* in seconds (None: no equilibrium), found together so that they agree."""
+    limit_s = curve.memory_limit_s
+    best_s = _best_intake_s(curve)
+    time_s = curve.time_s(best_s)
+    max_scale = best_s / time_s
+    balance_s = curve.least_balance_s(best_s if max_scale >= 1 else math.inf)
+    memory_share = curve.overhead_s / time_s if best_s == limit_s else 0.0
+    affine = curve.method == "closed-form"
+    if affine or balance_s is None:
+        utilisation = curve.final_utilisation
+    else:
+        utilisation = 1 - curve.overhead_s / balance_s
+    verdict = Stability(
+        stable=max_scale >= 1,
+        max_scale=max_scale,
+        margin=1 - 1 / max_scale,
+        binding="memory" if memory_share > 0.5 else "compute",
+        compute_share=1 - memory_share,
+        memory_share=memory_share,
+        utilisation=utilisation,
+        boundary_iteration_time_s=time_s,
+        boundary_per_stage=curve.flow.rates_per_s * best_s,
+        half_space_per_s=_half_space_per_s(curve) if affine else None,
+    )
+    return verdict, balance_s
+
+
+def _half_space_per_s(curve: Intake) -> NDArray[np.float64]:
+    """a_j = w_j + d0·m_j/C of an affine server (THEORY 2.3), shape (m,)."""
+    work_s = np.array([one.sum() for one in curve.stage_seconds(0.0)])
+    return work_s + curve.overhead_s * curve.memory_sums / curve.server.usable_kv_tokens
+
+
+def _best_intake_s(curve: Intake) -> float:
+    """The intake y ≤ y_C with the largest y/T(y); y_C itself where nothing below it is better."""
+    limit_s = curve.memory_limit_s
+    if curve.method == "closed-form":
+        return limit_s
+    scale = limit_s / curve.time_s(limit_s)
+    # Below this intake y/T(y) ≤ y/d0 is smaller than at y_C.
+    least_s = curve.overhead_s * scale
+    if least_s > limit_s * (1 - 1e-9):
+        return limit_s
+    if curve.method == "mean":
+        # Between knots T is a straight line, on which y/T(y) has no inner maximum; at a jump the
+        # best point is the knot itself, kept on its lower side against rounding.
+        knots = np.array(curve.server.iteration_time.tokens_knots)
+        knots_s = knots * (1 - 1e-12) / curve.flow.tokens_per_s
+        candidates = [float(one) for one in knots_s if least_s < one < limit_s]
+    else:
+        candidates = _refined(curve, np.geomspace(least_s, limit_s, _GRID))
+    best_s = max(candidates, key=lambda y: y / curve.time_s(y), default=limit_s)
+    return best_s if best_s / curve.time_s(best_s) > scale * (1 + 1e-9) else limit_s
+
+
+def _refined(curve: Intake, grid_s: NDArray[np.float64]) -> list[float]:
+    """Best intake next to each of the three highest local maxima of y/T(y) on the grid."""
+    from scipy.optimize import minimize_scalar
+
+    scales = np.array([y / curve.time_s(y) for y in grid_s])
+    padded = np.concatenate([[-np.inf], scales, [-np.inf]])
+    peaks = np.flatnonzero((scales >= padded[:-2]) & (scales >= padded[2:]))
+    highest = peaks[np.argsort(scales[peaks])[-3:]]
+    found = []
+    for peak in highest:
+        low_s, high_s = grid_s[max(peak - 1, 0)], grid_s[min(peak + 1, len(grid_s) - 1)]
+        # On a logarithmic axis, so that the tolerance is relative.
+        result = minimize_scalar(
+            lambda log_s: curve.time_s(math.exp(log_s)) * math.exp(-log_s),
+            bounds=(math.log(low_s), math.log(high_s)),
+            method="bounded",
+            options={"xatol": 1e-7},
+        )
+        found.append(math.exp(result.x))
+    return found

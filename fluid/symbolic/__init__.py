@@ -1,0 +1,1 @@
+"""The formulas of THEORY 2-4, derived with sympy."""

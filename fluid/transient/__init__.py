@@ -1,0 +1,1 @@
+"""The fluid over time: paths, recovery from bursts, collapsed states."""

@@ -1,0 +1,1 @@
+"""Nested WAIT and caps per segment (THEORY 4, 5.2, 5.3)."""

@@ -1,0 +1,320 @@
+"""Refines pace, cap and watermark on a simulator: what a closed form cannot know.
+
+What is maximised is the *saturation throughput*: completions per second, as a share of the fluid
+limit, while 5 % more than the limit arrives. It is the rate that a setting keeps up for ever, and
+unlike a bisection for the largest stable rate it takes one run. Every setting sees the same
+arrivals.
+
+Three families are searched, from the simplest to the most restrained: a watermark alone; a cap and
+a watermark; a pace and a watermark. A coarse grid over all three comes first, then COBYQA
+(`scipy.optimize`) within each from its best grid point: a derivative-free method for few, noisy
+and bounded variables that builds quadratic models, which smooth what is left of the noise, and
+needs some ten evaluations where a global search needs hundreds. The winners meet again on fresh
+arrivals, as the best of many is too good on those that chose it. The simplest family within
+`AS_GOOD` of the best one wins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.server import Server
+from fluid.workload import Workload
+from thresholds.evaluator import Evaluation, Evaluator
+from thresholds.solvers.paced.boundary import (
+    LARGEST_WATERMARK,
+    LEAST_WATERMARK,
+    BoundaryLoad,
+    Limits,
+)
+from thresholds.table import Scheduler
+
+Floats = NDArray[np.float64]
+
+OFFERED = 1.05
+"""Multiple of the fluid limit at which saturation throughput is measured."""
+
+AS_GOOD = 0.007
+"""Share of the limit by which a simpler family may be worse and still win."""
+
+_INDISTINCT = 0.001
+"""Share of the limit that four replications on the same arrivals cannot tell apart."""
+
+_TURNOVERS = 60
+"""Requests of a run as a multiple of the fluid population."""
+
+_REQUESTS = (4_000, 40_000)
+_REPLICATIONS = 4
+_FRESH_REPLICATIONS = 12
+_EVALUATIONS = 15
+"""At most so many per family in the local search."""
+
+_WATERMARKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+_CAPS = (0.8, 0.9, 0.95, 1.0, 1.1, 1.2)
+_PACES = (1.0, 1.1, 1.3)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Settings with one restraint beside the watermark.
+
+    Attributes:
+        setting: Of (multiple of the fluid pace or population, watermark).
+        bounds: Of the multiple; None where the watermark is alone.
+    """
+
+    name: str
+    setting: Callable[[BoundaryLoad, float, float], Limits]
+    multiples: tuple[float, ...]
+    watermarks: tuple[float, ...]
+    bounds: tuple[float, float] | None
+
+
+FAMILIES = (
+    Family(
+        "watermark alone",
+        lambda load, multiple, watermark: Limits(watermark),
+        (1.0,),
+        _WATERMARKS,
+        None,
+    ),
+    Family(
+        "cap and watermark",
+        lambda load, multiple, watermark: Limits(
+            watermark, cap_requests=max(1, round(multiple * load.population))
+        ),
+        _CAPS,
+        (0.0, 0.05),
+        (0.7, 1.3),
+    ),
+    Family(
+        "pace and watermark",
+        lambda load, multiple, watermark: Limits(
+            watermark, pace_per_iteration=multiple * load.pace_per_iteration
+        ),
+        _PACES,
+        (LEAST_WATERMARK, 0.05),
+        (0.9, 1.6),
+    ),
+)
+"""From the simplest to the most restrained."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """The best setting of a family.
+
+    Attributes:
+        throughput_shares: Saturation throughput ÷ fluid limit on fresh arrivals, per replication.
+    """
+
+    family: str
+    limits: Limits
+    throughput_shares: Floats
+
+    @property
+    def mean(self) -> float:
+        """Mean saturation throughput ÷ fluid limit."""
+        return float(self.throughput_shares.mean())
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Result of a refinement.
+
+    Attributes:
+        chosen: The simplest finalist within `AS_GOOD` of the best.
+        finalists: One per family, in the order of `FAMILIES`.
+        at_saturation: Their evaluations on fresh arrivals, alike.
+        at_design: The chosen setting, then no restraint at all, at the workload's own rate.
+        evaluations: Settings simulated, the fresh ones included.
+        replications, requests, seed: Of the fresh evaluations.
+    """
+
+    chosen: Finalist
+    finalists: tuple[Finalist, ...]
+    at_saturation: tuple[Evaluation, ...]
+    at_design: tuple[Evaluation, ...]
+    evaluations: int
+    replications: int
+    requests: int
+    seed: int
+
+
+def refine(
+    workload: Workload,
+    server: Server,
+    scheduler: Scheduler,
+    load: BoundaryLoad,
+    evaluator: Evaluator,
+    budget_s: float,
+) -> Refined:
+    """Search for the setting of largest saturation throughput.
+
+    The grid and the final round always run; the local searches share what the grid has left of
+    `budget_s`, and a setting once begun is finished.
+
+    Args:
+        load: The workload's mix at the boundary; its closed form is a point of the grid.
+    """
+    deadline_s = time.monotonic() + budget_s
+    trials = _Trials(workload, server, scheduler, load, evaluator)
+    best = []
+    for index, (family, points) in enumerate(zip(FAMILIES, _grid(trials, load), strict=True)):
+        share_s = (deadline_s - time.monotonic()) / (len(FAMILIES) + 1 - index)
+        tried = _local(trials, load, family, points, time.monotonic() + share_s)
+        best.append(_least_restrained(trials, tried))
+    return _final(trials, best)
+
+
+class _Trials:
+    """Simulates settings at saturation on one set of arrivals, each only once."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        server: Server,
+        scheduler: Scheduler,
+        load: BoundaryLoad,
+        evaluator: Evaluator,
+    ) -> None:
+        self.design = workload
+        self.limit_per_s = load.rate_per_s
+        self.saturated = workload.at_rate(OFFERED * load.rate_per_s)
+        self.requests = int(np.clip(_TURNOVERS * load.population, *_REQUESTS))
+        self.known: dict[Limits, float] = {}
+        self._place = (server, scheduler)
+        self._evaluator = evaluator
+
+    def throughputs(self, settings: Sequence[Limits]) -> list[float]:
+        """Mean saturation throughput ÷ fluid limit of each."""
+        new = [one for one in dict.fromkeys(settings) if one not in self.known]
+        if new:
+            for one in self.evaluate(self.saturated, new, _REPLICATIONS, seed=0):
+                self.known[one.limits] = float(np.mean(one.completed_per_s)) / self.limit_per_s
+        return [self.known[one] for one in settings]
+
+    def evaluate(
+        self, workload: Workload, settings: Sequence[Limits], replications: int, seed: int
+    ) -> list[Evaluation]:
+        return self._evaluator(
+            workload,
+            *self._place,
+            settings,
+            replications=replications,
+            requests=self.requests,
+            seed=seed,
+        )
+
+
+def _grid(trials: _Trials, load: BoundaryLoad) -> list[list[Limits]]:
+    """The grid points of each family, simulated together."""
+    points = [
+        list(
+            dict.fromkeys(
+                family.setting(load, multiple, watermark)
+                for multiple in family.multiples
+                for watermark in (*family.watermarks, load.watermark_fraction)
+            )
+        )
+        for family in FAMILIES
+    ]
+    trials.throughputs([one for family in points for one in family])
+    return points
+
+
+def _least_restrained(trials: _Trials, tried: Sequence[Limits]) -> Limits:
+    """The smallest watermark among the settings that are as good as the best."""
+    most = max(trials.known[one] for one in tried)
+    good = [one for one in tried if trials.known[one] >= most - _INDISTINCT]
+    return min(good, key=lambda one: one.watermark_fraction)
+
+
+def _local(
+    trials: _Trials,
+    load: BoundaryLoad,
+    family: Family,
+    points: Sequence[Limits],
+    deadline_s: float,
+) -> list[Limits]:
+    """Grid points of the family and all settings that COBYQA tries from the best of them.
+
+    Variables are scaled to the unit interval.
+    """
+    from scipy.optimize import minimize
+
+    multiples = family.bounds or (1.0, 1.0)
+    least = np.array([multiples[0], LEAST_WATERMARK])
+    width = np.array([multiples[1], LARGEST_WATERMARK]) - least
+    free = slice(0 if family.bounds else 1, 2)
+
+    def setting(x: Floats) -> Limits:
+        point = least.copy()
+        point[free] += width[free] * np.clip(x, 0.0, 1.0)
+        return family.setting(load, float(point[0]), float(point[1]))
+
+    tried = list(points)
+    start = max(points, key=lambda one: trials.known[one])
+
+    def loss(x: Floats) -> float:
+        limits = setting(x)
+        tried.append(limits)
+        return -trials.throughputs([limits])[0]
+
+    def stop_in_time(intermediate_result: object) -> None:
+        if time.monotonic() > deadline_s:
+            raise StopIteration
+
+    if time.monotonic() < deadline_s:
+        origin = ((_coordinates(load, start) - least)[free] / width[free]).clip(0.0, 1.0)
+        minimize(
+            loss,
+            origin,
+            method="COBYQA",
+            bounds=[(0.0, 1.0)] * len(origin),
+            callback=stop_in_time,
+            options={
+                "maxfev": _EVALUATIONS,
+                "initial_tr_radius": 0.15,
+                "final_tr_radius": 0.01,
+            },
+        )
+    return tried
+
+
+def _coordinates(load: BoundaryLoad, limits: Limits) -> Floats:
+    """(multiple, watermark) of a setting."""
+    multiple = 1.0
+    if limits.cap_requests is not None:
+        multiple = limits.cap_requests / load.population
+    if limits.pace_per_iteration is not None:
+        multiple = limits.pace_per_iteration / load.pace_per_iteration
+    return np.array([multiple, limits.watermark_fraction])
+
+
+def _final(trials: _Trials, best: Sequence[Limits]) -> Refined:
+    """The families' winners on fresh arrivals."""
+    seed = 1
+    fresh = trials.evaluate(trials.saturated, best, _FRESH_REPLICATIONS, seed)
+    finalists = tuple(
+        Finalist(family.name, one.limits, np.array(one.completed_per_s) / trials.limit_per_s)
+        for family, one in zip(FAMILIES, fresh, strict=True)
+    )
+    most = max(one.mean for one in finalists)
+    chosen = next(one for one in finalists if one.mean >= most - AS_GOOD)
+    at_design = trials.evaluate(trials.design, [chosen.limits, Limits()], _FRESH_REPLICATIONS, seed)
+    return Refined(
+        chosen=chosen,
+        finalists=finalists,
+        at_saturation=tuple(fresh),
+        at_design=tuple(at_design),
+        evaluations=len(trials.known) + len(fresh) + len(at_design),
+        replications=_FRESH_REPLICATIONS,
+        requests=trials.requests,
+        seed=seed,
+    )

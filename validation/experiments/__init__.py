@@ -1,0 +1,1 @@
+"""Questions put to the simulator: compare, replay, boundaries, recovery, sweeps."""

@@ -1,0 +1,208 @@
+"""Finished rows of sweeps: a folder of Parquet files that any tool reads as one table.
+
+Parquet, because pandas, polars and DuckDB read it and numbers come back exactly. A folder, because
+no file is ever changed: each is written under a temporary name and renamed, so that a killed run
+leaves whole files only and the next one adds its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fluid.errors import InputError
+from fluid.files import require_folder
+from validation.experiments.compare import PolicyResult, Spread
+
+FLUSH_S = 5.0
+"""Finished rows wait in memory for so long, to be written together."""
+
+FLUSH_SHARE = 0.01
+"""Or for this share of the time that the run has taken so far, where that is longer: a long run
+makes hundreds of files, not thousands, and a kill costs it a hundredth."""
+
+STALE_S = 3600.0
+"""Age at which a temporary file belongs to no living run: writing one takes milliseconds."""
+
+_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"1"
+_SPREAD = "Spread | None"
+_ARROW_TYPES = {
+    "str": "string",
+    "int": "int64",
+    "float": "double",
+    "float | None": "double",
+    "tuple[float, ...]": "list",
+    "dict[str, Any]": "string",  # as JSON
+}
+
+
+class Store:
+    """Rows by key; a context manager that writes what is left when it ends, on errors too.
+
+    Attributes:
+        path: The folder; made if it is not there.
+
+    Raises:
+        InputError: The folder cannot be made, or holds something else than rows of this version.
+    """
+
+    def __init__(self, path: Path, flush_s: float = FLUSH_S) -> None:
+        self.path = path
+        self._flush_s = flush_s
+        self._new: list[dict[str, Any]] = []
+        self._opened = self._flushed = time.monotonic()
+        require_folder(path)
+        try:
+            path.mkdir(exist_ok=True)
+            parts = sorted(_parts(path))
+        except OSError as error:
+            raise InputError("", error.strerror, "a folder for rows", str(path)) from None
+        self._results = {
+            row["key"]: result_of_row(row) for part in parts for row in _read_rows(part)
+        }
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.flush()
+
+    def find(self, key: str) -> PolicyResult | None:
+        """The stored result of a configuration, if it has run."""
+        return self._results.get(key)
+
+    def add(self, key: str, result: PolicyResult, *, model: str, seed: int) -> None:
+        """Keep a finished row: in memory at once, in the folder within seconds (`FLUSH_S`).
+
+        Args:
+            model: Digest of workload, server and arrivals.
+        """
+        self._results[key] = result
+        self._new.append(row_of_result(result, key=key, model=model, seed=seed))
+        now = time.monotonic()
+        wait_s = max(self._flush_s, FLUSH_SHARE * (now - self._opened))
+        if now - self._flushed >= wait_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait in memory: all of them or none.
+
+        Raises:
+            InputError: The folder cannot be written to.
+        """
+        if not self._new:
+            return
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        name = f"part-{uuid.uuid4().hex}.parquet"
+        temporary = self.path / f".{name}"
+        try:
+            parquet.write_table(pa.Table.from_pylist(self._new, _schema()), temporary)
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            reason = error.strerror or str(error)
+            raise InputError("", reason, "a folder to write rows into", str(self.path)) from None
+        self._new = []
+        self._flushed = time.monotonic()
+
+
+def row_of_result(result: PolicyResult, *, key: str, model: str, seed: int) -> dict[str, Any]:
+    """A result as a flat row, the figures of a spread as columns like ``latency_p50_s``."""
+    row: dict[str, Any] = {"key": key, "model": model, "seed": seed, "label": result.label}
+    for field in fields(PolicyResult):
+        value = getattr(result, field.name)
+        if field.type == _SPREAD:
+            for figure, column in _spread_columns(field.name).items():
+                row[column] = None if value is None else getattr(value, figure)
+        else:
+            row[field.name] = json.dumps(value) if field.name == "params" else value
+    return row
+
+
+def result_of_row(row: dict[str, Any]) -> PolicyResult:
+    """The result that `row_of_result` made a row of."""
+    values: dict[str, Any] = {}
+    for field in fields(PolicyResult):
+        if field.type == _SPREAD:
+            columns = _spread_columns(field.name)
+            figures = {figure: row[column] for figure, column in columns.items()}
+            values[field.name] = None if figures["mean"] is None else Spread(**figures)
+        elif field.name == "params":
+            values[field.name] = json.loads(row["params"])
+        else:
+            value = row[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    return PolicyResult(**values)
+
+
+def _spread_columns(name: str) -> dict[str, str]:
+    """Column of each figure: ``{"p50": "latency_p50_s", …}`` for ``latency_s``."""
+    return {one.name: f"{name.removesuffix('_s')}_{one.name}_s" for one in fields(Spread)}
+
+
+@cache
+def _schema() -> Any:
+    """Columns of a row, in the order of the fields of `PolicyResult`."""
+    import pyarrow as pa
+
+    columns = {"key": "string", "model": "string", "seed": "int64", "label": "string"}
+    for field in fields(PolicyResult):
+        if field.type == _SPREAD:
+            columns |= dict.fromkeys(_spread_columns(field.name).values(), "double")
+        else:
+            columns[field.name] = _ARROW_TYPES[str(field.type)]
+    listed = pa.list_(pa.float64())
+    return pa.schema(
+        [(name, listed if kind == "list" else kind) for name, kind in columns.items()],
+        metadata={_VERSION_KEY: _SCHEMA_VERSION},
+    )
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    """Whole files of a folder of rows; what a killed run left of a file is removed in time.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    for entry in folder.iterdir():
+        if entry.name.startswith(".part-"):
+            if time.time() - entry.stat().st_mtime > STALE_S:
+                entry.unlink(missing_ok=True)
+        elif entry.suffix == ".parquet":
+            yield entry
+        elif not entry.name.startswith("."):
+            raise InputError("", entry.name, "a new folder, or one with rows only", str(folder))
+
+
+def _read_rows(part: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(part).read()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError("", str(error), "a whole Parquet file", str(part)) from None
+    version = (table.schema.metadata or {}).get(_VERSION_KEY)
+    if version != _SCHEMA_VERSION or not table.schema.equals(_schema()):
+        allowed = f"rows of fluidwait, schema version {_SCHEMA_VERSION.decode()}"
+        raise InputError("", "a Parquet file of something else", allowed, str(part))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
