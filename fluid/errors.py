@@ -1,6 +1,6 @@
 """Typed errors: bad input, unstable or infeasible problems, missing optional packages.
 
-The command line maps them to exit codes 2, 3 and 2; library users catch them.
+The command line ends with their exit codes; library users catch them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from typing import Any
 
 
 class FluidwaitError(Exception):
-    """Base class of every error that the toolkit raises on purpose."""
+    """Base class of every error that the toolkit raises on purpose.
+
+    Attributes:
+        kind: A word for programs; `exit_code` is what the command line ends with.
+    """
 
     kind = "error"
+    exit_code = 2
 
     def as_dict(self) -> dict[str, Any]:
         """The document printed by ``--json``: stable keys, no traceback."""
         return {"kind": self.kind, "message": str(self)}
 
 
-class InputError(FluidwaitError):
-    """A file, field or argument holds something that is not allowed.
+class InputError(FluidwaitError, ValueError):
+    """A file, field or argument holds something that is not allowed; a `ValueError` too.
 
     Attributes:
         field: Dotted path of the field, e.g. ``classes[0].rate_per_s``; "" for the whole file.
@@ -67,6 +72,7 @@ class InfeasibleError(FluidwaitError):
     """
 
     kind = "infeasible"
+    exit_code = 3
 
     def __init__(
         self, message: str, cause: str, nearest: str, max_scale: float | None = None
@@ -88,3 +94,4 @@ class ClusterError(FluidwaitError):
     """Work on a cluster ended before it was done, for no fault of the input."""
 
     kind = "cluster"
+    exit_code = 1

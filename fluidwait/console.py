@@ -31,11 +31,23 @@ def note(text: str) -> None:
 
 def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     """Report an error in one line, or as JSON on stdout; returns the exit code."""
+    error = _as_typed(error)
     if as_json:
         print_json({"error": error.as_dict()})
     else:
         note("fluidwait: " + " ".join(str(error).split()))
     return code
+
+
+def _as_typed(error: FluidwaitError) -> FluidwaitError:
+    """An error about a value that stands on the command line, under the name it has there."""
+    from fluid.errors import InputError
+
+    if isinstance(error, InputError) and error.file is None:
+        option = "--" + error.field.replace("_", "-")
+        if any(one == option or one.startswith(option + "=") for one in sys.argv):
+            return InputError(option, error.value, error.allowed)
+    return error
 
 
 def new_table(title: str, *columns: str, text: Sequence[int] = (0,)) -> Table:

@@ -9,8 +9,8 @@ from fluid.errors import InfeasibleError, InputError
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from thresholds.export.engines import engine_flags
 from thresholds.problem import Problem
-from thresholds.solvers import KEEPS_MEAN_LIMITS, OBJECTIVES, SOLVERS
 from thresholds.solvers.common import rounded_down
+from thresholds.solvers.registry import KEEPS_MEAN_LIMITS, OBJECTIVES, SOLVERS
 from thresholds.table import Scheduler, ThresholdTable
 
 

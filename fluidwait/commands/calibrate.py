@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fluid.errors import InputError
 from fluid.files import require_folder, write_document
 from fluid.server import Server
 from fluid.workload import Workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, show
+from fluidwait.options import AsJson, PlotFile, new_app
 from validation.measure.calibrate import CONFIDENCE, FOLDS, Calibration, calibrate
 from validation.measure.carry import Carried, carry
 from validation.measure.composition import LINEAR_TERMS
@@ -129,3 +132,31 @@ def print_calibration(found: Calibration, server: Server, carried: dict[str, Car
         for name, one in carried.items():
             figures.add_row(name, number(one.estimate), number(one.low), number(one.high))
         show(figures)
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    rows: Annotated[Path, typer.Argument(metavar="FILE", help="Measured iteration times.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
+    layout: Annotated[
+        str, typer.Option("--from", help="csv (docs/calibrate.md) or vllm-bench.")
+    ] = "csv",
+    name: Annotated[str | None, typer.Option(help="Name of the server.")] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, help="KV capacity, where the rows do not know it.")
+    ] = None,
+    block_tokens: Annotated[int, typer.Option(min=1, help="Tokens per KV block.")] = 16,
+    workload: Annotated[
+        Path | None, typer.Option(help="Carry the intervals to this load's M*, α* and thresholds.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Server file from measured batches, with error and intervals."""
+    run_calibrate(
+        rows,
+        CalibrateOptions(out, layout, name, kv_tokens, block_tokens, workload, plot, as_json),
+    )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fluid.server import load_server
 from fluid.steady.capacity import Capacity, capacity
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, number, percent, print_json, say, show
+from fluidwait.options import AsJson, Rate, ServerName, WorkloadFile, new_app
 
 _FORMS = {
     "rate": "this mix is stable up to {value} {unit} on {server} (today {today})",
@@ -56,3 +60,23 @@ def answer_line(found: Capacity, server: str) -> str:
         share = percent(found.today / found.value)
         text += f", so that {share} of today's memory bandwidth would do"
     return f"{text[0].upper()}{text[1:]}; {found.binding} binds there."
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    workload: WorkloadFile,
+    server: ServerName,
+    query: Annotated[
+        str, typer.Option(help="rate, kv_tokens, overhead_s, bandwidth, servers or output.")
+    ],
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The class that query output asks about.")
+    ] = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """The most or least of one thing with which a load is stable."""
+    run_capacity(workload, server, query, class_name, rate, as_json)

@@ -6,9 +6,28 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fluidwait.commands.simulation import Load, Place, offered_rates
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from fluidwait.options import (
+    Arrivals,
+    AsJson,
+    ClusterAddress,
+    Device,
+    LoadFile,
+    PlotFile,
+    Rates,
+    Replications,
+    Requests,
+    Seed,
+    ServerName,
+    TapeFile,
+    Workers,
+    new_app,
+)
 from validation.experiments.compare import PolicyResult
 from validation.experiments.largest_rate import Capacity, find_capacities
 from validation.experiments.recovery import Recovery, recovery
@@ -189,3 +208,57 @@ def print_comparison(
         if limit_per_s and capacity.largest_stable_rate_per_s:
             share = f", {percent(capacity.largest_stable_rate_per_s / limit_per_s)} of that"
         say(f"{capacity.policy}: stable up to {stable} /s{share}.")
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    server: ServerName,
+    policy: Annotated[
+        list[str], typer.Option(metavar="NAME[:key=value,…]", help="Policy; repeat for more.")
+    ],
+    workload: LoadFile = None,
+    tape: TapeFile = None,
+    rates: Rates = None,
+    arrivals: Arrivals = None,
+    find_capacity: Annotated[
+        bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
+    ] = False,
+    burst: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also measure the recovery from so many requests at once."),
+    ] = None,
+    replications: Replications = 20,
+    requests: Requests = 20_000,
+    seed: Seed = 0,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder that keeps finished rows; continue from it.")
+    ] = None,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    plot: PlotFile = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Policies by rate: verdicts, latencies, largest stable rates."""
+    from fluidwait.commands.simulation import Load, Place
+
+    run_compare(
+        CompareOptions(
+            Load(workload, tape, server, arrivals),
+            policy,
+            rates,
+            find_capacity,
+            burst,
+            replications,
+            requests,
+            seed,
+            resume,
+            Place(cluster, workers),
+            plot,
+            device,
+            as_json,
+        )
+    )

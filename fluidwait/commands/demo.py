@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fluid.errors import InputError
 from fluid.files import write_text
 from fluidwait.commands.replay import ReplayOptions, run_replay
 from fluidwait.commands.solve import SolveOptions, run_solve
 from fluidwait.console import say
+from fluidwait.options import new_app
 
 SERVER = "paper-long-decode"
 REPLICATIONS = 20
@@ -42,3 +46,14 @@ def run_demo(folder: Path) -> None:
             as_json=False,
         ),
     )
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
+) -> None:
+    """Ten seconds: greedy admission collapses, a table prevents it."""
+    run_demo(out)

@@ -7,9 +7,11 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
+import typer
 from packaging.requirements import Requirement
 
 from fluidwait.console import new_table, print_json, say, show
+from fluidwait.options import AsJson, new_app
 
 DISTRIBUTION = "fluidwait"
 
@@ -168,3 +170,12 @@ def _print(
     else:
         lacking = ", ".join(one.name for one in packages if not one.fits)
         say(f"BROKEN: {lacking} missing or too old: pip install --upgrade {DISTRIBUTION}")
+
+
+app = new_app()
+
+
+@app.command()
+def command(as_json: AsJson = False) -> None:
+    """What is installed, what is seen, and what extras would add."""
+    raise typer.Exit(run_doctor(as_json))

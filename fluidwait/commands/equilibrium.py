@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from fluid.errors import InputError
 from fluid.server import Server, load_server
@@ -14,6 +16,7 @@ from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show
+from fluidwait.options import AsJson, PlotFile, Rate, ServerName, WorkloadFile, new_app
 
 
 def run_equilibrium(
@@ -154,3 +157,25 @@ def verdict_line(found: Equilibrium) -> str:
         f"UNSTABLE: {found.binding} binds; multiply all rates by at most {found.max_scale:.4g}"
         " or change the server."
     )
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    workload: WorkloadFile,
+    server: ServerName,
+    rate: Rate = None,
+    evictions: Annotated[
+        float | None,
+        typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
+    ] = None,
+    plot: PlotFile = None,
+    picture: Annotated[
+        str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
+    ] = "latency",
+    as_json: AsJson = False,
+) -> None:
+    """Balanced state of a load on a server, and what limits it."""
+    raise typer.Exit(run_equilibrium(workload, server, rate, evictions, plot, picture, as_json))

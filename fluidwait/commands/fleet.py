@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, number, percent, print_json, say, show
+from fluidwait.options import AsJson, Rate, WorkloadFile, new_app
 from thresholds.fleet import Fleet, ServerType, fleet
 from thresholds.problem import Problem
 from thresholds.solve import solve
@@ -101,3 +104,26 @@ def _by_name(option: str, given: Sequence[str], names: Sequence[str]) -> dict[st
             raise InputError(option, one, "a name among " + ", ".join(names))
         found[name] = value
     return found
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    workload: WorkloadFile,
+    server: Annotated[
+        list[str], typer.Option("--server", "-s", help="A type that can be had; repeat for more.")
+    ],
+    cost: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=X", help="Cost of one; 1 unless told.")
+    ] = None,
+    max_count: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=N", help="At most so many of a type.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Of the tables for the replicas.")] = "paced",
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cheapest servers for a load, and a table for each type."""
+    run_fleet(FleetOptions(workload, server, cost or [], max_count or [], policy, rate, as_json))

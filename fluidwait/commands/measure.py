@@ -6,11 +6,14 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from fluid.errors import FluidwaitError, InputError
 from fluid.files import require_folder, write_document
 from fluidwait.console import new_table, note, number, percent, print_json, progress, say, show
+from fluidwait.options import AsJson, Seed, ServerName, new_app
 
 if TYPE_CHECKING:
     import torch
@@ -245,3 +248,109 @@ def _weights(target: Target) -> str:
 
 def _command() -> str:
     return shlex.join(["fluidwait", *sys.argv[1:]])
+
+
+ModelName = Annotated[
+    str, typer.Option("--model", help="Model to time: llama-2-7b, llama-3-8b or tiny.")
+]
+Dtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32.")]
+TorchDevice = Annotated[str, typer.Option("--device", help="cuda, cpu, or auto.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder with weights; random ones cost the same time.")
+]
+WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
+
+app = new_app(help="Measure your own device (needs fluidwait[torch]).")
+
+
+@app.callback(invoke_without_command=True)
+def measure(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the rows here.")] = Path(
+        "iteration-times.csv"
+    ),
+    model: ModelName = "llama-2-7b",
+    dtype: Dtype = "float16",
+    device: TorchDevice = "auto",
+    checkpoint: Checkpoint = None,
+    most_decodes: Annotated[int, typer.Option(min=1, help="Largest batch of decodes.")] = 128,
+    longest_context: Annotated[int, typer.Option(min=64, help="Longest context.")] = 4096,
+    longest_prompt: Annotated[int, typer.Option(min=16, help="Longest prompt.")] = 2048,
+    warm_up: WarmUp = 3,
+    repeats: Repeats = 10,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Replay decodes as CUDA graphs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sweep batch compositions on a device: rows for calibrate."""
+    if context.invoked_subcommand:
+        return
+    options = SweepOptions(
+        out,
+        most_decodes,
+        longest_context,
+        longest_prompt,
+        warm_up,
+        repeats,
+        cuda_graphs,
+        as_json,
+    )
+    raise typer.Exit(run_sweep(Target(model, dtype, device, checkpoint), options))
+
+
+@app.command("paper")
+def measure_paper(
+    model: ModelName = "llama-2-7b",
+    dtype: Dtype = "float16",
+    device: TorchDevice = "auto",
+    warm_up: WarmUp = 3,
+    repeats: Repeats = 10,
+    largest: Annotated[int, typer.Option(help="Largest B, which is extrapolated to.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """The paper's design (prompts 256, outputs 20) and its two-parameter fit."""
+    run_paper(Target(model, dtype, device), warm_up, repeats, largest, as_json)
+
+
+@app.command("closed-loop")
+def measure_closed_loop(
+    server: ServerName,
+    rates: Annotated[str, typer.Option(help="Arrivals per second: a,b,c.")],
+    table: Annotated[
+        Path | None, typer.Option(help="Threshold table to serve under, beside greedy.")
+    ] = None,
+    model: ModelName = "llama-2-7b",
+    dtype: Dtype = "float16",
+    device: TorchDevice = "auto",
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Prompt of every request.")] = 512,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Output of every request.")] = 20,
+    requests: Annotated[int, typer.Option(min=5, help="Arrivals per run.")] = 500,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Serve arrivals on the real model in real time, beside the simulator on the same tape."""
+    options = LoopOptions(
+        server, rates_of(rates), prompt_tokens, output_tokens, requests, table, seed, as_json
+    )
+    run_closed_loop(Target(model, dtype, device), options)
+
+
+@app.command("floor")
+def measure_floor(
+    server: ServerName,
+    model: ModelName = "llama-2-7b",
+    on: Annotated[
+        str | None, typer.Option(help="a100-80gb, a100-40gb, h100-sxm, h200, l4.")
+    ] = None,
+    bandwidth_gb_per_s: Annotated[
+        float | None, typer.Option(min=1e-3, help="Memory bandwidth of another device.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=1e-6, help="Its dense 16-bit operations, 10¹²/s.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A server's coefficients against bytes ÷ bandwidth and operations ÷ peak."""
+    run_floor(server, model, on, bandwidth_gb_per_s, tflops, as_json)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
 
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.steady.region import StabilityRegion
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from fluidwait.options import (
+    AsJson,
+    PlotFile,
+    Rate,
+    Replications,
+    Requests,
+    Seed,
+    ServerName,
+    WorkloadFile,
+    new_app,
+)
 
 if TYPE_CHECKING:
     from validation.experiments.simulated_region import SimulatedPoint
@@ -171,3 +183,40 @@ def verdict_line(margin: float) -> str:
         f"OUTSIDE: the workload is {percent(1 - margin)} of the boundary load along its mix; "
         f"multiply all rates by at most {1 / (1 - margin):.4g}."
     )
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    workload: WorkloadFile,
+    server: ServerName,
+    rate: Rate = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Simulate the boundary of NAME[:key=value,…], or of paced, solved at each mix."
+        ),
+    ] = None,
+    mixes: Annotated[int, typer.Option(min=2, help="Mixes of the simulated boundary.")] = 9,
+    replications: Replications = 6,
+    requests: Requests = 15_000,
+    seed: Seed = 0,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """All rates that a server carries, by theory and simulation."""
+    options = RegionOptions(
+        workload,
+        server,
+        rate,
+        policy or [],
+        mixes,
+        replications,
+        requests,
+        seed,
+        plot,
+        as_json,
+    )
+    raise typer.Exit(run_region(options))

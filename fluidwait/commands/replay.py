@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fluid.files import require_folder
 from fluid.traces.registry import read_trace
 from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from fluidwait.options import (
+    Arrivals,
+    AsJson,
+    Device,
+    PlotFile,
+    Rate,
+    Replications,
+    Requests,
+    Seed,
+    TableFile,
+    new_app,
+)
 from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import PolicyResult, Spread, latency_difference
@@ -164,3 +179,36 @@ def conclusion(results: Sequence[PolicyResult]) -> str:
         f"The table HOLDS; its mean latency is {percent(abs(ratio - 1))} {better} that of the best "
         f"stable policy beside it (same arrivals, paired)."
     )
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    table: TableFile,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare with NAME[:key=value,…] instead of the greedy baselines."),
+    ] = None,
+    tape: Annotated[
+        Path | None,
+        typer.Option(help="Recorded arrivals, not Poisson ones: a tape, or any trace with times."),
+    ] = None,
+    arrivals: Arrivals = None,
+    rate: Rate = None,
+    replications: Replications = 20,
+    requests: Requests = 10_000,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the table with its validation here.")
+    ] = None,
+    plot: PlotFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """A table beside greedy admission, simulated on equal arrivals."""
+    options = ReplayOptions(
+        policy, tape, rate, replications, requests, seed, out, plot, as_json, arrivals, device
+    )
+    run_replay(table, options)

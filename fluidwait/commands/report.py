@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fluid.files import require_folder, write_text
 from fluidwait.commands.equilibrium import verdict_line
 from fluidwait.console import number, percent, progress, say, seconds
+from fluidwait.options import AsJson, Replications, Requests, Seed, new_app
 from thresholds.export.jsonio import read_table
 from thresholds.table import PARAMETER_MEANINGS
 from validation.report.content import Effort, Report, make_report, simulated_runs
@@ -51,3 +54,48 @@ def render_page(template: str, **values: Any) -> str:
     # Only the plots are trusted as they are: matplotlib escapes the text in them.
     environment.filters.update(number=number, percent=percent, seconds=seconds, trusted=Markup)
     return environment.get_template(template).render(**values)
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    table: Annotated[
+        Path | None, typer.Argument(metavar="[TABLE]", help="Threshold table.")
+    ] = None,
+    theorems: Annotated[
+        bool, typer.Option("--theorems", help="Try the statements of the theory instead.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --theorems: small runs, two minutes at most.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the page here (report.html or theorems.html)."),
+    ] = None,
+    replications: Replications = 10,
+    requests: Requests = 10_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """One page about a table to send round, or about the theory.
+
+    With --theorems it exits with 1 where a statement fails.
+    """
+    from fluid.errors import InputError
+
+    if theorems == (table is not None):
+        given = f"{table} --theorems" if theorems else ""
+        raise InputError("report", given, "a TABLE or --theorems, one of them")
+    if table is None:
+        from fluidwait.commands.theorems import run_theorems
+        from validation.theorems.statement import Effort as Size
+
+        raise typer.Exit(run_theorems(out, Size("quick" if quick else "full", seed), as_json))
+    if quick or as_json:
+        given = "--quick" if quick else "--json"
+        raise InputError("report TABLE", given, "only with --theorems")
+    from validation.report.content import Effort
+
+    run_report(table, out or Path("report.html"), Effort(replications, requests, seed))

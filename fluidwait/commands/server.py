@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from fluid.server import builtin_servers, load_server
 from fluidwait.console import new_table, number, print_json, show
+from fluidwait.options import AsJson, new_app
 
 
 def run_list(as_json: bool) -> None:
@@ -27,3 +32,26 @@ def run_list(as_json: bool) -> None:
 def run_show(name: str) -> None:
     """The whole description as JSON, with its source."""
     print_json(load_server(name).document())
+
+
+app = new_app(help="Look at server descriptions.")
+
+
+@app.callback(invoke_without_command=True)
+def help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command("list")
+def server_list(as_json: AsJson = False) -> None:
+    """The built-in servers."""
+    run_list(as_json)
+
+
+@app.command("show")
+def server_show(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="Name or file.")],
+) -> None:
+    """A server description as JSON, to copy and change."""
+    run_show(server)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
+
+import typer
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
 from fluidwait.console import new_table, note, number, percent, print_json, say, show, waiting
+from fluidwait.options import AsJson, Rate, ServerName, WorkloadFile, new_app
 from thresholds.evaluator import Evaluator
 from thresholds.export.jsonio import write_table
 from thresholds.problem import Problem
@@ -206,3 +209,67 @@ def print_table(table: ThresholdTable) -> None:
     )
     for remark in table.notes:
         note(f"note: {remark}")
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    workload: WorkloadFile,
+    server: ServerName,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="paced (the practical form), wait (literal WAIT), nested-wait (literal Nested "
+            "WAIT, lengths unknown) or nested-cap (caps per segment)."
+        ),
+    ] = "paced",
+    objective: Annotated[
+        str, typer.Option(help="latency; for wait also ttft, memory, slack, rate, sharp-latency.")
+    ] = "latency",
+    overload: Annotated[
+        bool, typer.Option("--overload", help="Above capacity: admit what is worth most of it.")
+    ] = False,
+    rate: Rate = None,
+    scheduler: Annotated[
+        str,
+        typer.Option(help="greedy or vllm-v1: whose batching and eviction the limits refine."),
+    ] = "greedy",
+    budget_s: Annotated[
+        float, typer.Option(help="Seconds to refine on the simulator; 0: the closed form.")
+    ] = 0.0,
+    overflow_probability: Annotated[
+        float, typer.Option(help="nested-wait: of any overflow within the horizon.")
+    ] = 0.01,
+    horizon_s: Annotated[float, typer.Option(help="nested-wait: seconds of that horizon.")] = 3600,
+    segments: Annotated[
+        int | None, typer.Option(help="nested-*: segments of output length; default the best.")
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(help="nested-*: worst or weighted, the prompt that memory counts."),
+    ] = "worst",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="nested-wait: draw base memory and buffers against segments."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Threshold table for a load, or one per window of its profile."""
+    run_solve(
+        SolveOptions(
+            workload,
+            server,
+            policy=policy,
+            objective=objective,
+            overload=overload,
+            rate=rate,
+            scheduler=scheduler,
+            budget_s=budget_s,
+            nested=NestedOptions(overflow_probability, horizon_s, segments, prompts, plot),
+            out=out,
+            as_json=as_json,
+        )
+    )

@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from fluid.errors import InputError
 from fluidwait.commands.simulation import Load, Place, offered_rates, parse_policies
 from fluidwait.console import new_table, note, number, print_json, progress, say, show
+from fluidwait.options import (
+    Arrivals,
+    AsJson,
+    ClusterAddress,
+    Device,
+    LoadFile,
+    Rates,
+    Replications,
+    Requests,
+    Seed,
+    ServerName,
+    TapeFile,
+    Workers,
+    new_app,
+)
 from validation.experiments.compare import PolicyResult
 from validation.experiments.store import Store
 from validation.experiments.sweep import grid, sweep
@@ -125,3 +143,51 @@ def _print(summaries: Sequence[PolicySummary]) -> None:
     show(table)
     if len(summaries) > _MOST_SHOWN:
         say(f"The first {_MOST_SHOWN} of {len(summaries)} policies; all are in the rows.")
+
+
+app = new_app()
+
+
+@app.command()
+def command(
+    server: ServerName,
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME[:key=value,…]", help="Policy, a value also as a:b:step; repeat for more."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the rows; continue with those in it.")
+    ],
+    workload: LoadFile = None,
+    tape: TapeFile = None,
+    rates: Rates = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds from --seed on, a row each.")] = 1,
+    arrivals: Arrivals = None,
+    replications: Replications = 20,
+    requests: Requests = 20_000,
+    seed: Seed = 0,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Policies × rates × seeds into a folder of Parquet."""
+    from fluidwait.commands.simulation import Load, Place
+
+    run_sweep(
+        SweepOptions(
+            Load(workload, tape, server, arrivals),
+            policy,
+            rates,
+            seeds,
+            replications,
+            requests,
+            seed,
+            out,
+            Place(cluster, workers),
+            device,
+            as_json,
+        )
+    )

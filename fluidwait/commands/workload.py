@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fluid.errors import InputError
 from fluid.files import require_folder
@@ -19,6 +21,7 @@ from fluid.traces.trace import Chunk, ReadOptions, Trace
 from fluid.workload import Workload
 from fluidwait.commands.common import checked_rate
 from fluidwait.console import new_table, number, percent, print_json, say, show, waiting
+from fluidwait.options import AsJson, new_app
 
 
 @dataclass(frozen=True)
@@ -191,3 +194,56 @@ def _document(
         document["intervals"] = {name: list(ends) for name, ends in trace.intervals().items()}
         document["independent_memory_sum"] = list(trace.independent_memory_sum())
     return document
+
+
+app = new_app(help="Make workload files.")
+
+
+@app.callback(invoke_without_command=True)
+def help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command("from-trace")
+def from_trace(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="File; see docs/own-trace.md.")],
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Format, where it is not to be detected."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second, in place of the trace's own.")
+    ] = None,
+    drop_failed: Annotated[
+        bool, typer.Option("--drop-failed", help="Leave out failed requests, and count them.")
+    ] = False,
+    part: Annotated[
+        str | None, typer.Option(help="Number of a guidellm benchmark, or model of a snapshot.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json that counts the tokens of chats.")
+    ] = None,
+    lengths: Annotated[
+        str,
+        typer.Option(help="Of what fits a snapshot: independent, lightest or heaviest."),
+    ] = "independent",
+    classes: Annotated[int, typer.Option(help="Most classes of the summary.")] = 24,
+    name: Annotated[str | None, typer.Option(help="Name of the workload.")] = None,
+    source: Annotated[str | None, typer.Option(help="Attribution kept in the file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the workload here.")
+    ] = None,
+    tape_out: Annotated[
+        Path | None, typer.Option(help="Write the arrivals here, for replay --tape.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A trace as a few classes that load a server like it does."""
+    from fluid.traces.trace import ReadOptions
+
+    read = ReadOptions(drop_failed, tokenizer, part)
+    run_from_trace(
+        trace,
+        TraceOptions(layout, read, rate, lengths, classes, name, source, out, tape_out, as_json),
+    )

@@ -9,7 +9,7 @@ import pytest
 from fluid.errors import InputError
 from fluid.traces import TRACE_FORMATS, Chunk, ReadOptions, Trace
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "traces"
+DATA = Path(__file__).resolve().parents[1] / "data" / "traces"
 TOKENIZER = DATA / "tokenizer.json"
 SAMPLES = {
     "azure-2023.csv": "azure",

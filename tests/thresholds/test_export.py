@@ -19,7 +19,7 @@ from thresholds.export.engines import ENGINES, engine_flags
 from thresholds.export.jsonio import read_table
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers import SOLVERS
+from thresholds.solvers.registry import SOLVERS
 from thresholds.table import Threshold, ThresholdTable
 
 SERVER = load_server("engine-long-decode")

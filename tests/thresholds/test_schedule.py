@@ -23,7 +23,7 @@ from thresholds.export.jsonio import (
 from thresholds.problem import Problem
 from thresholds.schedule import Schedule, constant, solve_schedule
 from thresholds.solve import solve
-from thresholds.solvers import SOLVERS
+from thresholds.solvers.registry import SOLVERS
 
 MACHINE = server(PAPER_TAU)
 

@@ -11,8 +11,8 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Slo, Workload
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers import SOLVERS
 from thresholds.solvers.common import rounded_down
+from thresholds.solvers.registry import SOLVERS
 
 SERVER = Server(
     name="small",

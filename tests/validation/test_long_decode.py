@@ -7,8 +7,9 @@ from scipy import stats
 
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
-from thresholds import Problem, ThresholdTable
+from thresholds.problem import Problem
 from thresholds.solve import solve
+from thresholds.table import ThresholdTable
 from validation.experiments.compare import PolicyResult, compare
 from validation.experiments.replay import policy_of, replay
 from validation.policies import parse_policy

@@ -20,7 +20,7 @@ from thresholds.export.jsonio import write_table
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
 from thresholds.problem import Problem
 from thresholds.solve import solve
-from thresholds.solvers import SOLVERS
+from thresholds.solvers.registry import SOLVERS
 
 BLOCKS, BLOCK = 65, 4
 TIME = IterationTime.affine(0.05, 1e-3, 1e-4)

@@ -9,8 +9,7 @@ from fluid.errors import InputError
 from validation.simulator import cpu
 from validation.simulator.metrics import Replication
 from validation.simulator.model import Model
-
-DEVICES = ("cpu", "cuda", "auto")
+from validation.simulator.runs import DEVICES
 
 
 def run(

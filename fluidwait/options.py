@@ -1,0 +1,232 @@
+"""Options that several commands share, each declared once.
+
+A group is a frozen dataclass whose fields are options; a command that takes it as a parameter has
+them all (`grouped`). `require_use` refuses an option that was given and would do nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from fluid.server import Server
+    from fluid.workload import Workload
+    from validation.experiments.sweep import Runner
+    from validation.simulator.runs import Runs
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", help="Draw into this file (svg, pdf, png).")
+]
+ServerName = Annotated[
+    str, typer.Option("--server", "-s", help="Built-in server by name, or a server file.")
+]
+Arrivals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND[:key=value,…]",
+        help="poisson, gamma:cv=2, deterministic, mmpp:ratio=5,mean_s=30 or poisson-clipped, "
+        "each with burst=N,burst_at_s=T.",
+    ),
+]
+TapeFile = Annotated[
+    Path | None,
+    typer.Option(help="Recorded arrivals instead of a workload: a tape, or any trace with times."),
+]
+Rates = Annotated[str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")]
+Rate = Annotated[
+    float | None, typer.Option(help="Total arrival rate per second, same mix as in the file.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", help="Workload file.")]
+Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]
+Requests = Annotated[int, typer.Option(help="Arrivals per run.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda (needs fluidwait[cuda]), or auto: cuda if there is one.")
+]
+LoadFile = Annotated[
+    Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
+]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="tcp://HOST:PORT",
+        help="Run on the workers of this Dask scheduler (needs fluidwait[dask]).",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Run on so many processes of this machine (needs fluidwait[dask])."),
+]
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Threshold table.")]
+
+
+def new_app(help: str | None = None, cls: type[TyperGroup] | None = None) -> typer.Typer:
+    """A Typer application with what all of them have in common; plain help, and -h for it."""
+    return typer.Typer(
+        cls=cls,
+        help=help,
+        rich_markup_mode=None,  # its markup turns "a:b:step" into an emoji and drops "[cuda]"
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """A workload, at another rate if one is given, on a server."""
+
+    workload: WorkloadFile
+    server: ServerName
+    rate: Rate = None
+
+    def read(self) -> tuple[Workload, Server]:
+        """Both, read and checked."""
+        from fluid.server import load_server
+
+        return read_workload(self.workload, self.rate), load_server(self.server)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How much is simulated."""
+
+    replications: Annotated[int, typer.Option(help="Independent runs per policy.")]
+    requests: Annotated[int, typer.Option(help="Arrivals per run.")]
+    seed: Seed = 0
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda (needs fluidwait[cuda]), or auto: cuda if there is one.")
+    ] = "cpu"
+
+    def runs(self) -> Runs:
+        """The same, checked."""
+        from validation.simulator.runs import Runs
+
+        return Runs(self.replications, self.requests, self.seed, self.device)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where configurations run: here, on processes of this machine, or on a cluster."""
+
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Run on the workers of this Dask scheduler (needs fluidwait[dask]).",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Run on so many processes of this machine (needs fluidwait[dask])."
+        ),
+    ] = None
+
+    @contextmanager
+    def runner(self) -> Iterator[Runner]:
+        """Connect, and let go at the end.
+
+        Raises:
+            InputError: Dask is not installed, both are given, or nobody answers.
+        """
+        from validation.experiments.sweep import LOCAL
+
+        if self.cluster is None and self.workers is None:
+            yield LOCAL
+            return
+        from fluidwait.console import note
+        from validation.experiments.cluster import cluster
+
+        with cluster(self.cluster, self.workers) as runner:
+            if runner.threads() == 0:
+                note(f"No worker has joined {runner.address} yet: waiting for one.")
+            yield runner
+
+
+def read_workload(path: Path, rate_per_s: float | None) -> Workload:
+    """A workload file, at another total rate if one is given."""
+    from fluid.workload import Workload
+
+    workload = Workload.read(path)
+    return workload if rate_per_s is None else workload.at_rate(rate_per_s)
+
+
+def grouped(command: Command) -> Command:
+    """Give a command the options of each parameter whose type is a dataclass.
+
+    The default of such a parameter, if it has one, gives the defaults of its options.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, tuple[type, list[str]]] = {}
+    shown: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        hint = hints[name]
+        if not is_dataclass(hint):
+            shown.append(parameter.replace(annotation=hint))
+            continue
+        assert isinstance(hint, type)
+        members = list(_options_of(hint, parameter.default))
+        groups[name] = hint, [one.name for one in members]
+        shown += members
+
+    @functools.wraps(command)
+    def ungrouped(**values: Any) -> Any:
+        for name, (group, members) in groups.items():
+            values[name] = group(**{one: values.pop(one) for one in members})
+        return command(**values)
+
+    shown.sort(key=lambda one: one.default is not inspect.Parameter.empty)
+    ungrouped.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    ungrouped.__annotations__ = {one.name: one.annotation for one in shown}
+    return ungrouped  # type: ignore[return-value]
+
+
+def _options_of(group: type, given: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    own = inspect.signature(group).parameters
+    for one in fields(group):
+        default = own[one.name].default
+        if given is not inspect.Parameter.empty:
+            default = getattr(given, one.name)
+        yield inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=hints[one.name],
+        )
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, by the name of its parameter."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def require_use(context: typer.Context, names: Sequence[str], allowed: str) -> None:
+    """Refuse options that were given and would do nothing.
+
+    Args:
+        names: Parameters that this run has no use for.
+        allowed: When they do something, in words.
+
+    Raises:
+        InputError: Naming the first of them that stands on the command line.
+    """
+    from fluid.errors import InputError
+
+    for name in names:
+        if was_given(context, name):
+            raise InputError(name, context.params[name], allowed)
