@@ -8,10 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fluid.result import Note, number, percent, print_table, seconds, text_width
+from fluid.result import Table as ResultTable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from fluid.errors import FluidwaitError
+    from fluid.result import Result
+
+__all__ = ["fail", "new_table", "note", "number", "percent", "print_json", "progress", "say"]
+__all__ += ["seconds", "show", "show_table", "waiting"]
 
 
 def print_json(document: Any) -> None:
@@ -39,6 +46,20 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
+def show(result: Result, as_json: bool = False) -> None:
+    """Print what a result says, notes on stderr; or its document as JSON, and nothing else."""
+    if as_json:
+        print_json(result.document())
+        return
+    for block in result.blocks():
+        if isinstance(block, ResultTable):
+            print_table(block, sys.stdout, text_width(), colours=sys.stdout.isatty())
+        elif isinstance(block, Note):
+            note(str(block))
+        else:
+            say(block)
+
+
 def _as_typed(error: FluidwaitError) -> FluidwaitError:
     """An error about a value that stands on the command line, under the name it has there."""
     from fluid.errors import InputError
@@ -61,7 +82,7 @@ def new_table(title: str, *columns: str, text: Sequence[int] = (0,)) -> Table:
     return table
 
 
-def show(table: Table) -> None:
+def show_table(table: Table) -> None:
     """Print a table under its title on stdout, at full width where that is not a terminal."""
     from rich.console import Console
 
@@ -97,24 +118,3 @@ def waiting(title: str) -> Iterator[None]:
 
     with Console(stderr=True).status(title):
         yield
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A figure for a table; a dash where it does not exist."""
-    if value is None:
-        return "–"
-    if value != 0 and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}"
-    if abs(value) >= min(1000, 10**digits):
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
-
-
-def seconds(value: float | None) -> str:
-    """A time for a table, with its unit."""
-    return number(value) if value is None else f"{number(value)} s"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share for a table; a dash where it does not exist."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"

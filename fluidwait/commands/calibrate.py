@@ -12,7 +12,7 @@ from fluid.errors import InputError
 from fluid.files import require_folder, write_document
 from fluid.server import Server
 from fluid.workload import Workload
-from fluidwait.console import new_table, note, number, percent, print_json, say, show
+from fluidwait.console import new_table, note, number, percent, print_json, say, show_table
 from fluidwait.options import AsJson, PlotFile, new_app
 from validation.measure.calibrate import CONFIDENCE, FOLDS, Calibration, calibrate
 from validation.measure.carry import Carried, carry
@@ -117,7 +117,7 @@ def print_calibration(found: Calibration, server: Server, carried: dict[str, Car
     for name in LINEAR_TERMS:
         low, high = intervals[name] or (None, None)
         table.add_row(name, number(getattr(tau, name)), number(low), number(high))
-    show(table)
+    show_table(table)
     say(
         f"f has {len(tau.tokens_knots)} knots up to {number(tau.tokens_knots[-1])} tokens. "
         f"Relative error of held-out rows ({FOLDS} folds): {percent(found.held_out.mean, 2)} in "
@@ -131,7 +131,7 @@ def print_calibration(found: Calibration, server: Server, carried: dict[str, Car
         figures = new_table("Carried to the workload", "figure", "value", "from", "to")
         for name, one in carried.items():
             figures.add_row(name, number(one.estimate), number(one.low), number(one.high))
-        show(figures)
+        show_table(figures)
 
 
 app = new_app()

@@ -10,7 +10,7 @@ import typer
 from fluid.server import load_server
 from fluid.steady.capacity import Capacity, capacity
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, number, percent, print_json, say, show
+from fluidwait.console import new_table, number, percent, print_json, say, show_table
 from fluidwait.options import AsJson, Rate, ServerName, WorkloadFile, new_app
 
 _FORMS = {
@@ -46,7 +46,7 @@ def run_capacity(
     )
     for name, value in found.derivatives.items():
         table.add_row(name, number(value))
-    show(table)
+    show_table(table)
     say(f"Derivatives: {found.derivative_method}.")
     say(answer_line(found, server.name))
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fluidwait.commands.simulation import Load, Place, offered_rates
-from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from fluidwait.console import new_table, number, percent, print_json, progress, say, show_table
 from fluidwait.options import (
     Arrivals,
     AsJson,
@@ -175,7 +175,7 @@ def _print_recoveries(recoveries: Sequence[Recovery]) -> None:
             time if one.recovered_share else "never",
             number(one.horizon_s),
         )
-    show(table)
+    show_table(table)
 
 
 def print_comparison(
@@ -199,7 +199,7 @@ def print_comparison(
             percent(one.wasted_token_share),
             number(one.kv_mean_tokens),
         )
-    show(table)
+    show_table(table)
     if limit_per_s is not None:
         say(f"Fluid limit: {number(limit_per_s)} /s.")
     for capacity in capacities:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 import typer
 from packaging.requirements import Requirement
 
-from fluidwait.console import new_table, print_json, say, show
+from fluidwait.console import new_table, print_json, say, show_table
 from fluidwait.options import AsJson, new_app
 
 DISTRIBUTION = "fluidwait"
@@ -153,15 +153,15 @@ def _print(
     table = new_table(title, "package", "needs", "installed", text=(0, 1, 2))
     for package in packages:
         table.add_row(package.name, package.accepts, package.installed or "MISSING")
-    show(table)
+    show_table(table)
     seen = new_table("Devices", "device", "state", text=(0, 1))
     for device in devices:
         seen.add_row(device.name, device.problem or device.description)
-    show(seen)
+    show_table(seen)
     optional = new_table("Extras", "extra", "adds", "state", text=(0, 1, 2))
     for extra in extras:
         optional.add_row(extra.name, extra.adds, "missing" if extra.missing else "installed")
-    show(optional)
+    show_table(optional)
     for extra in extras:
         if extra.missing:
             say(f"{extra.install}   # {', '.join(extra.missing)}")

@@ -15,7 +15,7 @@ from fluid.steady.fluctuation import eviction_onset_per_s, fluctuation
 from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show
+from fluidwait.console import new_table, note, number, percent, print_json, say, seconds, show_table
 from fluidwait.options import AsJson, PlotFile, Rate, ServerName, WorkloadFile, new_app
 
 
@@ -103,7 +103,7 @@ def _print_second_order(found: dict[str, float]) -> None:
     table.add_row(f"rate at which {share} exceed C", f"{number(found['eviction_onset_per_s'])} /s")
     table.add_row("mean TTFT", seconds(found["ttft_s"]))
     table.add_row("mean latency", seconds(found["latency_s"]))
-    show(table)
+    show_table(table)
 
 
 def print_equilibrium(found: Equilibrium, title: str, rate_per_s: float) -> None:
@@ -111,7 +111,7 @@ def print_equilibrium(found: Equilibrium, title: str, rate_per_s: float) -> None
     table = new_table(title, "figure", "value")
     for label, value in _rows(found, rate_per_s):
         table.add_row(label, value)
-    show(table)
+    show_table(table)
     columns = ("class", "rate /s", "stages", "n* per stage", "TTFT s", "TPOT s", "latency s")
     classes = new_table("Classes", *columns)
     for one in found.classes:
@@ -124,7 +124,7 @@ def print_equilibrium(found: Equilibrium, title: str, rate_per_s: float) -> None
             number(one.tpot_s),
             number(one.latency_s),
         )
-    show(classes)
+    show_table(classes)
     for caveat in found.caveats:
         note(f"note: {caveat}")
 

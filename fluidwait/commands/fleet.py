@@ -12,7 +12,7 @@ import typer
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, number, percent, print_json, say, show
+from fluidwait.console import new_table, number, percent, print_json, say, show_table
 from fluidwait.options import AsJson, Rate, WorkloadFile, new_app
 from thresholds.fleet import Fleet, ServerType, fleet
 from thresholds.problem import Problem
@@ -59,7 +59,7 @@ def run_fleet(options: FleetOptions) -> None:
     for one in found.replicas:
         shares = ", ".join(f"{name} {percent(share)}" for name, share in one.shares.items())
         shown.add_row(one.server.name, str(one.count), percent(one.load), shares)
-    show(shown)
+    show_table(shown)
     proof = "no fleet is cheaper" if found.is_optimal else "verified, not proven to be the cheapest"
     say(f"Total cost {number(found.cost)}: {proof}.")
     for table in tables:

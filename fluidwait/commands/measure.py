@@ -12,7 +12,16 @@ import typer
 
 from fluid.errors import FluidwaitError, InputError
 from fluid.files import require_folder, write_document
-from fluidwait.console import new_table, note, number, percent, print_json, progress, say, show
+from fluidwait.console import (
+    new_table,
+    note,
+    number,
+    percent,
+    print_json,
+    progress,
+    say,
+    show_table,
+)
 from fluidwait.options import AsJson, Seed, ServerName, new_app
 
 if TYPE_CHECKING:
@@ -104,7 +113,7 @@ def run_paper(target: Target, warm_up: int, repeats: int, largest: int, as_json:
             percent(one["extrapolation_error"], 2),
         )
     table.add_row("published (A100)", "–", "–", "1.93 %", "0.9943", "4.93 %")
-    show(table)
+    show_table(table)
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ def _print_runs(runs: list[dict[str, Any]], title: str) -> None:
             number(simulated["ttft_s"]),
             number(one["evictions_per_request"]),
         )
-    show(table)
+    show_table(table)
 
 
 def run_floor(
@@ -212,7 +221,7 @@ def run_floor(
     table = new_table(title, "coefficient", "measured", "floor", "ratio")
     for one in lines:
         table.add_row(one.name, number(one.measured_s), number(one.floor_s), number(one.ratio))
-    show(table)
+    show_table(table)
 
 
 def _checked(target: Target) -> tuple[ModelShape, torch.device, torch.dtype]:

@@ -13,7 +13,7 @@ from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.steady.region import StabilityRegion
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from fluidwait.console import new_table, number, percent, print_json, progress, say, show_table
 from fluidwait.options import (
     AsJson,
     PlotFile,
@@ -150,7 +150,7 @@ def _print(
             number(float(region.intercepts_per_s[index])),
             number(None if normal is None else float(normal[index])),
         )
-    show(table)
+    show_table(table)
     for policy, found in simulated.items():
         _print_simulated(region, policy, found)
     if normal is None:
@@ -169,7 +169,7 @@ def _print_simulated(region: StabilityRegion, policy: str, found: list[Simulated
         rates = one.stable_per_s or (None, None)
         share = percent(one.share) if one.stable_per_s else "–"
         table.add_row(one.policy, number(rates[0]), number(rates[1]), share)
-    show(table)
+    show_table(table)
 
 
 def verdict_line(margin: float) -> str:

@@ -12,7 +12,7 @@ import typer
 from fluid.files import require_folder
 from fluid.traces.registry import read_trace
 from fluidwait.commands.common import checked_rate
-from fluidwait.console import new_table, number, percent, print_json, progress, say, show
+from fluidwait.console import new_table, number, percent, print_json, progress, say, show_table
 from fluidwait.options import (
     Arrivals,
     AsJson,
@@ -127,7 +127,7 @@ def print_replay(found: Replay) -> None:
     )
     for index, one in enumerate(found.results):
         table.add_row(*_row(found.table, one, own=index == 0))
-    show(table)
+    show_table(table)
     say(conclusion(found.results))
 
 

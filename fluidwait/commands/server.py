@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fluid.server import builtin_servers, load_server
-from fluidwait.console import new_table, number, print_json, show
+from fluidwait.console import new_table, number, print_json, show_table
 from fluidwait.options import AsJson, new_app
 
 
@@ -26,7 +26,7 @@ def run_list(as_json: bool) -> None:
             one.first_token,
             number(one.iteration_time.overhead_s),
         )
-    show(table)
+    show_table(table)
 
 
 def run_show(name: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from fluid.errors import InfeasibleError, InputError
 from fluid.server import load_server
 from fluidwait.commands.common import load_workload
-from fluidwait.console import new_table, note, number, percent, print_json, say, show, waiting
+from fluidwait.console import new_table, note, number, percent, print_json, say, show_table, waiting
 from fluidwait.options import AsJson, Rate, ServerName, WorkloadFile, new_app
 from thresholds.evaluator import Evaluator
 from thresholds.export.jsonio import write_table
@@ -139,7 +139,7 @@ def print_schedule(schedule: Schedule) -> None:
             ", ".join(f"{name} {number(float(value))}" for name, value in settings.items()),
             number(one.table.valid_for.max_rate_per_s),
         )
-    show(shown)
+    show_table(shown)
     if schedule.hand_over is not None:
         holds = "holds" if schedule.hand_over.holds else "FAILS: evictions are possible"
         say(f"{schedule.hand_over.condition}: {holds}.")
@@ -157,7 +157,7 @@ def _print_memory(memory: Memory) -> None:
         shown.add_row("full boundary queues", number(memory.buffer_tokens - by_chance))
         shown.add_row("queues that grow beyond them by chance", number(by_chance))
     shown.add_row("the server has", number(memory.capacity_tokens))
-    show(shown)
+    show_table(shown)
     if memory.overflow_probability is not None and memory.horizon_s is not None:
         say(
             f"An overflow within {number(memory.horizon_s)} s has probability "
@@ -180,13 +180,13 @@ def print_table(table: ThresholdTable) -> None:
         for limit in table.thresholds:
             name = f"{limit.name}, up to output token {limit.up_to_tokens}"
             settings.add_row(name, str(limit.threshold), f"requests of {served} served at once")
-    show(settings)
+    show_table(settings)
     if table.policy in ("nested-wait", "nested-cap"):
         _print_memory(table.memory)
     certificate = new_table("Certificate", "condition", "slack", "holds")
     for one in table.certificate:
         certificate.add_row(one.condition, percent(one.slack), "yes" if one.holds else "NO")
-    show(certificate)
+    show_table(certificate)
     predicted = table.predicted
     if predicted.policy_latency_s is not None:
         say(f"Predicted under this table: mean latency {number(predicted.policy_latency_s)} s.")

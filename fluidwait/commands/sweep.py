@@ -11,7 +11,7 @@ import typer
 
 from fluid.errors import InputError
 from fluidwait.commands.simulation import Load, Place, offered_rates, parse_policies
-from fluidwait.console import new_table, note, number, print_json, progress, say, show
+from fluidwait.console import new_table, note, number, print_json, progress, say, show_table
 from fluidwait.options import (
     Arrivals,
     AsJson,
@@ -140,7 +140,7 @@ def _print(summaries: Sequence[PolicySummary]) -> None:
     for one in summaries[:_MOST_SHOWN]:
         counts = (one.rows, one.stable, one.undecided, one.unstable)
         table.add_row(one.policy, *map(str, counts), number(one.stable_up_to_per_s))
-    show(table)
+    show_table(table)
     if len(summaries) > _MOST_SHOWN:
         say(f"The first {_MOST_SHOWN} of {len(summaries)} policies; all are in the rows.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fluid.files import require_folder, write_text
 from fluidwait.commands.report import render_page
-from fluidwait.console import new_table, note, number, print_json, say, show
+from fluidwait.console import new_table, note, number, print_json, say, show_table
 from validation.report.pictures import inline_svg
 from validation.theorems import STATEMENTS
 from validation.theorems.bench import Bench, Outcome, run_bench
@@ -70,5 +70,5 @@ def _print(found: Bench) -> None:
                 key, theory, measure.name, estimate_text(measure.found), measure.expected, holds
             )
             key = theory = ""
-    show(table)
+    show_table(table)
     say(f"{found.conclusion} Intervals at {LEVEL:.2%}; where none is given the figure is exact.")

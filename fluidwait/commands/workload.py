@@ -20,7 +20,7 @@ from fluid.traces.tape_csv import tape_writer
 from fluid.traces.trace import Chunk, ReadOptions, Trace
 from fluid.workload import Workload
 from fluidwait.commands.common import checked_rate
-from fluidwait.console import new_table, number, percent, print_json, say, show, waiting
+from fluidwait.console import new_table, number, percent, print_json, say, show_table, waiting
 from fluidwait.options import AsJson, new_app
 
 
@@ -162,7 +162,7 @@ def _print(workload: Workload, found: Digest, trace: Trace | Snapshot, path: Pat
     )
     for figure, error in summary_errors(workload, found).items():
         table.add_row(figure, percent(error, 3))
-    show(table)
+    show_table(table)
     if isinstance(trace, Snapshot):
         limits = new_table(
             "What the buckets leave open, per request",
@@ -173,7 +173,7 @@ def _print(workload: Workload, found: Digest, trace: Trace | Snapshot, path: Pat
         )
         for row in _interval_rows(found, trace):
             limits.add_row(*row)
-        show(limits)
+        show_table(limits)
     for remark in _remarks(found, trace):
         say(remark)
 
