@@ -113,7 +113,7 @@ def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lan
     }
     blocks = -(-len(jobs) // THREADS_PER_BLOCK)
     compiled(jobs[0].policy.policy)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
-    collected = {name: lanes[name].copy_to_host() for name in ("scalars", "sums", "histogram")}
+    collected = {name: lanes[name].copy_to_host() for name in ("scalars", "sums", "histogram", "path")}
     for index in range(len(jobs)):
         yield lane._replace(**{name: part[index] for name, part in collected.items()})
 
@@ -161,6 +161,7 @@ def replicate(
     histogram,
     stage_count,
     series,
+    path,
 ):
     """Kernel: each thread starts and simulates the replication of its own number."""
     index = cuda.grid(1)
@@ -175,6 +176,7 @@ def replicate(
         histogram[index],
         stage_count[index],
         series[index],
+        path[index],
     )
     job = jobs[index]
     model = Model(constants, shapes, knots, tape, arrivals, profile)

@@ -48,7 +48,10 @@ def simulate(model, lane, params, thresholds):
             and lane.requests[scalars.next_arrival].arrived_at_s <= scalars.clock_s
         ):
             request = scalars.next_arrival
-            push_back(lane, queue_of(model, lane.requests[request].shape), request)
+            shape = lane.requests[request].shape
+            push_back(lane, queue_of(model, shape), request)
+            scalars.owed_tokens += model.shapes[shape].output_tokens
+            scalars.arrived_tokens += model.shapes[shape].output_tokens
             scalars.next_arrival += 1
         scalars.wake_at_s = math.inf
         form_batch(model, lane, params, thresholds)
@@ -61,6 +64,8 @@ def simulate(model, lane, params, thresholds):
             scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
         if math.isinf(scalars.wake_at_s):
             break
+        if scalars.residents + scalars.waiting == 0:
+            scalars.idle_s += scalars.wake_at_s - scalars.clock_s
         scalars.clock_s = scalars.wake_at_s
 
 
@@ -120,6 +125,14 @@ def _reset(lane):
     scalars.kv_integral = 0.0
     scalars.resident_integral = 0.0
     scalars.busy_s = 0.0
+    scalars.path_rows = 0
+    scalars.path_stride = 1
+    scalars.path_next = 1
+    scalars.owed_tokens = 0
+    scalars.arrived_tokens = 0
+    scalars.idle_s = 0.0
+    scalars.spare_s = 0.0
+    scalars.room_s = 0.0
     for index in range(lane.queues.size):
         queue = lane.queues[index]
         queue.head = -1
@@ -251,6 +264,7 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     else:
         left = resident.left
         forget_progress(model, lane, index)
+        scalars.owed_tokens += request.left - left
         if in_window(scalars):
             scalars.tokens_lost += request.left - left
     for later in range(slot + 1, scalars.residents):
@@ -290,8 +304,10 @@ def iteration_seconds(model, lane):
     if tokens == 0:
         return 0.0
     constants = model.constants[0]
+    batch_s = token_seconds(model.knots, tokens)
+    scalars.overhead_s = max(batch_s - last_slope(model.knots) * tokens, 0.0)
     return (
-        token_seconds(model.knots, tokens)
+        batch_s
         + constants.per_kv_token_s * kv_read
         + constants.per_prefill_token_s * (tokens - decodes)
         + constants.per_decode_request_s * decodes
@@ -314,6 +330,15 @@ def token_seconds(knots, tokens):
 
 
 @kernel
+def last_slope(knots):
+    """Seconds per token beyond the end of f: what a token costs in a large batch."""
+    if knots.size == 1:
+        return 0.0
+    low, high = knots[knots.size - 2], knots[knots.size - 1]
+    return (high.seconds - low.seconds) / (high.tokens - low.tokens)
+
+
+@kernel
 def run_iteration(model, lane):
     """Spend τ on the batch, hand out its tokens and retire what is done; False if it is empty."""
     tau = iteration_seconds(model, lane)
@@ -321,6 +346,7 @@ def run_iteration(model, lane):
         return False
     scalars = lane.scalars[0]
     _account(lane, tau)
+    _follow(model, lane)
     scalars.tau_s = tau
     scalars.clock_s += tau
     scalars.iterations += 1
@@ -363,8 +389,45 @@ def _account(lane, tau):
 
 
 @kernel
+def _follow(model, lane):
+    """Sample the path of the backlog where due, at the start of an iteration."""
+    scalars = lane.scalars[0]
+    if scalars.next_arrival >= scalars.path_next:
+        _sample(lane)
+    if scalars.waiting == 0:
+        free = 1.0 - scalars.kv_held_tokens / model.constants[0].kv_capacity_tokens
+        scalars.spare_s += scalars.overhead_s
+        scalars.room_s += scalars.overhead_s * free
+
+
+@kernel
+def _sample(lane):
+    """Append to the path; when it is full, keep every other sample and double the stride."""
+    scalars = lane.scalars[0]
+    row = lane.path[scalars.path_rows]
+    row[0] = scalars.next_arrival
+    row[1] = scalars.clock_s
+    row[2] = scalars.residents + scalars.waiting
+    row[3] = scalars.waiting
+    row[4] = scalars.owed_tokens
+    row[5] = scalars.arrived_tokens
+    row[6] = scalars.idle_s
+    row[7] = scalars.spare_s
+    row[8] = scalars.room_s
+    scalars.path_rows += 1
+    if scalars.path_rows == lane.path.shape[0]:
+        scalars.path_rows //= 2
+        scalars.path_stride *= 2
+        for kept in range(scalars.path_rows):
+            for column in range(lane.path.shape[1]):
+                lane.path[kept, column] = lane.path[2 * kept + 1, column]
+    scalars.path_next = scalars.next_arrival + scalars.path_stride
+
+
+@kernel
 def _emit_token(lane, resident):
     scalars = lane.scalars[0]
+    scalars.owed_tokens -= 1
     resident.left -= 1
     if in_window(scalars):
         scalars.tokens_decoded += 1

@@ -40,6 +40,7 @@ class Replication:
         kv_mean_tokens, residents_mean: Time averages over the window, idle time included.
         count, mean_s, sd_s: Of latency, TTFT, TPOT per class, then pooled; shape (classes + 1, 3).
         quantile_s: The same at QUANTILES, within 1 %, shape (classes + 1, 3, 3).
+        path: Samples of the backlog over the whole run, columns as in `PATH_COLUMNS`.
     """
 
     arrived: int
@@ -58,6 +59,7 @@ class Replication:
     mean_s: Floats
     sd_s: Floats
     quantile_s: Floats
+    path: Floats
 
     @property
     def completed_share(self) -> float:
@@ -91,6 +93,7 @@ def collect(lane: Lane) -> Replication:
         mean_s=mean,
         sd_s=np.sqrt(np.maximum(variance, 0.0)),
         quantile_s=histogram_quantiles(counts),
+        path=lane.path[: scalars["path_rows"]].copy(),
     )
 
 

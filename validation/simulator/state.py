@@ -19,6 +19,21 @@ HISTOGRAM_RATIO = 1.02
 HISTOGRAM_BINS = 1200
 """Bins up to 2 × 10⁶ s."""
 
+PATH_ROWS = 256
+"""Samples kept of the backlog's path; their stride doubles whenever all rows are taken."""
+
+PATH_COLUMNS = (
+    "arrived",  # requests so far
+    "clock_s",
+    "in_system",  # waiting and in service, after admission
+    "waiting",
+    "owed_tokens",  # outputs still to be generated for all that have arrived
+    "arrived_tokens",  # outputs of all that have arrived
+    "idle_s",  # so far, with nobody in the system
+    "spare_s",  # so far, seconds that more requests in service would have shared
+    "room_s",  # the same, less the share of memory already taken
+)
+
 SCALARS = np.dtype(
     [
         ("clock_s", "f8"),
@@ -47,6 +62,15 @@ SCALARS = np.dtype(
         ("kv_integral", "f8"),  # token·seconds
         ("resident_integral", "f8"),  # request·seconds
         ("busy_s", "f8"),
+        ("path_rows", "i8"),  # samples of the path so far
+        ("path_stride", "i8"),  # arrivals between them
+        ("path_next", "i8"),  # arrivals at which the next one is due
+        ("owed_tokens", "i8"),  # as in PATH_COLUMNS, of the whole run
+        ("arrived_tokens", "i8"),
+        ("idle_s", "f8"),
+        ("spare_s", "f8"),
+        ("room_s", "f8"),
+        ("overhead_s", "f8"),  # of the current iteration: what its tokens do not pay for
         ("arrivals_fast", "i8"),  # state of two-state arrivals while they are laid out
         ("arrivals_state_left_s", "f8"),
     ]
@@ -103,6 +127,7 @@ class Lane(NamedTuple):
         stage_count: Scratch counts of policies, such as residents by class and stage, all 0 at the
             start, shape (classes + 1, stages + 1).
         series: Clock, KV held, residents, waiting per iteration; (0, 4) where not recorded.
+        path: Samples of PATH_COLUMNS, of which `path_rows` are filled, shape (PATH_ROWS, columns).
     """
 
     scalars: NDArray[np.void]
@@ -113,6 +138,7 @@ class Lane(NamedTuple):
     histogram: NDArray[np.int32]
     stage_count: NDArray[np.int64]
     series: NDArray[np.float64]
+    path: NDArray[np.float64]
 
 
 def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
@@ -128,4 +154,5 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         histogram=np.zeros((classes, 3, HISTOGRAM_BINS), np.int32),
         stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),
+        path=np.zeros((PATH_ROWS, len(PATH_COLUMNS))),
     )

@@ -1,0 +1,345 @@
+"""Stable or not, from the path of the backlog: does the work in the system grow with arrivals?
+
+The backlog alone cannot tell: it climbs for a while on every server that starts empty, and it
+wanders like a random walk near the limit. What can is the *netput*: backlog less the completions
+that the server lost for want of work, X = B − μ·lost. Reflection takes the losses out of X, so that
+X drifts with λ/μ − 1 per completion from the first request on, below, at and above the limit alike
+(Harrison 1985, Brownian Motion and Stochastic Flow Systems, 2.2). B counts outputs still owed, in
+requests; μ is what was completed per second not lost. Two losses are certain or nearly so:
+
+- nobody in the system: all of the time (`idle_s`);
+- nobody waiting: the part of an iteration that more residents would have shared, its overhead
+  f(B) − B f′(∞), less the share of memory that is taken (`room_s`), and at most the share of seats
+  that stayed free where the recording shows how many there are.
+
+For "unstable" the loss is taken at its largest (`spare_s`), for "stable" at its least; a second
+proof of stability needs no model at all: while anyone waits, the backlog falls.
+
+The drift is judged by Student's t over batch means (Schmeiser 1982, Operations Research 30(3)):
+batches of at least two sojourns each, so that they are nearly independent, replications pooled.
+Before `LEAST_SOJOURNS` nothing but empty periods counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from validation.simulator.state import PATH_COLUMNS
+
+Floats = NDArray[np.float64]
+
+Word = Literal["stable", "unstable", "undecided"]
+
+ERROR = 0.01
+"""Of each one-sided test."""
+
+MARGIN = 0.005
+"""Growth per arrival below which the accounting of losses is not to be trusted."""
+
+LEAST_SOJOURNS, EARLY_SOJOURNS = 10.0, 20.0
+"""Length of a recording in mean sojourns for "stable", in early ones for "unstable"."""
+
+BATCH_SOJOURNS = 2.0
+LEAST_BATCHES, MOST_BATCHES = 4, 40
+
+LEAST_ARRIVALS = 100
+"""For proofs by spare capacity: an overload of 2 % would have left somebody waiting by then."""
+
+_WARM_UP_SOJOURNS, _WARM_UP_SHARE = 2.0, 0.2
+
+
+class Recorded(Protocol):
+    """What the verdict reads of a replication."""
+
+    @property
+    def path(self) -> Floats: ...
+
+    @property
+    def unfinished(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the backlog grows.
+
+    Attributes:
+        growth_per_arrival: Requests by which the backlog would grow with each arrival if no
+            capacity were lost; negative where there is some to spare. NaN where unknown.
+        low, high: Its interval, each side wrong with probability `ERROR`.
+        sojourns: Length of the recordings in mean sojourns.
+        reason: Why, in one sentence.
+        more_requests: Arrivals after which the question should be decided; None where it is, or
+            where no number is in sight.
+        growing: Replications that are unstable on their own.
+        idle_shares: Of each replication, time with nobody in the system.
+    """
+
+    word: Word
+    growth_per_arrival: float
+    low: float
+    high: float
+    sojourns: float
+    reason: str
+    more_requests: int | None
+    growing: int
+    idle_shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """One recording, as arrays over its samples; see `PATH_COLUMNS`."""
+
+    columns: Floats
+
+    def __getattr__(self, name: str) -> Floats:
+        if name not in PATH_COLUMNS:
+            raise AttributeError(name)
+        column: Floats = self.columns[:, PATH_COLUMNS.index(name)]
+        return column
+
+    @property
+    def arrivals(self) -> float:
+        """Requests that have arrived at the last sample."""
+        return float(self.arrived[-1]) if len(self.columns) else 0.0
+
+    @property
+    def duration_s(self) -> float:
+        """From the first sample to the last."""
+        return float(self.clock_s[-1] - self.clock_s[0]) if len(self.columns) else 0.0
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the time with nobody in the system."""
+        if self.duration_s <= 0:
+            return 0.0
+        return float((self.idle_s[-1] - self.idle_s[0]) / self.duration_s)
+
+    @property
+    def completed(self) -> Floats:
+        """Completions so far."""
+        return self.arrived - self.in_system
+
+    @property
+    def owed(self) -> Floats:
+        """Outputs owed ÷ mean outputs of a request."""
+        return self.owed_tokens * self.arrived[-1] / self.arrived_tokens[-1]
+
+    def sojourn_s(self) -> float:
+        """Mean time in the system by Little's law."""
+        done = self.completed[-1]
+        seconds = float((self.in_system[:-1] * np.diff(self.clock_s)).sum())
+        return seconds / done if done > 0 else math.inf
+
+    def early_sojourn_s(self) -> float:
+        """Before queues grow: the least that Little's law gives for any part from the start."""
+        done = self.completed[1:]
+        seconds = np.cumsum(self.in_system[:-1] * np.diff(self.clock_s))
+        some = done > 0
+        return float((seconds[some] / done[some]).min()) if some.any() else math.inf
+
+    def seats(self) -> float:
+        """Most requests in service while others waited; infinite where nobody ever did."""
+        waited = self.waiting > 0
+        if not waited.any():
+            return math.inf
+        return float((self.in_system - self.waiting)[waited].max())
+
+    def certain_loss_s(self) -> Floats:
+        """Seconds lost so far, at the least."""
+        elapsed = np.diff(self.clock_s, prepend=self.clock_s[0])
+        room = np.diff(self.room_s, prepend=self.room_s[0])
+        residents = np.concatenate([[0.0], (self.in_system - self.waiting)[:-1]])
+        free = np.maximum(1.0 - residents / self.seats(), 0.0) if len(elapsed) else elapsed
+        return self.empty_s() + np.cumsum(np.minimum(room, free * elapsed))
+
+    def largest_loss_s(self) -> Floats:
+        """Seconds lost so far, at the most."""
+        return self.empty_s() + self.spare_s - self.spare_s[0]
+
+    def empty_s(self) -> Floats:
+        """Seconds so far with nobody in the system."""
+        return self.idle_s - self.idle_s[0]
+
+    def netput(self, lost_s: Floats) -> Floats:
+        """Backlog less the completions lost, in requests."""
+        busy_s = self.duration_s - float(lost_s[-1])
+        per_s = (self.arrivals - float(self.owed[-1])) / busy_s if busy_s > 0 else 0.0
+        return self.owed - per_s * lost_s
+
+    def while_waiting(self) -> Floats:
+        """Sum of the changes of the backlog from moments at which somebody waits."""
+        changes = np.diff(self.owed) * (self.waiting[:-1] > 0)
+        return np.concatenate([[0.0], np.cumsum(changes)])
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Growth per arrival over batches, pooled: mean, standard error, degrees of freedom."""
+
+    mean: float
+    error: float
+    freedom: int
+
+    def limit(self, sign: int) -> float:
+        """Upper (1) or lower (−1) confidence limit."""
+        if self.freedom < LEAST_BATCHES - 1:
+            return sign * math.inf
+        return self.mean + sign * float(stats.t.ppf(1 - ERROR, self.freedom)) * self.error
+
+
+def drift(batches: Sequence[Floats]) -> Drift:
+    """Of the growth per arrival of each batch, by replication."""
+    values = np.concatenate([np.zeros(0), *batches])
+    if len(values) < 2:
+        return Drift(math.nan, math.inf, 0)
+    error = float(values.std(ddof=1) / math.sqrt(len(values)))
+    return Drift(float(values.mean()), error, len(values) - 1)
+
+
+def batch_growth(path: Backlog, series: Floats, sojourn_s: float | None) -> Floats:
+    """Growth per arrival of `series` in batches of equal arrivals.
+
+    Args:
+        sojourn_s: Batches hold at least `BATCH_SOJOURNS` of these, after a warm-up; None for as
+            many batches as there are pairs of arrivals, from the start.
+    """
+    first = 0
+    count = min(float(MOST_BATCHES), path.arrivals / 2)
+    if sojourn_s is not None:
+        warm_s = min(_WARM_UP_SOJOURNS * sojourn_s, _WARM_UP_SHARE * path.duration_s)
+        first = int(np.searchsorted(path.clock_s, path.clock_s[0] + warm_s))
+        left_s = path.duration_s - warm_s
+        count = min(count, left_s / (BATCH_SOJOURNS * sojourn_s) if sojourn_s > 0 else count)
+    count = int(min(count, (len(series) - first) // 2))
+    if count < LEAST_BATCHES:
+        return np.zeros(0)
+    edges = np.linspace(path.arrived[first], path.arrivals, count + 1)
+    return np.diff(np.interp(edges, path.arrived, series)) / np.diff(edges)
+
+
+def verdict(replications: Sequence[Recorded]) -> Verdict:
+    """Judge independent recordings of one system together; a single one alike."""
+    paths = [Backlog(one.path) for one in replications if len(one.path) > 1]
+    idle = tuple(path.idle_share for path in paths)
+    if any(one.unfinished for one in replications):
+        stuck = sum(one.unfinished > 0 for one in replications)
+        reason = f"in {stuck} of {len(replications)} replications some requests are never completed"
+        return Verdict("unstable", math.nan, math.nan, math.nan, 0.0, reason, None, stuck, idle)
+    if not paths:
+        return _undecided(Drift(math.nan, math.inf, 0), 0.0, (), 0)
+    sojourns = float(np.median([_ratio(path.duration_s, path.sojourn_s()) for path in paths]))
+    rising = [_rising(path) for path in paths]
+    alone = [drift([one]).limit(-1) for one in rising]
+    growing = sum(limit > MARGIN for limit in _corrected(rising))
+    most = drift(rising)
+    if most.limit(-1) > MARGIN or growing:
+        return _unstable(most, sojourns, idle, growing, len(alone))
+    for evidence, reason in _proofs(paths):
+        found = drift(evidence)
+        if found.limit(1) < -MARGIN:
+            low, high = found.limit(-1), found.limit(1)
+            return Verdict("stable", found.mean, low, high, sojourns, reason, None, 0, idle)
+    return _undecided(_best_guess(paths, most), sojourns, idle, _arrivals(paths))
+
+
+def _rising(path: Backlog) -> Floats:
+    """Growth where losses are taken at their largest; empty for a recording that is too short."""
+    early_s = path.early_sojourn_s()
+    if _ratio(path.duration_s, early_s) < EARLY_SOJOURNS:
+        return np.zeros(0)
+    return batch_growth(path, path.netput(path.largest_loss_s()), early_s)
+
+
+def _corrected(rising: Sequence[Floats]) -> list[float]:
+    """Lower limits of each replication alone, for that many questions at once (Bonferroni)."""
+    level = 1 - ERROR / max(1, len(rising))
+    found = [drift([one]) for one in rising]
+    return [
+        one.mean - float(stats.t.ppf(level, one.freedom)) * one.error
+        if one.freedom >= LEAST_BATCHES - 1
+        else -math.inf
+        for one in found
+    ]
+
+
+def _proofs(paths: Sequence[Backlog]) -> list[tuple[list[Floats], str]]:
+    """Series that fall if the system is stable, each with what it shows."""
+    long = [
+        path
+        for path in paths
+        if _ratio(path.duration_s, path.sojourn_s()) >= LEAST_SOJOURNS
+        and path.arrivals >= LEAST_ARRIVALS
+    ]
+    return [
+        (
+            [batch_growth(path, path.netput(path.empty_s()), None) for path in paths],
+            "the system empties too often to be overloaded",
+        ),
+        (
+            [
+                batch_growth(path, path.netput(path.certain_loss_s()), path.sojourn_s())
+                for path in long
+            ],
+            "the server has capacity to spare, and the backlog does not use it up",
+        ),
+        (
+            [batch_growth(path, path.while_waiting(), path.sojourn_s()) for path in long],
+            "the backlog falls while anyone waits",
+        ),
+    ]
+
+
+def _unstable(
+    most: Drift, sojourns: float, idle: tuple[float, ...], growing: int, replications: int
+) -> Verdict:
+    low, high = most.limit(-1), most.limit(1)
+    reason = f"the backlog grows by {most.mean:.2g} requests per arrival"
+    if low <= MARGIN:
+        reason = f"the backlog grows in {growing} of {replications} replications"
+    return Verdict("unstable", most.mean, low, high, sojourns, reason, None, growing, idle)
+
+
+def _best_guess(paths: Sequence[Backlog], most: Drift) -> Drift:
+    """The proof nearest to a decision, or the growth where that is nearer."""
+    found = [one for one in map(drift, (batches for batches, _ in _proofs(paths))) if one.freedom]
+    if most.freedom and most.mean > 0:
+        return most
+    return min(found, key=lambda one: one.mean, default=most)
+
+
+def _undecided(guess: Drift, sojourns: float, idle: tuple[float, ...], arrivals: int) -> Verdict:
+    more = _more_requests(guess, sojourns, arrivals)
+    low, high = guess.limit(-1), guess.limit(1)
+    if sojourns < LEAST_SOJOURNS:
+        reason = f"the recording lasts {sojourns:.2g} sojourns, and nothing less than ten can tell"
+    else:
+        reason = "the backlog neither grows nor falls by more than its own fluctuations"
+    return Verdict("undecided", guess.mean, low, high, sojourns, reason, more, 0, idle)
+
+
+def _more_requests(guess: Drift, sojourns: float, arrivals: int) -> int | None:
+    """Arrivals still needed if growth and fluctuations stay as they are; the error falls as 1/√n."""
+    needed = 1.0
+    if sojourns < LEAST_SOJOURNS and sojourns > 0:
+        needed = EARLY_SOJOURNS / sojourns
+    elif guess.freedom:
+        distance = abs(guess.mean) - MARGIN
+        if distance <= 0:
+            return None
+        needed = (float(stats.t.ppf(1 - ERROR, guess.freedom)) * guess.error / distance) ** 2
+    return max(int(math.ceil((max(needed, 1.2) - 1) * max(arrivals, 10))), 10)
+
+
+def _arrivals(paths: Sequence[Backlog]) -> int:
+    return int(sum(path.arrivals for path in paths))
+
+
+def _ratio(top: float, bottom: float) -> float:
+    return top / bottom if bottom > 0 else math.inf if top > 0 else 0.0
