@@ -172,7 +172,7 @@ def _print_recoveries(recoveries: Sequence[Recovery]) -> None:
             one.policy,
             number(one.rate_per_s),
             percent(one.recovered_share, 0),
-            time if one.recovered_share else "never",
+            time if one.recovered_share else one.outcome,
             number(one.horizon_s),
         )
     show_table(table)
@@ -200,14 +200,24 @@ def print_comparison(
             number(one.kv_mean_tokens),
         )
     show_table(table)
+    for one in results:
+        place = f"{one.label} at {number(one.rate_per_s)} /s"
+        if one.verdict == "undecided":
+            more = f"; about {one.more_requests:,} more requests" if one.more_requests else ""
+            say(f"{place}: undecided, {one.verdict_reason}{more}.")
+        if one.latency_note:
+            say(f"{place}: latencies {one.latency_note}.")
     if limit_per_s is not None:
         say(f"Fluid limit: {number(limit_per_s)} /s.")
     for capacity in capacities:
-        stable = number(capacity.largest_stable_rate_per_s)
+        stable = number(capacity.largest_stable_rate_per_s, 4)
+        top = capacity.smallest_unstable_rate_per_s
+        if top is not None:
+            stable += f" to {number(top, 4)}"
         share = ""
         if limit_per_s and capacity.largest_stable_rate_per_s:
             share = f", {percent(capacity.largest_stable_rate_per_s / limit_per_s)} of that"
-        say(f"{capacity.policy}: stable up to {stable} /s{share}.")
+        say(f"{capacity.policy}: stable up to {stable} /s{share} ({capacity.reason}).")
 
 
 app = new_app()

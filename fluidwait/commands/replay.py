@@ -128,6 +128,9 @@ def print_replay(found: Replay) -> None:
     for index, one in enumerate(found.results):
         table.add_row(*_row(found.table, one, own=index == 0))
     show_table(table)
+    for one in found.results:
+        if one.latency_note:
+            say(f"{one.label}: latencies {one.latency_note}.")
     say(conclusion(found.results))
 
 
@@ -160,8 +163,9 @@ def conclusion(results: Sequence[PolicyResult]) -> str:
     own, others = results[0], results[1:]
     stable = [one for one in others if one.verdict == "stable" and one.latency_s]
     if own.verdict == "undecided":
-        return "UNDECIDED: too few requests to tell whether the table holds; ask for more."
-    if own.latency_s is None:
+        more = f" for about {own.more_requests:,}" if own.more_requests else ""
+        return f"UNDECIDED: {own.verdict_reason}; ask{more} more requests."
+    if own.verdict == "unstable" or own.latency_s is None:
         return "The table is UNSTABLE here: do not use it at this rate."
     if others and not stable:
         return "The table HOLDS; none of the policies beside it is stable at this rate."

@@ -39,6 +39,11 @@ RESULTS = st.builds(
     params=PARAMS,
     rate_per_s=FLOATS,
     verdict=st.sampled_from(["stable", "unstable", "undecided"]),
+    verdict_reason=st.text(max_size=8),
+    growth_per_arrival=st.none() | FLOATS,
+    growth_low=st.none() | FLOATS,
+    growth_high=st.none() | FLOATS,
+    more_requests=st.none() | st.integers(1, 2**40),
     replications=st.integers(1, 10**6),
     requests=st.integers(1, 2**40),
     completed_per_s=FLOATS,
@@ -51,6 +56,7 @@ RESULTS = st.builds(
     latency_s=SPREADS,
     ttft_s=SPREADS,
     tpot_s=SPREADS,
+    latency_note=st.text(max_size=8),
     evictions_per_request=FLOATS,
     wasted_token_share=FLOATS,
     kv_mean_tokens=FLOATS,
@@ -70,6 +76,11 @@ PLAIN = PolicyResult(
     params={"watermark": 0.1 + 0.2, "thresholds": [3, 1]},
     rate_per_s=1 / 3,
     verdict="stable",
+    verdict_reason="",
+    growth_per_arrival=None,
+    growth_low=None,
+    growth_high=None,
+    more_requests=None,
     replications=2,
     requests=100,
     completed_per_s=0.1,
@@ -82,6 +93,7 @@ PLAIN = PolicyResult(
     latency_s=Spread(1e-300, None, math.nan, 2.0, 3.0),
     ttft_s=None,
     tpot_s=None,
+    latency_note="",
     evictions_per_request=0.0,
     wasted_token_share=0.0,
     kv_mean_tokens=1.0,
@@ -198,10 +210,10 @@ def test_what_is_no_folder_of_rows_is_refused(tmp_path: Path) -> None:
     (half / "part-1.parquet").write_bytes(good.read_bytes()[:-200])
     refused("part-1.parquet: got .*allowed: a whole Parquet file", half)
     parquet.write_table(pa.table({"a": [1]}), other / "a.parquet")
-    refused("allowed: rows of fluidwait, schema version 1", other)
+    refused("allowed: rows of fluidwait, schema version 2", other)
     table = parquet.read_table(good).replace_schema_metadata({"fluidwait_rows": "0"})
     parquet.write_table(table, older / "part-1.parquet")
-    refused("allowed: rows of fluidwait, schema version 1", older)
+    refused("allowed: rows of fluidwait, schema version 2", older)
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path: Path) -> None:

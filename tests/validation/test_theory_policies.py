@@ -194,7 +194,9 @@ def test_dai_limit() -> None:
     model = poisson_model(Workload(name="w", classes=(one,)), dai_server())
     policy = parse_policy("dai")
     verdicts = [
-        verdict(cpu.run(model, [cpu.Job(policy, k, rate_scale=scale) for k in range(8)], 20_000))
+        verdict(
+            cpu.run(model, [cpu.Job(policy, k, rate_scale=scale) for k in range(8)], 20_000)
+        ).word
         for scale in (0.95, 1.05)
     ]
     assert verdicts == ["stable", "unstable"]

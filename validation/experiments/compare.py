@@ -14,7 +14,6 @@ from validation.policies import ConfiguredPolicy, policy_label
 from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
-    COLLAPSE_SHARE,
     Interval,
     Replication,
     interval,
@@ -43,14 +42,19 @@ class PolicyResult:
     """What one policy did at one rate. Seconds; None where the figure does not exist.
 
     Attributes:
-        verdict: "stable", "unstable" or "undecided": whether completions track arrivals.
+        verdict: "stable", "unstable" or "undecided": whether the backlog grows.
+        verdict_reason: Why, in one sentence.
+        growth_per_arrival, growth_low, growth_high: See `backlog.Verdict`.
+        more_requests: Arrivals after which an open verdict should be decided.
         completed_share, completed_share_half_width: Completed ÷ arrived in the window.
-        collapsed_share: Share of replications with a completed share below 95 %.
+        collapsed_share: Share of replications with a completed share below 95 % and a growing
+            backlog.
         completed_shares: The completed share of each replication.
         completed_each_per_s: Completions per second of each replication.
-        latency_means_s: Mean latency of each replication; empty where the policy is unstable.
-        latency_s, ttft_s, tpot_s: None where the policy is unstable; TPOT also where no request has
-            two output tokens.
+        latency_means_s: Mean latency of each replication.
+        latency_s, ttft_s, tpot_s: Of the requests that completed; None where none did, TPOT also
+            where none has two output tokens.
+        latency_note: What they are worth where the policy is unstable; empty elsewhere.
         wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
         unfinished_requests: Requests of the window that never completed, mean per replication.
         device: "cpu" or "cuda", on which it ran; their times agree to about 1e-12.
@@ -60,6 +64,11 @@ class PolicyResult:
     params: dict[str, Any]
     rate_per_s: float
     verdict: str
+    verdict_reason: str
+    growth_per_arrival: float | None
+    growth_low: float | None
+    growth_high: float | None
+    more_requests: int | None
     replications: int
     requests: int
     completed_per_s: float
@@ -72,6 +81,7 @@ class PolicyResult:
     latency_s: Spread | None
     ttft_s: Spread | None
     tpot_s: Spread | None
+    latency_note: str
     evictions_per_request: float
     wasted_token_share: float
     kv_mean_tokens: float
@@ -141,26 +151,31 @@ def summarise(
     outcome = verdict(sample)
     shares = np.array([one.completed_share for one in sample])
     completed = interval(shares)
-    stable = outcome != "unstable"
     decoded = sum(one.tokens_decoded for one in sample)
     rates_per_s = [one.completed / one.window_s for one in sample]
     return PolicyResult(
         policy=policy.policy.name,
         params=policy.params,
         rate_per_s=rate_per_s,
-        verdict=outcome,
+        verdict=outcome.word,
+        verdict_reason=outcome.reason,
+        growth_per_arrival=_known(outcome.growth_per_arrival),
+        growth_low=_known(outcome.low),
+        growth_high=_known(outcome.high),
+        more_requests=outcome.more_requests,
         replications=len(sample),
         requests=requests,
         completed_per_s=float(np.mean(rates_per_s)),
         completed_share=completed.mean,
         completed_share_half_width=_known(completed.half_width),
-        collapsed_share=float((shares < COLLAPSE_SHARE).mean()),
+        collapsed_share=float(np.mean([one.collapsed for one in sample])),
         completed_shares=tuple(shares.tolist()),
         completed_each_per_s=tuple(rates_per_s),
-        latency_means_s=tuple(float(one.mean_s[-1, LATENCY]) for one in sample if stable),
-        latency_s=_spread(sample, LATENCY) if stable else None,
-        ttft_s=_spread(sample, TTFT) if stable else None,
-        tpot_s=_spread(sample, TPOT) if stable else None,
+        latency_means_s=tuple(float(one.mean_s[-1, LATENCY]) for one in sample),
+        latency_s=_spread(sample, LATENCY),
+        ttft_s=_spread(sample, TTFT),
+        tpot_s=_spread(sample, TPOT),
+        latency_note=_latency_note(sample, outcome.word),
         evictions_per_request=float(np.mean([one.evictions / one.arrived for one in sample])),
         wasted_token_share=sum(one.tokens_lost for one in sample) / decoded if decoded else 0.0,
         kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in sample])),
@@ -176,9 +191,16 @@ def latency_difference(one: PolicyResult, other: PolicyResult) -> Interval | Non
     Both saw the same arrivals in each replication, so that most of the randomness cancels.
     None where one of them is unstable.
     """
-    if not one.latency_means_s or not other.latency_means_s:
+    if "unstable" in (one.verdict, other.verdict):
         return None
     return interval(np.array(one.latency_means_s) - np.array(other.latency_means_s))
+
+
+def _latency_note(sample: Sequence[Replication], word: str) -> str:
+    if word != "unstable":
+        return ""
+    completed = int(sum(one.count[-1, LATENCY] for one in sample))
+    return f"of the {completed:,} that completed; the system was still filling"
 
 
 def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:
@@ -192,4 +214,4 @@ def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:
 
 
 def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None

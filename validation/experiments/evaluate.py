@@ -66,8 +66,9 @@ def simulate_settings(
 def policy_validation(result: PolicyResult) -> PolicyValidation:
     """A simulated result as it is written into a table."""
     latency = None
-    if result.latency_s is not None and result.latency_s.half_width is not None:
-        latency = Interval(mean=result.latency_s.mean, half_width=result.latency_s.half_width)
+    found = None if result.verdict == "unstable" else result.latency_s
+    if found is not None and found.half_width is not None:
+        latency = Interval(mean=found.mean, half_width=found.half_width)
     return PolicyValidation.model_validate(
         {
             "policy": result.policy,

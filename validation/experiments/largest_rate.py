@@ -1,40 +1,36 @@
-"""The largest rate at which a policy is stable, by bisection over simulated verdicts."""
+"""The largest rate at which a policy is stable: the search of `boundary_search`, simulated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from validation.experiments.boundary_search import BUDGET_S, TOLERANCE, Bracket, Budget, search
 from validation.experiments.store import Store
 from validation.experiments.sweep import LOCAL, Configuration, Runner, sweep
 from validation.policies import ConfiguredPolicy
 from validation.simulator.model import Model
 
-TOLERANCE = 0.005
-"""Relative width of the final bracket."""
-
-Search = Generator[float, bool, tuple[float | None, float | None]]
-"""Asks whether a policy is stable at a rate, and ends with the bracket of its boundary."""
-
-_WIDEN = 1.25
-_MOST_WIDENINGS = 30
-
 
 @dataclass(frozen=True)
 class Capacity:
-    """Result of a bisection.
+    """Result of a search.
 
     Attributes:
-        largest_stable_rate_per_s: Highest rate with verdict "stable"; None if none was found.
-        smallest_unstable_rate_per_s: Lowest rate tried above it ("unstable" or "undecided").
+        largest_stable_rate_per_s: Lower end of the bracket; None if no stable rate was found.
+        smallest_unstable_rate_per_s: Its upper end; None if no unstable rate was found.
         simulations: Configurations that were needed.
+        saturated_per_s: Throughput under a backlog; None where it did not settle.
+        reason: What the bracket rests on, and whether a budget ended the search.
     """
 
     policy: str
     largest_stable_rate_per_s: float | None
     smallest_unstable_rate_per_s: float | None
     simulations: int
+    saturated_per_s: float | None = None
+    reason: str = ""
 
 
 def find_capacity(
@@ -56,62 +52,49 @@ def find_capacities(
     store: Store | None = None,
     device: str = "cpu",
     runner: Runner = LOCAL,
+    budget_s: float = BUDGET_S,
     on_done: Callable[[], None] | None = None,
 ) -> list[Capacity]:
-    """Bracket each boundary from `start_per_s` on (the fluid limit is a good start), then bisect.
+    """Bracket each boundary, from `start_per_s` on (the fluid limit is a good start).
 
     All rates see the same arrivals, stretched in time, so that verdicts differ by the rate alone.
     The policies advance together, one rate each at a time, so that a runner has work for all.
 
     Args:
+        requests: Arrivals of the shortest runs; they are extended as far as it takes.
+        budget_s: Seconds after which no longer run is started.
         on_done: Called after each policy.
     """
-    searches = [_search(start_per_s, tolerance) for _ in policies]
+    size = int(model.tape.size) or requests
+    budget = Budget(size, fixed=model.tape.size > 0, seconds=budget_s)
+    searches = [search(start_per_s, tolerance, budget) for _ in policies]
     asked = {index: next(search) for index, search in enumerate(searches)}
     simulations = [0] * len(policies)
     found: dict[int, Capacity] = {}
     while asked:
         rows = [
-            Configuration(policies[index], rate_per_s, replications, requests, seed)
-            for index, rate_per_s in asked.items()
+            Configuration(policies[index], one.rate_per_s, replications, one.requests, seed)
+            for index, one in asked.items()
         ]
         results = sweep(model, rows, store, device=device, runner=runner)
         for index, result in zip(list(asked), results, strict=True):
             simulations[index] += 1
             try:
-                asked[index] = searches[index].send(result.verdict == "stable")
+                asked[index] = searches[index].send(result)
             except StopIteration as end:
                 del asked[index]
-                low, high = end.value
-                found[index] = Capacity(policies[index].label, low, high, simulations[index])
+                found[index] = _capacity(policies[index].label, end.value, simulations[index])
                 if on_done:
                     on_done()
     return [found[index] for index in range(len(policies))]
 
 
-def _search(start_per_s: float, tolerance: float) -> Search:
-    low, high = yield from _bracket(start_per_s)
-    while low is not None and high is not None and high / low > 1 + tolerance:
-        middle = (low * high) ** 0.5
-        if (yield middle):
-            low = middle
-        else:
-            high = middle
-    return low, high
-
-
-def _bracket(start_per_s: float) -> Search:
-    """A stable rate and one above it that is not; None where widening finds no such rate."""
-    if (yield start_per_s):
-        low = start_per_s
-        for _ in range(_MOST_WIDENINGS):
-            if not (yield low * _WIDEN):
-                return low, low * _WIDEN
-            low *= _WIDEN
-        return low, None
-    high = start_per_s
-    for _ in range(_MOST_WIDENINGS):
-        if (yield high / _WIDEN):
-            return high / _WIDEN, high
-        high /= _WIDEN
-    return None, high
+def _capacity(label: str, found: Bracket, simulations: int) -> Capacity:
+    return Capacity(
+        label,
+        found.low_per_s,
+        found.high_per_s,
+        simulations,
+        found.saturated_per_s,
+        found.reason,
+    )

@@ -2,8 +2,9 @@
 
 B requests arrive at one instant on top of a path of the model's own arrivals. The server has
 recovered by the criterion of `metastable`: from some time on, for two mean times in the system, no
-more wait than the median before the burst plus `BACKLOG_REQUESTS`. It never has if that time does
-not come before the arrivals end: greedy admission can collapse for good.
+more wait than the median before the burst plus `BACKLOG_REQUESTS`. It never will where the backlog
+keeps growing after the burst, by the verdict of `validation.simulator.backlog`: greedy admission
+can collapse for good. Otherwise a path that ends first shows only that it takes longer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fluid.errors import InputError
 from fluid.transient.metastable import Criterion
 from validation.policies import ConfiguredPolicy
 from validation.simulator import cpu
+from validation.simulator.backlog import grows_after
 from validation.simulator.metrics import interval
 from validation.simulator.model import TAPE_ROW, Model
 
@@ -41,6 +43,7 @@ class Recovery:
 
     Attributes:
         recovered_share: Share of the replications that came back before the arrivals ended.
+        collapsed_share: Share that did not, and whose backlog grows after the burst.
         recovery_s, recovery_half_width_s: Mean time over those, with its 95 % half width; None
             where too few came back.
         horizon_s: Mean time from the burst to the end of the arrivals.
@@ -54,6 +57,16 @@ class Recovery:
     recovery_s: float | None
     recovery_half_width_s: float | None
     horizon_s: float
+    collapsed_share: float = 0.0
+
+    @property
+    def outcome(self) -> str:
+        """The time, or what is known where no replication came back."""
+        if self.recovery_s is not None:
+            return f"{self.recovery_s:.3g} s"
+        if self.collapsed_share > 0.5:
+            return "never"
+        return f"not within {self.horizon_s:.3g} s"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data with the field names as keys, ready for JSON."""
@@ -83,10 +96,11 @@ def recovery(
     if model.tape.size:
         raise InputError("burst", burst_requests, "a workload's own arrivals, no tape")
     scale = rate_per_s / model.rate_per_s
-    times, horizons = [], []
+    times, horizons, collapsed = [], [], 0
     for replication in range(replications):
         job = cpu.Job(policy, replication, seed, scale)
-        recovered_s, horizon_s = _one_path(model, job, burst_requests, requests)
+        recovered_s, horizon_s, grows = _one_path(model, job, burst_requests, requests)
+        collapsed += recovered_s is None and grows
         times.append(recovered_s)
         horizons.append(horizon_s)
         if on_done:
@@ -102,11 +116,14 @@ def recovery(
         recovery_s=mean.mean if mean else None,
         recovery_half_width_s=mean.half_width if mean and len(back) > 1 else None,
         horizon_s=float(np.mean(horizons)),
+        collapsed_share=collapsed / replications,
     )
 
 
-def _one_path(model: Model, job: cpu.Job, burst: int, requests: int) -> tuple[float | None, float]:
-    """Seconds from burst to recovery (None: never) and to the end of the arrivals."""
+def _one_path(
+    model: Model, job: cpu.Job, burst: int, requests: int
+) -> tuple[float | None, float, bool]:
+    """Seconds from burst to recovery (None: not seen) and to the end; whether the backlog grows."""
     arrivals = cpu.run_traced(model, job, requests)
     burst_at_s = float(arrivals.arrived_at_s[int(BURST_AT * requests)])
     settled_s = float(arrivals.arrived_at_s[int(SETTLED_AT * requests)])
@@ -123,7 +140,8 @@ def _one_path(model: Model, job: cpu.Job, burst: int, requests: int) -> tuple[fl
     # Little's law, and room for a hold that the run can still tell.
     hold_s = min(max(2 * in_system * last_s / requests, _LEAST_S), (end_s - burst_at_s) / 2)
     criterion = Criterion(end_s - burst_at_s - hold_s, hold_s, usual + BACKLOG_REQUESTS)
-    return criterion.recovery_time_s(starts, waiting, burst_at_s), end_s - burst_at_s
+    recovered_s = criterion.recovery_time_s(starts, waiting, burst_at_s)
+    return recovered_s, end_s - burst_at_s, grows_after(trace.backlog, burst_at_s)
 
 
 def with_burst(model: Model, arrivals: cpu.SamplePath, burst: int, at_s: float) -> Model:

@@ -189,7 +189,7 @@ def _summary(name: str, rate_per_s: float, requests: int, sample: Sequence[Repli
         name=name,
         rate_per_s=rate_per_s,
         requests=requests,
-        verdict=verdict(sample),
+        verdict=verdict(sample).word,
         latency_s=tuple(float(one.mean_s[-1, LATENCY]) for one in sample),
         completed_share=float(np.mean([one.completed_share for one in sample])),
         restarts=float(np.mean([one.evictions / one.arrived for one in sample])),

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from fluid.workload import Workload
-from validation.experiments.largest_rate import TOLERANCE, find_capacity
+from validation.experiments.boundary_search import TOLERANCE
+from validation.experiments.largest_rate import find_capacity
 from validation.paper.experiment import (
     CLIPPED,
     EXACT,

@@ -104,6 +104,16 @@ class Backlog:
         column: Floats = self.columns[:, PATH_COLUMNS.index(name)]
         return column
 
+    def since(self, clock_s: float) -> Backlog:
+        """The recording from this time on; whoever is in the system then counts as arriving."""
+        rest = self.columns[self.clock_s >= clock_s].copy()
+        if len(rest):
+            began = dict(zip(PATH_COLUMNS, rest[0], strict=True))
+            rest[:, PATH_COLUMNS.index("arrived")] -= began["arrived"] - began["in_system"]
+            tokens = began["arrived_tokens"] - began["owed_tokens"]
+            rest[:, PATH_COLUMNS.index("arrived_tokens")] -= tokens
+        return Backlog(rest)
+
     @property
     def arrivals(self) -> float:
         """Requests that have arrived at the last sample."""
@@ -129,7 +139,8 @@ class Backlog:
     @property
     def owed(self) -> Floats:
         """Outputs owed ÷ mean outputs of a request."""
-        return self.owed_tokens * self.arrived[-1] / self.arrived_tokens[-1]
+        mean_tokens = float(self.arrived_tokens[-1] / self.arrived[-1])
+        return self.owed_tokens / mean_tokens
 
     def sojourn_s(self) -> float:
         """Mean time in the system by Little's law."""
@@ -157,15 +168,18 @@ class Backlog:
         room = np.diff(self.room_s, prepend=self.room_s[0])
         residents = np.concatenate([[0.0], (self.in_system - self.waiting)[:-1]])
         free = np.maximum(1.0 - residents / self.seats(), 0.0) if len(elapsed) else elapsed
-        return self.empty_s() + np.cumsum(np.minimum(room, free * elapsed))
+        least: Floats = self.empty_s() + np.cumsum(np.minimum(room, free * elapsed))
+        return least
 
     def largest_loss_s(self) -> Floats:
         """Seconds lost so far, at the most."""
-        return self.empty_s() + self.spare_s - self.spare_s[0]
+        most: Floats = self.empty_s() + self.spare_s - self.spare_s[0]
+        return most
 
     def empty_s(self) -> Floats:
         """Seconds so far with nobody in the system."""
-        return self.idle_s - self.idle_s[0]
+        empty: Floats = self.idle_s - self.idle_s[0]
+        return empty
 
     def netput(self, lost_s: Floats) -> Floats:
         """Backlog less the completions lost, in requests."""
@@ -249,6 +263,23 @@ def verdict(replications: Sequence[Recorded]) -> Verdict:
     return _undecided(_best_guess(paths, most), sojourns, idle, _arrivals(paths))
 
 
+def behind(replication: Recorded) -> bool:
+    """Whether a recording that is long enough to tell ends with more backlog than at its middle."""
+    if replication.unfinished:
+        return True
+    path = Backlog(replication.path)
+    if _ratio(path.duration_s, path.early_sojourn_s()) < EARLY_SOJOURNS:
+        return False
+    quarter = len(path.columns) // 4
+    return float(path.owed[-quarter:].mean()) > float(path.owed[quarter : 2 * quarter].mean())
+
+
+def grows_after(columns: Floats, clock_s: float) -> bool:
+    """Whether the backlog grows from this time on, which a burst may have begun."""
+    path = Backlog(columns).since(clock_s)
+    return len(path.columns) > 1 and drift([_rising(path)]).limit(-1) > MARGIN
+
+
 def _rising(path: Backlog) -> Floats:
     """Growth where losses are taken at their largest; empty for a recording that is too short."""
     early_s = path.early_sojourn_s()
@@ -325,7 +356,7 @@ def _undecided(guess: Drift, sojourns: float, idle: tuple[float, ...], arrivals:
 
 
 def _more_requests(guess: Drift, sojourns: float, arrivals: int) -> int | None:
-    """Arrivals still needed if growth and fluctuations stay as they are; the error falls as 1/√n."""
+    """Arrivals still needed if growth and fluctuations stay: the error falls as 1/√n."""
     needed = 1.0
     if sojourns < LEAST_SOJOURNS and sojourns > 0:
         needed = EARLY_SOJOURNS / sojourns
@@ -334,7 +365,7 @@ def _more_requests(guess: Drift, sojourns: float, arrivals: int) -> int | None:
         if distance <= 0:
             return None
         needed = (float(stats.t.ppf(1 - ERROR, guess.freedom)) * guess.error / distance) ** 2
-    return max(int(math.ceil((max(needed, 1.2) - 1) * max(arrivals, 10))), 10)
+    return max(math.ceil((max(needed, 1.2) - 1) * max(arrivals, 10)), 10)
 
 
 def _arrivals(paths: Sequence[Backlog]) -> int:

@@ -44,6 +44,7 @@ class SamplePath:
         shape_index: Row of `Model.shapes` of each request, shape (requests,).
         series: Clock, KV tokens held, residents, waiting at the start of each iteration,
             shape (iterations, 4).
+        backlog: Samples of the backlog, columns as in `PATH_COLUMNS`.
     """
 
     arrived_at_s: NDArray[np.float64]
@@ -53,6 +54,7 @@ class SamplePath:
     class_index: NDArray[np.int64]
     shape_index: NDArray[np.int32]
     series: NDArray[np.float64]
+    backlog: NDArray[np.float64]
 
 
 def run(
@@ -147,6 +149,7 @@ def run_traced(model: Model, job: Job, requests: int) -> SamplePath:
         model.shapes["report_class"][lane.requests["shape"]],
         lane.requests["shape"],
         lane.series,
+        lane.path[: lane.scalars[0]["path_rows"]],
     )
 
 

@@ -113,7 +113,8 @@ def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lan
     }
     blocks = -(-len(jobs) // THREADS_PER_BLOCK)
     compiled(jobs[0].policy.policy)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
-    collected = {name: lanes[name].copy_to_host() for name in ("scalars", "sums", "histogram", "path")}
+    read = ("scalars", "sums", "histogram", "path")
+    collected = {name: lanes[name].copy_to_host() for name in read}
     for index in range(len(jobs)):
         yield lane._replace(**{name: part[index] for name, part in collected.items()})
 

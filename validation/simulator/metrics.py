@@ -9,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from validation.simulator.backlog import Verdict, behind, verdict
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
     HISTOGRAM_RATIO,
     Lane,
 )
 
+__all__ = ["Interval", "Replication", "Verdict", "collect", "interval", "verdict"]
+
 Floats = NDArray[np.float64]
 
 COLLAPSE_SHARE = 0.95
-"""A replication that completes less than this share of the window's arrivals has collapsed."""
-
-UNSTABLE_SHARE = 0.01
-"""Of the window's arrivals: a server that fails to complete more than this is unstable."""
+"""A replication that completes less than this share of the window's arrivals, while its backlog
+grows, has collapsed."""
 
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -65,6 +66,11 @@ class Replication:
     def completed_share(self) -> float:
         """Completions in the window ÷ arrivals in it."""
         return self.completed / self.arrived
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether throughput stays below `COLLAPSE_SHARE` of the arrivals and the backlog grows."""
+        return self.completed_share < COLLAPSE_SHARE and behind(self)
 
 
 def collect(lane: Lane) -> Replication:
@@ -151,17 +157,3 @@ def interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
         return Interval(float(sample.mean()), float("nan"))
     factor = stats.t.ppf((1 + level) / 2, len(sample) - 1)
     return Interval(float(sample.mean()), float(factor * sample.std(ddof=1) / np.sqrt(len(sample))))
-
-
-def verdict(replications: Sequence[Replication]) -> str:
-    """ "stable", "unstable" or "undecided", from the 99 % interval of the share left undone.
-
-    With a single replication (a recorded trace) there is no interval: the share itself decides.
-    """
-    undone = interval([1.0 - one.completed_share for one in replications], level=0.99)
-    half_width = 0.0 if np.isnan(undone.half_width) else undone.half_width
-    if undone.mean + half_width < UNSTABLE_SHARE:
-        return "stable"
-    if undone.mean - half_width > UNSTABLE_SHARE:
-        return "unstable"
-    return "undecided"

@@ -1,0 +1,177 @@
+"""Search for a policy's largest stable rate whose answer does not depend on the length of a run.
+
+A server that is offered far more than it can carry completes what it can: its *throughput at
+saturation*. Below that rate every backlog is worked off, so that the policy is stable. Above it a
+backlog, once there, grows for ever; only a policy that can collapse (THEORY 6.4) may look stable
+there for a while, which one run a little above the bracket finds out. Runs are doubled until the
+throughput is known to the tolerance, and verdicts that are "undecided" until they are not; where
+the budget ends first, the bracket stays as wide as it is and says why.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from validation.experiments.compare import PolicyResult
+from validation.simulator.metrics import interval
+
+TOLERANCE = 0.005
+"""Relative width of the final bracket."""
+
+OVERLOAD = 3.0
+"""Offered rate ÷ throughput where it is measured at saturation."""
+
+LEAST_REQUESTS, MOST_REQUESTS = 10_000, 640_000
+"""Arrivals per run, at first and at the most."""
+
+BUDGET_S = 100.0
+"""Seconds after which no longer run is started."""
+
+_ABOVE = 1.05
+_WIDEN = 1.25
+_MOST_WIDENINGS = 30
+
+
+@dataclass(frozen=True)
+class Question:
+    """A rate to simulate, with so many arrivals per run."""
+
+    rate_per_s: float
+    requests: int
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Where the boundary lies.
+
+    Attributes:
+        low_per_s: Largest rate known to be stable; None where none was found.
+        high_per_s: Smallest rate above it known not to be; None where none was found.
+        saturated_per_s: Throughput under a backlog; None where it did not settle.
+        reason: What the bracket rests on, in one sentence.
+    """
+
+    low_per_s: float | None
+    high_per_s: float | None
+    saturated_per_s: float | None
+    reason: str
+
+
+Search = Generator[Question, PolicyResult, Bracket]
+"""Asks for simulations and ends with a bracket."""
+
+
+@dataclass
+class Budget:
+    """Requests per run and seconds that a search may use.
+
+    Attributes:
+        fixed: Whether runs have one length, as on a recorded tape.
+    """
+
+    requests: int
+    fixed: bool = False
+    seconds: float = BUDGET_S
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._end_s = self.clock() + self.seconds
+
+    @property
+    def first(self) -> int:
+        """Arrivals of the first run of a question."""
+        return self.requests if self.fixed else max(self.requests, LEAST_REQUESTS)
+
+    def longer(self, requests: int) -> int | None:
+        """Arrivals of the next run; None where the budget is spent."""
+        if self.fixed or 2 * requests > MOST_REQUESTS or self.clock() > self._end_s:
+            return None
+        return 2 * requests
+
+
+def search(start_per_s: float, tolerance: float, budget: Budget) -> Search:
+    """Bracket the boundary from throughput at saturation, else from verdicts alone."""
+    found = yield from _saturated(start_per_s, tolerance, budget)
+    if found is None:
+        return (yield from _by_verdicts(start_per_s, tolerance, budget, None))
+    rate_per_s, half_width = found
+    low, high = rate_per_s * (1 - half_width), rate_per_s * (1 + half_width)
+    above = yield from _decide(high * _ABOVE, budget)
+    if above == "unstable":
+        return Bracket(low, high, rate_per_s, "throughput under a backlog, and growth above it")
+    if above == "undecided":
+        reason = "throughput under a backlog; the budget ended before growth above it was seen"
+        return Bracket(low, high, rate_per_s, reason)
+    return (yield from _by_verdicts(high * _ABOVE, tolerance, budget, rate_per_s))
+
+
+def _saturated(
+    start_per_s: float, tolerance: float, budget: Budget
+) -> Generator[Question, PolicyResult, tuple[float, float] | None]:
+    """Completions per second under a growing backlog, and its relative error.
+
+    Runs double until twice the length changes the figure by less than the error that is allowed.
+    """
+    allowed = tolerance / 2
+    offered, requests, before = OVERLOAD * start_per_s, budget.first, math.nan
+    while True:
+        result = yield Question(offered, requests)
+        each = interval(result.completed_each_per_s, level=0.99)
+        if each.mean > offered / 2:  # The start was too low: not saturated.
+            offered *= OVERLOAD
+            continue
+        if each.mean <= 0:
+            return None
+        spread = 0.0 if math.isnan(each.half_width) else each.half_width / each.mean
+        error = max(spread, abs(each.mean - before) / each.mean)
+        if error <= allowed:
+            return each.mean, allowed
+        longer = budget.longer(requests)
+        if longer is None:
+            return (each.mean, error) if error < 0.1 else None
+        before, requests = each.mean, longer
+
+
+def _decide(rate_per_s: float, budget: Budget) -> Generator[Question, PolicyResult, str]:
+    """The verdict at a rate, with runs as long as it takes."""
+    requests = budget.first
+    while True:
+        result = yield Question(rate_per_s, requests)
+        longer = budget.longer(requests)
+        if result.verdict != "undecided" or longer is None:
+            return result.verdict
+        requests = longer
+
+
+def _by_verdicts(
+    start_per_s: float, tolerance: float, budget: Budget, saturated_per_s: float | None
+) -> Search:
+    """Widen, then bisect; a rate that stays undecided ends it."""
+    low, high, reason = None, None, ""
+    rate_per_s = start_per_s
+    for _ in range(_MOST_WIDENINGS):
+        word = yield from _decide(rate_per_s, budget)
+        if word == "stable":
+            low = rate_per_s
+        elif word == "unstable":
+            high = rate_per_s
+        if low is not None and high is not None:
+            break
+        up = word == "stable" or (word == "undecided" and low is not None)
+        rate_per_s *= _WIDEN if up else 1 / _WIDEN
+    while low is not None and high is not None and high / low > 1 + tolerance:
+        middle = float(np.sqrt(low * high))
+        word = yield from _decide(middle, budget)
+        if word == "undecided":
+            reason = "; nearer to it the budget ended undecided"
+            break
+        low, high = (middle, high) if word == "stable" else (low, middle)
+    known = "verdicts on both sides"
+    if saturated_per_s is not None:
+        known += f"; under a backlog it completes {saturated_per_s:.3g} /s only"
+    return Bracket(low, high, saturated_per_s, known + reason)
