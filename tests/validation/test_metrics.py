@@ -1,8 +1,6 @@
-"""Statistics of the simulator against numpy, and its verdicts."""
+"""Statistics of the simulator against numpy; its verdicts are in `test_backlog.py`."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
@@ -17,10 +15,8 @@ from validation.simulator import cpu
 from validation.simulator.metrics import (
     QUANTILES,
     Interval,
-    Replication,
     histogram_quantiles,
     interval,
-    verdict,
 )
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
@@ -102,21 +98,3 @@ def test_a_single_value_has_no_interval() -> None:
     assert one.mean == 3.0
     assert np.isnan(one.half_width)
     assert Interval(3.0, 1.0).low == 2.0
-
-
-@pytest.mark.parametrize(
-    ("completed", "expected"),
-    [
-        ([999, 1000, 1001, 1000], "stable"),
-        ([900, 905, 895, 900], "unstable"),
-        ([1000, 1000, 1000, 940], "undecided"),
-        ([1000], "stable"),
-        ([980], "unstable"),
-    ],
-)
-def test_verdict(model: Model, job: cpu.Job, completed: list[int], expected: str) -> None:
-    base = cpu.run(model, [job], 100)[0]
-    sample: list[Replication] = [
-        dataclasses.replace(base, arrived=1000, completed=count) for count in completed
-    ]
-    assert verdict(sample) == expected

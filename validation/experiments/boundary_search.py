@@ -21,7 +21,7 @@ from validation.experiments.compare import PolicyResult
 from validation.simulator.metrics import interval
 
 TOLERANCE = 0.005
-"""Relative width of the final bracket."""
+"""Largest relative distance of either end of the bracket from the boundary."""
 
 OVERLOAD = 3.0
 """Offered rate ÷ throughput where it is measured at saturation."""
@@ -130,7 +130,7 @@ def _saturated(
         spread = 0.0 if math.isnan(each.half_width) else each.half_width / each.mean
         error = max(spread, abs(each.mean - before) / each.mean)
         if error <= allowed:
-            return each.mean, allowed
+            return each.mean, tolerance
         longer = budget.longer(requests)
         if longer is None:
             return (each.mean, error) if error < 0.1 else None
@@ -164,7 +164,7 @@ def _by_verdicts(
             break
         up = word == "stable" or (word == "undecided" and low is not None)
         rate_per_s *= _WIDEN if up else 1 / _WIDEN
-    while low is not None and high is not None and high / low > 1 + tolerance:
+    while low is not None and high is not None and high / low > 1 + 2 * tolerance:
         middle = float(np.sqrt(low * high))
         word = yield from _decide(middle, budget)
         if word == "undecided":
