@@ -4,7 +4,8 @@ Single recordings of 10 … 20,000 requests of each kind of arrivals, on servers
 hundreds in service, bound by compute, memory or seats. ρ is the rate ÷ the policy's own largest
 stable rate, its throughput at saturation in long runs. Arrivals of `mmpp` stay about ten requests
 in a state: fluctuations slower than the recording are part of what it says, and no verdict on
-it can know them. Recordings of Azure are windows of the trace, sped up to their ρ.
+it can know them. Recordings of Azure are windows of the trace, each brought to its ρ by its own
+mean rate.
 
 ``--full`` takes about fifteen minutes on two cores, the default about two. ``--seed`` changes all
 recordings; the constants of the verdict were chosen on other seeds and servers.
@@ -206,8 +207,9 @@ def azure(seed: int, most: int) -> Iterator[Row]:
                 first = int(rng.integers(0, len(times) - size))
                 part = slice(first, first + size)
                 tape = Tape(times[part] - times[first], prompts[part], outputs[part])
-                scale = rho * largest_per_s / whole.rate_per_s
-                done += cpu.run(tape_model(tape, server), [cpu.Job(policy, 0, 0, scale)], 0)
+                model = tape_model(tape, server)
+                scale = rho * largest_per_s / model.rate_per_s
+                done += cpu.run(model, [cpu.Job(policy, 0, 0, scale)], 0)
             yield row(system, "Azure", rho, size, done, 0.0)
 
 

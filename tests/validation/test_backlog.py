@@ -17,7 +17,7 @@ from validation.policies import parse_policy
 from validation.reference import REFERENCE_POLICIES, Request, simulate
 from validation.simulator import cpu
 from validation.simulator.arrivals import parse_arrivals
-from validation.simulator.backlog import ERROR, Verdict, verdict
+from validation.simulator.backlog import STABLE_ERROR, UNSTABLE_ERROR, Verdict, verdict
 from validation.simulator.metrics import Replication
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.simulator.state import PATH_COLUMNS, PATH_ROWS
@@ -107,10 +107,10 @@ def test_errors_on_walks_with_no_drift_are_as_rare_as_promised() -> None:
     """Size of the test on paths at the limit itself: inside the 99.9 % binomial interval."""
     rng = np.random.default_rng(3)
     words = [verdict([walk(0.0, rng)]).word for _ in range(400)]
-    allowed = stats.binom.ppf(0.999, len(words), ERROR)
+    allowed = stats.binom.ppf(0.999, len(words), UNSTABLE_ERROR)
     assert words.count("unstable") <= allowed
     # Two proofs of stability are tried on a path that is never empty.
-    assert words.count("stable") <= stats.binom.ppf(0.999, len(words), 2 * ERROR)
+    assert words.count("stable") <= stats.binom.ppf(0.999, len(words), 2 * STABLE_ERROR)
 
 
 def test_power_on_walks_with_drift() -> None:
@@ -125,7 +125,7 @@ def test_power_on_walks_with_drift() -> None:
 def test_short_recordings_are_never_called_unstable(rho: float) -> None:
     for requests in (10, 30, 100):
         words = [verdict([one]).word for one in ran(rho, requests, 40)]
-        assert words.count("unstable") <= stats.binom.ppf(0.999, 40, ERROR)
+        assert words.count("unstable") <= stats.binom.ppf(0.999, 40, UNSTABLE_ERROR)
 
 
 def test_a_recording_shorter_than_ten_sojourns_says_how_many_requests_it_needs() -> None:

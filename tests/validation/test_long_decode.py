@@ -37,7 +37,9 @@ def test_the_table_holds_where_greedy_collapses(table: ThresholdTable) -> None:
     assert own.evictions_per_request < 0.01
     assert greedy.verdict == "unstable"
     assert greedy.collapsed_share >= 0.8
-    assert greedy.latency_s is None
+    assert greedy.latency_s is not None
+    assert greedy.latency_note.endswith("that completed; the system was still filling")
+    assert own.latency_note == ""
 
 
 def test_the_table_costs_nothing_at_half_the_rate(table: ThresholdTable) -> None:

@@ -47,10 +47,23 @@ def test_a_small_burst_passes_and_a_large_one_tips_greedy_but_not_the_pace(model
     assert small.recovered_share == 1.0
     assert large.recovered_share == 0.0
     assert large.recovery_s is None
+    assert large.collapsed_share == 1.0
+    assert large.outcome == "never"
     assert cured.recovered_share == 1.0
     assert cured.recovery_s is not None
     assert small.recovery_s is not None
     assert small.recovery_s < cured.recovery_s < cured.horizon_s
+
+
+def test_a_path_that_ends_too_soon_does_not_say_never(model: Model) -> None:
+    """A burst of 4,000 takes over an hour at the 0.9 per second left: the arrivals end before."""
+    paced = parse_policy("greedy:pace=0.13524")
+    found = recovery(model, paced, 4000, rate_per_s=1.8, replications=2, requests=1500)
+    assert found.recovered_share == 0.0
+    assert found.collapsed_share == 0.0
+    assert found.outcome == f"not within {found.horizon_s:.3g} s"
+    longer = recovery(model, paced, 500, rate_per_s=1.8, replications=2, requests=8000)
+    assert longer.recovered_share == 1.0
 
 
 def test_refusals(model: Model) -> None:

@@ -26,10 +26,10 @@ TOLERANCE = 0.005
 OVERLOAD = 3.0
 """Offered rate ÷ throughput where it is measured at saturation."""
 
-LEAST_REQUESTS, MOST_REQUESTS = 10_000, 640_000
+LEAST_REQUESTS, MOST_REQUESTS = 10_000, 160_000
 """Arrivals per run, at first and at the most."""
 
-BUDGET_S = 100.0
+BUDGET_S = 60.0
 """Seconds after which no longer run is started."""
 
 _ABOVE = 1.05
@@ -98,7 +98,7 @@ def search(start_per_s: float, tolerance: float, budget: Budget) -> Search:
     """Bracket the boundary from throughput at saturation, else from verdicts alone."""
     found = yield from _saturated(start_per_s, tolerance, budget)
     if found is None:
-        return (yield from _by_verdicts(start_per_s, tolerance, budget, None))
+        return (yield from _by_verdicts(start_per_s, None, tolerance, budget, None))
     rate_per_s, half_width = found
     low, high = rate_per_s * (1 - half_width), rate_per_s * (1 + half_width)
     above = yield from _decide(high * _ABOVE, budget)
@@ -107,7 +107,8 @@ def search(start_per_s: float, tolerance: float, budget: Budget) -> Search:
     if above == "undecided":
         reason = "throughput under a backlog; the budget ended before growth above it was seen"
         return Bracket(low, high, rate_per_s, reason)
-    return (yield from _by_verdicts(high * _ABOVE, tolerance, budget, rate_per_s))
+    stable = high * _ABOVE
+    return (yield from _by_verdicts(stable * _WIDEN, stable, tolerance, budget, rate_per_s))
 
 
 def _saturated(
@@ -118,10 +119,10 @@ def _saturated(
     Runs double until twice the length changes the figure by less than the error that is allowed.
     """
     allowed = tolerance / 2
-    offered, requests, before = OVERLOAD * start_per_s, budget.first, math.nan
+    offered, requests, before = OVERLOAD * start_per_s, budget.first, math.inf
     while True:
         result = yield Question(offered, requests)
-        each = interval(result.completed_each_per_s, level=0.99)
+        each = interval(result.completed_each_per_s, level=0.95)
         if each.mean > offered / 2:  # The start was too low: not saturated.
             offered *= OVERLOAD
             continue
@@ -149,10 +150,17 @@ def _decide(rate_per_s: float, budget: Budget) -> Generator[Question, PolicyResu
 
 
 def _by_verdicts(
-    start_per_s: float, tolerance: float, budget: Budget, saturated_per_s: float | None
+    start_per_s: float,
+    low: float | None,
+    tolerance: float,
+    budget: Budget,
+    saturated_per_s: float | None,
 ) -> Search:
-    """Widen, then bisect; a rate that stays undecided ends it."""
-    low, high, reason = None, None, ""
+    """Widen from the start, above `low` where that is known, then bisect.
+
+    A rate that stays undecided ends it.
+    """
+    high, reason = None, ""
     rate_per_s = start_per_s
     for _ in range(_MOST_WIDENINGS):
         word = yield from _decide(rate_per_s, budget)
@@ -173,5 +181,5 @@ def _by_verdicts(
         low, high = (middle, high) if word == "stable" else (low, middle)
     known = "verdicts on both sides"
     if saturated_per_s is not None:
-        known += f"; under a backlog it completes {saturated_per_s:.3g} /s only"
+        known += f"; it can collapse, and then completes {saturated_per_s:.3g} /s only"
     return Bracket(low, high, saturated_per_s, known + reason)

@@ -37,8 +37,8 @@ Floats = NDArray[np.float64]
 
 Word = Literal["stable", "unstable", "undecided"]
 
-ERROR = 0.01
-"""Of each one-sided test."""
+UNSTABLE_ERROR, STABLE_ERROR = 0.01, 0.02
+"""Of each one-sided test at the limit itself; far from it, and overall, they are rarer."""
 
 MARGIN = 0.005
 """Growth per arrival below which the accounting of losses is not to be trusted."""
@@ -72,7 +72,7 @@ class Verdict:
     Attributes:
         growth_per_arrival: Requests by which the backlog would grow with each arrival if no
             capacity were lost; negative where there is some to spare. NaN where unknown.
-        low, high: Its interval, each side wrong with probability `ERROR`.
+        low, high: Its interval, wrong with `UNSTABLE_ERROR` below and `STABLE_ERROR` above.
         sojourns: Length of the recordings in mean sojourns.
         reason: Why, in one sentence.
         more_requests: Arrivals after which the question should be decided; None where it is, or
@@ -205,7 +205,8 @@ class Drift:
         """Upper (1) or lower (−1) confidence limit."""
         if self.freedom < LEAST_BATCHES - 1:
             return sign * math.inf
-        return self.mean + sign * float(stats.t.ppf(1 - ERROR, self.freedom)) * self.error
+        level = 1 - (STABLE_ERROR if sign > 0 else UNSTABLE_ERROR)
+        return self.mean + sign * float(stats.t.ppf(level, self.freedom)) * self.error
 
 
 def drift(batches: Sequence[Floats]) -> Drift:
@@ -250,11 +251,10 @@ def verdict(replications: Sequence[Recorded]) -> Verdict:
         return _undecided(Drift(math.nan, math.inf, 0), 0.0, (), 0)
     sojourns = float(np.median([_ratio(path.duration_s, path.sojourn_s()) for path in paths]))
     rising = [_rising(path) for path in paths]
-    alone = [drift([one]).limit(-1) for one in rising]
     growing = sum(limit > MARGIN for limit in _corrected(rising))
     most = drift(rising)
     if most.limit(-1) > MARGIN or growing:
-        return _unstable(most, sojourns, idle, growing, len(alone))
+        return _unstable(most, sojourns, idle, growing, len(paths))
     for evidence, reason in _proofs(paths):
         found = drift(evidence)
         if found.limit(1) < -MARGIN:
@@ -290,7 +290,7 @@ def _rising(path: Backlog) -> Floats:
 
 def _corrected(rising: Sequence[Floats]) -> list[float]:
     """Lower limits of each replication alone, for that many questions at once (Bonferroni)."""
-    level = 1 - ERROR / max(1, len(rising))
+    level = 1 - UNSTABLE_ERROR / max(1, len(rising))
     found = [drift([one]) for one in rising]
     return [
         one.mean - float(stats.t.ppf(level, one.freedom)) * one.error
@@ -364,7 +364,8 @@ def _more_requests(guess: Drift, sojourns: float, arrivals: int) -> int | None:
         distance = abs(guess.mean) - MARGIN
         if distance <= 0:
             return None
-        needed = (float(stats.t.ppf(1 - ERROR, guess.freedom)) * guess.error / distance) ** 2
+        factor = float(stats.t.ppf(1 - UNSTABLE_ERROR, guess.freedom))
+        needed = (factor * guess.error / distance) ** 2
     return max(math.ceil((max(needed, 1.2) - 1) * max(arrivals, 10)), 10)
 
 
