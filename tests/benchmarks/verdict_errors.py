@@ -107,7 +107,9 @@ def systems() -> tuple[System, ...]:
     a100, long_decode = load_server("a100-80gb-llama-2-7b"), load_server("paper-long-decode")
     one_token_s = 4e-5
     return (
-        System("one at a time", load((1, 1, 1)), affine(0.5, 0, 0, 16), parse_policy("greedy:cap=1")),
+        System(
+            "one at a time", load((1, 1, 1)), affine(0.5, 0, 0, 16), parse_policy("greedy:cap=1")
+        ),
         System(
             "compute, few (384/40)",
             load((1, 384, 40)),
@@ -231,7 +233,7 @@ def row(
 def summary(rows: list[Row]) -> str:
     """One line per system and kind."""
     lines = [
-        "| system | arrivals | false unstable | false stable | undecided | long Poisson undecided |",
+        "| system | arrivals | false unstable | false stable | undecided | of long Poisson |",
         "|---|---|---|---|---|---|",
     ]
     for system, kind in dict.fromkeys((one.system, one.kind) for one in rows):

@@ -130,9 +130,7 @@ def test_short_recordings_are_never_called_unstable(rho: float) -> None:
 
 def test_a_recording_shorter_than_ten_sojourns_says_how_many_requests_it_needs() -> None:
     one = RequestClass(name="c", rate_per_s=10.0, prefill_tokens=300, decode_tokens=100)
-    model = poisson_model(
-        Workload(name="w", classes=(one,)), load_server("a100-80gb-llama-2-7b")
-    )
+    model = poisson_model(Workload(name="w", classes=(one,)), load_server("a100-80gb-llama-2-7b"))
     found = verdict(cpu.run(model, [cpu.Job(parse_policy("vllm-v1"), 0)], 60))
     assert found.word == "undecided"
     assert found.more_requests is not None
