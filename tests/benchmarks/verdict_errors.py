@@ -4,8 +4,8 @@ Single recordings of 10 … 20,000 requests of each kind of arrivals, on servers
 hundreds in service, bound by compute, memory or seats. ρ is the rate ÷ the policy's own largest
 stable rate, its throughput at saturation in long runs. Arrivals of `mmpp` stay about ten requests
 in a state: fluctuations slower than the recording are part of what it says, and no verdict on
-it can know them. Recordings of Azure are windows of the trace, each brought to its ρ by its own
-mean rate.
+it can know them. Recordings of Azure are the arrivals of windows of the trace, each
+brought to its ρ by its own mean rate, with lengths drawn from the whole trace.
 
 ``--full`` takes about fifteen minutes on two cores, the default about two. ``--seed`` changes all
 recordings; the constants of the verdict were chosen on other seeds and servers.
@@ -144,12 +144,11 @@ def systems() -> tuple[System, ...]:
     )
 
 
-def largest_rate(system: System, requests: int) -> float:
+def largest_rate(model: Model, policy: ConfiguredPolicy, requests: int) -> float:
     """Throughput at saturation, from the second half of long runs."""
-    model = poisson_model(system.workload, system.server)
     rate_per_s = model.rate_per_s
     for _ in range(12):
-        job = cpu.Job(system.policy, 999, 999, OVERLOAD * rate_per_s / model.rate_per_s)
+        job = cpu.Job(policy, 999, 999, OVERLOAD * rate_per_s / model.rate_per_s)
         before, rate_per_s = rate_per_s, late_throughput(cpu.run(model, [job], requests)[0])
         if abs(rate_per_s / before - 1) < 1e-3:
             break
@@ -190,7 +189,7 @@ def usual_sojourn_s(system: System, largest_per_s: float, seed: int) -> float:
 
 
 def azure(seed: int, most: int) -> Iterator[Row]:
-    """Windows of the trace on the A100; nothing where the file is absent."""
+    """Arrivals of windows of the trace, lengths of the whole; nothing where the file is absent."""
     file = AZURE / AZURE_FILE
     if not file.exists():
         return
@@ -198,8 +197,7 @@ def azure(seed: int, most: int) -> Iterator[Row]:
     server = load_server("a100-80gb-llama-2-7b")
     policy = parse_policy("vllm-v1")
     whole = tape_model(Tape(times, prompts, outputs), server)
-    flood = cpu.run(whole, [cpu.Job(policy, 0, 0, 50.0)], 0)[0]
-    largest_per_s = late_throughput(flood)
+    largest_per_s = largest_rate(whole, policy, 0)
     rng = np.random.default_rng(seed)
     system = System("A100, Azure rows", load((1, 1, 1)), server, policy)
     for rho in (*STABLE, *UNSTABLE):
@@ -208,7 +206,8 @@ def azure(seed: int, most: int) -> Iterator[Row]:
             for _ in range(recordings(size, max(4, most // 4))):
                 first = int(rng.integers(0, len(times) - size))
                 part = slice(first, first + size)
-                tape = Tape(times[part] - times[first], prompts[part], outputs[part])
+                mix = rng.integers(0, len(times), size)
+                tape = Tape(times[part] - times[first], prompts[mix], outputs[mix])
                 model = tape_model(tape, server)
                 scale = rho * largest_per_s / model.rate_per_s
                 done += cpu.run(model, [cpu.Job(policy, 0, 0, scale)], 0)
@@ -290,7 +289,9 @@ def main() -> None:
     begun = time.perf_counter()
     rows: list[Row] = []
     for system in systems():
-        largest_per_s = largest_rate(system, 200_000 if arguments.full else 40_000)
+        model = poisson_model(system.workload, system.server)
+        length = 200_000 if arguments.full else 40_000
+        largest_per_s = largest_rate(model, system.policy, length)
         for kind in KINDS:
             rows += drawn(system, kind, largest_per_s, arguments.seed, most)
         seconds = time.perf_counter() - begun

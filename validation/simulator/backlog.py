@@ -155,6 +155,13 @@ class Backlog:
         some = done > 0
         return float((seconds[some] / done[some]).min()) if some.any() else math.inf
 
+    def service_s(self) -> float:
+        """Mean time in service by Little's law, the waiting before it left out."""
+        done = self.completed[-1]
+        residents = self.in_system - self.waiting
+        seconds = float((residents[:-1] * np.diff(self.clock_s)).sum())
+        return seconds / done if done > 0 else math.inf
+
     def seats(self) -> float:
         """Most requests in service while others waited; infinite where nobody ever did."""
         waited = self.waiting > 0
@@ -275,9 +282,16 @@ def behind(replication: Recorded) -> bool:
 
 
 def grows_after(columns: Floats, clock_s: float) -> bool:
-    """Whether the backlog grows from this time on, which a burst may have begun."""
+    """Whether the backlog grows while anyone waits, from this time on, which a burst has begun.
+
+    The server is full then, so that no warm-up hides anything and batches last as long as a request
+    is in service, not as long as it waits.
+    """
     path = Backlog(columns).since(clock_s)
-    return len(path.columns) > 1 and drift([_rising(path)]).limit(-1) > MARGIN
+    if len(path.columns) < 2:
+        return False
+    growth = batch_growth(path, path.while_waiting(), path.service_s())
+    return drift([growth]).limit(-1) > MARGIN
 
 
 def _rising(path: Backlog) -> Floats:
