@@ -168,7 +168,7 @@ def test_workers_without_this_fluidwait_are_refused(
     processes.start_workers("a")
     with (
         cluster(processes.address) as runner,
-        pytest.raises(InputError, match=r"same fluidwait as here .*'validation\.cluster'"),
+        pytest.raises(InputError, match=r"same fluidwait as here .*'validation\.experiments'"),
     ):
         sweep(model, rows, runner=runner)
 
