@@ -131,6 +131,23 @@ class Intake:
         token_s = float(self.token_seconds(intake_s, np.zeros(1))[0])
         return token_s + self.linear_share * intake_s
 
+    def jump_intakes_s(self, least_s: float, most_s: float) -> Floats:
+        """Intakes between these at which T jumps: some prompts and all decodes reach a jump of f.
+
+        T(y)/y has its local minima there and at no other place between them that a grid misses.
+        """
+        tau = self.server.iteration_time
+        knots = np.array(tau.tokens_knots)
+        jumps = knots[1:][np.diff(knots) == 0]
+        lengths = self.flow.prompt_tokens[self.flow.prompt_tokens > 0]
+        step = max(1, int(np.gcd.reduce(lengths)))
+        decodes = self.flow.decodes_per_s
+        if not (len(jumps) and decodes):
+            return np.empty(0)
+        prompts = step * np.arange(int(jumps[-1]) // step + 1)
+        intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
+        return intakes_s[(intakes_s > least_s) & (intakes_s < most_s)]
+
     def stage_seconds(self, intake_s: float) -> tuple[Floats, ...]:
         """w_js: seconds that one more request at stage s adds, m arrays of shape (S_j,)."""
         extra = np.concatenate([[0, 1], self.flow.prompt_tokens]).astype(float)

@@ -21,6 +21,9 @@ from fluid.workload import Workload
 _GRID = 64
 """Points of the search for the best intake where f is not affine."""
 
+_MOST_JUMPS = 256
+"""Where T has more jumps, each is small: many numbers of prompts share one jump of f."""
+
 
 @dataclass(frozen=True)
 class Stability:
@@ -133,6 +136,10 @@ def _best_intake_s(curve: Intake) -> float:
         candidates = [float(one) for one in knots_s if least_s < one < limit_s]
     else:
         candidates = _refined(curve, np.geomspace(least_s, limit_s, _GRID))
+        # Kept on the lower side of each jump, against rounding.
+        jumps_s = curve.jump_intakes_s(least_s, limit_s) * (1 - 1e-12)
+        if len(jumps_s) <= _MOST_JUMPS:
+            candidates += jumps_s.tolist()
     best_s = max(candidates, key=lambda y: y / curve.time_s(y), default=limit_s)
     return best_s if best_s / curve.time_s(best_s) > scale * (1 + 1e-9) else limit_s
 

@@ -13,10 +13,12 @@ from fluid.server import load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.intake import intake
 from fluid.steady.stability import stability
+from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import (
     affine_times,
     general_times,
     one_class,
+    roomy,
     server_of,
     servers,
     workloads,
@@ -180,3 +182,30 @@ def test_general_f_has_no_half_space():
 def test_request_that_cannot_fit_is_refused():
     with pytest.raises(InputError, match="at most the 137000 tokens"):
         stability(one_class(1.0, 512, 200_000), load_server("paper-lmsys"))
+
+
+def test_the_best_intake_just_below_a_jump_is_found():
+    """Few prompts of one length: T jumps where some number of them fills a tile, and between the
+    points of any grid y/T(y) is highest just before one of those jumps."""
+    tau = IterationTime(
+        tokens_knots=(0.0, 10.0, 10.0, 291.0, 301.0, 301.0, 603.0),
+        seconds_knots=(0.0029, 0.0037, 0.0051, 0.0079, 0.0079, 0.0107, 0.0335),
+    )
+    workload = Workload(
+        name="sawtooth",
+        classes=(
+            RequestClass(
+                name="cached",
+                rate_per_s=1.8,
+                prefill_tokens=0,
+                context_tokens=112,
+                decode_tokens=85,
+            ),
+            RequestClass(name="prompt", rate_per_s=1.0, prefill_tokens=9, decode_tokens=1),
+        ),
+    )
+    curve = intake(workload, roomy(server_of(tau)))
+    intakes_s = np.linspace(0.02, 3.0, 20_000)
+    by_enumeration = max(y / curve.time_s(y) for y in intakes_s)
+    found = stability(workload, roomy(server_of(tau))).max_scale
+    assert by_enumeration <= found <= by_enumeration * (1 + 1e-3)
