@@ -188,20 +188,26 @@ def test_the_best_intake_just_below_a_jump_is_found():
     """Few prompts of one length: T jumps where some number of them fills a tile, and between the
     points of any grid y/T(y) is highest just before one of those jumps."""
     tau = IterationTime(
-        tokens_knots=(0.0, 10.0, 10.0, 291.0, 301.0, 301.0, 603.0),
-        seconds_knots=(0.0029, 0.0037, 0.0051, 0.0079, 0.0079, 0.0107, 0.0335),
+        tokens_knots=(0.0, 10.0, 10.0, 291.0, 301.0, 301.0, 311.0, 503.0, 603.0),
+        seconds_knots=(
+            *(0.002946481423442563, 0.0036850054035262383, 0.005087955890118573),
+            *(0.007897955890118574, 0.007897955890118574, 0.010662801302143914),
+            *(0.010662801302143914, 0.023758927386675774, 0.033492790929005346),
+        ),
     )
     workload = Workload(
         name="sawtooth",
         classes=(
             RequestClass(
                 name="cached",
-                rate_per_s=1.8,
+                rate_per_s=1.8017699554409787,
                 prefill_tokens=0,
                 context_tokens=112,
                 decode_tokens=85,
             ),
-            RequestClass(name="prompt", rate_per_s=1.0, prefill_tokens=9, decode_tokens=1),
+            RequestClass(
+                name="prompt", rate_per_s=0.998777433412782, prefill_tokens=9, decode_tokens=1
+            ),
         ),
     )
     curve = intake(workload, roomy(server_of(tau)))
