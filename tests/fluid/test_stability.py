@@ -210,8 +210,9 @@ def test_the_best_intake_just_below_a_jump_is_found():
             ),
         ),
     )
-    curve = intake(workload, roomy(server_of(tau)))
+    server = roomy(server_of(tau)).model_copy(update={"block_tokens": 16})
+    curve = intake(workload, server)
     intakes_s = np.linspace(0.02, 3.0, 20_000)
     by_enumeration = max(y / curve.time_s(y) for y in intakes_s)
-    found = stability(workload, roomy(server_of(tau))).max_scale
+    found = stability(workload, server).max_scale
     assert by_enumeration <= found <= by_enumeration * (1 + 1e-3)
