@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from command_line import Call
-from dask_processes import DaskProcesses
 from pyarrow.dataset import dataset
 
 from fluidwait.commands import sweep as command
+from tests.dask_processes import DaskProcesses
 from validation import cluster as clusters
 
 SERVER = "paper-long-decode"

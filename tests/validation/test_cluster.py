@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dask_processes import DaskProcesses
 from distributed import KilledWorker
 from pyarrow.dataset import dataset
 
 from fluid.errors import ClusterError, InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
+from tests.dask_processes import DaskProcesses
 from validation import cluster as clusters
 from validation.cluster import Cluster, Order, cluster, run_orders, software
 from validation.compare import PolicyResult

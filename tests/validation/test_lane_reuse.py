@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from test_agreement import random_case
 
+from tests.validation.random_cases import random_case
 from validation.policies import POLICIES
 from validation.simulator import cpu
 from validation.simulator.metrics import collect

@@ -1,0 +1,1 @@
+"""Tests, benchmarks and the check of a GPU (`python -m tests.gpu`)."""
