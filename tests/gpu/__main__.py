@@ -24,11 +24,11 @@ DEFAULT_LIMIT_S = 420
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chosen parts; see the module's own words."""
+    begin = time.time()
     given = _parser().parse_args(arguments)
     if refusal := refused(given.only, given.toy):
         print(refusal, file=sys.stderr)
         return 2
-    begin = time.time()
     parts = [part for name, part in PARTS.items() if name in (given.only or PARTS)]
     given.out.mkdir(parents=True, exist_ok=True)
     found = versions(given.toy)
