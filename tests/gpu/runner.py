@@ -50,16 +50,6 @@ PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """One call of the command."""
-
-    out: Path
-    toy: bool
-    limit_s: float
-    parts: tuple[Part, ...]
-
-
 def run_part(part: Part, out: Path, toy: bool, limit_s: float) -> Result:
     """Run it in a process of its own, for so many seconds at most; its output is in PART.log."""
     begin = time.time()
