@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
+from tests.benchmarks.measurement import alone
 from tests.gpu.compiled import compiled
 from tests.gpu.result import FAILED, Aim, Result, Table
 from tests.gpu.settings import Settings
@@ -190,16 +189,17 @@ def differences(one: Replication, two: Replication) -> list[str]:
 
 def _agreements(settings: Settings, sizes: Sizes) -> Iterator[Agreement]:
     """In processes of their own: compiling takes longest, and a fault of one spares the others."""
-    task = partial(agreement, sizes=sizes, stop_at_s=settings.stop_at_s)
     if sizes.processes == 1:
-        yield from map(task, POLICIES)
+        yield from (agreement(name, sizes, settings.stop_at_s) for name in POLICIES)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(sizes.processes, context, max_tasks_per_child=1) as pool:
-        asked = {pool.submit(task, name): name for name in POLICIES}
+    with ThreadPoolExecutor(sizes.processes) as pool:
+        asked = {
+            pool.submit(alone, agreement, name, sizes, settings.stop_at_s): name
+            for name in POLICIES
+        }
         for done in as_completed(asked):
             error = done.exception()
-            yield _failure(asked[done], error) if error else done.result()
+            yield _failure(asked[done], error) if error else done.result()[0]
 
 
 def _failure(name: str, error: BaseException) -> Agreement:
