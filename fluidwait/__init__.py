@@ -20,6 +20,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fluid.steady.phase import phase
+    from thresholds.limits import Limits
+
     from fluid import symbolic, transient
     from fluid.errors import FluidwaitError, InfeasibleError, InputError
     from fluid.iteration import IterationTime
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from fluid.steady.capacity import CapacityAnswer, capacity
     from fluid.steady.equilibrium import Equilibrium, equilibrium
     from fluid.steady.fluctuation import Fluctuation, fluctuation
-    from fluid.steady.phase import phase
     from fluid.steady.stability import Stability, stability
     from fluid.traces.registry import read_trace
     from fluid.traces.summarise import TraceSummary, summarise_trace
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from fluid.transient.path import FluidPath, simulate_fluid
     from fluid.workload import RequestClass, Requests, Slo, Workload
     from thresholds.fleet import Fleet, ServerType, fleet
-    from thresholds.limits import Limits
     from thresholds.schedule import Schedule
     from thresholds.solvers import nested
     from thresholds.solvers.nested.nested_cap import NestedCap
@@ -103,7 +104,7 @@ _ROOMS = {
 
 _MODULE_OF = {name: module for module, names in _ROOMS.items() for name in names.split()}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - checked against the imports above by a test
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
