@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -215,6 +215,16 @@ def rows_of(*cells: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def notes(texts: Iterable[str]) -> Iterator[Note]:
     """Remarks as notes."""
     return (Note(one) for one in texts)
+
+
+def columns_of(rows: Iterable[Any]) -> dict[str, list[Any]]:
+    """Columns of a frame from dataclasses of one kind, which are its rows.
+
+    >>> columns_of([Note("a"), Note("b")])
+    {'text': ['a', 'b']}
+    """
+    held = list(rows)
+    return {one.name: [getattr(row, one.name) for row in held] for one in fields(held[0])}
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -45,6 +46,10 @@ class Slo(FileModel):
 
     Attributes:
         quantile: Of which share of the requests that is asked, or "mean": of their mean.
+
+    >>> import fluidwait as fw
+    >>> fw.Slo(ttft_s=1.0, tpot_s=0.05).quantile
+    0.99
     """
 
     ttft_s: PositiveFloat | None = None
@@ -63,6 +68,11 @@ class RequestClass(FileModel):
         context_tokens: KV already present on arrival (decode-only servers, THEORY 5.5).
         slo: Service-level objective, if the class has one.
         weight: Relative worth of a request of this class where classes compete.
+
+    >>> import fluidwait as fw
+    >>> chat = fw.RequestClass(name="chat", rate_per_s=7.0, prefill_tokens=512, decode_tokens=120)
+    >>> chat.decode_tokens
+    120
     """
 
     name: Name
@@ -82,6 +92,66 @@ class RequestClass(FileModel):
         return self
 
 
+@dataclass(frozen=True)
+class Requests:
+    """The requests of a class that has no name yet, in short: for `Workload.of`.
+
+    Attributes:
+        rate_per_s: Arrival rate in requests per second.
+        prompt: Prompt length in tokens; 0 only together with `context`.
+        output: Output length in tokens.
+        context: KV tokens already present on arrival (decode-only servers, THEORY 5.5).
+        slo: Service-level objective, if there is one.
+        weight: Relative worth of such a request where classes compete.
+
+    Raises:
+        InputError: Naming the first of them that is out of range.
+
+    >>> import fluidwait as fw
+    >>> fw.Requests(7.0, prompt=512, output=120).named("chat").prefill_tokens
+    512
+    """
+
+    rate_per_s: float
+    prompt: int
+    output: int
+    _: KW_ONLY
+    context: int = 0
+    slo: Slo | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            self.named("requests")
+        except InputError as error:
+            field = _SHORT_NAMES.get(error.field, error.field)
+            raise InputError(field, error.value, error.allowed) from None
+
+    def named(self, name: str) -> RequestClass:
+        """The class of these requests.
+
+        Raises:
+            InputError: The name is empty.
+        """
+        return RequestClass(
+            name=name,
+            rate_per_s=self.rate_per_s,
+            prefill_tokens=self.prompt,
+            decode_tokens=self.output,
+            context_tokens=self.context,
+            slo=self.slo,
+            weight=self.weight,
+        )
+
+
+_SHORT_NAMES = {
+    "prefill_tokens": "prompt",
+    "decode_tokens": "output",
+    "context_tokens": "context",
+}
+"""Fields of `RequestClass` that `Requests` calls by another name."""
+
+
 class RatePiece(FileModel):
     """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`."""
 
@@ -99,6 +169,13 @@ class Workload(FileModel):
         rate_profile: Piecewise constant multipliers of all rates over time (THEORY 5.1), from 0 s
             on; the last holds for ever unless the profile is periodic.
         period_s: After so many seconds the profile starts again.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, 512, 120), code=fw.Requests(1.0, 2048, 250))
+    >>> load.rate_per_s, [one.name for one in load.classes]
+    (8.0, ['chat', 'code'])
+    >>> load.at_rate(4.0).classes[0].rate_per_s
+    3.5
     """
 
     name: Name
@@ -107,6 +184,18 @@ class Workload(FileModel):
     source: str | None = None
     rate_profile: Annotated[tuple[RatePiece, ...], Field(min_length=1)] | None = None
     period_s: PositiveFloat | None = None
+
+    @classmethod
+    def of(cls, name: str = "workload", /, **classes: Requests) -> Workload:
+        """A workload of named classes, written down in one line.
+
+        Raises:
+            InputError: No class, or a value that is not `Requests`.
+        """
+        for field, one in classes.items():
+            if not isinstance(one, Requests):
+                raise InputError(field, one, "Requests(rate_per_s, prompt, output)")
+        return cls(name=name, classes=tuple(one.named(field) for field, one in classes.items()))
 
     @model_validator(mode="after")
     def _profile_makes_sense(self) -> Self:

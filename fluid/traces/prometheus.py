@@ -75,8 +75,9 @@ PROMETHEUS = TraceFormat("prometheus", "Prometheus snapshot of vLLM (text)", _de
 def _samples(path: Path) -> list[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
+    text = read_text(path)
     try:
-        families = text_string_to_metric_families(read_text(path))
+        families = text_string_to_metric_families(text)
         return [sample for family in families for sample in family.samples]
     except ValueError as error:
         raise InputError("", str(error), "Prometheus text", str(path)) from None
