@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -128,12 +129,20 @@ def text_width() -> int:
 def as_text(blocks: Iterable[Block], width: int | None = None) -> str:
     """Blocks as lines of text, without colours."""
     stream = io.StringIO()
+    columns = width or text_width()
     for block in blocks:
         if isinstance(block, Table):
-            print_table(block, stream, width or text_width())
+            print_table(block, stream, columns)
         else:
-            stream.write(f"{block}\n")
+            stream.write(f"{wrapped(str(block), columns)}\n")
     return stream.getvalue().rstrip("\n")
+
+
+def wrapped(text: str, width: int) -> str:
+    """A sentence in lines between words, where they are shorter than `WIDE`."""
+    if width >= WIDE:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_table(table: Table, stream: Any, width: int, colours: bool = False) -> None:

@@ -79,7 +79,7 @@ def _stages(prompt: int, context: int, output: int, first_token: FirstToken, blo
         first_output = 1
     kv = prompt + context + index
     held = -(-kv // block) * block
-    return Stages(*map(read_only, (index, kv, held)), first_output, prompt)
+    return Stages(read_only(index), read_only(kv), read_only(held), first_output, prompt)
 
 
 def read_only(array: NDArray[Shared]) -> NDArray[Shared]:

@@ -10,8 +10,10 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import (
     Field,
     ValidationError,
@@ -21,7 +23,7 @@ from pydantic import (
 )
 
 from fluid.errors import InputError
-from fluid.files import FileModel
+from fluid.files import FileModel, write_document, write_text
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
@@ -197,6 +199,25 @@ class Workload(FileModel):
                 raise InputError(field, one, "Requests(rate_per_s, prompt, output)")
         return cls(name=name, classes=tuple(one.named(field) for field, one in classes.items()))
 
+    def write(self, path: str | Path, comment: str = "") -> None:
+        """Write a workload file, whole or not at all; fields at their defaults are left out.
+
+        A ``.yaml`` or ``.yml`` file starts with `comment`, one ``#`` line per line; any other
+        suffix means JSON, which has no comments.
+
+        Raises:
+            InputError: The folder is missing or not writable.
+        """
+        document = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        if Path(path).suffix not in {".yaml", ".yml"}:
+            write_document(document, path)
+            return
+        classes = document.pop("classes")
+        lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+        lines += [_yaml(document), "classes:"]
+        lines += [f"  - {_yaml(one, flow=True)}" for one in classes]
+        write_text(path, "\n".join(lines) + "\n")
+
     @model_validator(mode="after")
     def _profile_makes_sense(self) -> Self:
         if self.rate_profile is None:
@@ -260,3 +281,10 @@ class Workload(FileModel):
         if not 0 < rate_per_s < math.inf:
             raise InputError("rate_per_s", rate_per_s, "a positive finite number")
         return self.scaled(rate_per_s / self.rate_per_s)
+
+
+def _yaml(value: object, flow: bool = False) -> str:
+    text = yaml.safe_dump(
+        value, default_flow_style=flow, sort_keys=False, width=10_000, allow_unicode=True
+    )
+    return text.rstrip("\n")

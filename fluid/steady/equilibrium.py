@@ -106,6 +106,11 @@ class Equilibrium(Result):
         """What is in balance where."""
         return f"{self.workload.name} on {self.server.name}"
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with its cause."""
+        return verdict(self.max_scale, self.margin, self.binding)
+
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each class."""
         return columns_of(self.classes)
@@ -132,7 +137,7 @@ class Equilibrium(Result):
         yield from notes(self.caveats)
         if self.fluctuations is not None:
             yield self.fluctuations.table()
-        yield verdict(self.max_scale, self.margin, self.binding)
+        yield self.sentence
 
     def _figures(self) -> tuple[tuple[str, str], ...]:
         shares = f"{percent(self.compute_share)} / {percent(self.memory_share)}"
@@ -171,7 +176,8 @@ class Equilibrium(Result):
         """
         if picture not in PICTURES:
             raise InputError("picture", picture, "one of " + ", ".join(PICTURES))
-        return getattr(self, f"_plot_{picture}")(ax)
+        drawn: Axes = getattr(self, f"_plot_{picture}")(ax)
+        return drawn
 
     def _plot_latency(self, ax: Axes | None) -> Axes:
         from fluid.plots.steady import plot_latency
@@ -233,7 +239,6 @@ def equilibrium(
     added_s = () if served is None else curve.stage_seconds(served)
     classes = _classes(workload, curve, served, added_s)
     throughput = sum(one.rate_per_s * one.decode_tokens for one in workload.classes)
-    second = evictions is not None and boundary.stable
     return Equilibrium(
         workload=workload,
         server=server,
@@ -259,7 +264,9 @@ def equilibrium(
         ),
         classes=classes,
         evictions=evictions,
-        fluctuations=overflow(workload, server, evictions) if second else None,
+        fluctuations=None
+        if evictions is None or served is None
+        else overflow(workload, server, evictions),
     )
 
 

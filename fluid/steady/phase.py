@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number
@@ -109,12 +109,28 @@ def _plain(grid: Floats) -> list[list[float | None]]:
     return [[None if np.isnan(one) else float(one) for one in row] for row in grid]
 
 
-def phase(workload: Workload, server: Server, horizontal: Axis, vertical: Axis) -> Phase:
-    """Margin and cause at every pair of values of two parameters.
+def phase(workload: Workload, server: Server, **values: ArrayLike) -> Phase:
+    """Margin and cause at every pair of values of two parameters (THEORY 2.3).
+
+    Args:
+        values: Increasing values > 0 of two of `PARAMETERS`, the horizontal one first.
 
     Raises:
-        InputError: An unknown parameter, or fewer than two values of one.
+        InputError: Not two parameters, an unknown one, or fewer than two values of one.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> server = fw.Server.named("engine-long-decode")
+    >>> found = fw.phase(load, server, rate=[10, 20, 30], kv_tokens=[50_000, 100_000])
+    >>> (found.margins > 0).tolist()
+    [[True, True, False], [True, True, False]]
     """
+    if len(values) != 2:
+        raise InputError("axis", ", ".join(values), "two of " + ", ".join(PARAMETERS))
+    horizontal, vertical = (
+        Axis(name, tuple(np.asarray(one, dtype=float).ravel().tolist()))
+        for name, one in values.items()
+    )
     for axis in (horizontal, vertical):
         if axis.name not in PARAMETERS:
             raise InputError("axis", axis.name, "one of " + ", ".join(PARAMETERS))
@@ -137,9 +153,8 @@ def rate_and_memory(workload: Workload, server: Server) -> Phase:
     """The phase over total rate and KV memory, from a tenth to twice of what there is."""
     multiples = np.linspace(0.1, 2.0, 40)
     limit_per_s = largest_scale(workload, server) * workload.rate_per_s
-    rates = Axis("rate", tuple((limit_per_s * multiples).tolist()))
-    memory = Axis("kv_tokens", tuple((server.usable_kv_tokens * multiples).tolist()))
-    return phase(workload, server, rates, memory)
+    memory = server.usable_kv_tokens * multiples
+    return phase(workload, server, rate=limit_per_s * multiples, kv_tokens=memory)
 
 
 def _with_rate(workload: Workload, server: Server, value: float) -> tuple[Workload, Server]:

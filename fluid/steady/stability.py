@@ -71,6 +71,11 @@ class Stability(Result):
     boundary_per_stage: NDArray[np.float64]
     half_space_per_s: NDArray[np.float64] | None
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with its cause."""
+        return verdict(self.max_scale, self.margin, self.binding)
+
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each class."""
         normal = self.half_space_per_s
@@ -107,7 +112,7 @@ class Stability(Result):
                 for name, *figures in zip(*columns.values(), strict=True)
             ),
         )
-        yield verdict(self.max_scale, self.margin, self.binding)
+        yield self.sentence
 
     def document(self) -> dict[str, Any]:
         normal = self.half_space_per_s

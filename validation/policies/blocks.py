@@ -70,9 +70,7 @@ def peak_tokens(model: Model, block_tokens: int = 1) -> NDArray[np.int64]:
     """
     context = model.shapes["context_tokens"]
     prompt = model.shapes["prompt_tokens"] - context
-    return peak_kv_tokens(
-        prompt, model.shapes["output_tokens"], context, block_tokens=block_tokens
-    )
+    return peak_kv_tokens(prompt, model.shapes["output_tokens"], context, block_tokens=block_tokens)
 
 
 def require_blocks(policy: str, model: Model, reserved: int) -> None:
