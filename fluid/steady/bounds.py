@@ -86,7 +86,8 @@ class Bounds(Result):
             spare=("source", "set by"),
         )
         yield from (f"{one.name}: {one.assumption}." for one in self.bounds)
-        yield f"The lowest limit is that of {self.binding.name}, {number(self.binding.rate_per_s)} /s."
+        lowest = self.binding
+        yield f"The lowest limit is that of {lowest.name}, {number(lowest.rate_per_s)} /s."
 
     def document(self) -> dict[str, Any]:
         return {

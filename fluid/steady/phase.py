@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fluid.errors import InputError
-from fluid.result import Block, Result, Table, number
+from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server
 from fluid.steady.stability import largest_scale, stability
 from fluid.workload import Workload
@@ -79,16 +79,21 @@ class Phase(Result):
         }
 
     def blocks(self) -> Iterator[Block]:
+        across = self.horizontal
         yield Table(
-            f"Margin of {self.workload.name} on {self.server.name}, {self.vertical.name} by row",
-            (self.horizontal.name, *map(number, self.horizontal.values)),
+            f"Margin of {self.workload.name} on {self.server.name}",
+            (
+                self.vertical.name,
+                f"at {across.name} {number(across.values[0])}",
+                f"at {across.name} {number(across.values[-1])}",
+                "stable",
+            ),
             tuple(
-                (number(value), *(_figure(one) for one in row))
+                (number(value), _figure(row[0]), _figure(row[-1]), _share(row >= 0))
                 for value, row in zip(self.vertical.values, self.margins, strict=True)
             ),
         )
-        stable = float((self.margins >= 0).mean())
-        yield f"{stable:.0%} of the pairs are stable."
+        yield f"{_share(self.margins >= 0)} of the pairs are stable."
 
     def document(self) -> dict[str, Any]:
         return {
@@ -103,6 +108,10 @@ class Phase(Result):
 
 def _figure(value: float) -> str:
     return number(None if np.isnan(value) else float(value), 2)
+
+
+def _share(stable: NDArray[np.bool_]) -> str:
+    return percent(float(stable.mean()), 0)
 
 
 def _plain(grid: Floats) -> list[list[float | None]]:

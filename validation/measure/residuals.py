@@ -29,10 +29,10 @@ def draw_calibration(found: Calibration, ax: Panels | None = None) -> Panels:
         "mixed": decodes & prefills,
         "prefill": prefills & ~decodes,
     }
-    with panels(ax, (6.5, 6), rows=2, sharex=True) as grid:
+    with panels(ax, (6.5, 6), rows=2, sharex=True) as both:
         residuals: Axes
         staircase: Axes
-        residuals, staircase = np.ravel(grid)
+        residuals, staircase = np.ravel(both)
         for (kind, rows), colour, marker in zip(kinds.items(), COLOURS, "o^s", strict=False):
             style: dict[str, Any] = {
                 "marker": marker,
@@ -59,4 +59,4 @@ def draw_calibration(found: Calibration, ax: Panels | None = None) -> Panels:
             yscale="log",
         )
         staircase.legend(fontsize=8)
-    return grid
+    return both
