@@ -39,7 +39,7 @@ def run_calibrate(path: Path, options: CalibrateOptions) -> None:
     if options.out:
         require_folder(options.out)
     if options.plot:
-        from fluid.plots.steady import require_plot_path
+        from fluid.plots.style import require_plot_path
 
         require_plot_path(options.plot)
     workload = Workload.read(options.workload) if options.workload else None

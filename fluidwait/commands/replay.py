@@ -55,7 +55,7 @@ class ReplayOptions:
 def run_replay(path: Path, options: ReplayOptions) -> None:
     """Simulate, print, and write table and plot where asked to."""
     if options.plot:
-        from fluid.plots.steady import require_plot_path
+        from fluid.plots.style import require_plot_path
 
         require_plot_path(options.plot)
     if options.out:

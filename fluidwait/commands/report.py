@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from fluid.files import require_folder, write_text
-from fluidwait.commands.equilibrium import verdict_line
 from fluidwait.console import number, percent, progress, say, seconds
 from fluidwait.options import AsJson, Replications, Requests, Seed, new_app
 from thresholds.export.jsonio import read_table
@@ -34,7 +33,7 @@ def render(report: Report) -> str:
         report=report,
         table=report.table,
         fluid=report.equilibrium,
-        fluid_verdict=verdict_line(report.equilibrium),
+        fluid_verdict=report.equilibrium.sentence,
         meanings=PARAMETER_MEANINGS,
     )
 

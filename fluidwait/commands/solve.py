@@ -108,7 +108,7 @@ def _evaluator() -> Evaluator:
 
 
 def _require_plottable(problem: Problem, plot: Path) -> None:
-    from fluid.plots.steady import require_plot_path
+    from fluid.plots.style import require_plot_path
 
     require_plot_path(plot)
     if problem.policy != "nested-wait":

@@ -92,7 +92,7 @@ def test_side_by_side():
     assert [one.name for one in found.bounds] == ["ao", "nie", "dong-cao", "dai"]
     rates = {one.name: one.rate_per_s for one in found.bounds}
     assert found.binding.rate_per_s == min(rates.values())
-    assert found.as_dict()["binding"] == found.binding.name
+    assert found.document()["binding"] == found.binding.name
     wider = {one.name: one.rate_per_s for one in bounds(workload, server, slot_s=1.0).bounds}
     assert wider["ao"] == rates["ao"]
     assert wider["dong-cao"] == pytest.approx(dong_cao_per_slot(workload, server))

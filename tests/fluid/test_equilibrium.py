@@ -280,7 +280,7 @@ def test_beyond_memory_the_equilibrium_is_told_but_no_latency(method):
 
 def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
-    document = found.as_dict()
+    document = found.document()
     assert list(document) == [one.name for one in fields(Equilibrium)]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 

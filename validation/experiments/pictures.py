@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
+from fluid.plots.style import COLOURS, MARKERS, STYLE
 from fluid.traces.tape import Tape
 from thresholds.table import PolicyValidation
 from validation.experiments.compare import PolicyResult

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from fluid.plots.steady import COLOURS, figure_at
+from fluid.plots.style import COLOURS, Panels, panels, save
 from validation.measure.calibrate import Calibration
 
 
 def plot_calibration(found: Calibration, path: Path) -> None:
+    """Write the picture of `draw_calibration`."""
+    save(lambda: draw_calibration(found), path)
+
+
+def draw_calibration(found: Calibration, ax: Panels | None = None) -> Panels:
     """Relative residuals against tokens above; f and the measured times less their linear terms."""
     data, tau = found.measurements, found.iteration_time
     tokens = data.compositions.tokens
@@ -24,10 +29,10 @@ def plot_calibration(found: Calibration, path: Path) -> None:
         "mixed": decodes & prefills,
         "prefill": prefills & ~decodes,
     }
-    with figure_at(path, figsize=(6.5, 6)) as figure:
+    with panels(ax, (6.5, 6), rows=2, sharex=True) as both:
         residuals: Axes
         staircase: Axes
-        residuals, staircase = figure.subplots(2, 1, sharex=True)
+        residuals, staircase = np.ravel(both)
         for (kind, rows), colour, marker in zip(kinds.items(), COLOURS, "o^s", strict=False):
             style: dict[str, Any] = {
                 "marker": marker,
@@ -54,3 +59,4 @@ def plot_calibration(found: Calibration, path: Path) -> None:
             yscale="log",
         )
         staircase.legend(fontsize=8)
+    return both

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from fluid.files import write_text
-from fluid.plots.steady import STYLE
+from fluid.plots.style import STYLE
 from validation.paper import EXPERIMENTS
 from validation.paper.experiment import MET, NOT_MET, OPEN, Effort, Result, seconds
 from validation.paper.published import SOURCE

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
+from fluid.plots.style import COLOURS, MARKERS, STYLE
 from validation.paper.experiment import Run
 from validation.paper.published import Latency
 

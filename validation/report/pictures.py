@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fluid.plots.steady import plot_composition, plot_latency, plot_region
+from fluid.plots.style import save
+from fluid.steady.equilibrium import equilibrium
 from fluid.steady.region import StabilityRegion
 from thresholds.table import PolicyValidation, ThresholdTable, Validated
 from validation.experiments.compare import compare
@@ -60,6 +61,7 @@ def report_pictures(
         rows: Validated policies at one rate, the table's own first; `policies` alike, by label.
     """
     workload, server = table.workload, table.server
+    balance = equilibrium(workload, server)
     rate_per_s = rows[0].result.rate_per_s
     scale = rate_per_s / workload.rate_per_s
     model = replay_model(table, arrivals=_arrivals(validated))
@@ -90,18 +92,18 @@ def report_pictures(
     if len(workload.classes) == 2:
         region = StabilityRegion(workload, server)
         caption = "Rates that the server carries in the fluid model, and this load."
-        picture = inline_svg("region", partial(plot_region, region))
+        picture = inline_svg("region", partial(save, region.plot))
         made.append(Picture("Stable rates", caption, picture))
     made += [
         Picture(
             "Latency by rate",
             "First-order fluid figures of work-conserving service, up to the boundary.",
-            inline_svg("latency", partial(plot_latency, workload, server)),
+            inline_svg("latency", partial(save, balance.plot)),
         ),
         Picture(
             "KV by stage",
             "Where the cache goes at equilibrium, by age of the requests.",
-            inline_svg("stages", partial(plot_composition, workload, server)),
+            inline_svg("stages", partial(save, partial(balance.plot, picture="stages"))),
         ),
     ]
     return made

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
+from fluid.plots.style import COLOURS, MARKERS, STYLE
 from validation.theorems.statement import Floats, Line, Plot
 
 

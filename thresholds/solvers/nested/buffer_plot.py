@@ -1,4 +1,4 @@
-"""Plots of threshold tables, in the style of `fluid.plots.steady`."""
+"""Plots of threshold tables, in the style of `fluid.plots.style`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fluid.plots.steady import COLOURS, STYLE, require_plot_path
+from fluid.plots.style import COLOURS, STYLE, require_plot_path
 from thresholds.solvers.nested.design import Design
 
 _HATCHES = ("", "//", "..")
