@@ -115,6 +115,7 @@ class Fleet(Result):
                 )
                 for one in self.replicas
             ),
+            left=(0, 3),
             spare=("share of each class",),
         )
         proof = "no fleet is cheaper" if self.is_optimal else _NOT_PROVEN

@@ -115,6 +115,7 @@ class Schedule(Result, FileModel):
                 )
                 for one in self.windows
             ),
+            left=(0, 3),
             spare=("rates ×", "to s"),
         )
         if self.hand_over is not None:

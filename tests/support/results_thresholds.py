@@ -27,6 +27,15 @@ LOAD = Workload(
         RequestClass(name="longer", rate_per_s=1.0, prefill_tokens=64, decode_tokens=60),
     ),
 )
+CHAT = Workload(
+    name="chat",
+    classes=tuple(
+        RequestClass(
+            name=f"c{k}", rate_per_s=4.5 * 0.9**k, prefill_tokens=60, decode_tokens=25 * (k + 1)
+        )
+        for k in range(24)
+    ),
+)
 DAY = LOAD.model_copy(
     update={
         "rate_profile": (
@@ -47,7 +56,7 @@ THRESHOLD_RESULTS: dict[str, Callable[[], Result]] = {
     "schedule of wait": lambda: solve(DAY, SERVER, Wait()),
     "fleet": lambda: fleet(LOAD, [ServerType(SERVER)]),
     "admission": lambda: admission(LOAD.scaled(1000.0), SERVER),
-    "buffers": lambda: NestedWait().buffers(LOAD, SERVER),
+    "buffers": lambda: NestedWait().buffers(CHAT, load_server("paper-lmsys")),
     **{
         f"{engine} flags": lambda engine=engine: Paced().solve(LOAD, SERVER).flags(engine)
         for engine in ("vllm", "sglang", "trtllm", "env")

@@ -23,7 +23,7 @@ from thresholds.fields import (
 )
 from thresholds.table import ThresholdTable
 
-FOLLOWED_BY = "the scheduler class for vLLM follows it (export --to vllm)"
+FOLLOWED_BY = "the scheduler class for vLLM follows it (export to vllm)"
 """Where tables with segments can be served, for their notes."""
 
 
