@@ -146,18 +146,19 @@ def run_closed_loop(target: Target, options: LoopOptions) -> None:
     """Serve Poisson arrivals under a table and under greedy, beside the simulator."""
     from fluid.server import load_server
     from fluidwait.commands.common import checked_rate
-    from thresholds.export.jsonio import read_table
+    from thresholds.limits import Limits
+    from thresholds.table import ThresholdTable
 
     rates = [checked_rate(one) for one in options.rates_per_s]
     server = load_server(options.server)
-    table = read_table(options.table) if options.table else None
+    table = ThresholdTable.read(options.table) if options.table else None
     shape, device, dtype = _checked(target)
-    from validation.measure.batching import AdmissionLimits
+    from validation.measure.batching import paced_limits
     from validation.measure.closed_loop import closed_loop, poisson_tape
 
-    policies = {"greedy": AdmissionLimits(watermark=0.01)}
+    policies = {"greedy": Limits(watermark_fraction=0.01)}
     if table is not None:
-        policies = {"table": AdmissionLimits.of_table(table)} | policies
+        policies = {"table": paced_limits(table)} | policies
     decoder = _decoder(target, shape, device, dtype)
     runs = []
     with progress("serving", len(rates) * len(policies) * options.requests) as advance:

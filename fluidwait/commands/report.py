@@ -10,15 +10,15 @@ import typer
 from fluid.files import require_folder, write_text
 from fluidwait.console import number, percent, progress, say, seconds
 from fluidwait.options import AsJson, Replications, Requests, Seed, new_app
-from thresholds.export.jsonio import read_table
-from thresholds.table import PARAMETER_MEANINGS
+from thresholds.limits import PARAMETER_MEANINGS
+from thresholds.table import ThresholdTable
 from validation.report.content import Effort, Report, make_report, simulated_runs
 
 
 def run_report(path: Path, out: Path, effort: Effort) -> None:
     """Gather and write the page."""
     require_folder(out)
-    table = read_table(path)
+    table = ThresholdTable.read(path)
     with progress("report", simulated_runs(table, effort)) as advance:
         found = make_report(table, str(path), effort, on_done=advance)
     write_text(out, render(found))

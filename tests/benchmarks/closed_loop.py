@@ -17,7 +17,8 @@ import torch
 from fluid.server import Server
 from fluid.steady.stability import largest_scale
 from fluid.workload import RequestClass, Workload
-from validation.measure.batching import AdmissionLimits
+from thresholds.limits import Limits
+from validation.measure.batching import simulated_policy
 from validation.measure.calibrate import calibrate
 from validation.measure.closed_loop import closed_loop, poisson_tape
 from validation.measure.design import sweep_design
@@ -46,16 +47,17 @@ def main() -> None:
     most_per_s = largest_scale(Workload(name="w", classes=(one,)), server)
     for rate_per_s in (0.3 * most_per_s, 0.5 * most_per_s, 0.7 * most_per_s):
         for limits in (
-            AdmissionLimits(watermark=0.01),
-            AdmissionLimits(pace=0.5, cap=32, watermark=0.01),
+            Limits(watermark_fraction=0.01),
+            Limits(0.5, 32, 0.01),
         ):
             tape = poisson_tape(rate_per_s, REQUESTS, PROMPT, OUTPUT, seed=1)
             loop = closed_loop(decoder, server, tape, limits, clock=clock)
             simulated_s = loop.simulated.latency_s
             ratio = loop.measured.latency_s / simulated_s
             print(
-                f"{rate_per_s:8.1f} /s  {limits.policy}: measured {loop.measured.latency_s:.4f} s, "
-                f"simulated {simulated_s:.4f} s, ratio {ratio:.3f}"
+                f"{rate_per_s:8.1f} /s  {simulated_policy(limits)}: "
+                f"measured {loop.measured.latency_s:.4f} s, simulated {simulated_s:.4f} s, "
+                f"ratio {ratio:.3f}"
             )
 
 

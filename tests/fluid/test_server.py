@@ -18,7 +18,8 @@ from fluid.server import (
     require_fits,
 )
 from fluid.stages import class_stages
-from tests.support.fluid_strategies import one_class, server_of
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
 
 TAU = IterationTime.affine(0.01, 5e-5)
 

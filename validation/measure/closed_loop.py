@@ -12,7 +12,8 @@ import numpy as np
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.traces.tape import Tape
-from validation.measure.batching import AdmissionLimits, Engine, Request
+from thresholds.limits import Limits
+from validation.measure.batching import Engine, Request, simulated_policy
 from validation.measure.composition import Floats
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
@@ -48,7 +49,7 @@ class ClosedLoop:
         admitted: Admissions of each iteration.
     """
 
-    limits: AdmissionLimits
+    limits: Limits
     rate_per_s: float
     requests: tuple[Request, ...]
     admitted: tuple[int, ...]
@@ -58,7 +59,7 @@ class ClosedLoop:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: measured beside simulated."""
         return {
-            "policy": self.limits.policy,
+            "policy": simulated_policy(self.limits),
             "rate_per_s": self.rate_per_s,
             "requests": len(self.requests),
             "iterations": len(self.admitted),
@@ -85,7 +86,7 @@ def closed_loop(
     decoder: Decoder,
     server: Server,
     tape: Tape,
-    limits: AdmissionLimits,
+    limits: Limits,
     seed: int = 0,
     on_done: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -106,7 +107,7 @@ def closed_loop(
     if server.first_token != "prefill":
         raise InputError("first_token", server.first_token, "prefill, as the engine works")
     model = tape_model(tape, server)
-    trace = run_traced(model, Job(parse_policy(limits.policy), 0, 0, 1.0), len(tape))
+    trace = run_traced(model, Job(parse_policy(simulated_policy(limits)), 0, 0, 1.0), len(tape))
     simulated = _figures(trace.arrived_at_s, trace.first_token_at_s, trace.completed_at_s)
     engine = _engine(decoder, server, tape, limits)
     requests = _requests(decoder, tape, seed)
@@ -118,7 +119,7 @@ def closed_loop(
     )
 
 
-def _engine(decoder: Decoder, server: Server, tape: Tape, limits: AdmissionLimits) -> Engine:
+def _engine(decoder: Decoder, server: Server, tape: Tape, limits: Limits) -> Engine:
     """An engine with a slot for everyone who can be resident, warmed up."""
     import torch
 
@@ -134,9 +135,7 @@ def _engine(decoder: Decoder, server: Server, tape: Tape, limits: AdmissionLimit
             "cap", value, "a lower cap: the slots need more memory than is free"
         ) from (error)
     for _ in range(3):
-        warm = Engine(
-            decoder, cache, server.usable_kv_tokens, server.block_tokens, AdmissionLimits()
-        )
+        warm = Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, Limits())
         warm.waiting.append(Request(0.0, [0] * int(tape.num_prefill_tokens[0]), 2))
         for _ in range(2):
             warm.form_batch()

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from fluid.errors import InfeasibleError
 from fluid.server import Server, load_server
 from fluid.workload import Workload
-from thresholds.problem import Problem
-from thresholds.solvers.nested.cuts import buffer_decomposition, even_cuts
-from thresholds.solvers.nested.nested_cap import ETA, LARGEST_RATIO
+from thresholds.solvers.nested.cuts import even_cuts
+from thresholds.solvers.nested.nested_cap import paper_shape
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import NestedMemory, log_term, nested_memory
 from thresholds.solvers.nested.segments import Segments, distinct_lengths
 from validation.paper.experiment import MET, NOT_MET, Claim, Experiment, Lab, Result, Table
@@ -73,15 +74,13 @@ class Case:
 
     def whole(self) -> float:
         """Least memory of whole thresholds, tokens; infinite where drift never holds."""
-        problem = Problem(
-            self.workload(),
-            self.server(),
-            policy="nested-wait",
-            horizon_s=self.horizon_s,
-            overflow_probability=self.overflow_probability,
+        solver = NestedWait(
+            horizon_s=self.horizon_s, overflow_probability=self.overflow_probability
         )
-        designs = buffer_decomposition(problem)
-        return min((one.requirement_tokens for one in designs), default=float("inf"))
+        try:
+            return solver.buffers(self.workload(), self.server()).least_tokens
+        except InfeasibleError:
+            return float("inf")
 
 
 CASES = (
@@ -99,8 +98,7 @@ def least_thresholds(segments: Segments) -> np.ndarray | None:
 
     On a server of THEORY Eq. 1 the batch adds seconds in proportion to n_1.
     """
-    q = np.minimum(segments.survivals + ETA, LARGEST_RATIO)
-    shape = np.cumprod(np.append(1.0, q))
+    shape = paper_shape(segments)
     idle_s, one_s = (float(segments.iteration_time_s(n * shape)) for n in (0.0, 1.0))
     left = 1 / segments.rates_per_s[0] - (one_s - idle_s)
     return shape * idle_s / left if left > 0 else None

@@ -14,9 +14,11 @@ import numpy as np
 from fluid.plots.style import save
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.region import StabilityRegion
-from thresholds.table import PolicyValidation, ThresholdTable, Validated
+from thresholds.fields import PolicyValidation, Validated
+from thresholds.table import ThresholdTable
+from thresholds.validated_picture import draw_validated
 from validation.experiments.compare import compare
-from validation.experiments.pictures import plot_paths, plot_validated
+from validation.experiments.pictures import plot_paths
 from validation.experiments.replay import replay_model
 from validation.policies import ConfiguredPolicy
 from validation.simulator.arrivals import Arrivals, parse_arrivals
@@ -77,7 +79,8 @@ def report_pictures(
             "Side by side",
             "Means with 95 % intervals over the replications.",
             inline_svg(
-                "compare", lambda path: plot_validated({r.label: r.result for r in rows}, path)
+                "compare",
+                partial(save, lambda: draw_validated({r.label: r.result for r in rows})),
             ),
         ),
         Picture(
