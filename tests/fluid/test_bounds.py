@@ -14,14 +14,9 @@ from fluid.stages import class_stages
 from fluid.steady.bounds import bounds, dai_rate_per_s, dong_cao_per_slot, nie_rate_per_s
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, roomy, servers, workloads
 
 
 def test_dai_oracle():

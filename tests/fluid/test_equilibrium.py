@@ -21,15 +21,9 @@ from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 EQUATION_1 = IterationTime.paper(0.0114, 0.43e-6)
 

@@ -18,7 +18,7 @@ from fluid.transient.metastable import (
     tipping_burst,
 )
 from fluid.transient.path import Admission
-from tests.support.fluid_strategies import one_class
+from tests.support.builders import one_class
 
 SERVER = load_server("paper-long-decode")
 RULE = Admission(watermark=0.01)

@@ -9,7 +9,8 @@ import pytest
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import builtin_servers, load_server, require_fits
-from tests.support.fluid_strategies import one_class, server_of
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
 
 TAU = IterationTime.affine(0.01, 5e-5)
 

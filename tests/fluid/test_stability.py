@@ -13,14 +13,9 @@ from fluid.server import load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.intake import intake
 from fluid.steady.stability import stability
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, servers, workloads
 
 any_times = st.one_of(affine_times(), general_times())
 METHODS = [None, "mean"]

@@ -18,15 +18,9 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.transient.inflow import Burst, RateProfile
 from fluid.transient.path import Admission, Transient, simulate_fluid
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    ROOMY_TOKENS,
-    affine_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import ROOMY_TOKENS, affine_times, roomy, servers, workloads
 from tests.support.transient_oracle import slow_path
 
 TWO = Workload(

@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 
 from fluid.errors import InputError  # noqa: E402
 from fluid.iteration import IterationTime  # noqa: E402
-from fluid.server import Server  # noqa: E402
 from fluid.traces.tape_csv import Tape  # noqa: E402
 from fluid.workload import RequestClass, Workload  # noqa: E402
+from tests.support.builders import server  # noqa: E402
 from thresholds.problem import Problem  # noqa: E402
 from thresholds.solve import solve  # noqa: E402
 from validation.measure.batching import AdmissionLimits, Engine, Request  # noqa: E402
@@ -27,15 +27,7 @@ CPU = torch.device("cpu")
 DECODER = random_decoder(SHAPES["tiny-grouped"], CPU, torch.float32)
 
 
-def server(capacity: int, block: int = 1) -> Server:
-    tau = IterationTime.affine(5e-4, per_token_s=1e-5, per_kv_token_s=1e-8)
-    return Server(
-        name="s",
-        source="test",
-        kv_capacity_tokens=capacity,
-        block_tokens=block,
-        iteration_time=tau,
-    )
+TAU = IterationTime.affine(5e-4, per_token_s=1e-5, per_kv_token_s=1e-8)
 
 
 def own_greedy_tokens(prompt: list[int], outputs: int) -> list[int]:
@@ -62,7 +54,9 @@ def mixed_tape(requests: int, seed: int) -> Tape:
 )
 def test_everyone_is_served_with_the_models_own_tokens(limits: AdmissionLimits) -> None:
     """Memory for a few requests only, so that some are evicted and recomputed."""
-    found = closed_loop(DECODER, server(130), mixed_tape(25, seed=1), limits)
+    found = closed_loop(
+        DECODER, server(TAU, kv_capacity_tokens=130), mixed_tape(25, seed=1), limits
+    )
     for one in found.requests:
         assert one.completed_at_s is not None
         assert one.first_token_at_s is not None
@@ -85,7 +79,7 @@ def offline(
     times = np.zeros(20)
     times[-1] = 1e3
     tape = Tape(times, tape.num_prefill_tokens, tape.num_decode_tokens)
-    one = server(capacity, block)
+    one = server(TAU, kv_capacity_tokens=capacity, block_tokens=block)
     job = Job(parse_policy(limits.policy), 0, 0, 1.0)
     trace = run_traced(tape_model(tape, one), job, len(tape))
     cache = KVCache(DECODER.shape, 20, 64, CPU, torch.float32)
@@ -128,7 +122,7 @@ def test_admission_is_the_simulators(limits: AdmissionLimits, capacity: int, blo
 
 def test_limits_of_a_table() -> None:
     one = RequestClass(name="a", rate_per_s=10.0, prefill_tokens=16, decode_tokens=8)
-    table = solve(Problem(Workload(name="w", classes=(one,)), server(2000)))
+    table = solve(Problem(Workload(name="w", classes=(one,)), server(TAU, kv_capacity_tokens=2000)))
     given = {"pace_per_iteration": 0.4, "cap_requests": 7, "watermark_fraction": 0.02}
     limits = AdmissionLimits.of_table(table.model_copy(update={"params": given}))
     assert (limits.pace, limits.cap, limits.watermark) == (0.4, 7, 0.02)
@@ -140,7 +134,12 @@ def test_limits_of_a_table() -> None:
 
 def test_a_request_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="KV tokens at its end"):
-        closed_loop(DECODER, server(20), poisson_tape(100.0, 3, 30, 5, seed=0), AdmissionLimits())
+        closed_loop(
+            DECODER,
+            server(TAU, kv_capacity_tokens=20),
+            poisson_tape(100.0, 3, 30, 5, seed=0),
+            AdmissionLimits(),
+        )
 
 
 def test_the_poisson_tape_has_its_rate() -> None:

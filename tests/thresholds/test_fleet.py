@@ -15,7 +15,8 @@ from fluid.server import Server
 from fluid.steady.region import StabilityRegion
 from fluid.steady.stability import stability
 from fluid.workload import Workload
-from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
+from tests.support.builders import workload
+from tests.support.wait_cases import PAPER_TAU, STAIRS, server
 from thresholds.fleet import Fleet, ServerType, fleet
 from thresholds.problem import Problem
 from thresholds.solve import solve

@@ -18,7 +18,8 @@ from fluid.stages import class_stages
 from fluid.symbolic.steady import PROMPT, numeric
 from fluid.symbolic.wait import RATIO, SHARE, THETA, nested_forms, segment_symbols, theta_equation
 from fluid.workload import RequestClass, Workload
-from tests.support.nested_cases import decreasing, finest, log_of, random_instance, workload
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing, finest, log_of, random_instance
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.nested.program import relaxed_optimum

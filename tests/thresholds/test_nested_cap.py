@@ -7,7 +7,8 @@ import pytest
 
 from fluid.errors import InfeasibleError
 from fluid.server import load_server
-from tests.support.nested_cases import random_instance, workload
+from tests.support.builders import workload
+from tests.support.nested_cases import random_instance
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.nested.nested_cap import ETA, largest_caps, segment_caps

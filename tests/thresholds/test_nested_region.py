@@ -8,7 +8,8 @@ import pytest
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.steady.region import StabilityRegion, mixed
-from tests.support.nested_cases import decreasing, workload
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing
 from thresholds.guaranteed import nested_boundary, nested_reach
 from thresholds.problem import Problem
 from thresholds.solve import solve

@@ -8,7 +8,8 @@ import pytest
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
-from tests.support.nested_cases import decreasing, finest, log_of, workload
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing, finest, log_of
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.nested.requirement import chain_holds, feasible, mean_latency_s

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.steady.equilibrium import equilibrium
-from fluid.workload import RequestClass, Workload
+from fluid.workload import Workload
+from tests.support.builders import workload
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.paced.boundary import (
@@ -20,17 +21,6 @@ from thresholds.solvers.paced.boundary import (
     LEAST_WATERMARK,
     boundary_load,
 )
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
-
 
 LONG = workload((2.6, 512, 1000))
 SERVER = load_server("paper-long-decode")

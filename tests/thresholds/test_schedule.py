@@ -13,7 +13,7 @@ import pytest
 from fluid.errors import InfeasibleError, InputError
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RatePiece, Workload
-from tests.thresholds.test_wait import PAPER_TAU, TWO, server
+from tests.support.wait_cases import PAPER_TAU, TWO, server
 from thresholds.export.jsonio import (
     generated_schema,
     read_schedule,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fluid.server import load_server
-from tests.support.nested_cases import random_instance, workload
+from tests.support.builders import workload
+from tests.support.nested_cases import random_instance
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.nested.buffer_plot import plot_buffers

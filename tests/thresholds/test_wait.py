@@ -9,84 +9,27 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import class_stages
-from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
+from tests.support.builders import workload
+from tests.support.wait_cases import (
+    PAPER_TAU,
+    STAIRS,
+    TWO,
+    all_whole,
+    instances,
+    server,
+    thresholds_of,
+)
 from tests.support.wait_program import latency_program, relaxed_optimum
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.majorant import Line, is_concave, majorant_lines
-from thresholds.solvers.wait.batch import FullBatch, full_batch, literal_wait_latency_s
-from thresholds.table import ThresholdTable
-
-# THEORY 3.2: 45 µs per prefill token on top of Eq. (1), paper convention.
-PAPER_TAU = IterationTime.affine(0.0114, per_kv_token_s=0.43e-6, per_prefill_token_s=45.43e-6)
-STAIRS = IterationTime(
-    tokens_knots=(0.0, 64.0, 64.0, 256.0, 256.0, 1024.0),
-    seconds_knots=(0.009, 0.010, 0.012, 0.020, 0.025, 0.070),
-    per_kv_token_s=3e-7,
-)
-
-
-def server(tau: IterationTime, capacity: int = 137_000, first_token: str = "decode") -> Server:
-    document = {
-        "name": "test",
-        "source": "test",
-        "kv_capacity_tokens": capacity,
-        "first_token": first_token,
-        "iteration_time": tau.document(),
-    }
-    return Server.from_document(document)
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
-
-
-TWO = workload((14.0, 512, 20), (6.0, 512, 50))
-
-
-def thresholds_of(table: ThresholdTable) -> list[int]:
-    return [int(one.threshold) for one in table.thresholds]
-
-
-@st.composite
-def instances(draw: st.DrawFn, max_classes: int = 3) -> tuple[Workload, Server]:
-    """Random affine servers with short requests, loaded to 50–95 % of their boundary."""
-    tau = IterationTime.affine(
-        draw(st.floats(1e-3, 3e-2)), draw(st.floats(1e-6, 1e-4)), draw(st.floats(1e-7, 1e-5))
-    )
-    classes = draw(
-        st.lists(
-            st.tuples(st.floats(0.1, 10.0), st.integers(1, 200), st.integers(1, 7)),
-            min_size=1,
-            max_size=max_classes,
-        )
-    )
-    convention = draw(st.sampled_from(["prefill", "decode"]))
-    machine = server(tau, draw(st.integers(5_000, 60_000)), convention)
-    load = workload(*classes)
-    scale = equilibrium(load, machine).max_scale
-    return load.scaled(scale * draw(st.floats(0.5, 0.95))), machine
-
-
-def all_whole(batch: FullBatch, at_most: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every feasible whole threshold vector up to `at_most`, shape (k, m)."""
-    memory = np.floor(batch.server.usable_kv_tokens / batch.memory_tokens)
-    ranges = [range(1, int(top) + 1) for top in np.minimum(at_most, memory)]
-    grid = np.array(list(itertools.product(*ranges)), dtype=float)
-    return grid[batch.feasible(grid)]
+from thresholds.solvers.wait.batch import full_batch, literal_wait_latency_s
 
 
 def test_theory_3_2_instance_breaks_drift_of_the_first_class_only() -> None:

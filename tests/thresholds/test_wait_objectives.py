@@ -17,15 +17,8 @@ from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Slo, Workload
 from tests.support import wait_program
-from tests.thresholds.test_wait import (
-    PAPER_TAU,
-    STAIRS,
-    TWO,
-    all_whole,
-    instances,
-    server,
-    workload,
-)
+from tests.support.builders import workload
+from tests.support.wait_cases import PAPER_TAU, STAIRS, TWO, all_whole, instances, limited, server
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.majorant import Line, minorant_lines
@@ -41,14 +34,6 @@ from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
 
 Instance = tuple[Workload, Server]
-
-
-def limited(load: Workload, index: int, **seconds: float) -> Workload:
-    """The workload with limits on means of one class."""
-    classes = list(load.classes)
-    slo = Slo.model_validate({**seconds, "quantile": "mean"})
-    classes[index] = classes[index].model_copy(update={"slo": slo})
-    return load.model_copy(update={"classes": tuple(classes)})
 
 
 @st.composite

@@ -15,16 +15,16 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import Workload
-from tests.thresholds.test_wait import (
+from tests.support.builders import workload
+from tests.support.wait_cases import (
     PAPER_TAU,
     STAIRS,
     TWO,
     instances,
+    limited,
     server,
     thresholds_of,
-    workload,
 )
-from tests.thresholds.test_wait_objectives import limited
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.wait.batch import full_batch

@@ -8,7 +8,8 @@ import pytest
 
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
-from fluid.workload import RequestClass, Workload
+from fluid.workload import Workload
+from tests.support.builders import workload
 from thresholds.problem import Problem
 from thresholds.solve import solve
 from validation.experiments.replay import policy_of, replay
@@ -16,16 +17,6 @@ from validation.simulator.cpu import Job, run
 from validation.simulator.model import poisson_model
 
 SERVER = load_server("paper-long-decode")
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
 
 
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))
