@@ -1,4 +1,4 @@
-"""Measured beside simulated latency of the tiny model: python tests/benchmarks/closed_loop.py
+"""Measured beside simulated latency of the tiny model: python -m tests.benchmarks.closed_loop
 
 Times the model, calibrates a server from that, then serves and simulates the same tapes under
 greedy admission and under a paced limit. Aim: within 15 %. All in CPU seconds of this process, so
