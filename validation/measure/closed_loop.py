@@ -55,15 +55,17 @@ class AlikeRequests:
 class Figures:
     """Means over the requests that arrive in the measured window (20 to 80 % of the arrivals).
 
+    What had not happened to all of them when the run ended is None.
+
     Attributes:
         latency_half_width_s: Of the 95 % interval of the mean latency, from ten batches of requests
             in order of arrival; None with fewer than 50 requests in the window.
         completed_per_s: Requests completed per second of the window.
     """
 
-    latency_s: float
+    latency_s: float | None
     latency_half_width_s: float | None
-    ttft_s: float
+    ttft_s: float | None
     completed_per_s: float
 
 
@@ -340,7 +342,7 @@ def _serve(
 
 
 def _figures(arrived_s: Floats, first_s: Floats, completed_s: Floats) -> Figures:
-    """Figures of one run; NaN where something had not happened when it ended."""
+    """Figures of one run; times are NaN where something had not happened when it ended."""
     start = int(WINDOW_START * len(arrived_s))
     end = max(int(WINDOW_END * len(arrived_s)), start + 1)
     since, until = arrived_s[start], arrived_s[min(end, len(arrived_s) - 1)]
@@ -348,11 +350,15 @@ def _figures(arrived_s: Floats, first_s: Floats, completed_s: Floats) -> Figures
     half_width = None
     if len(latencies) >= 50:
         means = [part.mean() for part in np.array_split(latencies, 10)]
-        half_width = interval(means).half_width
+        half_width = _known(interval(means).half_width)
     completed = np.count_nonzero((since < completed_s) & (completed_s <= until))
     return Figures(
-        latency_s=float(latencies.mean()),
+        latency_s=_known(latencies.mean()),
         latency_half_width_s=half_width,
-        ttft_s=float((first_s - arrived_s)[start:end].mean()),
+        ttft_s=_known((first_s - arrived_s)[start:end].mean()),
         completed_per_s=completed / max(float(until - since), 1e-9),
     )
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
