@@ -145,6 +145,7 @@ class ClosedLoopRuns(Result):
                 )
                 for one in self.runs
             ),
+            spare=("evicted", "±"),
         )
 
     def document(self) -> dict[str, Any]:
