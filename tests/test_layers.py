@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -122,3 +123,35 @@ def test_a_name_means_one_thing(name: str) -> None:
 def test_the_check_finds_a_name_twice() -> None:
     texts = {"fluid.a": "class Trace:\n    pass", "fluid.b": "def Trace():\n    def inner(): ..."}
     assert list(definitions(texts)) == [("Trace", "fluid.a"), ("Trace", "fluid.b")]
+
+
+FOREIGN_OPTIONS = {"--save-detailed"}
+"""Options of other programs, which an error may name."""
+
+
+def options_in_errors(source: str) -> set[str]:
+    """Options of a command line that a module's errors about input speak of."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "InputError":
+            texts = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+            found |= {word for one in texts for word in re.findall(r"--[a-z][-a-z]*", str(one))}
+    return found - FOREIGN_OPTIONS
+
+
+def test_errors_of_the_library_never_speak_of_options() -> None:
+    """What a user of the library passes has a name without dashes; the command line adds them."""
+    told = {
+        module: sorted(options)
+        for module, text in sources().items()
+        if not module.startswith("fluidwait") and (options := options_in_errors(text))
+    }
+    assert told == {}
+
+
+def test_the_check_sees_options_in_errors() -> None:
+    assert options_in_errors('raise InputError("--plot", 1, f"only {x} with --all")') == {
+        "--plot",
+        "--all",
+    }
+    assert options_in_errors('say("--plot")') == set()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
+from fluid.server import Server
 from tests.support.builders import server, workload
 from tests.support.synthetic import AFFINE, JUMP, measured, write_csv
+from validation.measure.calibrate import calibrate
 from validation.measure.carry import carry
 from validation.measure.composition import LINEAR_TERMS, Measurements
 from validation.measure.estimate import CONFIDENCE, estimate_iteration_time
@@ -145,6 +148,72 @@ def test_the_csv_comes_back_as_it_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.compositions.linear, data.compositions.linear)
     assert read.measured_range == data.measured_range
     assert read.kv_capacity_tokens is None
+
+
+def test_a_calibration_is_the_server_file_that_it_writes(tmp_path: Path) -> None:
+    rows = write_csv(measured(JUMP, noise=0.02), tmp_path / "my-gpu.csv")
+    found = calibrate(rows, kv_tokens=50_000, block_tokens=32)
+    found.write(tmp_path / "server.json")
+    assert Server.read(tmp_path / "server.json") == found.server
+    assert (found.server.name, found.server.kv_capacity_tokens) == ("my-gpu", 50_000)
+    assert found.server.block_tokens == 32
+    assert found.server.first_token == "prefill"
+    assert f"{100 * found.held_out.mean:.1f} % in the mean" in found.server.source
+
+
+def test_the_rows_say_how_much_kv_fits_unless_the_caller_does() -> None:
+    data = measured(AFFINE)
+    most_read = int(data.measured_range.kv_tokens[1])
+    guessed = calibrate(data, name="a")
+    assert guessed.server.kv_capacity_tokens == most_read
+    assert any("how much KV fits" in str(one) for one in guessed.blocks())
+    known = replace(data, kv_capacity_tokens=70_000)
+    assert calibrate(known).server.kv_capacity_tokens == 70_000
+    told = calibrate(known, kv_tokens=60_000)
+    assert told.server.kv_capacity_tokens == 60_000
+    assert not any("how much KV fits" in str(one) for one in told.blocks())
+
+
+def test_the_frame_holds_what_was_fitted() -> None:
+    data = measured(AFFINE, noise=0.02)
+    found = calibrate(data)
+    rows = found.frame()
+    np.testing.assert_array_equal(rows["measured_s"], data.seconds)
+    relative = rows["predicted_s"] / rows["measured_s"] - 1
+    np.testing.assert_allclose(relative, found.estimate.relative_residuals)
+
+
+def test_the_picture_draws_every_row_twice_and_f() -> None:
+    found = calibrate(measured(AFFINE, noise=0.02))
+    above, below = found.plot()
+    rows = len(found.estimate.measurements)
+    for axes in (above, below):
+        points = [line for line in axes.lines if line.get_marker() in "o^s"]
+        assert [line.get_label() for line in above.lines[:3]] == ["decode", "mixed", "prefill"]
+        assert sum(len(line.get_xdata()) for line in points) == rows
+    tokens, drawn_ms = below.lines[-1].get_data()
+    np.testing.assert_allclose(drawn_ms, 1e3 * found.iteration_time.token_seconds(tokens))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"kv_tokens": 0}, "kv_tokens"),
+        ({"block_tokens": 0}, "block_tokens"),
+        ({"name": ""}, "name"),
+    ],
+)
+def test_options_out_of_range_are_named(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        calibrate(measured(AFFINE), **options)
+    assert caught.value.field == field
+
+
+def test_an_unknown_layout_is_named_without_options(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        calibrate(tmp_path / "rows.xls", layout="excel")
+    assert caught.value.field == "from"
+    assert "--" not in str(caught.value)
 
 
 def bench(**changes: object) -> dict[str, object]:

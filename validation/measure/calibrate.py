@@ -212,7 +212,7 @@ def calibrate(
             raise error.in_file(str(rows)) from None
     data = estimate.measurements
     capacity = kv_tokens or data.kv_capacity_tokens
-    server = _server(estimate, name or data.name, capacity, block_tokens)
+    server = _server(estimate, data.name if name is None else name, capacity, block_tokens)
     carried = carry(estimate.draws, workload, server, CONFIDENCE) if workload else {}
     return Calibration(estimate, server, capacity is not None, carried)
 
