@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fluid.files import require_folder, write_text
-from fluidwait.console import number, percent, progress, say, seconds
+from fluidwait.console import progress, say
 from fluidwait.options import AsJson, Replications, Requests, Seed, new_app
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.table import ThresholdTable
 from validation.report.content import Effort, Report, make_report, simulated_runs
+from validation.report.page import render_page
 
 
 def run_report(path: Path, out: Path, effort: Effort) -> None:
@@ -36,23 +37,6 @@ def render(report: Report) -> str:
         fluid_verdict=report.equilibrium.sentence,
         meanings=PARAMETER_MEANINGS,
     )
-
-
-def render_page(template: str, **values: Any) -> str:
-    """A page of `templates/` as HTML without any reference to the network."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("fluidwait"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Only the plots are trusted as they are: matplotlib escapes the text in them.
-    environment.filters.update(number=number, percent=percent, seconds=seconds, trusted=Markup)
-    return environment.get_template(template).render(**values)
 
 
 app = new_app()

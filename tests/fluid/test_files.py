@@ -81,7 +81,7 @@ def test_an_error_raised_inside_a_validator_keeps_its_field(tmp_path):
         def _check(self) -> Self:
             raise InputError("inner", self.share, "something else")
 
-    with pytest.raises(InputError, match="^inner: got 0.5; allowed: something else"):
+    with pytest.raises(InputError, match=r"^inner: got 0\.5; allowed: something else"):
         Outer(share=0.5)
     (tmp_path / "o.json").write_text('{"share": 0.5}')
     with pytest.raises(InputError) as caught:

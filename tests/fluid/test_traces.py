@@ -130,7 +130,7 @@ def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="choose by --format: azure, tape"):
         detect_format(path)
-    with pytest.raises(InputError, match="^format: got"):
+    with pytest.raises(InputError, match=r"^format: got"):
         named_format("csv")
 
 

@@ -20,8 +20,16 @@ from thresholds.solvers.nested.nested_cap import paper_shape
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import NestedMemory, log_term, nested_memory
 from thresholds.solvers.nested.segments import Segments, distinct_lengths
-from validation.paper.experiment import MET, NOT_MET, Claim, Experiment, Lab, Result, Table
-from validation.paper.pictures import panels
+from validation.paper.experiment import (
+    MET,
+    NOT_MET,
+    Claim,
+    Experiment,
+    ExperimentResult,
+    Lab,
+    PageTable,
+)
+from validation.paper.pictures import side_by_side
 from validation.paper.settings import chat
 
 SERVER = "paper-lmsys"
@@ -104,14 +112,16 @@ def least_thresholds(segments: Segments) -> np.ndarray | None:
     return shape * idle_s / left if left > 0 else None
 
 
-def run_buffers(lab: Lab) -> Result:
+def run_buffers(lab: Lab) -> ExperimentResult:
     """No simulation."""
     memories = {case: case.real() for case in CASES}
     found = {case: _row(case, by_count) for case, by_count in memories.items()}
     header = ("case", "best L", "KV needed (tokens)", "base", "buffers", "whole thresholds")
-    table = Table("Number of segments of least KV", header, tuple(row for row, _ in found.values()))
+    table = PageTable(
+        "Number of segments of least KV", header, tuple(row for row, _ in found.values())
+    )
     claims = tuple(claim for _, claim in found.values())
-    return Result((), (table,), claims, {"memories": memories, "capacity": _capacity()})
+    return ExperimentResult((), (table,), claims, {"memories": memories, "capacity": _capacity()})
 
 
 def _row(case: Case, by_count: dict[int, NestedMemory]) -> tuple[tuple[str, ...], Claim]:
@@ -129,9 +139,9 @@ def _capacity() -> int:
     return load_server(SERVER).usable_kv_tokens
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """KV needed over the number of segments, and its base, a line for each case."""
-    with panels(2, width=10) as (figure, axes):
+    with side_by_side(2, width=10) as (figure, axes):
         for case, by_count in result.facts["memories"].items():
             one = axes[0 if case.rate_per_s == BASE_RATE_PER_S else 1]
             counts = list(by_count)

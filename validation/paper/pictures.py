@@ -18,7 +18,7 @@ _DASHES = ("-", "--")
 
 
 @contextmanager
-def panels(count: int = 1, width: float = 7.0) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def side_by_side(count: int = 1, width: float = 7.0) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """A figure with axes side by side."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 4.2), layout="constrained")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +18,7 @@ from validation.experiments.compare import compare
 from validation.experiments.pictures import plot_paths
 from validation.experiments.replay import replay_model
 from validation.policies import ConfiguredPolicy
+from validation.report.page import inline_svg
 from validation.simulator.arrivals import Arrivals, parse_arrivals
 from validation.simulator.cpu import Job
 from validation.simulator.model import Model
@@ -126,13 +124,3 @@ def _median_replication(
     )
     shares = again[0].completed_shares
     return int(np.argsort(shares)[len(shares) // 2])
-
-
-def inline_svg(name: str, draw: Callable[[Path], None]) -> str:
-    """A plot as an SVG element; its ids begin with `name`, as a page has room for each id once."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plot.svg"
-        draw(path)
-        text = path.read_text(encoding="utf-8")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", text)
