@@ -118,14 +118,13 @@ def measure_closed_loop(
     as_json: AsJson = False,
 ) -> None:
     """Serve arrivals on the real model in real time, beside the simulator on the same tape."""
-    from thresholds.export.jsonio import read_table
-
     from fluid.server import load_server
+    from thresholds.table import ThresholdTable
     from validation.measure.target import Target
 
     rates_per_s = _numbers(rates)
     machine = load_server(server)
-    limits = read_table(table) if table else None
+    limits = ThresholdTable.read(table) if table else None
     target = Target.named(model, dtype, device)
     from validation.measure.closed_loop import (
         AlikeRequests,

@@ -11,12 +11,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from tests.support.builders import server, workload
-<<<<<<< HEAD:tests/fluid/test_caveats.py
 from thresholds.solvers.paced.solver import Paced
-=======
-from thresholds.problem import Problem
-from thresholds.solve import solve
->>>>>>> wt-measure:tests/fluid/test_extrapolation.py
 
 WIDE = {
     "tokens": [1, 1e6],
@@ -57,11 +52,7 @@ def test_outside_the_range_it_is_said_once(ranges: dict[str, Any], words: str) -
 
 
 def test_a_table_carries_the_warning() -> None:
-<<<<<<< HEAD:tests/fluid/test_caveats.py
     table = Paced().solve(LOAD, measured_server(prompt_tokens=[1, 100]))
-=======
-    table = solve(Problem(LOAD, measured_server(prompt_tokens=[1, 100])))
->>>>>>> wt-measure:tests/fluid/test_extrapolation.py
     assert any("extrapolated" in one for one in table.notes)
 
 
