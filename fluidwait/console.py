@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluid.result import Note, number, percent, print_table, seconds, text_width
@@ -46,8 +47,16 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
-def show(result: Result, as_json: bool = False) -> None:
-    """Print what a result says, notes on stderr; or its document as JSON, and nothing else."""
+def show(result: Result, as_json: bool = False, plot: Path | None = None) -> None:
+    """Print what a result says, notes on stderr; or its document as JSON, and nothing else.
+
+    Args:
+        plot: Where its picture is written too.
+    """
+    if plot is not None:
+        from fluid.plots.style import save
+
+        save(result.plot, plot)  # type: ignore[attr-defined]
     if as_json:
         print_json(result.document())
         return
@@ -58,6 +67,8 @@ def show(result: Result, as_json: bool = False) -> None:
             note(str(block))
         else:
             say(block)
+    if plot is not None:
+        say(f"Wrote {plot}.")
 
 
 def _as_typed(error: FluidwaitError) -> FluidwaitError:
@@ -65,9 +76,10 @@ def _as_typed(error: FluidwaitError) -> FluidwaitError:
     from fluid.errors import InputError
 
     if isinstance(error, InputError) and error.file is None:
-        option = "--" + error.field.replace("_", "-")
-        if any(one == option or one.startswith(option + "=") for one in sys.argv):
-            return InputError(option, error.value, error.allowed)
+        for name in (error.field, error.field.removesuffix("_per_s")):
+            option = "--" + name.replace("_", "-")
+            if any(one == option or one.startswith(option + "=") for one in sys.argv):
+                return InputError(option, error.value, error.allowed)
     return error
 
 

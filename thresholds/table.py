@@ -15,7 +15,7 @@ from fluid.files import FileModel
 from fluid.server import Server
 from fluid.workload import Name, Workload
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -110,6 +110,8 @@ class PolicyValidation(FileModel):
         latency_s: None where it does not exist because the policy is unstable.
         completed_share: Completed ÷ arrived in the measured window.
         collapsed_share: Share of replications that completed less than 95 % of the arrivals.
+        latency_difference_s: Mean latency of the table's own policy less that of this one, paired
+            over replications; None for the own one, and where it does not exist or was not kept.
     """
 
     policy: str
@@ -120,6 +122,7 @@ class PolicyValidation(FileModel):
     completed_share: Interval
     evictions_per_request: NonNegative
     collapsed_share: Share
+    latency_difference_s: Interval | None = None
 
 
 class Validated(FileModel):

@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from fluid.files import require_folder, write_text
-from fluidwait.commands.report import render_page
 from fluidwait.console import new_table, note, number, print_json, say, show_table
-from validation.report.pictures import inline_svg
+from validation.report.page import inline_svg, render_page
 from validation.theorems import STATEMENTS
 from validation.theorems.bench import Bench, Outcome, run_bench
 from validation.theorems.drawing import plot_finding

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 
+from validation.experiments.simulated_region import simulated_boundary
+
 from fluid.server import load_server
 from fluid.steady.region import StabilityRegion
 from fluid.workload import RequestClass, Workload
-from validation.experiments.simulated_region import simulated_boundary
 
 CASES = (
     ("paper-long-decode", (512, 1000), (512, 400)),

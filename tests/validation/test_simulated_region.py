@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from validation.experiments.simulated_region import check_policy, simulated_boundary
 
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.steady.region import StabilityRegion
 from fluid.workload import RequestClass, Workload
-from validation.experiments.simulated_region import check_policy, simulated_boundary
 
 
 @pytest.fixture(scope="module")

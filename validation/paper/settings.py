@@ -13,7 +13,7 @@ from thresholds.solve import solve
 from thresholds.solvers.nested.cuts import even_cuts
 from thresholds.solvers.nested.nested_cap import segment_caps
 from thresholds.solvers.nested.segments import distinct_lengths
-from validation.experiments.replay import policy_of
+from validation.experiments.following import policy_of
 from validation.policies import ConfiguredPolicy
 from validation.simulator.arrivals import CLIP
 
