@@ -16,7 +16,7 @@ from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from tests.support.policy_cases import RANDOM_PARAMETERS
 from validation.policies import POLICIES, ConfiguredPolicy, Policy
-from validation.reference import REFERENCE_POLICIES, Request, simulate
+from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
 from validation.simulator import cpu
 from validation.simulator.model import poisson_model
 
@@ -145,7 +145,7 @@ def compare(case: Case) -> int:
     job = cpu.Job(case.policy, replication=0, seed=case.seed)
     trace = cpu.run_traced(poisson_model(case.workload, case.server), job, REQUESTS)
     requests = reference_requests(case, trace)
-    iterations = simulate(
+    iterations = simulate_slowly(
         requests,
         case.server,
         REFERENCE_POLICIES[case.policy.policy.name],

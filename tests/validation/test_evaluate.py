@@ -11,8 +11,8 @@ from thresholds.problem import Problem
 from thresholds.solve import solve
 from thresholds.solvers.paced.boundary import Limits, boundary_load
 from thresholds.table import Scheduler
-from validation.experiments.evaluate import restrained, simulate_settings
-from validation.experiments.replay import policy_of
+from validation.experiments.evaluate import simulate_settings
+from validation.experiments.following import policy_of, restrained
 
 SERVER = load_server("engine-long-decode").model_copy(update={"kv_capacity_tokens": 16_000})
 """A small cache, so that the fluid population and with it the runs are short."""
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_arrivals_to_every_setting() -> None:
 
 
 def test_the_scheduler_s_own_cap_is_lifted() -> None:
-    numbers = dict(restrained("vllm-v1", {}).params)
+    numbers = dict(restrained("vllm-v1", Limits()).params)
     assert numbers["max_num_seqs"] > 10_000
 
 
