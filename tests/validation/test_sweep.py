@@ -214,6 +214,7 @@ def test_a_sweep_says_what_it_ran_and_continues(tmp_path: Path) -> None:
     found = sweep(LOAD, SERVER, "greedy:cap=1", rates=rates, seeds=2, runs=runs, store=folder)
     assert (found.new_rows, found.folder) == (4, str(folder))
     assert found.frame()["rate_per_s"] == [0.5, 0.5, 2.0, 2.0]
+    assert found.frame()["seed"] == [0, 1, 0, 1]
     again = sweep(LOAD, SERVER, "greedy:cap=1.0", rates=rates, seeds=2, runs=runs, store=folder)
     assert again.new_rows == 0
     assert again.results == found.results

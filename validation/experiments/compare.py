@@ -47,6 +47,13 @@ class Comparison(Result):
         largest_rates: One per policy, where they were looked for.
         recoveries: For every rate every policy, where a burst was asked for.
         limit_per_s: The largest rate in the fluid model; None for a recording.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.compare(load, server, "greedy", rates=[1, 2], runs=fw.Runs(2, 300))
+    >>> [one.rate_per_s for one in found.results]
+    [1.0, 2.0]
     """
 
     results: tuple[PolicyResult, ...]
@@ -139,7 +146,7 @@ def compare(
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
     >>> server = fw.Server.named("paper-long-decode")
-    >>> found = fw.compare(load, server, ["greedy", "greedy:cap=2"], runs=fw.Runs(2, 300))
+    >>> found = fw.compare(load, server, ["greedy", "greedy:cap=2"], runs=fw.Runs(6, 1_500))
     >>> found.frame()["verdict"]
     ['stable', 'unstable']
     """

@@ -50,6 +50,12 @@ class Recovery(Result):
         recovery_s, recovery_half_width_s: Mean time over those, with its 95 % half width; None
             where too few came back.
         horizon_s: Mean time from the burst to the end of the arrivals.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> fw.recovery(load, server, "greedy:cap=2", 50, runs=fw.Runs(2, 300)).time
+    'never'
     """
 
     policy: str

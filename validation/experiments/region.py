@@ -56,11 +56,19 @@ class SimulatedPoint:
 
 
 @dataclass(frozen=True, repr=False)
-class Region(StabilityRegion, Result):
+class Region(Result, StabilityRegion):
     """The fluid region, and boundaries of policies inside it.
 
     Attributes:
         simulated: By policy, its boundary along mixes from one axis to the other.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(
+    ...     chat=fw.Requests(2.0, prompt=512, output=100),
+    ...     code=fw.Requests(1.0, prompt=512, output=300),
+    ... )
+    >>> fw.region(load, fw.Server.named("paper-long-decode")).sentence
+    'INSIDE: the workload takes 17.4 % of the boundary load along its mix; 82.6 % is free.'
     """
 
     simulated: Mapping[str, tuple[SimulatedPoint, ...]] = field(default_factory=dict)
@@ -197,7 +205,7 @@ def region(
     ... )
     >>> found = fw.region(load, fw.Server.named("paper-long-decode"))
     >>> found.intercepts_per_s.round(2).tolist()
-    [25.42, 8.94]
+    [23.78, 11.09]
     """
     found = Region(workload, server)
     given = [policies] if isinstance(policies, str | ConfiguredPolicy) else list(policies)

@@ -40,6 +40,15 @@ class Replay(Result):
     Attributes:
         arrivals: How requests came, as `thresholds.table.Validated` has it.
         watched: A median replication under each policy, for the picture.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.replay(fw.solve(load, server), ["greedy"], runs=fw.Runs(6, 1_500))
+    >>> found.conclusion
+    'The table HOLDS, and makes no measurable difference to the best policy beside it.'
+    >>> found.frame()["label"]
+    ['this table (paced)', 'greedy']
     """
 
     table: ThresholdTable
@@ -160,7 +169,7 @@ def replay(
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
     >>> table = fw.solve(load, fw.Server.named("paper-long-decode"))
-    >>> found = fw.replay(table, ["greedy:cap=2"], runs=fw.Runs(replications=2, requests=300))
+    >>> found = fw.replay(table, ["greedy:cap=2"], runs=fw.Runs(6, 1_500))
     >>> [one.verdict for one in found.results]
     ['stable', 'unstable']
     """

@@ -47,11 +47,20 @@ class Sweep(Result):
 
     Attributes:
         results: A row each: for every rate every policy under every seed, in this order.
+        seeds: Of each row.
         folder: Where the rows are kept; None where they are not.
         new_rows: How many of them were not there before.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.sweep(load, server, "greedy", rates=[1, 2], seeds=2, runs=fw.Runs(2, 300))
+    >>> found.summaries[0].rows
+    4
     """
 
     results: tuple[PolicyResult, ...]
+    seeds: tuple[int, ...]
     folder: str | None
     new_rows: int
 
@@ -86,7 +95,7 @@ class Sweep(Result):
 
     def frame(self) -> dict[str, list[Any]]:
         """Figures by name, one entry per row."""
-        return frame_of(self.results)
+        return frame_of(self.results) | {"seed": list(self.seeds)}
 
 
 def sweep(
@@ -137,7 +146,8 @@ def sweep(
         kept = 0 if rows is None else len(rows)
         results = run_rows(model, configurations, rows, runner=runner, on_done=on_done)
         new = 0 if rows is None else len(rows) - kept
-    return Sweep(tuple(results), None if rows is None else str(rows.path), new)
+    given = tuple(one.runs.seed for one in configurations)
+    return Sweep(tuple(results), given, None if rows is None else str(rows.path), new)
 
 
 def _summary(label: str, rows: Sequence[PolicyResult]) -> PolicySummary:

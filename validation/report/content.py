@@ -46,6 +46,15 @@ class Report(Result):
         watched: A median run of `rows`.
         recoveries: From `burst_requests` at one instant, by policy.
         commands: Shell commands that make the figures again, one per line.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.make_report(fw.solve(load, server), runs=fw.Runs(4, 1_500))
+    >>> found.conclusion
+    'The table HOLDS, and makes no measurable difference to the best policy beside it.'
+    >>> found.commands[1]
+    'fluidwait equilibrium workload.json --server server.json'
     """
 
     table: ThresholdTable
@@ -142,15 +151,13 @@ def make_report(
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
     >>> table = fw.solve(load, fw.Server.named("paper-long-decode"))
-    >>> fw.make_report(table, runs=fw.Runs(replications=4, requests=1_000)).holds
+    >>> fw.make_report(table, runs=fw.Runs(replications=2, requests=300)).replayed
     True
     """
-    if table.validated is None:
-        found = replay(table, runs=runs, on_done=on_done)
-        report = _gathered(found.validated_table, runs, file, found.watched, on_done)
-    else:
-        report = _gathered(table, runs, file, None, on_done)
-    return report
+    if table.validated is not None:
+        return _gathered(table, runs, file, None, on_done)
+    found = replay(table, runs=runs, on_done=on_done)
+    return _gathered(found.validated_table, runs, file, found.watched, on_done)
 
 
 def simulated_runs(table: ThresholdTable, runs: Runs) -> int:
