@@ -83,10 +83,6 @@ def a_simulated_region() -> Region:
     return region(PAIR, SERVER, POLICIES, 2, Runs(2, 200))
 
 
-def a_region_of_one_class() -> Region:
-    return region(LOAD, SERVER)
-
-
 def a_report() -> Report:
     return make_report(table(), runs=RUNS)
 
@@ -104,8 +100,7 @@ VALIDATION_RESULTS: dict[str, Callable[[], Result]] = {
         a_sweep,
         a_region,
         a_simulated_region,
-        a_region_of_one_class,
         a_report,
     )
 }
-"""By name; pictures are those with a `plot`, of which that of one class refuses."""
+"""By name."""
