@@ -100,7 +100,8 @@ def test_a_picture_is_axes(result: Result) -> None:
         drawn = result.plot()
     except InputError as error:
         # The picture of a table is that of its validation.
-        assert error.field == "validated"
+        if error.field != "validated":
+            raise
         pytest.skip(str(error))
     axes = np.ravel(drawn)
     assert axes.size
