@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluid.result import Note, number, percent, print_table, seconds, text_width
+from fluid.result import Note, number, percent, print_table, seconds, text_width, wrapped
 from fluid.result import Table as ResultTable
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def show(result: Result, as_json: bool = False, plot: Path | None = None) -> Non
         if isinstance(block, ResultTable):
             print_table(block, sys.stdout, text_width(), colours=sys.stdout.isatty())
         elif isinstance(block, Note):
-            note(str(block))
+            note(wrapped(str(block), text_width()))
         else:
-            say(block)
+            say(wrapped(block, text_width()))
     if plot is not None:
         say(f"Wrote {plot}.")
 

@@ -43,7 +43,7 @@ def json_events(path: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 @dataclass
-class Requests:
+class RequestRows:
     """Requests of a document, which are few enough to keep their numbers, if not their text.
 
     Attributes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.traces.documents import Requests, json_events
+from fluid.traces.documents import RequestRows, json_events
 from fluid.traces.trace import ReadOptions, Trace
 from fluid.traces.trace_format import TraceFormat
 
@@ -32,10 +32,10 @@ def _open(path: Path, options: ReadOptions) -> Trace:
     if benchmarks == 0:
         raise InputError("benchmarks", "nothing", "at least one benchmark", str(path))
     if number is None and benchmarks > 1:
-        allowed = f"--part 1 to --part {benchmarks}, each another load"
+        allowed = f"part 1 to {benchmarks}, each another load"
         raise InputError("benchmarks", f"{benchmarks} of them", allowed, str(path))
     if number is not None and number > benchmarks:
-        raise InputError("--part", number, f"1 to {benchmarks}", str(path))
+        raise InputError("part", number, f"1 to {benchmarks}", str(path))
     succeeded = requests.failures.count("")
     if succeeded < listed:
         allowed = f"all {listed} successful requests, so a report written without sampling them"
@@ -50,13 +50,13 @@ def _number(part: str | None, file: str) -> int | None:
     if part is None:
         return None
     if not (part.isascii() and part.isdigit() and int(part)):
-        raise InputError("--part", part, "the number of a benchmark, from 1", file)
+        raise InputError("part", part, "the number of a benchmark, from 1", file)
     return int(part)
 
 
-def _requests(path: Path, number: int) -> tuple[Requests, int, int]:
+def _requests(path: Path, number: int) -> tuple[RequestRows, int, int]:
     """Requests of one benchmark, how many benchmarks there are, and its own count of successes."""
-    requests = Requests()
+    requests = RequestRows()
     benchmarks = listed = 0
     request: dict[str, Any] = {}
     for place, event, value in json_events(path):
@@ -76,7 +76,7 @@ def _requests(path: Path, number: int) -> tuple[Requests, int, int]:
     return requests, benchmarks, listed
 
 
-def _append(requests: Requests, request: dict[str, Any], kind: str) -> None:
+def _append(requests: RequestRows, request: dict[str, Any], kind: str) -> None:
     requests.places.append(f"{kind} request {len(requests.places) + 1}")
     requests.starts_s.append(next((request[one] for one in STARTS if one in request), None))
     requests.prompts.append(request.get("prompt_tokens"))

@@ -32,7 +32,7 @@ LOST = (
 )
 
 SINCE_THE_START = (
-    "without --rate the rate is the mean since the server started, idle hours included"
+    "where no rate is given, it is the mean since the server started, idle hours included"
 )
 
 
@@ -75,8 +75,9 @@ PROMETHEUS = TraceFormat("prometheus", "Prometheus snapshot of vLLM (text)", _de
 def _samples(path: Path) -> list[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
+    text = read_text(path)
     try:
-        families = text_string_to_metric_families(read_text(path))
+        families = text_string_to_metric_families(text)
         return [sample for family in families for sample in family.samples]
     except ValueError as error:
         raise InputError("", str(error), "Prometheus text", str(path)) from None
@@ -85,9 +86,9 @@ def _samples(path: Path) -> list[Sample]:
 def _require_one_model(samples: list[Sample], model: str | None, file: str) -> None:
     names = {s.labels.get("model_name", "") for s in samples if s.name == f"{PROMPT}_count"}
     if model is not None and model not in names:
-        raise InputError("--part", model, f"one of the models {', '.join(sorted(names))}", file)
+        raise InputError("part", model, f"one of the models {', '.join(sorted(names))}", file)
     if model is None and len(names) > 1:
-        allowed = "one of them, by --part NAME"
+        allowed = "one of them, named as part"
         raise InputError("model_name", ", ".join(sorted(names)), allowed, file)
 
 

@@ -32,7 +32,7 @@ def _detect(head: str) -> bool:
 def _open(path: Path, options: ReadOptions) -> Trace:
     if options.tokenizer is None:
         allowed = "a tokenizer.json, since this trace holds text and no token counts"
-        raise InputError("--tokenizer", "nothing", allowed, str(path))
+        raise InputError("tokenizer", "nothing", allowed, str(path))
     caveats = ("the file has no times: arrivals are taken as Poisson",)
     tokenizer = _tokenizer(options.tokenizer)
     return Trace(_chunks(path, tokenizer, options), timed=False, caveats=caveats)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.traces.documents import Requests, json_events
+from fluid.traces.documents import RequestRows, json_events
 from fluid.traces.lines import finite_number
 from fluid.traces.trace import ReadOptions, Trace
 from fluid.traces.trace_format import TraceFormat
@@ -47,7 +47,7 @@ def _open(path: Path, options: ReadOptions) -> Trace:
 VLLM_BENCH = TraceFormat("vllm-bench", "result of vllm bench serve (JSON)", _detect, _open)
 
 
-def _requests(arrays: dict[str, list[Any]], file: str) -> Requests:
+def _requests(arrays: dict[str, list[Any]], file: str) -> RequestRows:
     count = len(arrays["input_lens"])
     if not count:
         allowed = "one number per request, as vllm bench serve writes with --save-detailed"
@@ -56,7 +56,7 @@ def _requests(arrays: dict[str, list[Any]], file: str) -> Requests:
         if len(arrays[name]) != count and (arrays[name] or name == "output_lens"):
             allowed = f"{count} of them, as of input_lens"
             raise InputError(name, f"{len(arrays[name])} entries", allowed, file)
-    return Requests(
+    return RequestRows(
         places=[f"request {number}" for number in range(1, count + 1)],
         starts_s=arrays["start_times"],
         prompts=arrays["input_lens"],
@@ -76,16 +76,16 @@ def _caveats(about: dict[str, Any], timed: bool) -> list[str]:
     caveats = []
     if not timed:
         caveats.append(
-            "the file has no start times: without --rate the rate is its request_throughput, that"
-            " of completions, and arrivals are taken as Poisson"
+            "the file has no start times: where no rate is given, it is the request_throughput,"
+            " that of completions, and arrivals are taken as Poisson"
         )
     if about.get("max_concurrency"):
         caveats.append(
             f"the client kept at most {about['max_concurrency']} requests in flight, so that the"
-            " server's pace set their times; --rate gives another rate"
+            " server's pace set their times; another rate can be given"
         )
     if about.get("request_rate") == "inf":
         caveats.append(
-            "the client sent as fast as it could, so that the rate is its own; --rate gives another"
+            "the client sent as fast as it could, so that the rate is its own; another can be given"
         )
     return caveats

@@ -26,8 +26,9 @@ def command(
 
     from fluid.errors import InputError
     from fluid.files import write_text
-    from fluidwait.commands.solve import SolveOptions, run_solve
-    from thresholds.export.jsonio import read_table, write_table
+    from fluid.server import Server
+    from fluid.workload import Workload
+    from thresholds.solvers.paced.solver import Paced
     from validation.experiments.replay import BASELINES, replay
     from validation.simulator.runs import Runs
 
@@ -39,11 +40,14 @@ def command(
     validated = out / "validated-table.json"
     write_text(workload, (resources.files("fluidwait") / "demo.yaml").read_text("utf-8"))
     say(f"$ fluidwait solve {workload} --server {SERVER} -o {table}")
-    run_solve(SolveOptions(workload, SERVER, out=table))
+    solved = Paced().solve(Workload.read(workload), Server.named(SERVER))
+    solved.write(table)
+    show(solved)
+    say(f"Wrote {table}. Next: fluidwait replay {table}")
     say(f"$ fluidwait replay {table} --plot {plot} -o {validated}")
     runs = Runs(REPLICATIONS, REQUESTS)
     with progress("replay", runs.replications * (1 + len(BASELINES))) as advance:
-        found = replay(read_table(table), runs=runs, on_done=advance)
-    write_table(found.validated_table, validated)
+        found = replay(solved, runs=runs, on_done=advance)
+    found.validated_table.write(validated)
     show(found, plot=plot)
     say(f"Wrote {validated}.")

@@ -48,7 +48,7 @@ def command(
     """A table beside greedy admission, simulated on equal arrivals."""
     from fluid.files import require_folder
     from fluid.plots.style import require_plot_path
-    from thresholds.export.jsonio import read_table, write_table
+    from thresholds.table import ThresholdTable
     from validation.experiments.replay import BASELINES, replay
 
     if plot:
@@ -61,7 +61,7 @@ def command(
     total = (1 if recorded else runs.replications) * (1 + len(policies))
     with progress("replay", total) as advance:
         found = replay(
-            read_table(table),
+            ThresholdTable.read(table),
             policies,
             tape=recorded,
             arrivals=arrivals,
@@ -70,7 +70,7 @@ def command(
             on_done=advance,
         )
     if out:
-        write_table(found.validated_table, out)
+        found.validated_table.write(out)
     show(found, as_json, plot)
     if out and not as_json:
         say(f"Wrote {out}.")

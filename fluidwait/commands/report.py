@@ -56,13 +56,13 @@ def command(
 def _report(path: Path, out: Path, replications: int, requests: int, seed: int) -> None:
     """Gather and write the page of a table."""
     from fluid.files import require_folder
-    from thresholds.export.jsonio import read_table
+    from thresholds.table import ThresholdTable
     from validation.report.content import make_report, simulated_runs
     from validation.simulator.runs import Runs
 
     require_folder(out)
     runs = Runs(replications, requests, seed)
-    table = read_table(path)
+    table = ThresholdTable.read(path)
     with progress("report", simulated_runs(table, runs)) as advance:
         found = make_report(table, file=str(path), runs=runs, on_done=advance)
     found.write(out)

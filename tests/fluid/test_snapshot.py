@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from fluid.errors import InputError
-from fluid.traces import ReadOptions, Snapshot, summarise, summary_errors
+from fluid.traces import ReadOptions, Snapshot, summary_errors, workload_of_digest
 from fluid.traces.digest import FIGURES
 from fluid.traces.marginals import Marginal, independent_memory_sum, memory_sum
 from fluid.traces.prometheus import PROMETHEUS
@@ -174,7 +174,7 @@ def test_lengths_next_to_the_end_of_a_bucket_keep_their_mean(mean: float) -> Non
     one = Marginal(np.ones(1), np.array([501.0]), np.array([1000.0]), mean)
     found = Snapshot(one, one, 10, 1.0, ()).digest()
     assert found.means[1:3] == pytest.approx([mean, mean], rel=1e-6)
-    workload = summarise(found, "fixed")
+    workload = workload_of_digest(found, "fixed")
     assert isinstance(workload, Workload)
     assert max(summary_errors(workload, found).values()) <= 0.02
 
@@ -184,7 +184,7 @@ def test_several_models_are_named_and_one_is_chosen(tmp_path: Path) -> None:
     both = text + text.replace("made-up", "other")
     assert refused(both, tmp_path).value == "made-up, other"
     assert snapshot(both, tmp_path, "other").requests == 100
-    assert refused(text, tmp_path, "other").field == "--part"
+    assert refused(text, tmp_path, "other").field == "part"
 
 
 def test_requests_above_the_last_bucket_are_bounded_by_the_mean(tmp_path: Path) -> None:
@@ -238,3 +238,11 @@ def test_broken_snapshots_are_refused(old: str, new: str, field: str, tmp_path: 
     text = METRICS.read_text()
     assert old in text
     assert refused(text.replace(old, new), tmp_path).field == field
+
+
+def test_a_file_that_is_no_text_is_called_that_and_not_bad_prometheus(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.prom"
+    path.write_bytes(b"# HELP \xff\n")
+    with pytest.raises(InputError) as caught:
+        PROMETHEUS.open(path, ReadOptions())
+    assert (caught.value.value, caught.value.allowed) == ("not UTF-8 text", "a UTF-8 text file")

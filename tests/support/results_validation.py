@@ -11,8 +11,7 @@ from fluid.result import Result
 from fluid.server import load_server
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import Comparison, compare
 from validation.experiments.largest_rate import LargestRate, largest_stable_rate
@@ -34,7 +33,7 @@ RUNS = Runs(replications=3, requests=300)
 
 @cache
 def table() -> ThresholdTable:
-    return solve(Problem(PAIR, SERVER))
+    return Paced().solve(PAIR, SERVER)
 
 
 def tape() -> Tape:

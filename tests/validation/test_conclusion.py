@@ -11,10 +11,9 @@ import pytest
 from fluid.server import load_server
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
-from thresholds.export.jsonio import read_table, write_table
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.table import Interval, PolicyValidation, ThresholdTable
+from thresholds.fields import Interval, PolicyValidation
+from thresholds.solvers.paced.solver import Paced
+from thresholds.table import ThresholdTable
 from validation.experiments.conclusion import conclusion_of_validation
 from validation.experiments.replay import replay
 from validation.report.content import make_report
@@ -26,7 +25,7 @@ CHAT = RequestClass(name="chat", rate_per_s=2.0, prefill_tokens=512, decode_toke
 
 @pytest.fixture(scope="module")
 def table() -> ThresholdTable:
-    return solve(Problem(Workload(name="chat", classes=(CHAT,)), SERVER))
+    return Paced().solve(Workload(name="chat", classes=(CHAT,)), SERVER)
 
 
 def row(
@@ -103,8 +102,8 @@ def test_a_report_concludes_what_its_replay_did(
 ) -> None:
     """Through the file, where the paired differences are kept."""
     found = replay(table, policies, rate_per_s=rate_per_s, runs=Runs(6, 1500))
-    write_table(found.validated_table, tmp_path / "table.json")
-    report = make_report(read_table(tmp_path / "table.json"), runs=Runs(1, 100))
+    found.validated_table.write(tmp_path / "table.json")
+    report = make_report(ThresholdTable.read(tmp_path / "table.json"), runs=Runs(1, 100))
     assert report.conclusion == found.conclusion
     assert told in found.conclusion
     assert report.conclusion in report.html()
@@ -147,5 +146,5 @@ def test_a_table_of_an_earlier_version_says_that_it_is_unpaired(
         del one["latency_difference_s"]
     path = tmp_path / "older.json"
     path.write_text(json.dumps(document), encoding="utf-8")
-    report = make_report(read_table(path), runs=Runs(1, 100))
+    report = make_report(ThresholdTable.read(path), runs=Runs(1, 100))
     assert report.conclusion == found.conclusion.removesuffix(".") + " (unpaired)."

@@ -11,8 +11,7 @@ import pytest
 from fluid.server import load_server
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from validation.experiments.following import policy_of
 from validation.experiments.paths import MOST_POINTS, counted, thinned
 from validation.experiments.replay import replay
@@ -24,7 +23,7 @@ from validation.simulator.runs import Runs
 
 SERVER = load_server("paper-long-decode")
 CHAT = RequestClass(name="chat", rate_per_s=2.0, prefill_tokens=512, decode_tokens=100)
-TABLE = solve(Problem(Workload(name="chat", classes=(CHAT,)), SERVER))
+TABLE = Paced().solve(Workload(name="chat", classes=(CHAT,)), SERVER)
 TAPE = Tape(np.arange(300) / 3.0, np.full(300, 400), np.full(300, 50))
 
 

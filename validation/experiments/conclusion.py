@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fluid.result import percent
-from thresholds.table import Interval as TableInterval
-from thresholds.table import PolicyValidation
+from thresholds.fields import Interval as TableInterval
+from thresholds.fields import PolicyValidation
 from validation.experiments.simulate import PolicyResult, latency_difference
 from validation.simulator.metrics import Interval
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fluid.errors import InputError
-from thresholds.solvers.paced.boundary import Limits
-from thresholds.table import PolicyValidation, Scheduler, ThresholdTable
+from thresholds.fields import PolicyValidation, Scheduler
+from thresholds.limits import Limits
+from thresholds.table import ThresholdTable
 from validation.policies import POLICIES, ConfiguredPolicy
 
 _NO_CAP = 10**6
@@ -31,9 +32,7 @@ def restrained(scheduler: Scheduler, limits: Limits) -> ConfiguredPolicy:
 
 
 def _limited(table: ThresholdTable) -> ConfiguredPolicy:
-    names = ("watermark_fraction", "cap_requests", "pace_per_iteration")
-    given = {name: table.params[name] for name in names if name in table.params}
-    return restrained(table.scheduler, Limits(**given))  # type: ignore[arg-type]
+    return restrained(table.scheduler, table.limits)
 
 
 def _by_class(table: ThresholdTable) -> ConfiguredPolicy:

@@ -9,13 +9,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from fluid.plots.style import COLOURS, MARKERS, STYLE, Panels, panels
-from thresholds.table import PolicyValidation
 from validation.experiments.paths import WatchedRun
 
 Floats = NDArray[np.float64]
@@ -107,48 +105,6 @@ def draw_by_rate(
         completed.set_ylabel("completed rate (requests/s)")
         completed.legend(fontsize=8)
     return axes
-
-
-def draw_boundaries(
-    ax: Axes, guaranteed_per_s: Mapping[str, Floats], simulated_per_s: Mapping[str, Floats]
-) -> None:
-    """Boundaries inside a region of two classes, each of points of shape (k, 2).
-
-    Args:
-        guaranteed_per_s: By rule, what a theorem guarantees.
-        simulated_per_s: By policy, the largest rates found stable in simulation.
-    """
-    for index, (rule, points) in enumerate(guaranteed_per_s.items(), start=1):
-        dash = ("--", "-.")[index % 2]
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        ax.plot(*points.T, dash, marker=marker, color=colour, ms=3, label=rule)
-    for index, (policy, points) in enumerate(simulated_per_s.items(), 1 + len(guaranteed_per_s)):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        ax.plot(*points.T, ":", marker=marker, color=colour, label=f"simulated: {policy}")
-
-
-def plot_validated(rows: Mapping[str, PolicyValidation], path: Path) -> None:
-    """Mean latency, where there is one, and completed share by policy, with 95 % intervals."""
-    labels = list(rows)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
-        latency, completed = figure.subplots(1, 2, sharey=True)
-        for index, row in enumerate(rows.values()):
-            colour = COLOURS[index % len(COLOURS)]
-            for ax, factor, found in (
-                (latency, 1.0, row.latency_s),
-                (completed, 100.0, row.completed_share),
-            ):
-                if found is not None:
-                    width = factor * found.half_width
-                    ax.errorbar(factor * found.mean, index, xerr=width, fmt="o", color=colour)
-            if row.latency_s is None:
-                latency.text(0.02, index, "unstable", transform=latency.get_yaxis_transform())
-        latency.set(xlabel="mean latency (s)", yticks=range(len(labels)), yticklabels=labels)
-        latency.set_xlim(left=0)
-        latency.set_ylim(len(labels) - 0.5, -0.5)
-        completed.set_xlabel("completed ÷ arrived (%)")
-        figure.savefig(path, bbox_inches="tight")
 
 
 def plot_slack(

@@ -20,8 +20,7 @@ from fluid.server import Server
 from fluid.steady.region import StabilityRegion, mixed
 from fluid.workload import Workload
 from thresholds.guaranteed import nested_boundary, wait_boundary
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from validation.experiments.following import policy_of
 from validation.experiments.largest_rate import largest_stable_rate
 from validation.experiments.store import Store, opened
@@ -29,9 +28,9 @@ from validation.policies import ConfiguredPolicy, PolicyLike, parse_policy
 from validation.simulator.runs import Runs
 
 if TYPE_CHECKING:
-    from fluid.plots.style import Panels
+    from matplotlib.axes import Axes
 
-SOLVED = "paced"
+SOLVED = Paced.policy
 """The policy name that stands for the table solved anew at each mix."""
 
 _DESIGN = 0.9
@@ -153,26 +152,20 @@ class Region(Result, StabilityRegion):
             }
         return document
 
-    def plot(self, ax: Panels | None = None) -> Panels:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """The region of two classes: the fluid boundary, guaranteed ones, simulated ones.
 
         Raises:
             InputError: The region does not have two classes.
         """
-        from fluid.plots.steady import draw_region
-        from fluid.plots.style import panels
-        from validation.experiments.pictures import draw_boundaries
+        from fluid.plots.steady import plot_region
 
         require_two_classes(self.workload, "a picture")
         simulated = {
             policy: np.array([one.stable_per_s for one in found if one.stable_per_s]).reshape(-1, 2)
             for policy, found in self.simulated.items()
         }
-        with panels(ax, (6, 5)) as axes:
-            draw_region(axes, self)
-            draw_boundaries(axes, self.guaranteed_per_s, simulated)
-            axes.legend(fontsize=8)
-        return axes
+        return plot_region(ax, self, theorem_per_s=self.guaranteed_per_s, simulated_per_s=simulated)
 
 
 def region(
@@ -269,4 +262,4 @@ def _boundary(
 
 
 def _paced(workload: Workload, server: Server) -> ConfiguredPolicy:
-    return policy_of(solve(Problem(workload.scaled(_DESIGN), server, SOLVED)))
+    return policy_of(Paced().solve(workload.scaled(_DESIGN), server))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number, percent, with_half_width
 from fluid.traces.tape import Tape
-from thresholds.table import ThresholdTable, Validated
+from thresholds.fields import Validated
+from thresholds.table import ThresholdTable
 from validation.experiments.conclusion import conclusion_of_results
 from validation.experiments.evaluate import policy_validation
 from validation.experiments.following import policy_of
@@ -38,7 +39,7 @@ class Replay(Result):
     """Results of one replay, the table's own policy first.
 
     Attributes:
-        arrivals: How requests came, as `thresholds.table.Validated` has it.
+        arrivals: How requests came, as `thresholds.fields.Validated` has it.
         watched: A median replication under each policy, for the picture.
 
     >>> import fluidwait as fw

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fluid.plots.steady import plot_composition, plot_latency, plot_region
 from fluid.plots.style import save
+from fluid.steady.equilibrium import Equilibrium
 from fluid.steady.region import StabilityRegion
-from thresholds.table import PolicyValidation, ThresholdTable, Validated
+from thresholds.fields import PolicyValidation, Validated
+from thresholds.validated_picture import draw_validated
 from validation.experiments.paths import WatchedRun
-from validation.experiments.pictures import draw_run, plot_validated
+from validation.experiments.pictures import draw_run
 from validation.report.page import inline_svg
 
 
@@ -33,7 +34,7 @@ class Row:
 
 
 def report_pictures(
-    table: ThresholdTable,
+    balance: Equilibrium,
     validated: Validated,
     rows: Sequence[Row],
     watched: WatchedRun,
@@ -42,11 +43,12 @@ def report_pictures(
     """What a report shows of a table, from the simulation outwards.
 
     Args:
+        balance: Of the table's own load.
         rows: Validated policies at one rate, the table's own first.
         watched: A run of these policies, in this order.
         process: How its requests arrived.
     """
-    workload, server = table.workload, table.server
+    workload, server = balance.workload, balance.server
     rate_per_s = rows[0].result.rate_per_s
     labels = [row.label for row in rows]
     title = f"{workload.name} on {server.name} at {rate_per_s:.4g} requests/s"
@@ -56,7 +58,8 @@ def report_pictures(
             "Side by side",
             "Means with 95 % intervals over the replications.",
             inline_svg(
-                "compare", lambda path: plot_validated({r.label: r.result for r in rows}, path)
+                "compare",
+                partial(save, lambda: draw_validated({r.label: r.result for r in rows})),
             ),
         ),
         Picture(
@@ -70,18 +73,18 @@ def report_pictures(
     if len(workload.classes) == 2:
         region = StabilityRegion(workload, server)
         caption = "Rates that the server carries in the fluid model, and this load."
-        picture = inline_svg("region", partial(plot_region, region))
+        picture = inline_svg("region", partial(save, region.plot))
         made.append(Picture("Stable rates", caption, picture))
     made += [
         Picture(
             "Latency by rate",
             "First-order fluid figures of work-conserving service, up to the boundary.",
-            inline_svg("latency", partial(plot_latency, workload, server)),
+            inline_svg("latency", partial(save, balance.plot)),
         ),
         Picture(
             "KV by stage",
             "Where the cache goes at equilibrium, by age of the requests.",
-            inline_svg("stages", partial(plot_composition, workload, server)),
+            inline_svg("stages", partial(save, partial(balance.plot, picture="stages"))),
         ),
     ]
     return made

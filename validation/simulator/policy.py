@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from thresholds.labels import policy_label
 from validation.simulator.compiling import bind
 from validation.simulator.engine import run_lane
 from validation.simulator.model import Model
@@ -218,15 +219,3 @@ class ConfiguredPolicy:
     def label(self) -> str:
         """Name and given parameters, as `parse_policy` reads them."""
         return policy_label(self.policy.name, self.params)
-
-
-def policy_label(name: str, params: Mapping[str, Any], exact: bool = False) -> str:
-    """``NAME:key=value,…``, numbers to six digits or all of them."""
-    shown = [f"{key}={_shown(value, exact)}" for key, value in params.items()]
-    return name + (":" + ",".join(shown) if shown else "")
-
-
-def _shown(value: Any, exact: bool) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(map(str, value))
-    return f"{value:.6g}" if isinstance(value, float) and not exact else str(value)
