@@ -28,9 +28,9 @@ from validation.policies import ConfiguredPolicy, PolicyLike, parse_policy
 from validation.simulator.runs import Runs
 
 if TYPE_CHECKING:
-    from fluid.plots.style import Panels
+    pass
 
-SOLVED = "paced"
+SOLVED = Paced.policy
 """The policy name that stands for the table solved anew at each mix."""
 
 _DESIGN = 0.9
