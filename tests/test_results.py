@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
@@ -18,24 +16,20 @@ from matplotlib.axes import Axes
 from pydantic import BaseModel, ValidationError
 
 from fluid.result import Result, Table, as_text
+from tests.support.results_fluid import FLUID_RESULTS
+from tests.support.results_measure import MEASURE_RESULTS
+from tests.support.results_thresholds import THRESHOLD_RESULTS
+from tests.support.results_validation import VALIDATION_RESULTS
 
-ROOMS = ("fluid", "thresholds", "validation", "measure")
 NARROW = 80
 KEPT = ("policy", "verdict", "latency")
 """Words in the headings of columns that stay to the last."""
 
 
-def factories() -> dict[str, Callable[[], Result]]:
-    """What makes a result of each kind, by name."""
-    found: dict[str, Callable[[], Result]] = {}
-    for room in ROOMS:
-        module = f"tests.support.results_{room}"
-        if importlib.util.find_spec(module):
-            found |= getattr(importlib.import_module(module), f"{room.upper()}_RESULTS")
-    return found
-
-
-FACTORIES = factories()
+FACTORIES: dict[str, Callable[[], Result]] = (
+    FLUID_RESULTS | THRESHOLD_RESULTS | VALIDATION_RESULTS | MEASURE_RESULTS
+)
+"""What makes a result of each kind, by name."""
 
 
 @cache

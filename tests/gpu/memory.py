@@ -7,7 +7,7 @@ import torch
 from validation.measure.design import Composition
 from validation.measure.model import Decoder
 from validation.measure.shapes import ModelShape
-from validation.measure.timed_sweep import measure_batch
+from validation.measure.timed_batches import measure_batch
 from validation.measure.timer import Timer
 
 
