@@ -28,7 +28,7 @@ from validation.policies import ConfiguredPolicy, PolicyLike, parse_policy
 from validation.simulator.runs import Runs
 
 if TYPE_CHECKING:
-    pass
+    from fluid.plots.style import Panels
 
 SOLVED = Paced.policy
 """The policy name that stands for the table solved anew at each mix."""
