@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from fluid.traces.digest import Digest, digest
-from fluid.traces.registry import TRACE_FORMATS, detect_format, named_format, read_trace
+from fluid.traces.registry import (
+    TRACE_FORMATS,
+    detect_format,
+    named_format,
+    open_trace,
+    read_trace,
+)
 from fluid.traces.snapshot import Snapshot
 from fluid.traces.summarise import summarise, summary_errors, write_workload
 from fluid.traces.tape import Tape
@@ -23,6 +29,7 @@ __all__ = [
     "detect_format",
     "digest",
     "named_format",
+    "open_trace",
     "read_tape",
     "read_trace",
     "summarise",

@@ -1,4 +1,4 @@
-"""Histograms of prompt and output lengths: what is left of a load when its requests are gone."""
+"""Histograms or summaries of lengths: what is left of a load when its requests are gone."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class Snapshot:
         requests: How many requests were counted.
         rate_per_s: Their rate, None where the snapshot does not tell.
         caveats: What a user must know before trusting the result, a sentence each.
+        bounded: Whether the marginals bound the lengths; where only a mean is known they do not.
+        finite_job: Whether all requests were sent at once, so that there is no arrival rate.
+        origin: What the lengths are known from, in words.
     """
 
     prompt: Marginal
@@ -38,6 +41,9 @@ class Snapshot:
     requests: int
     rate_per_s: float | None
     caveats: tuple[str, ...]
+    bounded: bool = True
+    finite_job: bool = False
+    origin: str = "histograms"
 
     def digest(self, lengths: str = "independent") -> Digest:
         """Requests that fit the histograms, one case of `LENGTHS`.
@@ -49,7 +55,12 @@ class Snapshot:
         return Digest(self.requests * sums, self.rate_per_s)
 
     def intervals(self) -> dict[str, Interval]:
-        """Each mean of `FIGURES` over all distributions and couplings that fit the histograms."""
+        """Each mean of `FIGURES` over all distributions and couplings that fit the histograms.
+
+        Empty where nothing bounds the lengths.
+        """
+        if not self.bounded:
+            return {}
         exact = ((self.prompt.mean,) * 2, (self.output.mean,) * 2)
         bounds = (*exact, memory_sum(self.prompt, self.output), self.prompt.second_moment())
         return dict(zip(FIGURES[1:], bounds, strict=True))
