@@ -43,7 +43,8 @@ def _open(path: Path, options: ReadOptions) -> Trace:
             continue
         failure = record.get("error") or ("cancelled" if record.get("cancelled") else None)
         requests.append(f"record {number}", record.get("prompt"), record.get("output"), failure)
-        requests.starts_s.append(_seconds(record.get("start_ns")))
+        requests.starts_s.append(record.get("start_ns"))
+    requests.starts_s = _seconds(requests.starts_s)
     left_out = (f"{warm_up:,} requests of the warm-up left out",) if warm_up else ()
     return Trace(requests.chunks(options, str(path)), said=(PACE_UNKNOWN, *left_out))
 
@@ -51,5 +52,7 @@ def _open(path: Path, options: ReadOptions) -> Trace:
 AIPERF = TraceFormat("aiperf", "requests of aiperf (JSON lines)", _detect, _open)
 
 
-def _seconds(nanoseconds: Any) -> Any:
-    return nanoseconds / 1e9 if type(nanoseconds) in (int, float) else nanoseconds
+def _seconds(starts_ns: list[Any]) -> list[Any]:
+    """Seconds since the first start; as differences of whole numbers they keep nanoseconds."""
+    first_ns = min((start for start in starts_ns if type(start) is int), default=0)
+    return [(start - first_ns) / 1e9 if type(start) is int else None for start in starts_ns]

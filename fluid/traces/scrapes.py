@@ -57,8 +57,9 @@ def read_samples(path: Path) -> list[Sample]:
     """
     from prometheus_client.parser import text_string_to_metric_families
 
+    text = read_text(path)
     try:
-        families = text_string_to_metric_families(read_text(path))
+        families = text_string_to_metric_families(text)
         return [
             Sample(
                 one.name,

@@ -12,7 +12,7 @@ import typer
 
 from fluid.errors import InputError
 from fluid.files import require_folder
-from fluid.traces.digest import Digest, digest
+from fluid.traces.digest import FIGURES, Digest, digest
 from fluid.traces.registry import detect_format, named_format
 from fluid.traces.snapshot import LENGTHS, Snapshot
 from fluid.traces.summarise import summarise, summary_errors, write_workload
@@ -68,7 +68,7 @@ def _require_possible(trace: Trace | Snapshot, path: Path, options: TraceOptions
     """Refuse what cannot be had before all of the trace is read."""
     file, timed = str(path), isinstance(trace, Trace) and trace.timed
     if options.lengths not in LENGTHS:
-        raise InputError("--lengths", options.lengths, "one of " + ", ".join(LENGTHS))
+        raise InputError("lengths", options.lengths, "one of " + ", ".join(LENGTHS))
     if isinstance(trace, Trace) and options.lengths != "independent":
         allowed = "only for a snapshot, which does not know which prompt met which output"
         raise InputError("--lengths", options.lengths, allowed, file)
@@ -116,7 +116,7 @@ def _source(trace: Trace | Snapshot, options: TraceOptions) -> str | None:
     """Where the numbers come from, which every table made from them keeps."""
     if isinstance(trace, Trace):
         return options.source
-    kept = f"prompt and output lengths from histograms, {options.lengths} of what fits them"
+    kept = f"prompt and output lengths from {trace.origin}, {options.lengths} of what fits them"
     return f"{options.source}; {kept}" if options.source else kept
 
 
@@ -134,13 +134,13 @@ def _comment(
 def _remarks(found: Digest, trace: Trace | Snapshot) -> Iterator[str]:
     if found.dropped:
         share = percent(found.dropped / (found.dropped + found.requests), 2)
-        yield f"Failed requests left out: {found.dropped:,}, {share} of all; the rate is without."
+        yield f"Requests left out: {found.dropped:,}, {share} of all; the rate is without."
     yield from (f"{caveat[0].upper()}{caveat[1:]}." for caveat in trace.caveats)
 
 
 def _interval_rows(found: Digest, trace: Snapshot) -> Iterator[tuple[str, str, str, str]]:
     """Figure, value in the workload, its limits if lengths are independent, and without that."""
-    figures = dict(zip(("rate", *trace.intervals()), found.means.tolist(), strict=True))
+    figures = dict(zip(FIGURES, found.means.tolist(), strict=True))
     for figure, (low, high) in trace.intervals().items():
         independent = (low, high)
         if figure == "memory sum":
@@ -163,7 +163,7 @@ def _print(workload: Workload, found: Digest, trace: Trace | Snapshot, path: Pat
     for figure, error in summary_errors(workload, found).items():
         table.add_row(figure, percent(error, 3))
     show_table(table)
-    if isinstance(trace, Snapshot):
+    if isinstance(trace, Snapshot) and trace.bounded:
         limits = new_table(
             "What the buckets leave open, per request",
             "figure",
@@ -190,7 +190,7 @@ def _document(
         "errors": summary_errors(workload, found),
         "caveats": list(trace.caveats),
     }
-    if isinstance(trace, Snapshot):
+    if isinstance(trace, Snapshot) and trace.bounded:
         document["intervals"] = {name: list(ends) for name, ends in trace.intervals().items()}
         document["independent_memory_sum"] = list(trace.independent_memory_sum())
     return document
@@ -219,7 +219,15 @@ def from_trace(
         bool, typer.Option("--drop-failed", help="Leave out failed requests, and count them.")
     ] = False,
     part: Annotated[
-        str | None, typer.Option(help="Number of a guidellm benchmark, or model of a snapshot.")
+        str | None,
+        typer.Option(help="Number of a run or benchmark, or model of a metrics page."),
+    ] = None,
+    since: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Earlier scrape of a metrics page.")
+    ] = None,
+    drop_longer_than: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="Leave out longer requests, and count them."),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json that counts the tokens of chats.")
@@ -242,7 +250,7 @@ def from_trace(
     """A trace as a few classes that load a server like it does."""
     from fluid.traces.trace import ReadOptions
 
-    read = ReadOptions(drop_failed, tokenizer, part)
+    read = ReadOptions(drop_failed, tokenizer, part, since, drop_longer_than)
     run_from_trace(
         trace,
         TraceOptions(layout, read, rate, lengths, classes, name, source, out, tape_out, as_json),

@@ -182,9 +182,9 @@ def test_lengths_next_to_the_end_of_a_bucket_keep_their_mean(mean: float) -> Non
 def test_several_models_are_named_and_one_is_chosen(tmp_path: Path) -> None:
     text = METRICS.read_text()
     both = text + text.replace("made-up", "other")
-    assert refused(both, tmp_path).value == "made-up, other"
+    assert refused(both, tmp_path).allowed == "one of the models made-up, other"
     assert snapshot(both, tmp_path, "other").requests == 100
-    assert refused(text, tmp_path, "other").field == "--part"
+    assert refused(text, tmp_path, "other").field == "part"
 
 
 def test_requests_above_the_last_bucket_are_bounded_by_the_mean(tmp_path: Path) -> None:
