@@ -45,7 +45,7 @@ def _open(path: Path, options: ReadOptions) -> Trace:
         requests.append(f"record {number}", record.get("prompt"), record.get("output"), failure)
         requests.starts_s.append(record.get("start_ns"))
     requests.starts_s = _seconds(requests.starts_s)
-    left_out = (f"{warm_up:,} requests of the warm-up left out",) if warm_up else ()
+    left_out = (f"requests of the warm-up left out: {warm_up:,}",) if warm_up else ()
     return Trace(requests.chunks(options, str(path)), said=(PACE_UNKNOWN, *left_out))
 
 

@@ -3,7 +3,8 @@
 Each kind of length becomes a `Marginal`, whose mean is the report's:
 
 - percentiles are the ends of buckets, with the share of the requests between two of them; inside a
-  bucket lengths are spread as evenly as the mean allows (`fluid.traces.snapshot`);
+  bucket lengths are spread as evenly as the mean allows, and the standard deviation if it is known
+  (`fluid.traces.snapshot`);
 - mean and standard deviation are two lengths, one deviation below and one above the mean, half of
   the requests each, so that the second moment is right, and with it everything that independent
   lengths mean to the fluid model; where one deviation below is less than 1 token, 1 token and the
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,10 +78,16 @@ class LengthSummary:
         """The distribution that stands for it, of so many requests."""
         buckets = _buckets(self.quantiles, self.mean, requests)
         if buckets is not None:
-            return buckets
+            return self._with_square(buckets)
         if self.deviation:
             return _two_lengths(self.mean, self.deviation)
         return _whole_lengths(self.mean)
+
+    def _with_square(self, buckets: Marginal) -> Marginal:
+        if self.deviation is None:
+            return buckets
+        square = float(np.clip(self.mean**2 + self.deviation**2, *buckets.second_moment()))
+        return replace(buckets, square=square)
 
     @property
     def spread_known(self) -> bool:
@@ -91,9 +98,10 @@ class LengthSummary:
         """How the marginal was made, in a sentence."""
         if _buckets(self.quantiles, self.mean, requests) is not None:
             ends = ", ".join(f"{100 * share:g}" for share in self.quantiles)
+            deviation = ", the standard deviation" if self.deviation is not None else ""
             return (
-                f"{self.kind} lengths match the mean and the percentiles {ends}; in between they"
-                " are spread as evenly as the mean allows"
+                f"{self.kind} lengths match the mean{deviation} and the percentiles {ends}; in"
+                " between they are spread as evenly as these allow"
             )
         if self.deviation is not None:
             dropped = "; its percentiles do not fit its mean" if self.quantiles else ""

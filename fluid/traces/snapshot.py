@@ -71,7 +71,7 @@ class Snapshot:
 
 
 def _independent(prompt: Marginal, output: Marginal) -> Coupling:
-    (p, prompts), (q, outputs) = _most_even(prompt), _most_even(output)
+    (p, prompts), (q, outputs) = _likely(prompt), _likely(output)
     return Coupling(
         np.outer(p, q).ravel(), np.repeat(prompts, len(outputs)), np.tile(outputs, len(prompts))
     )
@@ -83,6 +83,22 @@ LENGTHS: dict[str, Callable[[Marginal, Marginal], Coupling]] = {
     "heaviest": heaviest,
 }
 """How prompts meet outputs, which a snapshot does not tell."""
+
+
+def _likely(marginal: Marginal) -> tuple[Floats, Floats]:
+    """The most even lengths; where their mean square is known, mixed with an extreme to have it.
+
+    Both have the shares of the buckets and the mean, and so has every mixture of them.
+    """
+    shares, lengths = _most_even(marginal)
+    if marginal.square is None:
+        return shares, lengths
+    square = shares @ lengths**2
+    ends, at = marginal.least_spread() if square > marginal.square else marginal.most_spread()
+    gap = ends @ at**2 - square
+    mixed = float(np.clip((marginal.square - square) / gap, 0, 1)) if gap else 0.0
+    shares, lengths = np.append((1 - mixed) * shares, mixed * ends), np.append(lengths, at)
+    return shares[shares > 0], lengths[shares > 0]
 
 
 def _most_even(marginal: Marginal) -> tuple[Floats, Floats]:

@@ -209,7 +209,7 @@ def test_failures_and_the_warm_up_of_aiperf_are_left_out(tmp_path: Path) -> None
     trace = opened(path, "aiperf", drop_failed=True)
     (chunk,) = trace.chunks
     assert (lengths([chunk]), chunk.dropped) == (([879], [55]), 2)
-    assert "1 requests of the warm-up left out" in trace.caveats
+    assert "requests of the warm-up left out: 1" in trace.caveats
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,7 @@ def test_failures_and_the_warm_up_of_aiperf_are_left_out(tmp_path: Path) -> None
         ("llmperf.json", '"error_code": null', '"error_code": 500'),
     ],
 )
-def test_requests_with_an_error_are_failed(
-    sample: str, old: str, new: str, tmp_path: Path
-) -> None:
+def test_requests_with_an_error_are_failed(sample: str, old: str, new: str, tmp_path: Path) -> None:
     path = tmp_path / sample
     path.write_text((DATA / sample).read_text().replace(old, new, 1))
     assert refused(path, SAMPLES[sample]).field.endswith("1")
