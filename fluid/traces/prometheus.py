@@ -208,6 +208,6 @@ def _contradictions(
                 f" again after an eviction{preempted}"
             )
         yield (
-            f"{counter} is {counted:,.0f}, but the histogram of finished requests holds"
+            f"the counter {counter} is {counted:,.0f}, but the histogram of finished requests holds"
             f" {listed:,.0f} tokens: {why}; the workload has the histogram's"
         )

@@ -118,9 +118,7 @@ def read_trace(
     chosen = named_format(name) if name else detect_format(path)
     trace = chosen.open(Path(path), options or ReadOptions())
     if trace.finite_job:
-        raise InputError(
-            "", f"{chosen.summary}: a finite job", f"{_TIMES}; {ALL_AT_ONCE}", str(path)
-        )
+        raise InputError("", chosen.summary, f"{_TIMES}; here {ALL_AT_ONCE}", str(path))
     if isinstance(trace, Snapshot) or not trace.timed:
         raise InputError("", f"{chosen.summary} without times", _TIMES, str(path))
     return whole_tape(trace.chunks)

@@ -24,7 +24,10 @@ from fluid.traces.trace_format import TraceFormat
 
 PROMPTS, OUTPUTS = "input_tokens", "output_tokens"
 MOST_LENGTHS = 64
-NO_RATE = "a ServeGen data set has no rate: it is in the chunk-N-trace.csv beside it"
+NO_RATE = (
+    "a ServeGen data set has no rate and no number of requests: they are in the chunk-N-trace.csv"
+    " beside it"
+)
 
 
 def _detect(head: str) -> bool:
