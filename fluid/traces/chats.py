@@ -115,6 +115,8 @@ def _is_system(turn: Any, layout: ChatLayout) -> bool:
 def _text(turn: Any, layout: ChatLayout, place: str, file: str) -> str:
     """What a turn says, in one text or in a list of parts of text."""
     said = turn.get(layout.text) if isinstance(turn, dict) else None
+    if said is None and isinstance(turn, dict) and layout.text in turn:
+        return ""  # as in a turn that calls a tool
     if isinstance(said, list) and all(_is_text(part) for part in said):
         return "\n".join(part["text"] for part in said)
     if not isinstance(said, str):

@@ -20,6 +20,7 @@ class Program:
         prompt: Histogram of prompt lengths of finished requests.
         output: Histogram of their output lengths.
         model: Label with the name of the model.
+        prefix: What the plain names of its metrics begin with.
         counters: Counters of all prompt and all output tokens, where there are any.
         preemptions: Counter of evicted requests, where there is one.
     """
@@ -28,13 +29,9 @@ class Program:
     prompt: str
     output: str
     model: str
+    prefix: str
     counters: tuple[str, str] | None = None
     preemptions: str = ""
-
-    @property
-    def prefix(self) -> str:
-        """What the plain names of its metrics begin with."""
-        return plain(self.prompt).partition("_")[0] + "_"
 
 
 PROGRAMS = (
@@ -43,6 +40,7 @@ PROGRAMS = (
         "vllm:request_prompt_tokens",
         "vllm:request_generation_tokens",
         "model_name",
+        "vllm_",
         ("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
         "vllm:num_preemptions_total",
     ),
@@ -51,15 +49,24 @@ PROGRAMS = (
         "sglang:prompt_tokens_histogram",
         "sglang:generation_tokens_histogram",
         "model_name",
+        "sglang_",
         ("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
         "sglang:num_retracted_requests_total",
     ),
-    Program("TGI", "tgi_request_input_length", "tgi_request_generated_tokens", "model_id"),
+    Program("TGI", "tgi_request_input_length", "tgi_request_generated_tokens", "model_id", "tgi_"),
     Program(
         "Dynamo",
         "dynamo_frontend_input_sequence_tokens",
         "dynamo_frontend_output_sequence_tokens",
         "model",
+        "dynamo_",
+    ),
+    Program(
+        "Dynamo",
+        "nv_llm_http_service_input_sequence_tokens",
+        "nv_llm_http_service_output_sequence_tokens",
+        "model",
+        "nv_llm_",
     ),
 )
 

@@ -92,8 +92,7 @@ PROMETHEUS = TraceFormat(
 def _program(samples: list[Sample], file: str) -> Program:
     program = program_of(one.plain for one in samples)
     if program is None:
-        names = ", ".join(one.name for one in PROGRAMS)
-        allowed = f"a page with the lengths of requests, of one of {names}"
+        allowed = "a page with the lengths of requests, of vLLM, SGLang, TGI or Dynamo"
         raise InputError("", other_page({one.plain for one in samples}), allowed, file)
     return program
 

@@ -14,6 +14,7 @@ from fluid.traces.guidellm import GUIDELLM
 from fluid.traces.inference_perf import INFERENCE_PERF
 from fluid.traces.inference_perf_stage import INFERENCE_PERF_STAGE
 from fluid.traces.llmperf import LLMPERF
+from fluid.traces.llmperf_summary import LLMPERF_SUMMARY
 from fluid.traces.messages import MESSAGES
 from fluid.traces.mooncake import MOONCAKE
 from fluid.traces.prometheus import PROMETHEUS
@@ -42,6 +43,7 @@ TRACE_FORMATS: dict[str, TraceFormat] = {
         INFERENCE_PERF,
         INFERENCE_PERF_STAGE,
         LLMPERF,
+        LLMPERF_SUMMARY,
         MESSAGES,
         MOONCAKE,
         PROMETHEUS,

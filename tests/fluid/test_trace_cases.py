@@ -71,7 +71,7 @@ OWN = {
     ),
     "vllm-bench-totals.json": Answer("vllm-bench", 4.88, 750, 125.5, 400, "mean is known"),
     "metrics-renamed.prom": Answer("prometheus", None, 415, 152, 100, "_total is 83,000"),
-    "azure-2025.csv": Answer("azure", 2 / 4.49007, 1649 / 3, 208 / 3, 3, "2 of 3 requests have im"),
+    "azure-2025.csv": Answer("azure", 2 / 4.49, 1649 / 3, 208 / 3, 3, "2 of 3 requests have im"),
     "guidellm-sampled.json": Answer("guidellm", 2.96, 420, 110, 300, "lists 1 of 300"),
     "messages.jsonl": Answer("messages", None, 4, 7 / 3, 3),
 }

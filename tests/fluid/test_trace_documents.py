@@ -191,11 +191,18 @@ def test_a_list_of_chats_and_a_chat_per_line_are_the_same(sample: str, tmp_path:
     assert again == first
 
 
-@pytest.mark.parametrize("content", [None, 3, [{"type": "image_url"}], [["cat"]]])
+@pytest.mark.parametrize("content", [3, [{"type": "image_url"}], [["cat"]]])
 def test_a_message_that_is_no_text_is_named(content: object, tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": content}]}))
     assert refused(path, "messages").field == "conversation 1: messages[0].content"
+
+
+def test_an_answer_without_text_is_a_failed_request(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": None}]
+    path.write_text(json.dumps({"messages": turns}))
+    assert refused(path, "messages").value == "no answer"
 
 
 def test_failures_and_the_warm_up_of_aiperf_are_left_out(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ SAMPLES = {
     "inference-perf": "inference-perf.json",
     "inference-perf-stage": "inference-perf-stage.json",
     "llmperf": "llmperf.json",
+    "llmperf-summary": "llmperf-summary.json",
     "messages": "messages.jsonl",
     "mooncake": "mooncake.jsonl",
     "prometheus": "metrics.prom",
@@ -33,11 +34,23 @@ SAMPLES = {
     "vllm-bench": "vllm-bench.json",
     "wildchat": "wildchat.jsonl",
 }
-SUMMARIES = {"aiperf-summary": 400, "inference-perf-stage": 300, "prometheus": 100, "servegen": 1}
+SUMMARIES = {
+    "aiperf-summary": 400,
+    "inference-perf-stage": 300,
+    "llmperf-summary": 150,
+    "prometheus": 100,
+    "servegen": 1,
+}
 WITHOUT_RATE = (
     "llmperf", "messages", "prometheus", "servegen", "sharegpt", "vidur-lengths", "wildchat",
 )  # fmt: skip
-UNTIMED = (*WITHOUT_RATE, "aiperf-summary", "inference-perf-stage", "sglang-bench")
+UNTIMED = (
+    *WITHOUT_RATE,
+    "aiperf-summary",
+    "inference-perf-stage",
+    "llmperf-summary",
+    "sglang-bench",
+)
 CHATS = ("--tokenizer", DATA / "tokenizer.json")
 
 
