@@ -33,7 +33,7 @@ def _open(path: Path, options: ReadOptions) -> Snapshot:
         for kind, field in (("prompt", PROMPTS), ("output", OUTPUTS))
     )
     per_minute = report.get(f"{COMPLETED}_per_min")
-    rate = per_minute / 60 if type(per_minute) in (int, float) else per_minute
+    rate = per_minute / 60 if isinstance(per_minute, int | float) else per_minute
     requests, rate_per_s = requests_and_rate(report.get(COMPLETED), rate, file)
     in_flight = report.get("num_concurrent_requests", "a number of")
     caveat = (
