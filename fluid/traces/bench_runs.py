@@ -57,7 +57,8 @@ class Run:
         if self.about.get("request_rate") != _SENT_AT_ONCE:
             return False
         bound, requests = self.about.get("max_concurrency"), self.requests
-        return not bound or (isinstance(requests, int) and bound >= requests)
+        both = isinstance(bound, int) and isinstance(requests, int)
+        return not bound or (both and bound >= requests)
 
     @property
     def told(self) -> str:

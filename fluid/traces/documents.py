@@ -110,7 +110,9 @@ class _PlainNumbers:
     def read(self, size: int = -1) -> bytes:
         while not self._ready:
             data = self._stream.read(1 << 16)
-            text = self._AFTER_NAME.sub(self._plain, self._held + data)
+            text = self._held + data
+            if b"NaN" in text or b"Infinity" in text:
+                text = self._AFTER_NAME.sub(self._plain, text)
             # The end is held back, where a match may have begun.
             cut = max(len(text) - self._LONGEST, 0) if data else len(text)
             self._ready, self._held = text[:cut], text[cut:]

@@ -48,7 +48,8 @@ class Benchmark:
     def succeeded(self) -> int:
         """How many requests succeeded, by its own count."""
         listed = self.requests.failures.count("")
-        return next((self.figures[one] or 0 for one in TOTALS if one in self.figures), listed)
+        counts = [self.figures[one] for one in TOTALS if isinstance(self.figures.get(one), int)]
+        return counts[0] if counts else listed
 
     @property
     def strategy(self) -> dict[str, Any]:

@@ -232,3 +232,11 @@ def test_requests_with_an_error_are_failed(sample: str, old: str, new: str, tmp_
     assert refused(path, SAMPLES[sample]).field.endswith("1")
     (chunk,) = opened(path, SAMPLES[sample], drop_failed=True).chunks
     assert (len(chunk.num_decode_tokens), chunk.dropped) == (2, 1)
+
+
+@pytest.mark.parametrize("padding", range(65_500, 65_545, 3))
+def test_infinity_is_read_wherever_a_block_of_the_file_ends(padding: int, tmp_path: Path) -> None:
+    path = tmp_path / "result.jsonl"
+    text = (DATA / "bench-two-runs.jsonl").read_text().splitlines()[1]
+    path.write_text('{"tag": "' + "x" * (padding - 75) + '", ' + text.removeprefix("{"))
+    assert opened(path, "sglang-bench").finite_job
