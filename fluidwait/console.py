@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fluid.result import Note, number, percent, print_table, seconds, text_width
+from fluid.result import Note, number, percent, print_table, seconds, text_width, wrapped
 from fluid.result import Table as ResultTable
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def show(result: Result, as_json: bool = False) -> None:
         if isinstance(block, ResultTable):
             print_table(block, sys.stdout, text_width(), colours=sys.stdout.isatty())
         elif isinstance(block, Note):
-            note(str(block))
+            note(wrapped(str(block), text_width()))
         else:
-            say(block)
+            say(wrapped(block, text_width()))
 
 
 def _as_typed(error: FluidwaitError) -> FluidwaitError:
@@ -65,9 +65,10 @@ def _as_typed(error: FluidwaitError) -> FluidwaitError:
     from fluid.errors import InputError
 
     if isinstance(error, InputError) and error.file is None:
-        option = "--" + error.field.replace("_", "-")
-        if any(one == option or one.startswith(option + "=") for one in sys.argv):
-            return InputError(option, error.value, error.allowed)
+        for name in (error.field, error.field.removesuffix("_per_s")):
+            option = "--" + name.replace("_", "-")
+            if any(one == option or one.startswith(option + "=") for one in sys.argv):
+                return InputError(option, error.value, error.allowed)
     return error
 
 

@@ -175,7 +175,8 @@ def grouped(command: Command) -> Command:
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
         if not is_dataclass(hint):
-            shown.append(parameter.replace(annotation=hint))
+            kind = inspect.Parameter.KEYWORD_ONLY
+            shown.append(parameter.replace(annotation=hint, kind=kind))
             continue
         assert isinstance(hint, type)
         members = list(_options_of(hint, parameter.default))

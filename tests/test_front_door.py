@@ -113,5 +113,5 @@ def test_bad_values_are_the_errors_of_files_and_value_errors() -> None:
         fw.Requests(-1, prompt=512, output=120)
     with pytest.raises(ValueError, match="replications: got 0; allowed: at least 1"):
         fw.Runs(replications=0)
-    with pytest.raises(fw.InputError, match="decode_tokens"):
+    with pytest.raises(fw.InputError, match="output: got 0"):
         fw.Workload.of(chat=fw.Requests(1.0, prompt=512, output=0))

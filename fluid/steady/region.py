@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,9 @@ from fluid.server import Server, require_fits
 from fluid.steady.intake import Method
 from fluid.steady.stability import largest_scale, stability
 from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 
@@ -212,6 +216,26 @@ class StabilityRegion:
             vertices_per_s=vertices[:, free],
             boundary_per_s=points[:, free],
         )
+
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        theorem_per_s: Mapping[str, ArrayLike] | None = None,
+        simulated_per_s: Mapping[str, ArrayLike] | None = None,
+    ) -> Axes:
+        """The region of two classes with the workload's operating point.
+
+        Args:
+            theorem_per_s: By rule, points of a boundary that a theorem guarantees, shape (k, 2).
+            simulated_per_s: By policy, largest rates found stable in simulation, shape (k, 2).
+
+        Raises:
+            InputError: The region does not have two classes.
+        """
+        from fluid.plots.steady import plot_region
+
+        return plot_region(ax, self, theorem_per_s=theorem_per_s, simulated_per_s=simulated_per_s)
 
     @property
     def _is_affine(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fluid.traces.documents import Requests, json_records
+from fluid.traces.documents import RequestRows, json_records
 from fluid.traces.trace import ReadOptions, Trace
 from fluid.traces.trace_format import TraceFormat
 
@@ -36,7 +36,7 @@ def _detect(head: str) -> bool:
 
 
 def _open(path: Path, options: ReadOptions) -> Trace:
-    requests, warm_up = Requests(), 0
+    requests, warm_up = RequestRows(), 0
     for number, record in enumerate(json_records(path, WANTED, several=True), 1):
         if record.get("phase") == "warmup":
             warm_up += 1

@@ -39,7 +39,7 @@ def _open(path: Path, options: ReadOptions) -> Snapshot:
     count = value_at(report, "request_count.avg") or value_at(report, f"{PROMPTS}.count")
     rate = value_at(report, f"{THROUGHPUT}.avg")
     requests, rate_per_s = requests_and_rate(count or 1, rate, file)
-    caveats = ["without a rate given the rate is request_throughput, that of completions"]
+    caveats = ["where no rate is given, it is request_throughput, that of completions"]
     in_flight = value_at(report, "input_config.loadgen.concurrency")
     if in_flight:
         caveats.append(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.traces.documents import Requests, json_events
+from fluid.traces.documents import RequestRows, json_events
 from fluid.traces.length_summary import LengthSummary, requests_and_rate, summary_snapshot
 from fluid.traces.lines import finite_number
 from fluid.traces.parts import part_number, require_part
@@ -123,13 +123,13 @@ def _forget_lists(run: Run) -> None:
         values.clear()
 
 
-def _requests(run: Run, file: str) -> Requests:
+def _requests(run: Run, file: str) -> RequestRows:
     arrays, count = run.arrays, len(run.arrays["input_lens"])
     for name in ("output_lens", "start_times", "errors"):
         if len(arrays[name]) != count and (arrays[name] or name == "output_lens"):
             allowed = f"{count} of them, as of input_lens"
             raise InputError(name, f"{len(arrays[name])} entries", allowed, file)
-    return Requests(
+    return RequestRows(
         places=[f"request {number}" for number in range(1, count + 1)],
         starts_s=arrays["start_times"],
         prompts=arrays["input_lens"],
@@ -154,7 +154,7 @@ def _snapshot(run: Run, file: str) -> Snapshot:
     )
     caveats = _paced(run)
     if not run.all_at_once:
-        caveats.append("without a rate given the rate is request_throughput, that of completions")
+        caveats.append("where no rate is given, it is request_throughput, that of completions")
     return summary_snapshot(
         prompt, output, requests, rate_per_s, tuple(caveats), finite_job=run.all_at_once
     )
@@ -173,7 +173,7 @@ def _caveats(run: Run, timed: bool) -> list[str]:
     caveats = _paced(run)
     if not timed:
         caveats.append(
-            "the file has no start times: without a rate given the rate is its request_throughput,"
+            "the file has no start times: where no rate is given, it is the request_throughput,"
             " that of completions, and arrivals are taken as Poisson"
         )
     return caveats

@@ -128,7 +128,7 @@ class _PlainNumbers:
 
 
 @dataclass
-class Requests:
+class RequestRows:
     """Requests of a document, which are few enough to keep their numbers, if not their text.
 
     Attributes:

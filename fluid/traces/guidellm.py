@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.traces.documents import Requests, json_events
+from fluid.traces.documents import RequestRows, json_events
 from fluid.traces.length_summary import LengthSummary, requests_and_rate, summary_snapshot
 from fluid.traces.parts import part_number, require_part
 from fluid.traces.snapshot import Snapshot
@@ -41,7 +41,7 @@ _PACED_BY_THE_SERVER = ("synchronous", "concurrent", "throughput")
 class Benchmark:
     """One benchmark of a report: its listed requests, and single figures by where they are."""
 
-    requests: Requests = field(default_factory=Requests)
+    requests: RequestRows = field(default_factory=RequestRows)
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -122,7 +122,7 @@ def _is_figure(place: str) -> bool:
     return place in TOTALS or place.startswith(("metrics.", *STRATEGY))
 
 
-def _append(requests: Requests, request: dict[str, Any], kind: str) -> None:
+def _append(requests: RequestRows, request: dict[str, Any], kind: str) -> None:
     failure = None if kind == "successful" else kind
     place = f"{kind} request {len(requests.places) + 1}"
     requests.append(place, request.get("prompt_tokens"), request.get("output_tokens"), failure)
@@ -150,7 +150,7 @@ def _snapshot(benchmark: Benchmark, listed: int, file: str) -> Snapshot:
         for kind, place in LENGTHS.items()
     )
     listing = f"the report lists {listed:,} of {requests:,} requests, so that its means are used"
-    rate = "without a rate given the rate is requests_per_second, that of completions"
+    rate = "where no rate is given, it is requests_per_second, that of completions"
     caveats = (listing, rate, *_paced(benchmark))
     return summary_snapshot(prompt, output, requests, rate_per_s, caveats)
 

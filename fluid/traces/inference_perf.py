@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluid.traces.documents import Requests, json_records
+from fluid.traces.documents import RequestRows, json_records
 from fluid.traces.trace import ReadOptions, Trace
 from fluid.traces.trace_format import TraceFormat
 
@@ -31,7 +31,7 @@ def _detect(head: str) -> bool:
 
 
 def _open(path: Path, options: ReadOptions) -> Trace:
-    requests = Requests()
+    requests = RequestRows()
     for number, record in enumerate(json_records(path, WANTED, root="item"), 1):
         prompt, output = record.get("prompt"), record.get("output")
         requests.append(f"request {number}", prompt, output, record.get("error"))

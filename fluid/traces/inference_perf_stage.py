@@ -37,7 +37,7 @@ def _open(path: Path, options: ReadOptions) -> Snapshot:
     place = next((one for one in (ACHIEVED, ASKED, THROUGHPUT) if value_at(report, one)), ACHIEVED)
     count = value_at(report, "successes.count")
     requests, rate_per_s = requests_and_rate(count, value_at(report, place), file)
-    caveats = [f"without a rate given the rate is {place}"]
+    caveats = [f"where no rate is given, it is {place}"]
     failed = value_at(report, "failures.count")
     if failed:
         caveats.append(f"{failed} failed requests are in that rate, and not in the lengths")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluid.traces.documents import Requests, json_records
+from fluid.traces.documents import RequestRows, json_records
 from fluid.traces.trace import NO_TIMES, ReadOptions, Trace
 from fluid.traces.trace_format import TraceFormat
 
@@ -24,7 +24,7 @@ def _detect(head: str) -> bool:
 
 
 def _open(path: Path, options: ReadOptions) -> Trace:
-    requests = Requests()
+    requests = RequestRows()
     for number, record in enumerate(json_records(path, WANTED, root="item"), 1):
         prompt, output, error = (record.get(name) for name in ("prompt", "output", "error"))
         failure = None if error is None else f"error code {error}"

@@ -37,8 +37,8 @@ def _open(path: Path, options: ReadOptions) -> Snapshot:
     requests, rate_per_s = requests_and_rate(report.get(COMPLETED), rate, file)
     in_flight = report.get("num_concurrent_requests", "a number of")
     caveat = (
-        f"the client kept {in_flight} requests in flight, so that the server's pace set the rate,"
-        f" which without a rate given is {COMPLETED}_per_min"
+        f"the client kept {in_flight} requests in flight, so that the server's pace set the rate;"
+        f" where none is given, it is {COMPLETED}_per_min"
     )
     return summary_snapshot(prompt, output, requests, rate_per_s, (caveat,))
 

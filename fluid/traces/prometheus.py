@@ -27,7 +27,7 @@ LOST = (
     " Poisson"
 )
 SINCE_THE_START = (
-    "without a rate given the rate is the mean since the server started, idle hours included"
+    "where no rate is given, it is the mean since the server started, idle hours included"
 )
 CONTRADICTION = 0.05
 """Counters and histograms that differ by this share are told."""

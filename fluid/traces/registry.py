@@ -75,7 +75,7 @@ def detect_format(path: str | Path) -> TraceFormat:
     shown = head.partition("\n")[0] or "an empty file"
     names = ", ".join(one.name for one in fitting or TRACE_FORMATS.values())
     why = (
-        "fits several formats, choose one by format" if fitting else "a trace in one of the formats"
+        "fits several formats, choose one as format" if fitting else "a trace in one of the formats"
     )
     raise InputError("", shown, f"{why}: {names}", str(path))
 
@@ -116,6 +116,15 @@ def read_trace(
 
     Raises:
         InputError: A broken file, or one without arrival times.
+
+    >>> import pathlib, tempfile
+    >>> import fluidwait as fw
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "tape.csv"
+    >>> lines = ["arrived_at,num_prefill_tokens,num_decode_tokens", "0,512,20", "2,64,10"]
+    >>> _ = file.write_text("\\n".join(lines))
+    >>> tape = fw.read_trace(file)
+    >>> len(tape), tape.rate_per_s
+    (2, 0.5)
     """
     chosen = named_format(name) if name else detect_format(path)
     trace = chosen.open(Path(path), options or ReadOptions())

@@ -114,5 +114,5 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
 
 def failed_request(place: str, value: object, file: str) -> InputError:
     """The error for a request without prompt or output tokens, or with an error on record."""
-    allowed = "requests that succeeded; drop_failed leaves out the others and counts them"
+    allowed = "requests that succeeded; with drop_failed the others are left out and counted"
     return InputError(place, value, allowed, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,21 @@ class RateProfile:
         """Multiples of the rates of a workload, `factors[k]` from `starts_s[k]` on."""
         rates = [one.rate_per_s for one in workload.classes]
         return cls(np.asarray(starts_s, dtype=float), np.outer(factors, rates))
+
+    @classmethod
+    def of(cls, workload: Workload, horizon_s: float) -> RateProfile:
+        """The rates of a workload with its own rate profile, if it has one, up to a horizon."""
+        pieces = workload.rate_profile
+        if pieces is None:
+            return cls.steps(workload)
+        period_s = workload.period_s or math.inf
+        starts_s = [
+            cycle * period_s + one.start_s if cycle else one.start_s
+            for cycle in range(math.ceil(horizon_s / period_s))
+            for one in pieces
+        ]
+        factors = [one.multiplier for one in pieces] * (len(starts_s) // len(pieces))
+        return cls.steps(workload, factors, starts_s)
 
     @classmethod
     def sampled(

@@ -59,7 +59,7 @@ class CompareOptions:
 def run_compare(options: CompareOptions) -> None:
     """Validate everything, simulate, print and plot."""
     if options.plot:
-        from fluid.plots.steady import require_plot_path
+        from fluid.plots.style import require_plot_path
 
         require_plot_path(options.plot)
     policies = [parse_policy(one) for one in options.policies]

@@ -10,10 +10,12 @@ import typer
 
 from fluid.errors import InputError
 from fluid.files import write_text
+from fluid.server import load_server
+from fluid.workload import Workload
 from fluidwait.commands.replay import ReplayOptions, run_replay
-from fluidwait.commands.solve import SolveOptions, run_solve
-from fluidwait.console import say
+from fluidwait.console import say, show
 from fluidwait.options import new_app
+from thresholds.solvers.paced.solver import Paced
 
 SERVER = "paper-long-decode"
 REPLICATIONS = 20
@@ -29,7 +31,10 @@ def run_demo(folder: Path) -> None:
     workload, table = folder / "long-decode.yaml", folder / "table.json"
     write_text(workload, (resources.files("fluidwait") / "demo.yaml").read_text("utf-8"))
     say(f"$ fluidwait solve {workload} --server {SERVER} -o {table}")
-    run_solve(SolveOptions(workload, SERVER, out=table))
+    solved = Paced().solve(Workload.read(workload), load_server(SERVER))
+    solved.write(table)
+    show(solved)
+    say(f"Wrote {table}. Next: fluidwait replay {table}")
     plot = folder / "replay.svg"
     say(f"$ fluidwait replay {table} --plot {plot}")
     run_replay(

@@ -53,7 +53,7 @@ def run_region(options: RegionOptions) -> int:
     if options.plot or options.policies:
         _require_two(region)
     if options.plot:
-        from fluid.plots.steady import require_plot_path
+        from fluid.plots.style import require_plot_path
 
         require_plot_path(options.plot)
     simulated = _simulated(region, options)
@@ -97,7 +97,7 @@ def _simulated(region: StabilityRegion, options: RegionOptions) -> dict[str, lis
 
 
 def _draw(region: StabilityRegion, simulated: dict[str, list[SimulatedPoint]], path: Path) -> None:
-    from fluid.plots.steady import plot_region
+    from fluid.plots.style import save
     from thresholds.guaranteed import nested_boundary, wait_boundary
 
     points = {
@@ -108,7 +108,7 @@ def _draw(region: StabilityRegion, simulated: dict[str, list[SimulatedPoint]], p
         "whole WAIT thresholds": wait_boundary(region),
         "Nested WAIT with its buffer (1 % in an hour)": nested_boundary(region),
     }
-    plot_region(region, path, theorem_per_s=theorems, simulated_per_s=points)
+    save(lambda: region.plot(theorem_per_s=theorems, simulated_per_s=points), path)
 
 
 def _document(

@@ -25,7 +25,6 @@ from fluidwait.options import (
     TableFile,
     new_app,
 )
-from thresholds.export.jsonio import read_table, write_table
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import PolicyResult, Spread, latency_difference
 from validation.experiments.replay import BASELINES, Replay, replay
@@ -55,12 +54,12 @@ class ReplayOptions:
 def run_replay(path: Path, options: ReplayOptions) -> None:
     """Simulate, print, and write table and plot where asked to."""
     if options.plot:
-        from fluid.plots.steady import require_plot_path
+        from fluid.plots.style import require_plot_path
 
         require_plot_path(options.plot)
     if options.out:
         require_folder(options.out)
-    table = read_table(path)
+    table = ThresholdTable.read(path)
     tape = read_trace(options.tape) if options.tape else None
     arrivals = parse_arrivals(options.arrivals) if options.arrivals else None
     offered = tape.rate_per_s if tape else table.workload.rate_per_s
@@ -85,7 +84,7 @@ def run_replay(path: Path, options: ReplayOptions) -> None:
 
         plot_replay(found, options.plot, tape=tape, rate_scale=scale, arrivals=arrivals)
     if options.out:
-        write_table(found.validated_table(), options.out)
+        found.validated_table().write(options.out)
     if options.as_json:
         print_json(replay_document(found))
         return

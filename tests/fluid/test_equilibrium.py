@@ -21,15 +21,9 @@ from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 EQUATION_1 = IterationTime.paper(0.0114, 0.43e-6)
 
@@ -280,7 +274,7 @@ def test_beyond_memory_the_equilibrium_is_told_but_no_latency(method):
 
 def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
-    document = found.as_dict()
+    document = found.document()
     assert list(document) == [one.name for one in fields(Equilibrium)]
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluid.errors import InputError
-from fluid.traces import ReadOptions, Snapshot, open_trace, summarise
+from fluid.traces import ReadOptions, Snapshot, open_trace, workload_of_digest
 from fluid.traces.digest import moments
 from fluid.traces.length_summary import LengthSummary, summary_snapshot
 from fluid.traces.marginals import Marginal
@@ -99,7 +99,7 @@ def test_a_mean_alone_is_one_class_or_the_whole_lengths_around_it() -> None:
         assert read.intervals() == {}
         return {
             (each.prefill_tokens, each.decode_tokens): each.rate_per_s
-            for each in summarise(read.digest(), "means").classes
+            for each in workload_of_digest(read.digest(), "means").classes
         }
 
     assert classes(1024, 128) == {(1024, 128): 8.0}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from fluid.errors import InputError
-from fluid.traces import ReadOptions, Snapshot, summarise, summary_errors
+from fluid.traces import ReadOptions, Snapshot, summary_errors, workload_of_digest
 from fluid.traces.digest import FIGURES
 from fluid.traces.marginals import Marginal, independent_memory_sum, memory_sum
 from fluid.traces.prometheus import PROMETHEUS
@@ -176,7 +176,7 @@ def test_lengths_next_to_the_end_of_a_bucket_keep_their_mean(mean: float) -> Non
     one = Marginal(np.ones(1), np.array([501.0]), np.array([1000.0]), mean)
     found = Snapshot(one, one, 10, 1.0, ()).digest()
     assert found.means[1:3] == pytest.approx([mean, mean], rel=1e-6)
-    workload = summarise(found, "fixed")
+    workload = workload_of_digest(found, "fixed")
     assert isinstance(workload, Workload)
     assert max(summary_errors(workload, found).values()) <= 0.02
 
@@ -336,3 +336,11 @@ def test_a_scrape_of_another_program_is_no_earlier_one(tmp_path: Path) -> None:
     other = METRICS.with_name("metrics-sglang.prom")
     with pytest.raises(InputError, match="an earlier scrape of the same server"):
         PROMETHEUS.open(METRICS, ReadOptions(since=other))
+
+
+def test_a_file_that_is_no_text_is_called_that_and_not_bad_prometheus(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.prom"
+    path.write_bytes(b"# HELP \xff\n")
+    with pytest.raises(InputError) as caught:
+        PROMETHEUS.open(path, ReadOptions())
+    assert (caught.value.value, caught.value.allowed) == ("not UTF-8 text", "a UTF-8 text file")

@@ -14,15 +14,9 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.steady.intake import intake
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 any_times = st.one_of(affine_times(), general_times())
 METHODS = [None, "mean"]

@@ -24,9 +24,9 @@ from fluid.traces import (
     open_trace,
     read_tape,
     read_trace,
-    summarise,
     summary_errors,
     tape_writer,
+    workload_of_digest,
     write_tape,
 )
 from fluid.traces.tape import whole_tape
@@ -92,7 +92,7 @@ def test_what_has_no_requests_gives_its_means(sample: str) -> None:
     assert found.means[1:3] == pytest.approx([prompt, output], rel=1e-9)
     assert read.rate_per_s == rate_per_s
     assert any("Poisson" in caveat for caveat in read.caveats)
-    assert max(summary_errors(summarise(found, "means"), found).values()) <= 0.02
+    assert max(summary_errors(workload_of_digest(found, "means"), found).values()) <= 0.02
 
 
 @pytest.mark.parametrize("sample", [name for name in SAMPLES if name not in ARRIVALS])
@@ -147,9 +147,9 @@ def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
     path.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens,arrived_at,num_prefill_tokens,num_decode_tokens\n"
     )
-    with pytest.raises(InputError, match="choose one by format: azure, tape"):
+    with pytest.raises(InputError, match="choose one as format: azure, tape"):
         detect_format(path)
-    with pytest.raises(InputError, match="format"):
+    with pytest.raises(InputError, match=r"^format: got"):
         named_format("csv")
 
 

@@ -19,8 +19,9 @@ from selenium.webdriver import Chrome
 
 from fluidwait.console import number
 from tests.support.command_line import Call, Outcome
-from thresholds.export.jsonio import read_table, write_table
-from thresholds.table import PARAMETER_MEANINGS, Interval, PolicyValidation
+from thresholds.fields import Interval, PolicyValidation
+from thresholds.limits import PARAMETER_MEANINGS
+from thresholds.table import ThresholdTable
 from validation.report.content import Row, conclusion
 
 SERVER = "paper-long-decode"
@@ -114,7 +115,7 @@ def test_figures_are_those_of_the_table(call: Call, table: Path) -> None:
     )
     assert call("replay", table, *SMALL, *policies, "-o", checked).code == 0
     page, text, _ = reported(call, checked)
-    known = read_table(checked)
+    known = ThresholdTable.read(checked)
     assert known.validated is not None
     own, capped, caps = known.validated.policies
     assert own.latency_s is not None
@@ -144,7 +145,7 @@ def test_the_commands_give_the_figures_again(
     again, before = json.loads(Path("solved.json").read_text()), json.loads(table.read_text())
     assert again == before
     rows = call(*shlex.split(replay)[1:], "--json").document["policies"]
-    known = read_table(checked).validated
+    known = ThresholdTable.read(checked).validated
     assert known is not None
     assert [one["evictions_per_request"] for one in rows] == [
         one.evictions_per_request for one in known.policies
@@ -166,13 +167,13 @@ def test_a_table_validated_on_a_recording(call: Call, table: Path) -> None:
 def test_a_refined_table_shows_its_search(call: Call, table: Path) -> None:
     refined = table.parent / "refined.json"
     assert call("replay", table, *SMALL, "-o", refined).code == 0
-    known = read_table(refined)
+    known = ThresholdTable.read(refined)
     assert known.validated is not None
     rows = known.validated.policies
     saturated = rows[0].model_copy(update={"rate_per_s": 1.05 * known.valid_for.max_rate_per_s})
     validated = known.validated.model_copy(update={"policies": (*rows, saturated)})
     solver = known.solver.model_copy(update={"status": "refined"})
-    write_table(known.model_copy(update={"validated": validated, "solver": solver}), refined)
+    known.model_copy(update={"validated": validated, "solver": solver}).write(refined)
     page, text, _ = reported(call, refined)
     assert "beyond what the server carries" in text
     assert "--budget-s" in page.code

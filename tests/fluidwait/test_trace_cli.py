@@ -109,7 +109,7 @@ def test_formats_without_times_need_a_rate_and_give_no_tape(
     form: str, call: Call, tmp_path: Path
 ) -> None:
     command = ("workload", "from-trace", DATA / SAMPLES[form], *CHATS)
-    for more, told in (((), "--rate"), (("--tape-out", tmp_path / "t.csv"), "--tape-out")):
+    for more, told in (((), "rate_per_s"), (("--tape-out", tmp_path / "t.csv"), "tape_out")):
         done = call(*command, *more)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
         assert told in done.err
@@ -122,7 +122,7 @@ def test_formats_without_times_need_a_rate_and_give_no_tape(
         (["azure", "--format", "mooncake"], "one JSON object per line"),
         (["azure", "--format", "csv"], "one of aiperf, aiperf-summary, azure"),
         (["azure", "--rate", 0], "--rate: got 0.0"),
-        (["azure", "--rate", 2, "--tape-out", "tape.csv"], "replay --rate"),
+        (["azure", "--rate", 2, "--tape-out", "tape.csv"], "a replay at another rate"),
         (["azure", "--lengths", "heaviest"], "only for a snapshot"),
         (["prometheus", "--rate", 2, "--lengths", "odd"], "independent, lightest, heaviest"),
         (["prometheus", "--rate", 2, "--part", "other"], "one of the models made-up"),

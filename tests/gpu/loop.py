@@ -5,7 +5,6 @@ The engine launches kernel by kernel, so that the server is that of the sweep wi
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,15 +22,16 @@ from tests.gpu.settings import Settings
 from tests.gpu.sweep import EAGER
 from tests.gpu.sweep import REAL as SWEEP_REAL
 from tests.gpu.sweep import TOY as SWEEP_TOY
+from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import boundary_load
-from validation.measure.batching import AdmissionLimits
+from validation.measure.batching import simulated_policy
 from validation.measure.closed_loop import ClosedLoop, closed_loop, poisson_tape
 from validation.measure.model import Decoder, random_decoder
 
 WITHIN = 0.1
 """The aim: measured ÷ simulated latency within so much of 1, in every run."""
 
-GREEDY = AdmissionLimits(watermark=0.01)
+GREEDY = Limits(watermark_fraction=0.01)
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,9 @@ def roomy(server: Server, sizes: Sizes) -> Server:
     return server.model_copy(update={"kv_capacity_tokens": int(share * server.kv_capacity_tokens)})
 
 
-def table_limits(rate_per_s: float, server: Server, sizes: Sizes) -> AdmissionLimits:
+def table_limits(rate_per_s: float, server: Server, sizes: Sizes) -> Limits:
     """The practical table's pace, cap and watermark in closed form."""
-    found = boundary_load(load(rate_per_s, sizes), server).closed_form()
-    return AdmissionLimits(
-        pace=found.pace_per_iteration or math.inf,
-        cap=found.cap_requests or math.inf,
-        watermark=found.watermark_fraction,
-    )
+    return boundary_load(load(rate_per_s, sizes), server).closed_form()
 
 
 def requests_within(run_s: float, rate_per_s: float, server: Server, sizes: Sizes) -> int:
@@ -127,7 +122,7 @@ def one_run(
     sizes: Sizes,
     rate_per_s: float,
     requests: int,
-    limits: AdmissionLimits,
+    limits: Limits,
 ) -> ClosedLoop:
     """The same tape for every policy at a rate."""
     tape = poisson_tape(rate_per_s, requests, sizes.prompt, sizes.output, seed=1)
@@ -139,7 +134,7 @@ def row(name: str, share: float, loop: ClosedLoop) -> Row:
     measured, simulated = loop.measured, loop.simulated
     return {
         "policy": name,
-        "limits": loop.limits.policy,
+        "limits": simulated_policy(loop.limits),
         "rate_share": share,
         "rate_per_s": loop.rate_per_s,
         "requests": len(loop.requests),

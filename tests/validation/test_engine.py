@@ -6,31 +6,14 @@ import numpy as np
 import pytest
 
 from fluid.errors import InputError
-from fluid.iteration import IterationTime
-from fluid.server import Server
 from fluid.traces.tape import Tape
-from fluid.workload import RequestClass, Workload
+from tests.support.builders import one_class as workload
+from tests.support.builders import one_second_server as server
 from validation.experiments.compare import compare
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import interval
 from validation.simulator.model import poisson_model, tape_model
-
-
-def server(capacity: int = 10_000, first_token: str = "prefill", **changes: object) -> Server:
-    values: dict[str, object] = {
-        "name": "test",
-        "source": "test",
-        "kv_capacity_tokens": capacity,
-        "first_token": first_token,
-        "iteration_time": IterationTime.affine(1.0),
-    }
-    return Server.model_validate(values | changes)
-
-
-def workload(rate: float, prompt: int, output: int) -> Workload:
-    one = RequestClass(name="a", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-    return Workload(name="w", classes=(one,))
 
 
 def tape(times: list[float], prompts: list[int], outputs: list[int]) -> Tape:

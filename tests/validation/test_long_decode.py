@@ -7,8 +7,7 @@ from scipy import stats
 
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import PolicyResult, compare
 from validation.experiments.replay import policy_of, replay
@@ -25,7 +24,7 @@ def server() -> Server:
 
 @pytest.fixture(scope="module")
 def table(server: Server) -> ThresholdTable:
-    return solve(Problem(Workload(name="long-decode", classes=(LONG,)), server))
+    return Paced().solve(Workload(name="long-decode", classes=(LONG,)), server)
 
 
 def test_the_table_holds_where_greedy_collapses(table: ThresholdTable) -> None:

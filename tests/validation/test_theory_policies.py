@@ -14,6 +14,7 @@ from fluid.server import Server
 from fluid.stages import memory_sums
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
+from tests.support.builders import one_second_server as server
 from validation.experiments.compare import compare
 from validation.policies import parse_policy
 from validation.simulator import cpu
@@ -21,20 +22,6 @@ from validation.simulator.metrics import verdict
 from validation.simulator.model import poisson_model, tape_model
 
 LATE = 1000.0
-
-
-def server(capacity: int = 10_000, first_token: str = "prefill", block: int = 1) -> Server:
-    """Every iteration takes one second."""
-    return Server.model_validate(
-        {
-            "name": "test",
-            "source": "test",
-            "kv_capacity_tokens": capacity,
-            "block_tokens": block,
-            "first_token": first_token,
-            "iteration_time": IterationTime.affine(1.0),
-        }
-    )
 
 
 def played(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluation
-from thresholds.solvers.paced.boundary import Limits
-from thresholds.table import Interval, PolicyValidation, Scheduler
-from validation.experiments.compare import PolicyResult, compare
+from thresholds.fields import Interval, PolicyValidation, Scheduler
+from thresholds.limits import Limits
+from validation.experiments.compare import PolicyResult, compare, latency_difference
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.simulator.model import poisson_model
 
@@ -22,14 +23,12 @@ _NAMES = {
 _NO_CAP = 10**6
 
 
-def restrained(scheduler: Scheduler, params: Mapping[str, float]) -> ConfiguredPolicy:
-    """The simulator's policy for a practical table's parameters on top of a scheduler.
+def restrained(scheduler: Scheduler, limits: Limits) -> ConfiguredPolicy:
+    """The simulator's policy for a practical table's limits on top of a scheduler.
 
     vLLM's own cap on sequences is lifted: the table's cap is the one that counts.
     """
-    values: dict[str, float | str] = {
-        parameter: params[name] for name, parameter in _NAMES.items() if name in params
-    }
+    values: dict[str, float | str] = {_NAMES[name]: value for name, value in limits.params.items()}
     if scheduler == "vllm-v1":
         values["max_num_seqs"] = _NO_CAP
     return POLICIES[scheduler].configure(values)
@@ -52,22 +51,31 @@ def simulate_settings(
     """
     results = compare(
         poisson_model(workload, server),
-        [restrained(scheduler, one.params) for one in settings],
+        [restrained(scheduler, one) for one in settings],
         replications=replications,
         requests=requests,
         seed=seed,
     )
     return [
-        Evaluation(limits, one.completed_each_per_s, policy_validation(one))
+        Evaluation(limits, one.completed_each_per_s, policy_validation(one, results[0]))
         for limits, one in zip(settings, results, strict=True)
     ]
 
 
-def policy_validation(result: PolicyResult) -> PolicyValidation:
-    """A simulated result as it is written into a table."""
+def policy_validation(result: PolicyResult, own: PolicyResult | None = None) -> PolicyValidation:
+    """A simulated result as it is written into a table.
+
+    Args:
+        own: Result of the table's own policy, where this is one beside it.
+    """
     latency = None
     if result.latency_s is not None and result.latency_s.half_width is not None:
         latency = Interval(mean=result.latency_s.mean, half_width=result.latency_s.half_width)
+    difference = None if own is None else latency_difference(own, result)
+    if difference is not None and not math.isnan(difference.half_width):
+        paired = Interval(mean=difference.mean, half_width=difference.half_width)
+    else:
+        paired = None
     return PolicyValidation.model_validate(
         {
             "policy": result.policy,
@@ -81,6 +89,7 @@ def policy_validation(result: PolicyResult) -> PolicyValidation:
             ),
             "evictions_per_request": result.evictions_per_request,
             "collapsed_share": result.collapsed_share,
+            "latency_difference_s": paired,
         }
     )
 

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
+from fluid.plots.style import COLOURS, MARKERS, STYLE
 from fluid.traces.tape import Tape
-from thresholds.table import PolicyValidation
 from validation.experiments.compare import PolicyResult
 from validation.experiments.replay import Replay, policy_of, replay_model
 from validation.policies import POLICIES, ConfiguredPolicy
@@ -75,30 +74,6 @@ def plot_paths(
         axes[2].set_xlim(0, arrived[int(WINDOW_END * len(arrived))])
         axes[2].legend(fontsize=8)
         axes[0].set_title(title)
-        figure.savefig(path, bbox_inches="tight")
-
-
-def plot_validated(rows: Mapping[str, PolicyValidation], path: Path) -> None:
-    """Mean latency, where there is one, and completed share by policy, with 95 % intervals."""
-    labels = list(rows)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
-        latency, completed = figure.subplots(1, 2, sharey=True)
-        for index, row in enumerate(rows.values()):
-            colour = COLOURS[index % len(COLOURS)]
-            for ax, factor, found in (
-                (latency, 1.0, row.latency_s),
-                (completed, 100.0, row.completed_share),
-            ):
-                if found is not None:
-                    width = factor * found.half_width
-                    ax.errorbar(factor * found.mean, index, xerr=width, fmt="o", color=colour)
-            if row.latency_s is None:
-                latency.text(0.02, index, "unstable", transform=latency.get_yaxis_transform())
-        latency.set(xlabel="mean latency (s)", yticks=range(len(labels)), yticklabels=labels)
-        latency.set_xlim(left=0)
-        latency.set_ylim(len(labels) - 0.5, -0.5)
-        completed.set_xlabel("completed ÷ arrived (%)")
         figure.savefig(path, bbox_inches="tight")
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fluid.errors import InputError
 from fluid.traces.tape import Tape
-from thresholds.table import ThresholdTable, Validated
+from thresholds.fields import Validated
+from thresholds.table import ThresholdTable
 from validation.experiments.compare import PolicyResult, compare
 from validation.experiments.evaluate import policy_validation, restrained
 from validation.policies import POLICIES, ConfiguredPolicy, parse_policy
@@ -23,7 +24,7 @@ class Replay:
     """Results of one replay, the table's own policy first.
 
     Attributes:
-        arrivals: How requests came, as `thresholds.table.Validated` has it.
+        arrivals: How requests came, as `thresholds.fields.Validated` has it.
     """
 
     table: ThresholdTable
@@ -37,7 +38,10 @@ class Replay:
             replications=self.results[0].replications,
             requests=self.results[0].requests,
             seed=self.seed,
-            policies=tuple(policy_validation(one) for one in self.results),
+            policies=tuple(
+                policy_validation(one, self.results[0] if index else None)
+                for index, one in enumerate(self.results)
+            ),
             arrivals=self.arrivals,
         )
         return self.table.model_copy(update={"validated": validated})
@@ -50,7 +54,7 @@ def policy_of(table: ThresholdTable) -> ConfiguredPolicy:
         InputError: The table's policy is not one the simulator knows how to set from a table.
     """
     if table.policy == "paced":
-        return restrained(table.scheduler, table.params)
+        return restrained(table.scheduler, table.limits)
     if table.policy == "wait":
         return POLICIES["wait"].configure({}, tuple(int(t.threshold) for t in table.thresholds))
     if table.policy in ("nested-wait", "nested-cap"):

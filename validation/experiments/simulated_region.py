@@ -8,15 +8,14 @@ from typing import Any
 
 from fluid.steady.region import StabilityRegion, mixed
 from fluid.workload import Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from validation.experiments.largest_rate import find_capacity
 from validation.experiments.replay import policy_of
 from validation.experiments.store import Store
 from validation.policies import ConfiguredPolicy, parse_policy
 from validation.simulator.model import poisson_model
 
-SOLVED = "paced"
+SOLVED = Paced.policy
 """The policy name that stands for the table solved anew at each mix."""
 
 _DESIGN = 0.9
@@ -99,4 +98,4 @@ def check_policy(policy: str) -> None:
 
 
 def _paced(workload: Workload, region: StabilityRegion) -> ConfiguredPolicy:
-    return policy_of(solve(Problem(workload.scaled(_DESIGN), region.server, SOLVED)))
+    return policy_of(Paced().solve(workload.scaled(_DESIGN), region.server))

@@ -14,13 +14,13 @@ from validation.paper.experiment import (
     EXACT,
     Claim,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
-    Table,
+    PageTable,
     at_least,
     named,
 )
-from validation.paper.pictures import panels
+from validation.paper.pictures import side_by_side
 from validation.paper.published import LARGEST_RATES_PER_S
 from validation.paper.settings import (
     BASELINES,
@@ -48,7 +48,7 @@ WAIT = {
 _LOADS = {"single": SINGLE, "two classes": TWO}
 
 
-def run_largest_rates(lab: Lab) -> Result:
+def run_largest_rates(lab: Lab) -> ExperimentResult:
     """Every policy on both workloads."""
     rows: list[tuple[str, ...]] = []
     claims: list[Claim] = []
@@ -63,7 +63,7 @@ def run_largest_rates(lab: Lab) -> Result:
             rows.append((load, _code(name), shown, _rate(rate_per_s), _rate(exact[name])))
         claims += _claims(load, here)
     header = ("load", "policy", "published /s", "here, nominal /s", "here, exact Poisson /s")
-    table = Table("Largest stable rate", header, tuple(rows))
+    table = PageTable("Largest stable rate", header, tuple(rows))
     single = found["single"]
     facts = {
         "rates": found,
@@ -72,7 +72,7 @@ def run_largest_rates(lab: Lab) -> Result:
         "vllm": single[VLLM],
         "sarathi": single[SARATHI],
     }
-    return Result((), (table,), tuple(claims), facts)
+    return ExperimentResult((), (table,), tuple(claims), facts)
 
 
 def _by_policy(lab: Lab, workload: Workload, load: str, arrivals: str) -> dict[str, float]:
@@ -86,9 +86,9 @@ def _by_policy(lab: Lab, workload: Workload, load: str, arrivals: str) -> dict[s
             model,
             policy,
             limit_per_s(workload, server),
-            replications=lab.effort.replications,
-            requests=lab.effort.requests,
-            seed=lab.effort.seed,
+            replications=lab.sizes.replications,
+            requests=lab.sizes.requests,
+            seed=lab.sizes.seed,
             on_done=lab.on_done,
         )
         largest = found.largest_stable_rate_per_s
@@ -125,9 +125,9 @@ def _claims(load: str, rates: Mapping[str, float]) -> list[Claim]:
     ]
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """Published against measured, by policy."""
-    with panels(2, width=9) as (figure, axes):
+    with side_by_side(2, width=9) as (figure, axes):
         for one, (load, rates) in zip(axes, result.facts["rates"].items(), strict=True):
             published = LARGEST_RATES_PER_S[load]
             for place, (name, rate_per_s) in enumerate(rates.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fluid.errors import InputError
+from thresholds.labels import policy_label
 from validation.policies.a_min import A_MIN
 from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
@@ -13,7 +14,7 @@ from validation.policies.sarathi import SARATHI
 from validation.policies.vllm_v0 import VLLM_V0
 from validation.policies.vllm_v1 import VLLM_V1
 from validation.policies.wait import WAIT, WAIT_CAP
-from validation.simulator.policy import ConfiguredPolicy, Policy, policy_label
+from validation.simulator.policy import ConfiguredPolicy, Policy
 
 _ALL = (
     GREEDY,

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from thresholds.fields import Validated
 from thresholds.solvers.paced.boundary import boundary_load
-from thresholds.table import ThresholdTable, Validated
+from thresholds.table import ThresholdTable
 from validation.experiments.recovery import Recovery, recovery
 from validation.experiments.replay import BASELINES, policy_of, replay, replay_model
 from validation.policies import ConfiguredPolicy, parse_policy, policy_label

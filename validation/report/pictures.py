@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from fluid.plots.steady import plot_composition, plot_latency, plot_region
+from fluid.plots.style import save
+from fluid.steady.equilibrium import equilibrium
 from fluid.steady.region import StabilityRegion
-from thresholds.table import PolicyValidation, ThresholdTable, Validated
+from thresholds.fields import PolicyValidation, Validated
+from thresholds.table import ThresholdTable
+from thresholds.validated_picture import draw_validated
 from validation.experiments.compare import compare
-from validation.experiments.pictures import plot_paths, plot_validated
+from validation.experiments.pictures import plot_paths
 from validation.experiments.replay import replay_model
 from validation.policies import ConfiguredPolicy
+from validation.report.page import inline_svg
 from validation.simulator.arrivals import Arrivals, parse_arrivals
 from validation.simulator.cpu import Job
 from validation.simulator.model import Model
@@ -60,6 +61,7 @@ def report_pictures(
         rows: Validated policies at one rate, the table's own first; `policies` alike, by label.
     """
     workload, server = table.workload, table.server
+    balance = equilibrium(workload, server)
     rate_per_s = rows[0].result.rate_per_s
     scale = rate_per_s / workload.rate_per_s
     model = replay_model(table, arrivals=_arrivals(validated))
@@ -75,7 +77,8 @@ def report_pictures(
             "Side by side",
             "Means with 95 % intervals over the replications.",
             inline_svg(
-                "compare", lambda path: plot_validated({r.label: r.result for r in rows}, path)
+                "compare",
+                partial(save, lambda: draw_validated({r.label: r.result for r in rows})),
             ),
         ),
         Picture(
@@ -90,18 +93,18 @@ def report_pictures(
     if len(workload.classes) == 2:
         region = StabilityRegion(workload, server)
         caption = "Rates that the server carries in the fluid model, and this load."
-        picture = inline_svg("region", partial(plot_region, region))
+        picture = inline_svg("region", partial(save, region.plot))
         made.append(Picture("Stable rates", caption, picture))
     made += [
         Picture(
             "Latency by rate",
             "First-order fluid figures of work-conserving service, up to the boundary.",
-            inline_svg("latency", partial(plot_latency, workload, server)),
+            inline_svg("latency", partial(save, balance.plot)),
         ),
         Picture(
             "KV by stage",
             "Where the cache goes at equilibrium, by age of the requests.",
-            inline_svg("stages", partial(plot_composition, workload, server)),
+            inline_svg("stages", partial(save, partial(balance.plot, picture="stages"))),
         ),
     ]
     return made
@@ -121,13 +124,3 @@ def _median_replication(
     )
     shares = again[0].completed_shares
     return int(np.argsort(shares)[len(shares) // 2])
-
-
-def inline_svg(name: str, draw: Callable[[Path], None]) -> str:
-    """A plot as an SVG element; its ids begin with `name`, as a page has room for each id once."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plot.svg"
-        draw(path)
-        text = path.read_text(encoding="utf-8")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", text)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.server import Server, require_fits
+from fluid.server import Server, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, rate_pieces
@@ -143,9 +143,9 @@ def tape_model(tape: Tape, server: Server) -> Model:
 
 
 def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
-    stored_outputs = pairs[:, 1] - (1 if server.first_token == "prefill" else 0)
-    block = server.block_tokens
-    peak = -(-(pairs[:, 0] + stored_outputs) // block) * block
+    peak = peak_kv_tokens(
+        *pairs.T, first_token=server.first_token, block_tokens=server.block_tokens
+    )
     too_large = np.flatnonzero(peak > server.usable_kv_tokens)
     if len(too_large):
         row = int(too_large[0])

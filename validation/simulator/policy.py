@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from thresholds.labels import policy_label
 from validation.simulator.compiling import bind
 from validation.simulator.engine import simulate
 from validation.simulator.model import Model
@@ -207,15 +208,3 @@ class ConfiguredPolicy:
     def label(self) -> str:
         """Name and given parameters, as `parse_policy` reads them."""
         return policy_label(self.policy.name, self.params)
-
-
-def policy_label(name: str, params: Mapping[str, Any]) -> str:
-    """``NAME:key=value,…`` with numbers to six digits."""
-    shown = [f"{key}={_short(value)}" for key, value in params.items()]
-    return name + (":" + ",".join(shown) if shown else "")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(map(str, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fluid.errors import InputError
 from fluid.files import write_text
 from validation.measure.design import Composition
 from validation.measure.kv_cache import KVCache
@@ -23,8 +22,8 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured batch."""
+class TimedBatch:
+    """A batch and how long it took."""
 
     batch: Composition
     timing: Timing
@@ -40,10 +39,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What a sweep measured; `skipped` did not fit into memory."""
+class TimedBatches:
+    """What was measured of a design; `skipped` did not fit into memory."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TimedBatch, ...]
     skipped: tuple[Composition, ...]
     interrupted: bool
 
@@ -72,30 +71,28 @@ def measure_batch(
     return timer.time(step, weight.device)
 
 
-def sweep(
+def time_batches(
     decoder: Decoder,
     design: Sequence[Composition],
     out: Path,
     timer: Timer,
     graphs: bool = False,
     on_done: Callable[[], None] = lambda: None,
-) -> Sweep:
+) -> TimedBatches:
     """Measure the design into `out`, which after every row is a whole table of all rows so far.
 
-    A batch that does not fit is left out and named; Ctrl-C ends the sweep and keeps its rows.
+    A batch that does not fit is left out and named; Ctrl-C ends the measurement and keeps its rows.
 
     Raises:
-        InputError: Graphs are asked for without CUDA, or `out` cannot be written.
+        InputError: `out` cannot be written.
     """
-    if graphs and decoder.lm_head.weight.device.type != "cuda":
-        raise InputError("--cuda-graphs", True, "only with --device cuda")
-    rows: list[Row] = []
+    rows: list[TimedBatch] = []
     skipped: list[Composition] = []
     interrupted = False
     try:
         for batch in design:
             try:
-                rows.append(Row(batch, measure_batch(decoder, batch, timer, graphs)))
+                rows.append(TimedBatch(batch, measure_batch(decoder, batch, timer, graphs)))
             except torch.OutOfMemoryError:
                 skipped.append(batch)
                 torch.cuda.empty_cache()
@@ -104,4 +101,4 @@ def sweep(
             on_done()
     except KeyboardInterrupt:
         interrupted = True
-    return Sweep(tuple(rows), tuple(skipped), interrupted)
+    return TimedBatches(tuple(rows), tuple(skipped), interrupted)

@@ -10,9 +10,8 @@ from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
-from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from tests.support.builders import server, workload
+from thresholds.solvers.paced.solver import Paced
 
 WIDE = {
     "tokens": [1, 1e6],
@@ -20,23 +19,12 @@ WIDE = {
     "decode_requests": [0, 1e5],
     "prompt_tokens": [1, 1e5],
 }
-LOAD = Workload(
-    name="w",
-    classes=(RequestClass(name="a", rate_per_s=5.0, prefill_tokens=512, decode_tokens=100),),
-)
+LOAD = workload((5.0, 512, 100))
 
 
-def server(**ranges: Any) -> Server:
+def measured_server(**ranges: Any) -> Server:
     tau = IterationTime.affine(0.01, per_token_s=5e-5, per_kv_token_s=3e-7)
-    return Server.from_document(
-        {
-            "name": "s",
-            "source": "test",
-            "kv_capacity_tokens": 100_000,
-            "iteration_time": tau.document(),
-            "measured_range": WIDE | ranges,
-        }
-    )
+    return server(tau, kv_capacity_tokens=100_000, measured_range=WIDE | ranges)
 
 
 def told(one: Server) -> list[str]:
@@ -44,7 +32,7 @@ def told(one: Server) -> list[str]:
 
 
 def test_inside_the_range_nothing_is_said() -> None:
-    assert told(server()) == []
+    assert told(measured_server()) == []
 
 
 @pytest.mark.parametrize(
@@ -59,21 +47,21 @@ def test_inside_the_range_nothing_is_said() -> None:
     ],
 )
 def test_outside_the_range_it_is_said_once(ranges: dict[str, Any], words: str) -> None:
-    (caveat,) = told(server(**ranges))
+    (caveat,) = told(measured_server(**ranges))
     assert words in caveat
 
 
 def test_a_table_carries_the_warning() -> None:
-    table = solve(Problem(LOAD, server(prompt_tokens=[1, 100])))
+    table = Paced().solve(LOAD, measured_server(prompt_tokens=[1, 100]))
     assert any("extrapolated" in one for one in table.notes)
 
 
 def test_an_unstable_load_is_judged_at_the_edge() -> None:
     heavy = LOAD.at_rate(500.0)
-    caveats = equilibrium(heavy, server(kv_tokens=[0, 10])).caveats
+    caveats = equilibrium(heavy, measured_server(kv_tokens=[0, 10])).caveats
     assert any(one.startswith("at the edge of stability") for one in caveats)
 
 
 def test_a_range_upside_down() -> None:
     with pytest.raises(InputError, match=r"kv_tokens must be \[least, most\]"):
-        server(kv_tokens=[5, 1])
+        measured_server(kv_tokens=[5, 1])

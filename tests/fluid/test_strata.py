@@ -17,9 +17,8 @@ from fluid.traces import (
     Tape,
     digest,
     read_trace,
-    summarise,
     summary_errors,
-    write_workload,
+    workload_of_digest,
 )
 from fluid.traces.digest import FIGURES, MOST_GROUPS, moments
 from fluid.workload import Workload
@@ -69,7 +68,7 @@ def test_a_digest_of_too_many_pairs_has_bounded_groups_and_exact_figures() -> No
     assert len(found.sums) <= MOST_GROUPS
     expected = moments(tape.num_prefill_tokens, tape.num_decode_tokens).sum(axis=0)
     np.testing.assert_allclose(found.sums.sum(axis=0), expected, rtol=1e-12)
-    assert max(summary_errors(summarise(found, "wide"), found).values()) <= 0.02
+    assert max(summary_errors(workload_of_digest(found, "wide"), found).values()) <= 0.02
 
 
 def test_a_digest_without_times_has_no_rate_and_says_so() -> None:
@@ -77,7 +76,7 @@ def test_a_digest_without_times_has_no_rate_and_says_so() -> None:
     found = digest([Chunk(None, lengths, lengths, dropped=2)])
     assert (found.requests, found.dropped, found.rate_per_s) == (2, 2, None)
     with pytest.raises(InputError, match="a rate given"):
-        summarise(found, "no rate")
+        workload_of_digest(found, "no rate")
 
 
 def test_a_digest_of_nothing_but_failures_is_refused() -> None:
@@ -91,7 +90,7 @@ def test_a_digest_of_nothing_but_failures_is_refused() -> None:
 def test_a_summary_keeps_the_figures(seed: int, requests: int, classes: int) -> None:
     tape = random_tape(seed, requests)
     try:
-        workload = summarise(Digest.of(tape), "random", classes)
+        workload = workload_of_digest(Digest.of(tape), "random", classes)
     except InfeasibleError:
         reject()
     assert len(workload.classes) <= classes
@@ -103,7 +102,7 @@ def test_a_summary_keeps_the_figures(seed: int, requests: int, classes: int) -> 
 def test_a_refused_summary_names_a_figure_that_is_off(seed: int, classes: int) -> None:
     tape = random_tape(seed, 300)
     try:
-        summarise(Digest.of(tape), "random", classes)
+        workload_of_digest(Digest.of(tape), "random", classes)
     except InfeasibleError as error:
         cause, shown = error.cause, str(error)
     else:
@@ -114,7 +113,7 @@ def test_a_refused_summary_names_a_figure_that_is_off(seed: int, classes: int) -
 
 def test_a_tape_of_two_kinds_of_requests_gives_these_two_classes() -> None:
     tape = Tape(np.arange(31.0), np.array([100, 200, 200] * 10 + [100]), np.full(31, 7))
-    workload = summarise(Digest.of(tape), "two", 24)
+    workload = workload_of_digest(Digest.of(tape), "two", 24)
     rates = {one.name: one.rate_per_s for one in workload.classes}
     assert rates == pytest.approx({"p200-d7": 20 / 31, "p100-d7": 11 / 31}, rel=1e-5)
 
@@ -125,7 +124,10 @@ def test_summary_does_not_depend_on_the_order_of_lengths_or_on_the_clock() -> No
     shuffled = Tape(
         2 * tape.arrived_at_s, tape.num_prefill_tokens[order], tape.num_decode_tokens[order]
     )
-    first, second = summarise(Digest.of(tape), "t", 12), summarise(Digest.of(shuffled), "t", 12)
+    first, second = (
+        workload_of_digest(Digest.of(tape), "t", 12),
+        workload_of_digest(Digest.of(shuffled), "t", 12),
+    )
     assert [one.name for one in first.classes] == [one.name for one in second.classes]
     assert [one.rate_per_s for one in first.classes] == pytest.approx(
         [2 * one.rate_per_s for one in second.classes], rel=1e-4
@@ -135,18 +137,20 @@ def test_summary_does_not_depend_on_the_order_of_lengths_or_on_the_clock() -> No
 def test_too_few_classes_are_refused_with_the_number_that_suffices() -> None:
     tape = random_tape(5, 2000)
     with pytest.raises(InfeasibleError) as caught:
-        summarise(Digest.of(tape), "few", 1)
+        workload_of_digest(Digest.of(tape), "few", 1)
     enough = int(caught.value.nearest.split()[1])
-    assert len(summarise(Digest.of(tape), "enough", enough).classes) <= enough
+    assert len(workload_of_digest(Digest.of(tape), "enough", enough).classes) <= enough
     with pytest.raises(InputError, match="at least 1"):
-        summarise(Digest.of(tape), "none", 0)
+        workload_of_digest(Digest.of(tape), "none", 0)
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_a_written_workload_reads_back(suffix: str, tmp_path: Path) -> None:
-    workload = summarise(Digest.of(random_tape(1, 300)), "random", 8, source="made up: seed 1")
+    workload = workload_of_digest(
+        Digest.of(random_tape(1, 300)), "random", 8, source="made up: seed 1"
+    )
     path = tmp_path / f"load.{suffix}"
-    write_workload(workload, path, "two\nlines")
+    workload.write(path, "two\nlines")
     assert Workload.read(path) == workload
     assert path.read_text(encoding="utf-8").startswith("# two\n# lines\n") == (suffix == "yaml")
 
@@ -158,7 +162,7 @@ def test_a_written_workload_reads_back(suffix: str, tmp_path: Path) -> None:
 def test_azure_traces_fit_into_24_classes(trace: str, requests: int, shared_data: Path) -> None:
     tape = read_trace(shared_data / trace)
     assert len(tape) == requests
-    workload = summarise(Digest.of(tape), "azure", 24)
+    workload = workload_of_digest(Digest.of(tape), "azure", 24)
     assert len(workload.classes) <= 24
     assert max(summary_errors(workload, Digest.of(tape)).values()) <= 0.02
 
@@ -175,4 +179,4 @@ def test_the_shipped_example_summarises_the_conversation_trace(shared_data: Path
 def test_the_shipped_examples_are_made_by_this_summary(name: str, shared_data: Path) -> None:
     workload = Workload.read(ROOT / "examples" / f"azure-{name}-2023.yaml")
     tape = read_trace(shared_data / f"AzureLLMInferenceTrace_{name}.csv")
-    assert summarise(Digest.of(tape), workload.name).classes == workload.classes
+    assert workload_of_digest(Digest.of(tape), workload.name).classes == workload.classes
