@@ -19,12 +19,11 @@ from fluid.plots.style import save
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.steady.phase import phase as margins
-from fluid.steady.region import StabilityRegion
 from fluid.transient.inflow import Burst
 from fluid.transient.metastable import Criterion, recovery_map
 from fluid.transient.path import Admission, simulate_fluid
 from fluid.workload import Workload
-from thresholds.guaranteed import nested_boundary, wait_boundary
+from validation.experiments.region import region as all_rates
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -36,21 +35,17 @@ CRITERION = Criterion(horizon_s=600.0, hold_s=120.0)
 
 def demo(path: Path) -> None:
     """What `fluidwait demo` draws: the collapse of greedy admission beside the table."""
-    from fluidwait.commands.demo import run_demo
+    from fluidwait.commands.demo import command
 
     with tempfile.TemporaryDirectory() as folder:
-        run_demo(Path(folder))
+        command(Path(folder))
         path.write_text((Path(folder) / "replay.svg").read_text("utf-8"), "utf-8")
 
 
 def region(path: Path) -> None:
     """What `fluidwait region examples/two-class.yaml --server engine-long-decode` draws."""
-    found = StabilityRegion(Workload.read(TWO_CLASSES), Server.named("engine-long-decode"))
-    theorems = {
-        "whole WAIT thresholds": wait_boundary(found),
-        "Nested WAIT with its buffer (1 % in an hour)": nested_boundary(found),
-    }
-    save(lambda: found.plot(theorem_per_s=theorems), path)
+    found = all_rates(Workload.read(TWO_CLASSES), Server.named("engine-long-decode"))
+    save(found.plot, path)
 
 
 def latency(path: Path) -> None:

@@ -20,9 +20,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fluid.steady.phase import phase
-    from thresholds.limits import Limits
-
     from fluid import symbolic, transient
     from fluid.errors import FluidwaitError, InfeasibleError, InputError
     from fluid.iteration import IterationTime
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
     from fluid.steady.capacity import CapacityAnswer, capacity
     from fluid.steady.equilibrium import Equilibrium, equilibrium
     from fluid.steady.fluctuation import Fluctuation, fluctuation
+    from fluid.steady.phase import phase
     from fluid.steady.stability import Stability, stability
     from fluid.traces.registry import read_trace
     from fluid.traces.summarise import TraceSummary, summarise_trace
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from fluid.transient.path import FluidPath, simulate_fluid
     from fluid.workload import RequestClass, Requests, Slo, Workload
     from thresholds.fleet import Fleet, ServerType, fleet
+    from thresholds.limits import Limits
     from thresholds.schedule import Schedule
     from thresholds.solvers import nested
     from thresholds.solvers.nested.nested_cap import NestedCap
@@ -48,11 +47,11 @@ if TYPE_CHECKING:
     from thresholds.table import ThresholdTable
     from validation import measure
     from validation.experiments.compare import Comparison, compare
-    from validation.experiments.evaluate import solve
     from validation.experiments.largest_rate import LargestRate, largest_stable_rate
     from validation.experiments.recovery import Recovery, recovery
+    from validation.experiments.region import Region, region
     from validation.experiments.replay import Replay, replay
-    from validation.experiments.simulated_region import Region, region
+    from validation.experiments.solve import solve
     from validation.experiments.sweep import Sweep, sweep
     from validation.measure.calibrate import Calibration, calibrate
     from validation.policies import policy, policy_kit
@@ -88,11 +87,11 @@ _ROOMS = {
     "thresholds.table": "ThresholdTable",
     "validation": "measure",
     "validation.experiments.compare": "Comparison compare",
-    "validation.experiments.evaluate": "solve",
     "validation.experiments.largest_rate": "LargestRate largest_stable_rate",
     "validation.experiments.recovery": "Recovery recovery",
     "validation.experiments.replay": "Replay replay",
-    "validation.experiments.simulated_region": "Region region",
+    "validation.experiments.region": "Region region",
+    "validation.experiments.solve": "solve",
     "validation.experiments.sweep": "Sweep sweep",
     "validation.measure.calibrate": "Calibration calibrate",
     "validation.policies": "policy policy_kit",

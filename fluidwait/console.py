@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluid.result import Note, number, percent, print_table, seconds, text_width, wrapped
@@ -46,8 +47,16 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
-def show(result: Result, as_json: bool = False) -> None:
-    """Print what a result says, notes on stderr; or its document as JSON, and nothing else."""
+def show(result: Result, as_json: bool = False, plot: Path | None = None) -> None:
+    """Print what a result says, notes on stderr; or its document as JSON, and nothing else.
+
+    Args:
+        plot: Where its picture is written too.
+    """
+    if plot is not None:
+        from fluid.plots.style import save
+
+        save(result.plot, plot)  # type: ignore[attr-defined]
     if as_json:
         print_json(result.document())
         return
@@ -58,6 +67,8 @@ def show(result: Result, as_json: bool = False) -> None:
             note(wrapped(str(block), text_width()))
         else:
             say(wrapped(block, text_width()))
+    if plot is not None:
+        say(f"Wrote {plot}.")
 
 
 def _as_typed(error: FluidwaitError) -> FluidwaitError:

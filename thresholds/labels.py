@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def policy_label(name: str, params: Mapping[str, Any]) -> str:
-    """``NAME:key=value,…`` with numbers to six digits.
+def policy_label(name: str, params: Mapping[str, Any], exact: bool = False) -> str:
+    """``NAME:key=value,…``, numbers to six digits, or to all of theirs.
 
     >>> policy_label("nested-cap", {"thresholds": (9, 4), "watermark": 0.01})
     'nested-cap:thresholds=9/4,watermark=0.01'
     """
-    shown = [f"{key}={_short(value)}" for key, value in params.items()]
+    shown = [f"{key}={_shown(value, exact)}" for key, value in params.items()]
     return name + (":" + ",".join(shown) if shown else "")
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any, exact: bool) -> str:
     if isinstance(value, list | tuple):
         return "/".join(map(str, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) and not exact else str(value)

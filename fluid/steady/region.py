@@ -27,7 +27,7 @@ from fluid.steady.stability import largest_scale, stability
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from fluid.plots.style import Panels
 
 Floats = NDArray[np.float64]
 
@@ -217,25 +217,15 @@ class StabilityRegion:
             boundary_per_s=points[:, free],
         )
 
-    def plot(
-        self,
-        ax: Axes | None = None,
-        *,
-        theorem_per_s: Mapping[str, ArrayLike] | None = None,
-        simulated_per_s: Mapping[str, ArrayLike] | None = None,
-    ) -> Axes:
+    def plot(self, ax: Panels | None = None) -> Panels:
         """The region of two classes with the workload's operating point.
-
-        Args:
-            theorem_per_s: By rule, points of a boundary that a theorem guarantees, shape (k, 2).
-            simulated_per_s: By policy, largest rates found stable in simulation, shape (k, 2).
 
         Raises:
             InputError: The region does not have two classes.
         """
         from fluid.plots.steady import plot_region
 
-        return plot_region(ax, self, theorem_per_s=theorem_per_s, simulated_per_s=simulated_per_s)
+        return plot_region(ax, self)
 
     @property
     def _is_affine(self) -> bool:

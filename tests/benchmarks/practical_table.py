@@ -22,11 +22,10 @@ from thresholds.fields import Scheduler
 from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import boundary_load
 from thresholds.solvers.paced.solver import Paced
-from validation.experiments.evaluate import restrained, simulate_settings
-from validation.experiments.largest_rate import find_capacity
-from validation.experiments.replay import policy_of
+from validation.experiments.evaluate import simulate_settings
+from validation.experiments.following import policy_of, restrained
+from validation.experiments.largest_rate import largest_stable_rate
 from validation.experiments.store import Store
-from validation.simulator.model import poisson_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WATERMARKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -84,11 +83,12 @@ def measure(workload: Workload, server: Server, scheduler: Scheduler, store: Sto
     load = boundary_load(workload, server)
     solver = Paced(budget_s=BUDGET_S, scheduler=scheduler)
     table = solver.solve(workload.at_rate(DESIGN * load.rate_per_s), server, simulate_settings)
-    model = poisson_model(workload, server)
 
     def share(limits: Limits) -> float:
         policy = restrained(scheduler, limits)
-        found = find_capacity(model, policy, load.rate_per_s, store=store)
+        found = largest_stable_rate(
+            workload, server, policy, start_per_s=load.rate_per_s, store=store
+        )
         return (found.largest_stable_rate_per_s or 0.0) / load.rate_per_s
 
     watermarks = (Limits(watermark_fraction=one) for one in WATERMARKS)

@@ -8,10 +8,11 @@ from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from tests.benchmarks.loads import OUTPUT, PROMPT, model_with
 from tests.benchmarks.measurement import Table, alone, best_seconds
-from validation.experiments.sweep import grid, sweep
+from validation.experiments.rows import grid, run_rows
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.runs import Runs
 
 REQUESTS = 10_000
 
@@ -121,9 +122,9 @@ def _compare_seconds() -> float:
     model = poisson_model(workload, load_server("a100-80gb-llama-2-7b"))
     policies = [parse_policy(one) for one in COMPARED]
     rates = [10 + 0.4 * index for index in range(40)]
-    sweep(model, grid(policies, rates[:1], replications=2, requests=100))
-    rows = grid(policies, rates, replications=20, requests=2000)
-    return best_seconds(lambda: sweep(model, rows), rounds=1)
+    run_rows(model, grid(policies, rates[:1], Runs(2, 100)))
+    rows = grid(policies, rates, Runs(20, 2000))
+    return best_seconds(lambda: run_rows(model, rows), rounds=1)
 
 
 def _millions(per_second: float) -> str:

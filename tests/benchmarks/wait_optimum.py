@@ -26,10 +26,11 @@ from fluid.workload import RequestClass, Workload
 from thresholds.solvers.wait.batch import FullBatch, full_batch
 from thresholds.solvers.wait.sharp import SHARP
 from thresholds.solvers.wait.solver import Wait
-from validation.experiments.compare import compare
 from validation.experiments.pictures import plot_slack
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 WORKLOADS = 20
 REACH = 3
@@ -114,13 +115,8 @@ def simulated(workload: Workload, server: Server) -> Neighbourhood:
     near = near[possible]
     near = near[batch.loads(near).max(axis=-1) < 1.3]
     policies = [POLICIES["wait"].configure({}, tuple(int(n) for n in one)) for one in near]
-    found = compare(
-        poisson_model(workload, server),
-        policies,
-        replications=REPLICATIONS,
-        requests=REQUESTS,
-        seed=1,
-    )
+    model = poisson_model(workload, server)
+    found = simulate(model, policies, Runs(REPLICATIONS, REQUESTS, seed=1))
     latency = [
         (one.latency_s.mean, one.latency_s.half_width or 0.0)
         if one.verdict == "stable" and one.latency_s is not None

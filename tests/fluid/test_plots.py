@@ -31,14 +31,10 @@ WORKLOAD = Workload(
 def drawings():
     """By name, functions that draw on axes or on a new figure."""
     region = StabilityRegion(WORKLOAD, SERVER)
-    edge = region.boundary(5)
-    guaranteed, simulated = {"WAIT": 0.8 * edge}, {"greedy": 0.9 * edge}
     balance = equilibrium(WORKLOAD, SERVER)
     margins = phase(WORKLOAD, SERVER, rate=[1, 5, 12], kv_tokens=[10_000, 50_000, 137_000])
     return {
-        "region": lambda ax=None: region.plot(
-            ax, theorem_per_s=guaranteed, simulated_per_s=simulated
-        ),
+        "region": region.plot,
         "latency": balance.plot,
         "stages": lambda ax=None: balance.plot(ax, picture="stages"),
         "phase": margins.plot,

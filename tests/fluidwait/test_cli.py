@@ -104,6 +104,15 @@ def test_unstable_equilibrium(call: Call, workload: Path, rate: float, kept: boo
     assert "UNSTABLE: compute binds; multiply all rates by at most" in told.out
 
 
+def test_a_tape_that_is_not_there(call: Call, workload: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.json"
+    call("solve", workload, "--server", SERVER, "-o", table)
+    done = call("replay", table, "--tape", "none.csv")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "none.csv: got 'no such file'" in done.err
+
+
 def test_solve_replay_and_validate(call: Call, workload: Path, tmp_path: Path) -> None:
     table, checked, plot = (tmp_path / name for name in ("t.json", "v.json", "p.svg"))
     solved = call("solve", workload, "--server", SERVER, "-o", table, "--json")
@@ -213,7 +222,6 @@ def test_bad_arguments(call: Call, workload: Path, arguments: tuple[str, ...], t
         (("--replications", 0), "replications: got 0; allowed: at least 1"),
         (("--requests", 0), "requests: got 0; allowed: at least 1"),
         (("--policy", "sjf"), "policy: got 'sjf'"),
-        (("--tape", "none.csv"), "none.csv: got 'no such file'"),
         (("--plot", "picture.xyz"), "--plot: got 'picture.xyz'; allowed: a file ending in svg"),
     ],
 )

@@ -19,10 +19,8 @@ from selenium.webdriver import Chrome
 
 from fluidwait.console import number
 from tests.support.command_line import Call, Outcome
-from thresholds.fields import Interval, PolicyValidation
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.table import ThresholdTable
-from validation.report.content import Row, conclusion
 
 SERVER = "paper-long-decode"
 SMALL = ("--replications", 2, "--requests", 400)
@@ -177,37 +175,6 @@ def test_a_refined_table_shows_its_search(call: Call, table: Path) -> None:
     page, text, _ = reported(call, refined)
     assert "beyond what the server carries" in text
     assert "--budget-s" in page.code
-
-
-def outcome(verdict: str, mean: float = 10.0, half_width: float = 0.1) -> PolicyValidation:
-    stable = verdict != "unstable"
-    return PolicyValidation(
-        policy="greedy",
-        params={},
-        rate_per_s=1.0,
-        verdict=verdict,  # type: ignore[arg-type]
-        latency_s=Interval(mean=mean, half_width=half_width) if stable else None,
-        completed_share=Interval(mean=1.0, half_width=0.0),
-        evictions_per_request=0.0,
-        collapsed_share=0.0,
-    )
-
-
-@pytest.mark.parametrize(
-    ("own", "other", "told"),
-    [
-        (outcome("undecided"), outcome("stable"), "Undecided"),
-        (outcome("unstable"), outcome("stable"), "does not hold"),
-        (outcome("stable"), outcome("unstable"), "no policy beside it is stable"),
-        (outcome("stable"), None, "The table holds."),
-        (outcome("stable", 10.0), outcome("stable", 10.15), "cannot be told apart"),
-        (outcome("stable", 8.0), outcome("stable", 10.0), "20.0% below that of other"),
-        (outcome("stable", 12.0), outcome("stable", 10.0), "20.0% above that of other"),
-    ],
-)
-def test_conclusion(own: PolicyValidation, other: PolicyValidation | None, told: str) -> None:
-    rows = [Row("this table", own)] + ([Row("other", other)] if other else [])
-    assert told in conclusion(rows)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluid.errors import InputError
-from fluid.files import write_document
-from fluid.server import Server
 from tests.gpu.card import ceilings
 from tests.gpu.result import FAILED, Aim, Result, Row, Table
 from tests.gpu.settings import Settings
@@ -16,7 +14,6 @@ from tests.gpu.sweep import EAGER, GRAPHS, REAL, TOY, Sizes, table_path
 from validation.measure.calibrate import Calibration, calibrate
 from validation.measure.composition import LINEAR_TERMS
 from validation.measure.floor import DeviceLimits, floor_report
-from validation.measure.importers import read_measurements
 
 HELD_OUT_ERROR = 0.03
 """The aim, in the mean over rows."""
@@ -38,13 +35,15 @@ def measure(settings: Settings) -> Iterator[Result]:
     refused: list[str] = []
     for mode in settings.while_time(wanted):
         try:
-            found[mode] = calibrate(read_measurements(table_path(settings.out, mode)))
+            found[mode] = calibrate(
+                table_path(settings.out, mode),
+                name=f"gpu-check-{mode}",
+                block_tokens=BLOCK_TOKENS,
+            )
         except InputError as error:
             refused.append(f"{mode}: {error}")
             continue
-        write_document(
-            calibrated_server(found[mode], mode).document(), server_path(settings.out, mode)
-        )
+        found[mode].write(server_path(settings.out, mode))
         yield summary(found, ground, settings)
     result = summary(found, ground, settings) if found else Result("fit")
     if refused:
@@ -66,23 +65,9 @@ def server_path(folder: Path, mode: str) -> Path:
     return folder / f"server-{mode}.json"
 
 
-def calibrated_server(found: Calibration, mode: str) -> Server:
-    """The server file that a calibration gives."""
-    data = found.measurements
-    most_read = int(data.measured_range.kv_tokens[1])
-    return Server(
-        name=f"gpu-check-{mode}",
-        source=f"{data.source}; {mode}, {len(data)} batches",
-        kv_capacity_tokens=max(data.kv_capacity_tokens or most_read, BLOCK_TOKENS),
-        block_tokens=BLOCK_TOKENS,
-        iteration_time=found.iteration_time,
-        measured_range=found.measured_range,
-    )
-
-
 def summary(found: dict[str, Calibration], ground: Ground, settings: Settings) -> Result:
     """Errors, coefficients and floors of every fit."""
-    worst = max(one.held_out.mean for one in found.values())
+    worst = max(one.estimate.held_out.mean for one in found.values())
     fits = tuple(_fit_row(mode, one) for mode, one in found.items())
     floors = tuple(line for mode, one in found.items() for line in _floor_rows(mode, one, ground))
     aim = Aim(
@@ -99,18 +84,18 @@ def _fit_row(mode: str, found: Calibration) -> Row:
     tau = found.iteration_time
     return {
         "mode": mode,
-        "rows": len(found.measurements),
-        "held_out_mean": found.held_out.mean,
-        "held_out_p95": found.held_out.p95,
-        "in_sample_mean": found.in_sample.mean,
+        "rows": len(found.estimate.measurements),
+        "held_out_mean": found.estimate.held_out.mean,
+        "held_out_p95": found.estimate.held_out.p95,
+        "in_sample_mean": found.estimate.in_sample.mean,
         "knots": len(tau.tokens_knots),
         **{name: getattr(tau, name) for name in LINEAR_TERMS},
     }
 
 
 def _floor_rows(mode: str, found: Calibration, ground: Ground) -> list[Row]:
-    shape, bytes_per_value = ground.sizes.shape, ground.sizes.dtype.itemsize
-    lines = floor_report(found.iteration_time, shape, ground.limits, bytes_per_value)
+    sizes = ground.sizes
+    report = floor_report(found.server, sizes.shape.name, ground.limits, sizes.dtype.itemsize)
     return [
         {
             "mode": mode,
@@ -119,5 +104,5 @@ def _floor_rows(mode: str, found: Calibration, ground: Ground) -> list[Row]:
             "floor_s": line.floor_s,
             "ratio": line.ratio,
         }
-        for line in lines
+        for line in report.lines
     ]

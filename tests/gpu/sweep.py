@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from validation.measure.timed_sweep import HEADER, measure_batch
+from validation.measure.timed_sweep import Row as BatchRow
 
 from fluid.files import write_document, write_text
 from tests.gpu.card import ceilings
@@ -26,8 +28,10 @@ from validation.measure.floor import DeviceLimits
 from validation.measure.model import Decoder, random_decoder
 from validation.measure.record import record_path
 from validation.measure.shapes import SHAPES, ModelShape
-from validation.measure.timed_sweep import HEADER, measure_batch
-from validation.measure.timed_sweep import Row as BatchRow
+<<<<<<< HEAD
+from validation.measure.timed_batches import HEADER, TimedBatch, measure_batch
+=======
+>>>>>>> wt-fluid
 from validation.measure.timer import Timer
 
 GRAPHS, EAGER = "graphs", "eager"
@@ -75,7 +79,7 @@ class Timed:
     """One batch: its rows by mode, and the seconds that the ceilings of the card ask at least."""
 
     batch: Composition
-    rows: Mapping[str, BatchRow]
+    rows: Mapping[str, TimedBatch]
     floor_s: float
     trouble: str = ""
 
@@ -144,7 +148,7 @@ def timed_batch(decoder: Decoder, batch: Composition, timer: Timer, limits: Devi
         torch.OutOfMemoryError: It does not fit.
     """
     weight = decoder.lm_head.weight
-    rows = {EAGER: BatchRow(batch, measure_batch(decoder, batch, timer))}
+    rows = {EAGER: TimedBatch(batch, measure_batch(decoder, batch, timer))}
     trouble = ""
     if weight.device.type == "cuda" and batch.prefills:
         rows[GRAPHS] = rows[EAGER]
@@ -152,7 +156,7 @@ def timed_batch(decoder: Decoder, batch: Composition, timer: Timer, limits: Devi
         # While a graph is captured, memory that is kept for reuse cannot be given back.
         torch.cuda.empty_cache()
         try:
-            rows[GRAPHS] = BatchRow(batch, measure_batch(decoder, batch, timer, graphs=True))
+            rows[GRAPHS] = TimedBatch(batch, measure_batch(decoder, batch, timer, graphs=True))
         except RuntimeError as error:
             trouble = f"no graph of {batch}: {str(error).splitlines()[0]}"
     floor = floor_s(decoder.shape, batch, limits, weight.dtype.itemsize)

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from validation.measure.timed_sweep import HEADER, Row
+
 from fluid.errors import InputError
 from fluid.files import write_text
 from fluid.iteration import IterationTime
@@ -25,7 +27,10 @@ from validation.measure.composition import Compositions
 from validation.measure.design import Composition
 from validation.measure.floor import DeviceLimits
 from validation.measure.shapes import SHAPES
-from validation.measure.timed_sweep import HEADER, Row
+<<<<<<< HEAD
+from validation.measure.timed_batches import HEADER, TimedBatch
+=======
+>>>>>>> wt-fluid
 from validation.measure.timer import Timing
 
 FULL = Reach(decodes=256, context=4096, prompt=8192, kv_tokens=100_000)
@@ -71,7 +76,7 @@ def seconds(batch: Composition, tau: IterationTime) -> float:
 def write_sweep(folder: Path, mode: str, tau: IterationTime) -> int:
     """A table of the whole design on a device of that iteration time; the number of its rows."""
     design = reduced_design(FULL)
-    rows = [Row(batch, Timing(seconds(batch, tau), 0.0)).csv() for batch in design]
+    rows = [TimedBatch(batch, Timing(seconds(batch, tau), 0.0)).csv() for batch in design]
     write_text(sweep.table_path(folder, mode), "\n".join([HEADER, *rows]) + "\n")
     return len(rows)
 
@@ -145,7 +150,7 @@ def test_the_fit_tells_noise(settings: Settings) -> None:
     rng = np.random.default_rng(0)
     design = reduced_design(FULL)
     rows = [
-        Row(batch, Timing(seconds(batch, TRUTH) * rng.choice([0.8, 1.2]), 0.0)).csv()
+        TimedBatch(batch, Timing(seconds(batch, TRUTH) * rng.choice([0.8, 1.2]), 0.0)).csv()
         for batch in design
     ]
     path = sweep.table_path(settings.out, sweep.EAGER)

@@ -30,9 +30,10 @@ from thresholds.solvers.wait.relaxed import DelayProgram, delay_program, relaxed
 from thresholds.solvers.wait.solver import Wait, valid_scales
 from thresholds.solvers.wait.whole import DelayGoal
 from thresholds.table import ThresholdTable
-from validation.experiments.compare import compare
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 Instance = tuple[Workload, Server]
 
@@ -231,9 +232,7 @@ def test_mean_ttft_of_the_literal_rule_is_simulated(
     """At high load within 1.5 % of Kingman's formula for E_n/D/1, ΔT/(2n) below THEORY 3.5."""
     load, machine = workload((rate, 512, output)), server(PAPER_TAU, first_token=first_token)
     policy = POLICIES["wait"].configure({}, (threshold,))
-    (found,) = compare(
-        poisson_model(load, machine), [policy], replications=10, requests=10_000, seed=4
-    )
+    (found,) = simulate(poisson_model(load, machine), policy, Runs(10, 10_000, 4))
     batch = full_batch(load, machine)
     stated_s = float(batch.ttft_s([threshold])[0])
     expected_s = stated_s - float(batch.iteration_time_s([threshold])) / (2 * threshold)

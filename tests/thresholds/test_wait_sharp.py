@@ -28,9 +28,10 @@ from tests.support.wait_cases import (
 from thresholds.solvers.wait.batch import full_batch
 from thresholds.solvers.wait.sharp import SHARP, best_whole, sharp_latency
 from thresholds.solvers.wait.solver import Wait
-from validation.experiments.compare import compare
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 BENCH = server(IterationTime.affine(0.02, 3e-5, 3e-7), 60_000, "prefill")
 PAIR = workload((30.0, 120, 4), (20.0, 200, 8))
@@ -88,9 +89,7 @@ def test_two_classes_in_simulation(share: float) -> None:
     load = PAIR.scaled(share * equilibrium(PAIR, BENCH).max_scale)
     table = Wait(objective=SHARP).solve(load, BENCH)
     policy = POLICIES["wait"].configure({}, tuple(thresholds_of(table)))
-    (found,) = compare(
-        poisson_model(load, BENCH), [policy], replications=8, requests=20_000, seed=3
-    )
+    (found,) = simulate(poisson_model(load, BENCH), policy, Runs(8, 20_000, 3))
     assert found.verdict == "stable"
     assert found.latency_s is not None
     assert found.latency_s.half_width is not None

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.random_cases import Case, random_case
 from validation.policies import POLICIES
-from validation.reference import REFERENCE_POLICIES, Request, simulate
+from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
 from validation.simulator import cpu
 from validation.simulator.model import poisson_model
 
@@ -36,7 +36,7 @@ def compare(case: Case) -> int:
     job = cpu.Job(case.policy, replication=0, seed=case.seed)
     trace = cpu.run_traced(poisson_model(case.workload, case.server), job, REQUESTS)
     requests = reference_requests(case, trace)
-    iterations = simulate(
+    iterations = simulate_slowly(
         requests,
         case.server,
         REFERENCE_POLICIES[case.policy.policy.name],

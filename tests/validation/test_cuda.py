@@ -17,12 +17,13 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
-from validation.experiments.compare import compare
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.simulator import cpu
 from validation.simulator.arrivals import KINDS, parse_arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.simulator.run import chosen_device, run, why_no_cuda
+from validation.simulator.runs import Runs
 
 needs_numba_cuda = pytest.mark.skipif(
     find_spec("numba_cuda") is None, reason="numba-cuda not installed: pip install fluidwait[cuda]"
@@ -135,6 +136,8 @@ def test_replications_are_cut_to_the_memory() -> None:
 def test_devices_that_do_not_exist_are_named() -> None:
     with pytest.raises(InputError, match="device: got 'tpu'; allowed: cpu, cuda or auto"):
         chosen_device("tpu")
+    with pytest.raises(InputError, match="device: got 'tpu'; allowed: cpu, cuda or auto"):
+        Runs(device="tpu")
     assert chosen_device("cpu") == "cpu"
 
 
@@ -142,7 +145,7 @@ def test_absent_cuda_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("validation.simulator.run.find_spec", lambda name: None)
     model = poisson_model(workload(), SERVER)
     with pytest.raises(InputError) as error:
-        compare(model, [configured("greedy", model)], replications=1, requests=10, device="cuda")
+        simulate(model, configured("greedy", model), Runs(1, 10, device="cuda"))
     assert str(error.value) == (
         "device: got 'cuda'; allowed: cpu, as no CUDA device is available: "
         "numba-cuda is not installed (pip install fluidwait[cuda])"

@@ -11,8 +11,8 @@ from thresholds.fields import Scheduler
 from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import boundary_load
 from thresholds.solvers.paced.solver import Paced
-from validation.experiments.evaluate import restrained, simulate_settings
-from validation.experiments.replay import policy_of
+from validation.experiments.evaluate import simulate_settings
+from validation.experiments.following import policy_of, restrained
 
 SERVER = load_server("engine-long-decode").model_copy(update={"kv_capacity_tokens": 16_000})
 """A small cache, so that the fluid population and with it the runs are short."""

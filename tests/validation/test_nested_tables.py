@@ -12,9 +12,11 @@ from fluid.workload import Workload
 from tests.support.builders import workload
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.registry import SOLVERS
-from validation.experiments.replay import policy_of, replay
+from validation.experiments.following import policy_of
+from validation.experiments.replay import replay
 from validation.simulator.cpu import Job, run
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 SERVER = load_server("paper-long-decode")
 
@@ -30,7 +32,7 @@ def test_a_table_is_replayed_as_it_stands(policy: str) -> None:
     assert configured.policy.name == policy
     assert list(configured.thresholds) == [one.threshold for one in table.thresholds]
     assert configured.cuts == (20, 50)
-    found = replay(table, replications=4, requests=3_000)
+    found = replay(table, runs=Runs(4, 3_000))
     assert found.results[0].verdict == "stable"
     assert found.results[0].evictions_per_request == 0
 
@@ -43,7 +45,7 @@ def test_predicted_latency_is_the_simulated_one(
     """Approximate: queues at boundaries are taken as uniform below n_k. Within 4 %."""
     server = SERVER.model_copy(update={"first_token": first_token})
     table = NestedWait(segments=segments).solve(load, server)
-    found = replay(table, baselines=(), replications=6, requests=8_000).results[0]
+    found = replay(table, (), runs=Runs(6, 8_000)).results[0]
     assert found.latency_s is not None
     assert found.latency_s.half_width is not None
     predicted_s = table.predicted.policy_latency_s

@@ -15,11 +15,12 @@ from fluid.stages import memory_sums
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from tests.support.builders import one_second_server as server
-from validation.experiments.compare import compare
+from validation.experiments.simulate import simulate
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import verdict
 from validation.simulator.model import poisson_model, tape_model
+from validation.simulator.runs import Runs
 
 LATE = 1000.0
 
@@ -269,9 +270,7 @@ def test_segments_default_to_the_distinct_lengths() -> None:
         *(3, 2, 1),
         *(20, 40, 60),
     ]
-    shown = compare(
-        model, [parse_policy("nested-cap:thresholds=9/9,cuts=30/60")], replications=1, requests=50
-    )
+    shown = simulate(model, "nested-cap:thresholds=9/9,cuts=30/60", Runs(1, 50))
     assert shown[0].params == {"thresholds": [9, 9], "cuts": [30, 60]}
 
 

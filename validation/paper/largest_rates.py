@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from fluid.workload import Workload
-from validation.experiments.largest_rate import TOLERANCE, find_capacity
+from validation.experiments.largest_rate import TOLERANCE, largest_stable_rates
 from validation.paper.experiment import (
     CLIPPED,
     EXACT,
@@ -30,11 +30,9 @@ from validation.paper.settings import (
     TWO,
     VLLM,
     a100,
-    limit_per_s,
     practical_table,
 )
-from validation.simulator.arrivals import parse_arrivals
-from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 WAIT = {
     "single": ("wait:thresholds=1", "wait:thresholds=2", "nested-cap:thresholds=100"),
@@ -79,17 +77,12 @@ def _by_policy(lab: Lab, workload: Workload, load: str, arrivals: str) -> dict[s
     """Largest stable rate, nominal, of every policy; NaN where none was found."""
     server = a100()
     policies = named((*BASELINES, *WAIT[load])) | {TABLE: practical_table(workload, server)}
-    model = poisson_model(workload, server, parse_arrivals(arrivals))
+    sizes = lab.sizes
+    runs = Runs(sizes.replications, sizes.requests, sizes.seed)
     rates = {}
     for name, policy in policies.items():
-        found = find_capacity(
-            model,
-            policy,
-            limit_per_s(workload, server),
-            replications=lab.sizes.replications,
-            requests=lab.sizes.requests,
-            seed=lab.sizes.seed,
-            on_done=lab.on_done,
+        (found,) = largest_stable_rates(
+            workload, server, policy, arrivals=arrivals, runs=runs, on_done=lab.on_done
         )
         largest = found.largest_stable_rate_per_s
         rates[name] = math.nan if largest is None else largest

@@ -12,7 +12,7 @@ from thresholds.solvers.nested.cuts import even_cuts
 from thresholds.solvers.nested.nested_cap import segment_caps
 from thresholds.solvers.nested.segments import distinct_lengths
 from thresholds.solvers.paced.solver import Paced
-from validation.experiments.replay import policy_of
+from validation.experiments.following import policy_of
 from validation.policies import ConfiguredPolicy
 from validation.simulator.arrivals import CLIP
 
