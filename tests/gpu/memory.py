@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import torch
-from validation.measure.timed_sweep import measure_batch
 
 from validation.measure.design import Composition
 from validation.measure.model import Decoder
 from validation.measure.shapes import ModelShape
-<<<<<<< HEAD
 from validation.measure.timed_batches import measure_batch
-=======
->>>>>>> wt-fluid
 from validation.measure.timer import Timer
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from validation.measure.timed_sweep import HEADER, measure_batch
-from validation.measure.timed_sweep import Row as BatchRow
 
 from fluid.files import write_document, write_text
 from tests.gpu.card import ceilings
@@ -28,10 +26,7 @@ from validation.measure.floor import DeviceLimits
 from validation.measure.model import Decoder, random_decoder
 from validation.measure.record import record_path
 from validation.measure.shapes import SHAPES, ModelShape
-<<<<<<< HEAD
 from validation.measure.timed_batches import HEADER, TimedBatch, measure_batch
-=======
->>>>>>> wt-fluid
 from validation.measure.timer import Timer
 
 GRAPHS, EAGER = "graphs", "eager"

@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from validation.measure.timed_sweep import HEADER, Row
 
 from fluid.errors import InputError
 from fluid.files import write_text
@@ -27,10 +26,7 @@ from validation.measure.composition import Compositions
 from validation.measure.design import Composition
 from validation.measure.floor import DeviceLimits
 from validation.measure.shapes import SHAPES
-<<<<<<< HEAD
 from validation.measure.timed_batches import HEADER, TimedBatch
-=======
->>>>>>> wt-fluid
 from validation.measure.timer import Timing
 
 FULL = Reach(decodes=256, context=4096, prompt=8192, kv_tokens=100_000)
