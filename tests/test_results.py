@@ -15,11 +15,13 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from pydantic import BaseModel, ValidationError
 
+from fluid.errors import InputError
 from fluid.result import Result, Table, as_text
 from tests.support.results_fluid import FLUID_RESULTS
 from tests.support.results_measure import MEASURE_RESULTS
 from tests.support.results_thresholds import THRESHOLD_RESULTS
 from tests.support.results_validation import VALIDATION_RESULTS
+from thresholds.table import ThresholdTable
 
 NARROW = 80
 KEPT = ("policy", "verdict", "latency")
@@ -89,6 +91,10 @@ def test_the_document_is_json(result: Result) -> None:
 def test_a_picture_is_axes(result: Result) -> None:
     if not hasattr(result, "plot"):
         pytest.skip("no picture")
+    if isinstance(result, ThresholdTable) and result.validated is None:
+        with pytest.raises(InputError, match="replay it first"):
+            result.plot()
+        return
     drawn = result.plot()
     axes = np.ravel(drawn)
     assert axes.size
