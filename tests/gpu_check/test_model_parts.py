@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+
 from fluid.errors import InputError
 from fluid.files import write_text
 from fluid.iteration import IterationTime

@@ -55,3 +55,11 @@ def test_a_region_is_the_fluid_one_with_what_lies_inside() -> None:
     assert rules is found.guaranteed_per_s
     for points in rules.values():
         assert (found.loads(points) < 1 + 1e-9).all()
+
+
+def test_a_region_of_one_class_has_no_picture() -> None:
+    found = region(Workload(name="one", classes=CLASSES[:1]), SERVER)
+    assert "Exact half-space" in str(found)
+    assert found.document()["boundary_per_s"] is None
+    with pytest.raises(InputError, match="classes: got 1; allowed: two classes for a picture"):
+        found.plot()

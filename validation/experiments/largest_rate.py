@@ -37,6 +37,13 @@ class LargestRate(Result):
         largest_stable_rate_per_s: Highest rate with verdict "stable"; None if none was found.
         smallest_unstable_rate_per_s: Lowest rate tried above it ("unstable" or "undecided").
         simulations: Configurations that were needed.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.largest_stable_rate(load, server, "greedy:cap=4", runs=fw.Runs(2, 300))
+    >>> found.policy, found.simulations > 2
+    ('greedy:cap=4', True)
     """
 
     policy: str

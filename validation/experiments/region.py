@@ -30,7 +30,7 @@ from validation.simulator.runs import Runs
 if TYPE_CHECKING:
     from fluid.plots.style import Panels
 
-SOLVED = "paced"
+SOLVED = Paced.policy
 """The policy name that stands for the table solved anew at each mix."""
 
 _DESIGN = 0.9

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fluid.files import write_text
-from fluid.result import Block, Result, percent
+from fluid.result import Block, Result
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from thresholds.fields import Validated
+from thresholds.labels import policy_label
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.solvers.paced.boundary import boundary_load
 from thresholds.table import ThresholdTable
@@ -27,7 +28,7 @@ from validation.experiments.recovery import Recovery, recovery
 from validation.experiments.replay import BASELINES, TAPE, replay
 from validation.experiments.simulate import samples
 from validation.experiments.watch import median_replication, watch
-from validation.policies import ConfiguredPolicy, policy_label
+from validation.policies import ConfiguredPolicy
 from validation.report.page import render_page
 from validation.report.pictures import Row, report_pictures
 from validation.simulator.model import poisson_model
@@ -117,10 +118,14 @@ class Report(Result):
             report=self,
             table=self.table,
             fluid=self.equilibrium,
-            fluid_verdict=_fluid_verdict(self.equilibrium),
+            fluid_verdict=self.equilibrium.sentence,
             meanings=PARAMETER_MEANINGS,
             pictures=report_pictures(
-                self.table, self.validated, self.rows, self.watched, _process(self.validated)
+                self.equilibrium,
+                self.validated,
+                self.rows,
+                self.watched,
+                _process(self.validated),
             ),
         )
 
@@ -240,7 +245,7 @@ def _rows(table: ThresholdTable, validated: Validated) -> tuple[tuple[Row, ...],
     rate_per_s = validated.policies[0].rate_per_s
     named = [
         Row(
-            f"this table ({table.policy})" if not index else policy_label(one.policy, one.params),
+            f"this table ({table.policy})" if not index else one.label,
             one,
         )
         for index, one in enumerate(validated.policies)
@@ -249,19 +254,6 @@ def _rows(table: ThresholdTable, validated: Validated) -> tuple[tuple[Row, ...],
     return (
         tuple(row for row, here in zip(named, same, strict=True) if here),
         tuple(row for row, here in zip(named, same, strict=True) if not here),
-    )
-
-
-def _fluid_verdict(found: Equilibrium) -> str:
-    """The verdict of the fluid model in one sentence, with its cause."""
-    if found.stable:
-        return (
-            f"STABLE: the rates can grow by a factor {found.max_scale:.4g} before "
-            f"{found.binding} binds; {percent(found.margin)} of the boundary load is free."
-        )
-    return (
-        f"UNSTABLE: {found.binding} binds; multiply all rates by at most {found.max_scale:.4g}"
-        " or change the server."
     )
 
 

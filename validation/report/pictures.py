@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from fluid.plots.style import save
-from fluid.steady.equilibrium import equilibrium
+from fluid.steady.equilibrium import Equilibrium
 from fluid.steady.region import StabilityRegion
 from thresholds.fields import PolicyValidation, Validated
-from thresholds.table import ThresholdTable
 from thresholds.validated_picture import draw_validated
 from validation.experiments.paths import WatchedRun
 from validation.experiments.pictures import draw_run
@@ -35,7 +34,7 @@ class Row:
 
 
 def report_pictures(
-    table: ThresholdTable,
+    balance: Equilibrium,
     validated: Validated,
     rows: Sequence[Row],
     watched: WatchedRun,
@@ -44,12 +43,12 @@ def report_pictures(
     """What a report shows of a table, from the simulation outwards.
 
     Args:
+        balance: Of the table's own load.
         rows: Validated policies at one rate, the table's own first.
         watched: A run of these policies, in this order.
         process: How its requests arrived.
     """
-    workload, server = table.workload, table.server
-    balance = equilibrium(workload, server)
+    workload, server = balance.workload, balance.server
     rate_per_s = rows[0].result.rate_per_s
     labels = [row.label for row in rows]
     title = f"{workload.name} on {server.name} at {rate_per_s:.4g} requests/s"
