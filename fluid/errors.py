@@ -90,7 +90,7 @@ class InfeasibleError(FluidwaitError):
     ...     fw.fluctuation(load, fw.Server.named("engine-long-decode"))
     ... except fw.InfeasibleError as error:
     ...     print(error.cause, error.nearest, sep="; ")
-    compute; multiply all rates by less than 0.6997
+    compute; multiply all rates by less than 0.4339
     """
 
     kind = "infeasible"

@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from thresholds.table import ThresholdTable
     from validation import measure
     from validation.experiments.compare import Comparison, compare
-    from validation.experiments.evaluate import solve
     from validation.experiments.largest_rate import LargestRate, largest_stable_rate
     from validation.experiments.recovery import Recovery, recovery
     from validation.experiments.region import Region, region
     from validation.experiments.replay import Replay, replay
+    from validation.experiments.solve import solve
     from validation.experiments.sweep import Sweep, sweep
     from validation.measure.calibrate import Calibration, calibrate
     from validation.policies import policy, policy_kit
@@ -87,11 +87,11 @@ _ROOMS = {
     "thresholds.table": "ThresholdTable",
     "validation": "measure",
     "validation.experiments.compare": "Comparison compare",
-    "validation.experiments.evaluate": "solve",
     "validation.experiments.largest_rate": "LargestRate largest_stable_rate",
     "validation.experiments.recovery": "Recovery recovery",
     "validation.experiments.replay": "Replay replay",
     "validation.experiments.region": "Region region",
+    "validation.experiments.solve": "solve",
     "validation.experiments.sweep": "Sweep sweep",
     "validation.measure.calibrate": "Calibration calibrate",
     "validation.policies": "policy policy_kit",

@@ -219,8 +219,7 @@ def grouped(command: Command) -> Command:
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
         if not is_dataclass(hint):
-            kind = inspect.Parameter.KEYWORD_ONLY
-            shown.append(parameter.replace(annotation=hint, kind=kind))
+            shown.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         assert isinstance(hint, type)
         members = list(_options_of(hint, parameter.default))

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def policy_label(name: str, params: Mapping[str, Any], exact: bool = False) -> str:
-    """``NAME:key=value,…``, numbers to six digits or all of them.
+    """``NAME:key=value,…``, numbers to six digits, or to all of theirs.
 
     >>> policy_label("nested-cap", {"thresholds": (9, 4), "watermark": 0.01})
     'nested-cap:thresholds=9/4,watermark=0.01'

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from fluid.plots.style import COLOURS, MARKERS, panels
+from fluid.plots.style import COLOURS, Panels, panels
 from fluid.server import Server
 
 Floats = NDArray[np.float64]
@@ -30,38 +30,14 @@ class TwoClasses(Protocol):
     def boundary(self) -> Floats: ...
 
 
-def plot_region(
-    ax: Axes | None,
-    region: TwoClasses,
-    *,
-    theorem_per_s: Mapping[str, ArrayLike] | None = None,
-    simulated_per_s: Mapping[str, ArrayLike] | None = None,
-) -> Axes:
+def plot_region(ax: Panels | None, region: TwoClasses) -> Panels:
     """The region of two classes with the workload's operating point.
-
-    Args:
-        theorem_per_s: By rule, points of a boundary that a theorem guarantees, shape (k, 2).
-        simulated_per_s: By policy, largest rates found stable in simulation, shape (k, 2).
 
     Raises:
         InputError: The region does not have two classes.
     """
-    axes: Axes
     with panels(ax, (6, 5)) as axes:
         draw_region(axes, region)
-        rules = theorem_per_s or {}
-        for index, (rule, points) in enumerate(rules.items(), start=1):
-            dash = ("--", "-.")[index % 2]
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-            axes.plot(*np.asarray(points).T, dash, marker=marker, color=colour, ms=3, label=rule)
-        for index, (policy, found) in enumerate((simulated_per_s or {}).items()):
-            axes.plot(
-                *np.asarray(found).T,
-                color=COLOURS[(1 + len(rules) + index) % len(COLOURS)],
-                marker=MARKERS[index % len(MARKERS)],
-                ls=":",
-                label=f"simulated: {policy}",
-            )
         axes.legend(fontsize=8)
     return axes
 

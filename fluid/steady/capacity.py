@@ -68,7 +68,7 @@ class CapacityAnswer(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(20.0, prompt=512, output=120))
     >>> found = fw.capacity(load, fw.Server.named("engine-long-decode"), "servers")
     >>> found.value, found.today
-    (1, 1)
+    (2, 1)
     """
 
     workload: Workload
@@ -166,7 +166,7 @@ def capacity(
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
     >>> print(fw.capacity(load, fw.Server.named("engine-long-decode"), "rate").sentence)
-    This mix is stable up to 25.12 requests/s on engine-long-decode (today 7); compute binds there.
+    This mix is stable up to 19.43 requests/s on engine-long-decode (today 7); compute binds there.
     """
     if query not in QUERIES:
         raise InputError("query", query, "one of " + ", ".join(QUERIES))

@@ -76,7 +76,7 @@ class Equilibrium(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
     >>> found = fw.equilibrium(load, fw.Server.named("a100-80gb-llama-2-7b"))
     >>> print(f"{found.utilisation:.2f} {found.kv_tokens:,.0f} {found.classes[0].name}")
-    0.49 6,799 chat
+    0.41 7,752 chat
     """
 
     workload: Workload
@@ -230,7 +230,7 @@ def equilibrium(
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
     >>> found = fw.equilibrium(load, fw.Server.named("paper-long-decode"), evictions=0.01)
     >>> found.stable, round(found.fluctuations.eviction_onset_per_s, 1)
-    (True, 2.3)
+    (True, 2.5)
     """
     require_fits(workload, server)
     curve = intake(workload, server, method)

@@ -59,6 +59,12 @@ class Fluctuation(Result):
         kv_mean_tokens, kv_sd_tokens: Resident KV per iteration with unlimited memory.
         latency_s, ttft_s: Means over all requests.
         classes: Per class, in the order of the workload.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
+    >>> found = fw.fluctuation(load, fw.Server.named("paper-long-decode"))
+    >>> print(f"{found.kv_mean_tokens:,.0f} ± {found.kv_sd_tokens:,.0f}")
+    50,245 ± 10,882
     """
 
     workload: Workload

@@ -130,9 +130,9 @@ def phase(workload: Workload, server: Server, **values: ArrayLike) -> Phase:
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
     >>> server = fw.Server.named("engine-long-decode")
-    >>> found = fw.phase(load, server, rate=[10, 20, 30], kv_tokens=[50_000, 100_000])
+    >>> found = fw.phase(load, server, rate=[10, 15, 20], kv_tokens=[5_000, 100_000])
     >>> (found.margins > 0).tolist()
-    [[True, True, False], [True, True, False]]
+    [[False, False, False], [True, True, False]]
     """
     if len(values) != 2:
         raise InputError("axis", ", ".join(values), "two of " + ", ".join(PARAMETERS))

@@ -27,7 +27,7 @@ from fluid.steady.stability import largest_scale, stability
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from fluid.plots.style import Panels
 
 Floats = NDArray[np.float64]
 
@@ -217,7 +217,7 @@ class StabilityRegion:
             boundary_per_s=points[:, free],
         )
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Panels | None = None) -> Panels:
         """The region of two classes with the workload's operating point.
 
         Raises:

@@ -157,7 +157,7 @@ def stability(workload: Workload, server: Server, method: Method | None = None) 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
     >>> round(fw.stability(load, fw.Server.named("engine-long-decode")).max_scale, 2)
-    3.59
+    2.78
     """
     require_fits(workload, server)
     found, _ = curve_stability(intake(workload, server, method))

@@ -56,14 +56,11 @@ class RateProfile:
         pieces = workload.rate_profile
         if pieces is None:
             return cls.steps(workload)
-        period_s = workload.period_s or math.inf
-        starts_s = [
-            cycle * period_s + one.start_s if cycle else one.start_s
-            for cycle in range(math.ceil(horizon_s / period_s))
-            for one in pieces
-        ]
-        factors = [one.multiplier for one in pieces] * (len(starts_s) // len(pieces))
-        return cls.steps(workload, factors, starts_s)
+        cycles = math.ceil(horizon_s / workload.period_s) if workload.period_s else 1
+        begins_s = np.arange(cycles) * (workload.period_s or 0.0)
+        starts_s = np.add.outer(begins_s, [one.start_s for one in pieces]).ravel()
+        factors = np.tile([one.multiplier for one in pieces], cycles)
+        return cls.steps(workload, factors.tolist(), starts_s.tolist())
 
     @classmethod
     def sampled(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fluidwait.console import progress, say, show
+from fluidwait.console import note, progress, say, show
 from fluidwait.options import AsJson, Replications, Requests, Seed, new_app, require_use
 
 app = new_app()
@@ -45,10 +45,7 @@ def command(
         raise InputError("report", given, "a TABLE or --theorems, one of them")
     if table is None:
         require_use(context, ["replications", "requests"], "only with a TABLE")
-        from fluidwait.commands.theorems import run_theorems
-        from validation.theorems.statement import Effort
-
-        raise typer.Exit(run_theorems(out, Effort("quick" if quick else "full", seed), as_json))
+        raise typer.Exit(_theorems(out, quick, seed, as_json))
     require_use(context, ["quick", "as_json"], "only with --theorems")
     _report(table, out or Path("report.html"), replications, requests, seed)
 
@@ -68,3 +65,22 @@ def _report(path: Path, out: Path, replications: int, requests: int, seed: int) 
     found.write(out)
     show(found)
     say(f"Wrote {out}.")
+
+
+def _theorems(out: Path | None, quick: bool, seed: int, as_json: bool) -> int:
+    """Try the statements and write their page; with --json only where it is named."""
+    from fluid.files import require_folder
+    from validation.theorems.bench import theorem_report
+    from validation.theorems.statement import Effort
+
+    page = out if out or as_json else Path("theorems.html")
+    if page:
+        require_folder(page)
+    effort = Effort("quick" if quick else "full", seed)
+    found = theorem_report(effort, on_done=lambda outcome: note(str(outcome)))
+    if page:
+        found.write(page)
+    show(found, as_json)
+    if page and not as_json:
+        say(f"Wrote {page}.")
+    return 0 if found.holds else 1

@@ -11,7 +11,7 @@ from fluidwait.console import say, show, waiting
 from fluidwait.options import AsJson, LoadOptions, grouped, new_app, require_use
 
 if TYPE_CHECKING:
-    from thresholds.evaluator import Evaluator
+    pass
 
 SOLVER_OPTIONS = (
     *("objective", "scheduler", "budget_s", "overflow_probability", "horizon_s", "segments"),
@@ -81,9 +81,9 @@ def command(
     """Threshold table for a load, or one per window of its profile."""
     from fluid.files import require_folder
     from thresholds.schedule import Schedule
-    from thresholds.solve import solve
     from thresholds.solvers.nested.nested_wait import NestedWait
     from thresholds.solvers.registry import solver_named
+    from validation.experiments.solve import solve
 
     given = {name: context.params[name] for name in SOLVER_OPTIONS}
     given = {name: value for name, value in given.items() if value is not None}
@@ -98,13 +98,7 @@ def command(
         require_folder(out)
     workload, server = load.read()
     with waiting("refining on the simulator" if budget_s else "solving"):
-        found = solve(
-            workload,
-            server,
-            solver,
-            evaluator=_evaluator() if budget_s else None,
-            overload=overload,
-        )
+        found = solve(workload, server, solver, overload=overload)
     if plot and isinstance(solver, NestedWait):
         from fluid.plots.style import save
 
@@ -119,9 +113,3 @@ def command(
     if out:
         next_step = "" if isinstance(found, Schedule) else f" Next: fluidwait replay {out}"
         say(f"Wrote {out}.{next_step}")
-
-
-def _evaluator() -> Evaluator:
-    from validation.experiments.evaluate import simulate_settings  # numba is slow to import
-
-    return simulate_settings

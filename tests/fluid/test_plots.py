@@ -8,7 +8,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from fluid.errors import InputError
-from fluid.plots.steady import plot_region
 from fluid.plots.style import save
 from fluid.server import load_server
 from fluid.steady.equilibrium import PICTURES, equilibrium
@@ -32,22 +31,17 @@ WORKLOAD = Workload(
 def drawings():
     """By name, functions that draw on axes or on a new figure."""
     region = StabilityRegion(WORKLOAD, SERVER)
-    edge = region.boundary(5)
-    guaranteed, simulated = {"WAIT": 0.8 * edge}, {"greedy": 0.9 * edge}
     balance = equilibrium(WORKLOAD, SERVER)
     margins = phase(WORKLOAD, SERVER, rate=[1, 5, 12], kv_tokens=[10_000, 50_000, 137_000])
     return {
         "region": region.plot,
-        "region with more": lambda ax=None: plot_region(
-            ax, region, theorem_per_s=guaranteed, simulated_per_s=simulated
-        ),
         "latency": balance.plot,
         "stages": lambda ax=None: balance.plot(ax, picture="stages"),
         "phase": margins.plot,
     }
 
 
-@pytest.mark.parametrize("name", ["region", "region with more", "latency", "stages", "phase"])
+@pytest.mark.parametrize("name", ["region", "latency", "stages", "phase"])
 def test_every_plot_is_vector_output_or_drawn_on_the_axes_given(tmp_path, name):
     draw = drawings()[name]
     save(draw, tmp_path / "plot.svg")
@@ -62,7 +56,7 @@ def test_every_plot_is_vector_output_or_drawn_on_the_axes_given(tmp_path, name):
 
 
 def test_a_region_shows_what_is_beside_the_fluid_boundary():
-    axes = drawings()["region with more"](Figure().subplots())
+    axes = drawings()["region"](Figure().subplots())
     labels = [one.get_text() for one in axes.get_legend().get_texts()]
     assert labels == ["fluid boundary", "this workload", "WAIT", "simulated: greedy"]
 

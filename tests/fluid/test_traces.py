@@ -128,7 +128,7 @@ def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
     path.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens,arrived_at,num_prefill_tokens,num_decode_tokens\n"
     )
-    with pytest.raises(InputError, match="choose by --format: azure, tape"):
+    with pytest.raises(InputError, match=r"choose one as format: azure, tape"):
         detect_format(path)
     with pytest.raises(InputError, match=r"^format: got"):
         named_format("csv")

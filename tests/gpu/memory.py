@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from validation.measure.timed_sweep import measure_batch
 
 from validation.measure.design import Composition
 from validation.measure.model import Decoder

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from validation.measure.timed_sweep import HEADER
+
 from fluid.errors import InputError
 from fluid.files import write_text
 from fluid.iteration import IterationTime

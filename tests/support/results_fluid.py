@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -11,14 +10,13 @@ from fluid.result import Result
 from fluid.server import Server, ServerList
 from fluid.steady.bounds import bounds
 from fluid.steady.capacity import QUERIES, capacity
-from fluid.steady.equilibrium import PICTURES, equilibrium
+from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
 from fluid.steady.phase import phase
 from fluid.steady.stability import stability
 from fluid.traces.summarise import summarise_trace
 from fluid.transient.inflow import Burst
 from fluid.transient.metastable import Criterion, equilibria, recovery_map
-from fluid.transient.path import PICTURES as PATH_PICTURES
 from fluid.transient.path import Admission, simulate_fluid
 from fluid.workload import Requests, Workload
 from tests.support.trace_samples import DATA
@@ -67,11 +65,3 @@ FLUID_RESULTS: dict[str, Callable[[], Result]] = {
     "servers": ServerList.builtin,
 }
 """Factories by name."""
-
-FLUID_PICTURES: dict[str, tuple[dict[str, Any], ...]] = {
-    "equilibrium": tuple({"picture": one} for one in PICTURES),
-    "phase": ({},),
-    "path": tuple({"picture": one} for one in PATH_PICTURES),
-    "recovery-map": ({}, {"simulated_never": np.full((2, 2), 0.4)}),
-}
-"""Arguments of the pictures of those results that have one."""

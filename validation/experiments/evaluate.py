@@ -7,50 +7,14 @@ from collections.abc import Sequence
 
 from fluid.server import Server
 from fluid.workload import Workload
-from thresholds import solve as solvers
 from thresholds.evaluator import Evaluation
 from thresholds.fields import Interval, PolicyValidation, Scheduler
 from thresholds.limits import Limits
-from thresholds.schedule import Schedule
-from thresholds.solvers.solver import Solver
-from thresholds.table import ThresholdTable
 from validation.experiments.following import restrained
 from validation.experiments.simulate import PolicyResult, latency_difference, simulate
 from validation.simulator import metrics
 from validation.simulator.model import poisson_model
 from validation.simulator.runs import Runs
-
-
-def solve(
-    workload: Workload,
-    server: Server,
-    solver: Solver | None = None,
-    *,
-    overload: bool = False,
-) -> ThresholdTable | Schedule:
-    """Thresholds for a load, where solvers that refine do it on this simulator.
-
-    Args:
-        solver: `Paced` (the practical form, which is taken unless told), `Wait`, `NestedWait` or
-            `NestedCap`, with its options.
-        overload: Where the load is above capacity, solve for the part of it that is worth most.
-
-    Returns:
-        A table, or a schedule of tables where the workload has a rate profile.
-
-    Raises:
-        InputError: A request that does not fit into the cache, or an option that does not suit the
-            load.
-        InfeasibleError: The workload is unstable (THEORY 2.1–2.3), or no table of this policy
-            satisfies its conditions; with the binding cause and the nearest feasible change.
-
-    >>> import fluidwait as fw
-    >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=64, output=20))
-    >>> fw.solve(load, fw.Server.named("paper-lmsys")).policy
-    'paced'
-    """
-    evaluator = simulate_settings
-    return solvers.solve(workload, server, solver, evaluator=evaluator, overload=overload)
 
 
 def simulate_settings(

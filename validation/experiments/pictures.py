@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
@@ -105,6 +106,24 @@ def draw_by_rate(
         completed.set_ylabel("completed rate (requests/s)")
         completed.legend(fontsize=8)
     return axes
+
+
+def draw_boundaries(
+    ax: Axes, guaranteed_per_s: Mapping[str, Floats], simulated_per_s: Mapping[str, Floats]
+) -> None:
+    """Boundaries inside a region of two classes, each of points of shape (k, 2).
+
+    Args:
+        guaranteed_per_s: By rule, what a theorem guarantees.
+        simulated_per_s: By policy, the largest rates found stable in simulation.
+    """
+    for index, (rule, points) in enumerate(guaranteed_per_s.items(), start=1):
+        dash = ("--", "-.")[index % 2]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        ax.plot(*points.T, dash, marker=marker, color=colour, ms=3, label=rule)
+    for index, (policy, points) in enumerate(simulated_per_s.items(), 1 + len(guaranteed_per_s)):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        ax.plot(*points.T, ":", marker=marker, color=colour, label=f"simulated: {policy}")
 
 
 def plot_slack(

@@ -28,7 +28,7 @@ from validation.policies import ConfiguredPolicy, PolicyLike, parse_policy
 from validation.simulator.runs import Runs
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from fluid.plots.style import Panels
 
 SOLVED = Paced.policy
 """The policy name that stands for the table solved anew at each mix."""
@@ -152,20 +152,26 @@ class Region(Result, StabilityRegion):
             }
         return document
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Panels | None = None) -> Panels:
         """The region of two classes: the fluid boundary, guaranteed ones, simulated ones.
 
         Raises:
             InputError: The region does not have two classes.
         """
-        from fluid.plots.steady import plot_region
+        from fluid.plots.steady import draw_region
+        from fluid.plots.style import panels
+        from validation.experiments.pictures import draw_boundaries
 
         require_two_classes(self.workload, "a picture")
         simulated = {
             policy: np.array([one.stable_per_s for one in found if one.stable_per_s]).reshape(-1, 2)
             for policy, found in self.simulated.items()
         }
-        return plot_region(ax, self, theorem_per_s=self.guaranteed_per_s, simulated_per_s=simulated)
+        with panels(ax, (6, 5)) as axes:
+            draw_region(axes, self)
+            draw_boundaries(axes, self.guaranteed_per_s, simulated)
+            axes.legend(fontsize=8)
+        return axes
 
 
 def region(
