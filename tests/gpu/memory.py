@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from validation.measure.timed_sweep import measure_batch
 
 from validation.measure.design import Composition
 from validation.measure.model import Decoder

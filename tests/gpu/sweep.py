@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from validation.measure.timed_sweep import HEADER, measure_batch
 
 from fluid.files import write_document, write_text
 from tests.gpu.card import ceilings

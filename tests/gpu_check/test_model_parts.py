@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from validation.measure.timed_sweep import HEADER
 
 from fluid.errors import InputError
 from fluid.files import write_text
