@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from thresholds.solvers import nested
     from thresholds.solvers.nested.nested_cap import NestedCap
     from thresholds.solvers.nested.nested_wait import NestedWait
+    from thresholds.solvers.paced.boundary import boundary_load
     from thresholds.solvers.paced.solver import Paced
     from thresholds.solvers.wait.solver import Wait
     from thresholds.table import ThresholdTable
     from validation import measure
     from validation.experiments.compare import Comparison, compare
+    from validation.experiments.following import policy_of
     from validation.experiments.largest_rate import LargestRate, largest_stable_rate
     from validation.experiments.recovery import Recovery, recovery
     from validation.experiments.region import Region, region
@@ -82,11 +84,13 @@ _ROOMS = {
     "thresholds.solvers": "nested",
     "thresholds.solvers.nested.nested_cap": "NestedCap",
     "thresholds.solvers.nested.nested_wait": "NestedWait",
+    "thresholds.solvers.paced.boundary": "boundary_load",
     "thresholds.solvers.paced.solver": "Paced",
     "thresholds.solvers.wait.solver": "Wait",
     "thresholds.table": "ThresholdTable",
     "validation": "measure",
     "validation.experiments.compare": "Comparison compare",
+    "validation.experiments.following": "policy_of",
     "validation.experiments.largest_rate": "LargestRate largest_stable_rate",
     "validation.experiments.recovery": "Recovery recovery",
     "validation.experiments.replay": "Replay replay",

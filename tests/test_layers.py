@@ -125,7 +125,7 @@ def test_the_check_finds_a_name_twice() -> None:
     assert list(definitions(texts)) == [("Trace", "fluid.a"), ("Trace", "fluid.b")]
 
 
-FOREIGN_OPTIONS = {"--save-detailed"}
+FOREIGN_OPTIONS = {"--additional-config", "--save-detailed"}
 """Options of other programs, which an error may name."""
 
 

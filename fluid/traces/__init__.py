@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from fluid.traces.digest import Digest, digest
-from fluid.traces.registry import TRACE_FORMATS, detect_format, named_format, read_trace
+from fluid.traces.registry import (
+    TRACE_FORMATS,
+    detect_format,
+    named_format,
+    open_trace,
+    read_trace,
+)
 from fluid.traces.snapshot import Snapshot
 from fluid.traces.strata import summary_errors, workload_of_digest
 from fluid.traces.summarise import TraceSummary, summarise_trace
@@ -25,6 +31,7 @@ __all__ = [
     "detect_format",
     "digest",
     "named_format",
+    "open_trace",
     "read_tape",
     "read_trace",
     "summarise_trace",

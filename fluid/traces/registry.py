@@ -5,33 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluid.errors import InputError
+from fluid.traces.aiperf import AIPERF
+from fluid.traces.aiperf_summary import AIPERF_SUMMARY
 from fluid.traces.azure import AZURE
+from fluid.traces.bailian import BAILIAN
 from fluid.traces.burstgpt import BURSTGPT
 from fluid.traces.guidellm import GUIDELLM
+from fluid.traces.inference_perf import INFERENCE_PERF
+from fluid.traces.inference_perf_stage import INFERENCE_PERF_STAGE
+from fluid.traces.llmperf import LLMPERF
+from fluid.traces.llmperf_summary import LLMPERF_SUMMARY
+from fluid.traces.messages import MESSAGES
 from fluid.traces.mooncake import MOONCAKE
 from fluid.traces.prometheus import PROMETHEUS
+from fluid.traces.servegen import SERVEGEN
+from fluid.traces.sglang_bench import SGLANG_BENCH
 from fluid.traces.sharegpt import SHAREGPT
 from fluid.traces.snapshot import Snapshot
+from fluid.traces.splitwise import SPLITWISE
 from fluid.traces.tape import Tape, whole_tape
 from fluid.traces.tape_csv import TAPE
-from fluid.traces.trace import ReadOptions, open_bytes
+from fluid.traces.trace import ALL_AT_ONCE, ReadOptions, Trace, open_bytes
 from fluid.traces.trace_format import TraceFormat
+from fluid.traces.vidur_lengths import VIDUR_LENGTHS
 from fluid.traces.vllm_bench import VLLM_BENCH
+from fluid.traces.wildchat import WILDCHAT
 
 TRACE_FORMATS: dict[str, TraceFormat] = {
     one.name: one
     for one in (
+        AIPERF,
+        AIPERF_SUMMARY,
         AZURE,
+        BAILIAN,
         BURSTGPT,
         GUIDELLM,
+        INFERENCE_PERF,
+        INFERENCE_PERF_STAGE,
+        LLMPERF,
+        LLMPERF_SUMMARY,
+        MESSAGES,
         MOONCAKE,
         PROMETHEUS,
+        SERVEGEN,
+        SGLANG_BENCH,
         SHAREGPT,
+        SPLITWISE,
         TAPE,
+        VIDUR_LENGTHS,
         VLLM_BENCH,
+        WILDCHAT,
     )
 }
 _HEAD_BYTES = 1 << 16
+_TIMES = "a trace with times"
 
 
 def detect_format(path: str | Path) -> TraceFormat:
@@ -64,6 +91,21 @@ def named_format(name: str) -> TraceFormat:
     return TRACE_FORMATS[name]
 
 
+def open_trace(
+    path: str | Path, name: str | None = None, options: ReadOptions | None = None
+) -> Trace | Snapshot:
+    """Open a file of any format.
+
+    Args:
+        name: The format; detected if None.
+
+    Raises:
+        InputError: A broken file, or options that do not fit it.
+    """
+    chosen = named_format(name) if name else detect_format(path)
+    return chosen.open(Path(path), options or ReadOptions())
+
+
 def read_trace(
     path: str | Path, name: str | None = None, options: ReadOptions | None = None
 ) -> Tape:
@@ -86,6 +128,8 @@ def read_trace(
     """
     chosen = named_format(name) if name else detect_format(path)
     trace = chosen.open(Path(path), options or ReadOptions())
+    if trace.finite_job:
+        raise InputError("", chosen.summary, f"{_TIMES}; here {ALL_AT_ONCE}", str(path))
     if isinstance(trace, Snapshot) or not trace.timed:
-        raise InputError("", f"{chosen.summary} without times", "a trace with times", str(path))
+        raise InputError("", f"{chosen.summary} without times", _TIMES, str(path))
     return whole_tape(trace.chunks)

@@ -17,7 +17,7 @@ from fluid.traces.registry import detect_format, named_format
 from fluid.traces.snapshot import LENGTHS, Snapshot
 from fluid.traces.strata import summary_errors, workload_of_digest
 from fluid.traces.tape_csv import tape_writer
-from fluid.traces.trace import Chunk, ReadOptions, Trace
+from fluid.traces.trace import ALL_AT_ONCE, Chunk, ReadOptions, Trace
 from fluid.workload import Workload
 
 
@@ -30,12 +30,13 @@ class TraceSummary(Result):
         workload: Its summary.
         format: Name of its format.
         requests: How many requests the trace holds, without those that are left out.
-        dropped: Failed requests that are left out.
+        dropped: Requests that are left out: failed, or too long.
         rate_per_s: Arrivals per second.
         errors: Relative error of the workload against the trace, by figure.
         means: Means per request in the trace, by figure.
         caveats: What a user must know before trusting the workload, a sentence each.
-        intervals: For a snapshot, least and most of each mean that fits its histograms.
+        intervals: For a snapshot, least and most of each mean that fits its histograms; None where
+            nothing bounds the lengths.
         independent_memory_sum: The same of the memory sum where lengths are independent.
 
     >>> import pathlib, tempfile
@@ -102,7 +103,7 @@ class TraceSummary(Result):
     def _remarks(self) -> Iterator[str]:
         if self.dropped:
             share = percent(self.dropped / (self.dropped + self.requests), 2)
-            left_out = f"Failed requests left out: {self.dropped:,}, {share} of all"
+            left_out = f"Requests left out: {self.dropped:,}, {share} of all"
             yield f"{left_out}; the rate is without."
         yield from (f"{caveat[0].upper()}{caveat[1:]}." for caveat in self.caveats)
 
@@ -145,6 +146,8 @@ def summarise_trace(
     rate_per_s: float | None = None,
     drop_failed: bool = False,
     part: str | None = None,
+    since: Path | None = None,
+    drop_longer_than: int | None = None,
     tokenizer: Path | None = None,
     lengths: str = "independent",
     name: str | None = None,
@@ -160,7 +163,10 @@ def summarise_trace(
         format: Name of the format; detected if None.
         rate_per_s: Requests per second, in place of the trace's own.
         drop_failed: Leave out failed requests and count them; otherwise the first is an error.
-        part: Number of a guidellm benchmark, or model of a snapshot.
+        part: Number of a run or benchmark, model of a metrics page, window of a ServeGen data set.
+        since: An earlier scrape of the same metrics page, which is subtracted.
+        drop_longer_than: Leave out requests of more prompt and output tokens together, and count
+            them.
         tokenizer: A ``tokenizer.json``, for traces of text.
         lengths: Of what fits a snapshot: "independent", "lightest" or "heaviest".
         name: Name of the workload; that of the file if None.
@@ -185,14 +191,14 @@ def summarise_trace(
     if lengths not in LENGTHS:
         raise InputError("lengths", lengths, "one of " + ", ".join(LENGTHS))
     chosen = named_format(format) if format else detect_format(path)
-    trace = chosen.open(path, ReadOptions(drop_failed, tokenizer, part))
+    trace = chosen.open(path, ReadOptions(drop_failed, tokenizer, part, since, drop_longer_than))
     _require_possible(trace, path, rate_per_s, lengths, tape_out)
     # The tape appears only if the trace has a rate and a summary too.
     with tape_writer(tape_out) if tape_out else nullcontext() as write:
         found = _at_rate(_digest(trace, lengths, write), path, rate_per_s)
         kept = _source(trace, source, lengths)
         workload = workload_of_digest(found, name or path.stem, classes, kept)
-    snapshot = trace if isinstance(trace, Snapshot) else None
+    snapshot = trace if isinstance(trace, Snapshot) and trace.bounded else None
     return TraceSummary(
         file=path,
         workload=workload,
@@ -202,7 +208,7 @@ def summarise_trace(
         rate_per_s=found.rate(),
         errors=summary_errors(workload, found),
         means=dict(zip(FIGURES[1:], found.means[1:].tolist(), strict=True)),
-        caveats=tuple(trace.caveats),
+        caveats=trace.caveats,
         intervals=snapshot.intervals() if snapshot else None,
         independent_memory_sum=snapshot.independent_memory_sum() if snapshot else None,
     )
@@ -225,7 +231,7 @@ def _require_possible(
         raise InputError("tape_out", str(tape_out), allowed, file)
     if rate_per_s is None:
         if trace.rate_per_s is None and not timed:
-            raise _no_rate(file)
+            raise _no_rate(file, trace.finite_job)
         return
     if not 0 < rate_per_s < float("inf"):
         raise InputError("rate_per_s", rate_per_s, "a positive finite number")
@@ -234,8 +240,9 @@ def _require_possible(
         raise InputError("rate_per_s", rate_per_s, allowed)
 
 
-def _no_rate(file: str) -> InputError:
-    allowed = "requests per second, since this trace has no arrivals over time"
+def _no_rate(file: str, finite_job: bool = False) -> InputError:
+    why = f"here {ALL_AT_ONCE}" if finite_job else "since this trace has no arrivals over time"
+    allowed = f"requests per second, {why}"
     return InputError("rate_per_s", "nothing", allowed, file)
 
 
@@ -265,5 +272,5 @@ def _source(trace: Trace | Snapshot, source: str | None, lengths: str) -> str | 
     """Where the numbers come from, which every table made from them keeps."""
     if isinstance(trace, Trace):
         return source
-    kept = f"prompt and output lengths from histograms, {lengths} of what fits them"
+    kept = f"prompt and output lengths from {trace.origin}, {lengths} of what fits them"
     return f"{source}; {kept}" if source else kept

@@ -33,7 +33,15 @@ def from_trace(
         bool, typer.Option("--drop-failed", help="Leave out failed requests, and count them.")
     ] = False,
     part: Annotated[
-        str | None, typer.Option(help="Number of a guidellm benchmark, or model of a snapshot.")
+        str | None,
+        typer.Option(help="Number of a run or benchmark, or model of a metrics page."),
+    ] = None,
+    since: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Earlier scrape of a metrics page.")
+    ] = None,
+    drop_longer_than: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="Leave out longer requests, and count them."),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json that counts the tokens of chats.")
@@ -67,6 +75,8 @@ def from_trace(
             rate_per_s=rate,
             drop_failed=drop_failed,
             part=part,
+            since=since,
+            drop_longer_than=drop_longer_than,
             tokenizer=tokenizer,
             lengths=lengths,
             name=name,

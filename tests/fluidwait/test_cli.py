@@ -197,7 +197,10 @@ def test_bad_workloads(call: Call, tmp_path: Path, kind: str, command: str) -> N
         (("solve", "W", "--server", SERVER, "--rate", "-1"), "--rate: got -1.0"),
         (("solve", "W", "--server", SERVER, "-o", "no/such/t.json"), "no/such/t.json"),
         (("solve", "W", "--server", SERVER, "--scheduler", "fifo"), "scheduler: got 'fifo'"),
-        (("solve", "W", "--server", SERVER, "--budget-s", "-1"), "budget_s: got -1.0; allowed: a"),
+        (
+            ("solve", "W", "--server", SERVER, "--budget-s", "-1"),
+            "--budget-s: got -1.0; allowed: a",
+        ),
         (("equilibrium", "W", "--server", SERVER, "--evictions", "2"), "probability: got 2.0"),
         (
             ("equilibrium", "W", "--server", SERVER, "--plot", "p.svg", "--picture", "pie"),

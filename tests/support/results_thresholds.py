@@ -46,7 +46,7 @@ DAY = LOAD.model_copy(
     }
 )
 
-THRESHOLDS_RESULTS: dict[str, Callable[[], Result]] = {
+THRESHOLD_RESULTS: dict[str, Callable[[], Result]] = {
     "paced table": lambda: Paced().solve(LOAD, SERVER),
     "wait table": lambda: Wait().solve(LOAD, SERVER),
     "nested-wait table": lambda: NestedWait().solve(LOAD, SERVER),

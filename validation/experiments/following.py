@@ -78,6 +78,11 @@ def policy_of(table: ThresholdTable) -> ConfiguredPolicy:
 
     Raises:
         InputError: The table's policy is not one the simulator knows how to set from a table.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=64, output=20))
+    >>> fw.policy_of(fw.solve(load, fw.Server.named("paper-lmsys"))).label.split("=")[0]
+    'greedy:pace'
     """
     if table.policy not in FOLLOWED:
         raise InputError("policy", table.policy, "one of " + ", ".join(FOLLOWED))

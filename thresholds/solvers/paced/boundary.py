@@ -100,7 +100,17 @@ class BoundaryLoad:
 
 
 def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
-    """The workload's mix at the edge of the stable region of the server."""
+    """The workload's mix at the edge of the stable region of the server (THEORY 3.5).
+
+    Raises:
+        InputError: A request does not fit into the cache.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(report=fw.Requests(2.4, prompt=512, output=1000))
+    >>> edge = fw.boundary_load(load, fw.Server.named("paper-long-decode"))
+    >>> round(edge.rate_per_s, 3), round(edge.pace_per_iteration, 4)
+    (2.742, 0.1352)
+    """
     edge = stability(workload, server)
     per_stage = edge.boundary_per_stage
     stages = [class_stages(one, server) for one in workload.classes]
