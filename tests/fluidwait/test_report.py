@@ -17,7 +17,7 @@ import pytest
 from matplotlib.image import imread
 from selenium.webdriver import Chrome
 
-from fluidwait.console import number
+from fluid.result import number
 from tests.support.command_line import Call, Outcome
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.table import ThresholdTable
