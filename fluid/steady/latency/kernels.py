@@ -124,7 +124,7 @@ def add_moments(row, mass, p, b, f):
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def added_seconds(law, prompts, tokens, decodes, weights, extra, costs):
     """E[f(P + B + extra_j) − f(P + B)] under a law of the node, shape of `extra`."""
-    top = int(tokens[-1] + decodes.max()) + 2
+    top = int(tokens.max() + decodes.max()) + 2
     histogram = np.zeros(top + 1)
     for i in range(law.size):
         for q in range(weights.shape[1]):
