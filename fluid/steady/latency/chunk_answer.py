@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 
 _STILL = 1e-4
 _EARLY = 20
+_PASSES = 12
 
 
 def limit_of_budget(load: Load, tokens: float) -> float:
@@ -120,18 +121,40 @@ def _starts(chain: Chain, mean_s: float) -> Floats:
         chain.budget,
         chain.costs,
     )
-    by_length = load.rates_per_s * load.prompts / load.prompt_tokens_per_s
-    total = cut.sum(axis=1, keepdims=True)
-    reached = deep.sum(axis=0)[:, None]
-    of_cut = (cut + reached * by_length) / np.maximum(total + reached, 1e-300)
-    left, factor = chain.states.left, chain.budget.ends_factor
+    of_cut, deep_ends = _cut_prompts(chain, cut, deep)
     more = np.maximum(chain.states.left_ends - 1, 0.0)
-    ending = np.where(left[:, None] > 0, of_cut + more[:, None] * load.shares, 0.0)
-    decodes, _ = chain.mean_decodes
-    filling = (chain.budget.tokens - decodes) / chain.budget.mean_prompt * factor
-    flow = new_ends + old_ends.T @ ending + (filling @ deep)[:, None] * load.shares
+    ending = np.where(chain.states.left[:, None] > 0, of_cut + more[:, None] * load.shares, 0.0)
+    flow = new_ends + old_ends.T @ ending + deep.T @ deep_ends
     flow = np.maximum(flow.T, 0.0) + 1e-300
     return np.asarray(flow / flow.sum(axis=1, keepdims=True))
+
+
+def _cut_prompts(chain: Chain, cut: Floats, deep: Floats) -> tuple[Floats, Floats]:
+    """Class of the prompt cut in each state, and ends in full iterations by the state before.
+
+    Of a class-j prompt that is cut with r tokens left over, a uniform part of min(l_j, r) is still
+    to come; if that fills the next budget too, the same prompt is cut again.
+
+    Args:
+        cut: Mass of each class among prompts cut for the first time, shape (m, classes).
+        deep: Mass that moves from one full state to the next, shape (m, m).
+    """
+    load, left = chain.load, chain.states.left[:, None]
+    by_length = load.rates_per_s * load.prompts / load.prompt_tokens_per_s
+    decodes, _ = chain.mean_decodes
+    room = (chain.budget.tokens - decodes)[:, None]
+    rest = np.maximum(np.minimum(load.prompts, np.maximum(left, 1.0)), 1.0)
+    again = np.maximum(1 - room / rest, 0.0)
+    mass = np.maximum(cut.sum(axis=1, keepdims=True) + deep.sum(axis=0)[:, None], 1e-300)
+    found = np.tile(by_length, (len(left), 1))
+    for _ in range(_PASSES):
+        same = found * again
+        other = 1 - same.sum(axis=1, keepdims=True)
+        found = (cut + deep.T @ (same + other * by_length)) / mass
+    ended = 1 - np.maximum(1 - room / np.maximum(load.prompts, 1.0), 0.0) @ by_length[:, None]
+    others = np.maximum(room / chain.budget.mean_prompt - ended, 0.0) / np.maximum(ended, 1e-9)
+    stays = (found * again).sum(axis=1, keepdims=True)
+    return found, found * (1 - again) + others * (1 - stays) * load.shares
 
 
 def _after(found: Converged, starts: Floats) -> list[Floats]:
@@ -144,8 +167,10 @@ def _after(found: Converged, starts: Floats) -> list[Floats]:
     if not found.age:
         return slow.after_prefill_s()
     most = int(load.later.max()) + 1
+    pooled = chain.law * chain.ends / (chain.law @ chain.ends)
+    # What all classes have in common is known better from the balance of prompts.
+    moved = starts + (pooled - load.shares @ starts)
     others = np.zeros((len(starts), most + 1))
-    moved = starts
     for k in range(1, most + 1):
         moved = moved @ chain.step
         others[:, k] = moved @ chain.seconds - found.mean_s

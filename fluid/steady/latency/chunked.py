@@ -124,6 +124,9 @@ class Chain:
         if seen.any():
             self.seconds = self.seconds.copy()
             self.seconds[opened:] = np.interp(places, places[seen], led_by[opened:][seen])
+            laws = self.arrivals.laws.copy()
+            laws[opened:] = self.lattice.laws(self.seconds[opened:])
+            self.arrivals = self.arrivals._replace(laws=laws)
         sums = law @ self.sums
         factor, quad_s = self.budget.ends_factor, self.budget.quad_s
         if sums[FULL_ENDS] > 1e-9:

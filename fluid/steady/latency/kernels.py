@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 MOMENTS = 9
 """Sums kept for the regression of f: P, B, f, P², B², PB, Pf, Bf, f²."""
 
-_NOTHING, _RARE, _MUCH = 1e-14, 1e-13, 1e100
+_NOTHING, _RARE, _MUCH, _LEAK = 1e-14, 1e-12, 1e100, 1e-15
 
 
 class Costs(NamedTuple):
@@ -198,14 +198,14 @@ def balance(step):
     """The stationary law of a chain, by eliminating one node after the other.
 
     The algorithm of Grassmann, Taksar and Heyman: it never subtracts, and takes no thread pool.
+    Every node is made just reachable from every other.
     """
     size = step.shape[0]
-    rest = step.copy()
+    rest = step + _LEAK
     for k in range(size - 1, 0, -1):
         out = 0.0
         for i in range(k):
             out += rest[k, i]
-        out = max(out, 1e-300)
         for i in range(k):
             if rest[i, k] > 0.0:
                 rest[i, k] /= out

@@ -265,7 +265,7 @@ class SlowTheory:
         kappa = load.rates_per_s @ own
         work = float(kappa[0].real)
         delay = lag / (1 - (1 - lag) * parts.wave)
-        loop = parts.wave * delay * kappa * min(1.0, _NEAREST / work)
+        loop = parts.wave * delay * kappa * min(1.0, _NEAREST / max(work, 1e-300))
         return Slow(
             load=load,
             slopes=slopes,
