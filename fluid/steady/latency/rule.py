@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fluid.errors import InputError
+from fluid.server import Server
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,15 @@ class Rule:
         """
         return cls(chunk, cap, watermark)
 
-    @property
-    def chunked(self) -> bool:
-        """Whether prompts are cut."""
-        return self.budget_tokens is not None
+    def require_suits(self, server: Server) -> None:
+        """Refuse chunks on a server whose prefill emits no token.
+
+        Raises:
+            InputError: Naming the convention.
+        """
+        if self.budget_tokens is not None and server.first_token != "prefill":
+            raise InputError(
+                "budget_tokens",
+                self.budget_tokens,
+                'None, as first_token of the server is not "prefill"',
+            )

@@ -81,9 +81,7 @@ class Solved:
         alone_s: The same on an idle server, shape (m,).
         starts: Law of the node in which class j's prefill ends, shape (m, nodes).
         after_s: Sums of covariances after the end of prefill, see `Slow.after_prefill_s`.
-        first_stage: Makes the laws of the time to the end of prefill, one row per class.
-        sum_variances: Variance of N iterations after the end of prefill by N, where the chain
-            itself gives it; a function of N.
+        make_first_stage: Makes `first_stage`.
         budget_share: ρ_c, share of the token budget that the load needs; None without a budget.
         saturated_share: Of time, in which the budget is used up.
     """
@@ -99,11 +97,15 @@ class Solved:
     alone_s: Floats
     starts: Floats = field(repr=False)
     after_s: list[Floats] = field(repr=False)
-    first_stage: Callable[[], Cdfs] = field(repr=False)
-    sum_variances: Callable[[int], Floats] | None = field(repr=False)
+    make_first_stage: Callable[[], Cdfs] = field(repr=False)
     converged: bool
     budget_share: float | None = None
     saturated_share: float = 0.0
+
+    @cached_property
+    def first_stage(self) -> Cdfs:
+        """Laws of the time to the end of prefill, one row per class."""
+        return self.make_first_stage()
 
     @cached_property
     def variance_s2(self) -> float:

@@ -51,7 +51,7 @@ class ClassLaws:
 
 def class_laws(solved: Solved) -> list[ClassLaws]:
     """TTFT, TPOT and latency of every class."""
-    first = solved.first_stage()
+    first = solved.first_stage
     sums = _exact_sums(solved)
     variances = first.variance_s2()
     found = []
@@ -104,10 +104,6 @@ def _sum_variance(solved: Solved, count: int) -> float:
     Σ_{|s|<N} (N − |s|) γ_s, corrected for the arrival's preference of long iterations by the
     chain's third moment.
     """
-    if solved.sum_variances is not None:
-        exact = solved.sum_variances(count)
-        if len(exact) >= count:
-            return float(exact[count - 1])
     gamma = solved.slow.covariance
     most = min(count, len(gamma) - 1)
     lags = np.arange(1, most)
@@ -182,7 +178,7 @@ def _exact_sums(solved: Solved) -> dict[int, Sums]:
 
 def _span_s(solved: Solved, count: int) -> float:
     """What a sum with its first stage hardly exceeds."""
-    first = solved.first_stage()
+    first = solved.first_stage
     rest = _sum_variance(solved, count)
     chain = count * solved.variance_s2
     spread_s = math.sqrt(float(first.variance_s2().max()) + max(rest, chain))

@@ -174,10 +174,9 @@ def _read(
         alone_s=alone_s,
         starts=np.array([_moved(layout.nodes, palm @ step.matrix, own_s) for own_s in added_s]),
         after_s=slow.after_prefill_s(),
-        first_stage=partial(
+        make_first_stage=partial(
             whole_prompt_laws, seconds, step.matrix, palm, first_stage_s, alone_s, idle.share
         ),
-        sum_variances=None,
         converged=converged,
     )
 
