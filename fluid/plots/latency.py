@@ -27,6 +27,7 @@ def draw_latency(found: Latency, ax: Axes | None = None) -> Axes:
     if found.pooled is None:
         raise InfeasibleError(str(found.refusal), "memory or compute", "lower the rates")
     rows = [*found.classes, found.pooled] if len(found.classes) > 1 else list(found.classes)
+    axes: Axes
     with panels(ax, (6, 1.2 + 0.35 * len(rows))) as axes:
         for k, (name, label) in enumerate(_QUANTITIES):
             shown = [(y, getattr(row, name)) for y, row in enumerate(rows) if getattr(row, name)]
@@ -42,7 +43,7 @@ def draw_latency(found: Latency, ax: Axes | None = None) -> Axes:
         axes.invert_yaxis()
         axes.set_xlabel("seconds")
         axes.legend(fontsize=8)
-        return axes
+    return axes
 
 
 def draw_latency_curves(
@@ -58,6 +59,7 @@ def draw_latency_curves(
     ]
     known = [(rate, figures) for rate, figures in shown if figures is not None]
     rates = [rate for rate, _ in known]
+    axes: Axes
     with panels(ax, (6, 4)) as axes:
         low, high = ([getattr(one, q) for _, one in known] for q in ("p50", "p99"))
         axes.fill_between(rates, low, high, color=COLOURS[0], alpha=0.15, lw=0, label="p50 to p99")
@@ -66,4 +68,4 @@ def draw_latency_curves(
         axes.set_xlabel("requests/s")
         axes.set_ylabel(f"{dict(_QUANTITIES)[quantity]}, seconds")
         axes.legend(fontsize=8)
-        return axes
+    return axes

@@ -15,7 +15,8 @@ from fluid.steady.latency.slow import chunk_lengths
 Floats = NDArray[np.float64]
 
 _CUTS = 200
-_FINE = 48
+_FINE, _FINE_PROMPT = 48, 6
+"""Points of the lattice in a budget, and in a typical prompt, at least."""
 
 
 def whole_quad_s(load: Load, tokens: float) -> Floats:
@@ -51,7 +52,8 @@ def window_quad_s(load: Load, tokens: float) -> float:
 def token_budget(load: Load, tokens: float) -> Budget:
     """The budget with a lattice that a single prompt length falls on."""
     prompts = np.unique(load.prompts[load.prompts > 0])
-    step = tokens / _FINE
+    typical = float(load.rates_per_s @ load.prompts**2) / load.prompt_tokens_per_s
+    step = min(tokens / _FINE, typical / _FINE_PROMPT)
     if len(prompts) == 1:
         step = float(prompts[0]) / max(1, round(prompts[0] / step))
     return Budget(

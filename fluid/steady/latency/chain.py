@@ -65,7 +65,7 @@ class Lattice:
     @property
     def values(self) -> Floats:
         """0, h, 2h, …"""
-        return self.step * np.arange(self.points)
+        return np.asarray(self.step * np.arange(self.points), dtype=float)
 
     @property
     def size(self) -> int:
@@ -119,7 +119,9 @@ class Lattice:
             found.append(self._extended(points, seen, ratio, worth))
         return np.array(found)
 
-    def _extended(self, points: NDArray[np.int64], seen: Floats, ratio: Floats, worth: Floats) -> Floats:
+    def _extended(
+        self, points: NDArray[np.int64], seen: Floats, ratio: Floats, worth: Floats
+    ) -> Floats:
         """Between the points seen a straight line, beyond them the mean worth of a unit."""
         values = np.interp(points, points[seen.astype(bool)], ratio)[: self.points]
         brought = float(self.rates_per_s @ self.jumps)

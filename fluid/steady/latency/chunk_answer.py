@@ -43,8 +43,11 @@ def solve_chunked(load: Load, tokens: float, whole: Solved) -> Solved:
     fitting_s = np.where(load.prompts > 0, fitting_s, load.first_s)
     alone_s = _alone_s(load, tokens)
     idle = idleness(
-        load, found.slow, chain.seconds[: chain.states.open_count],
-        chain.law[: chain.states.open_count], found.mean_s,
+        load,
+        found.slow,
+        chain.seconds[: chain.states.open_count],
+        chain.law[: chain.states.open_count],
+        found.mean_s,
     )
     first_s = _corrected(load, found.slow, idle, queue.mean_first_stage_s(fitting_s), alone_s)
     return Solved(

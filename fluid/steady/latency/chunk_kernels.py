@@ -85,6 +85,16 @@ def open_seconds(budget, costs, b, k, old, tokens, quad_s):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def open_seconds_each(budget, costs, b, k, tokens):
+    """`open_seconds` of so many tokens, all left over; shape of `tokens`, flat."""
+    found = np.empty(tokens.size)
+    for index in range(tokens.size):
+        work = tokens[index]
+        found[index] = open_seconds(budget, costs, b, k, work, work, 0.0)
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def ends_within(budget, ends, tokens, room, old, old_ends):
     """Prompts that end in a full budget: of those left over, and of `ends` new ones."""
     if old >= room:

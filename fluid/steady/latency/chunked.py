@@ -27,7 +27,7 @@ from fluid.steady.latency.chunk_kernels import (
 )
 from fluid.steady.latency.kernels import Costs, Nodes, balance
 from fluid.steady.latency.load import Load
-from fluid.steady.latency.memory import Memory, Past, no_past, remembered
+from fluid.steady.latency.memory import Memory, no_past, remembered
 from fluid.steady.latency.slow import Slopes, Slow, SlowTheory
 from fluid.steady.latency.solved import Solved
 
@@ -89,7 +89,10 @@ class Chain:
     def take_step(self, mean_s: float) -> float:
         """Build the chain for an assumed mean iteration time; returns its own."""
         self.decoders = self.memory.decoders(
-            self.load, self.seconds, self.states.open_count, mean_s,
+            self.load,
+            self.seconds,
+            self.states.open_count,
+            mean_s,
             _MOST_DECODES * self.budget.tokens,
         )
         self.step, self.flow, self.moments, self.sums = budget_step(
@@ -187,8 +190,14 @@ def start_chain(load: Load, tokens: float, whole: Solved) -> Chain:
     states = _states(load, budget, full_s, decodes)
     seconds = np.concatenate([states.times.at, np.full(_LEFT, full_s)])
     return Chain(
-        load, costs, budget, states, lattice,
-        _arrivals(load, lattice, seconds, mean_s), seconds, Memory.of(whole.slow, len(seconds)),
+        load,
+        costs,
+        budget,
+        states,
+        lattice,
+        _arrivals(load, lattice, seconds, mean_s),
+        seconds,
+        Memory.of(whole.slow, len(seconds)),
     )
 
 

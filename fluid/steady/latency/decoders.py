@@ -56,7 +56,7 @@ def spread_around(mean: Floats, kv: Floats, ratio: float, kv_per_decode: float) 
     weights = np.zeros((len(mean), width))
     few = mean < _FEW
     if few.any():
-        counts = np.arange(_COUNTS)
+        counts = np.arange(float(_COUNTS))
         law = count_law(mean[few], ratio, counts)
         requests[few], weights[few] = counts, law / law.sum(axis=1, keepdims=True)
     sd = np.sqrt(ratio * mean[~few])

@@ -263,3 +263,16 @@ def sum_waves(step, turn_real, turn_imag, counts):
         kept_real[index] = real
         kept_imag[index] = imag
     return kept_real, kept_imag
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def moved(nodes, law, by_s):
+    """A law on nodes, all of it later by each of some times; shape (times, m)."""
+    found = np.zeros((by_s.size, law.size))
+    for j in range(by_s.size):
+        for i in range(law.size):
+            if law[i] > 0.0:
+                low, share = place(nodes, nodes.at[i] + by_s[j])
+                found[j, low] += law[i] * (1.0 - share)
+                found[j, low + 1] += law[i] * share
+    return found

@@ -106,9 +106,7 @@ class Memory:
         law = chain.law[:opened]
         open_s = float(law @ chain.seconds[:opened]) / max(float(law.sum()), 1e-12)
         slopes = _regression(slow, max(variance, slow.variance_s2 / 4), variance, old=True)
-        return cls(
-            requests, kv_tokens, past.per_s, past.kv_per_s, *slopes, mean_s - open_s
-        )
+        return cls(requests, kv_tokens, past.per_s, past.kv_per_s, *slopes, mean_s - open_s)
 
     def towards(self, other: Memory, share: float) -> Memory:
         """Part of the way to another one."""
@@ -122,9 +120,7 @@ class Memory:
         self, load: Load, seconds: Floats, opened: int, mean_s: float, most: float
     ) -> tuple[Floats, Floats, Floats]:
         """Requests, KV and weights in each state, shape (m, q) each; at most `most` requests."""
-        deviation = np.where(
-            np.arange(len(seconds)) < opened, seconds - mean_s + self.shift_s, 0.0
-        )
+        deviation = np.where(np.arange(len(seconds)) < opened, seconds - mean_s + self.shift_s, 0.0)
         mean = self.requests + mean_s * (load.decodes_per_s - self.per_s)
         kv = self.kv_tokens + mean_s * (load.kv_read_per_s - self.kv_per_s)
         mean = np.clip(mean + self.on_time * deviation, 0.0, most)

@@ -13,7 +13,7 @@ from fluid.steady.latency.rule import Rule
 from fluid.steady.latency.solved import Cdfs, Solved
 from fluid.steady.latency.sums import ClassLaws, class_laws, pooled, quantiles
 from fluid.steady.latency.validity import REFUSED, validity
-from fluid.steady.latency.whole import solve_whole
+from fluid.steady.latency.whole import COARSE, solve_whole
 from fluid.workload import Workload
 
 _SHARES = (0.5, 0.9, 0.99)
@@ -84,7 +84,7 @@ def solve(workload: Workload, server: Server, rule: Rule) -> Solved | str:
     share = limit_of_budget(load, rule.budget_tokens)
     if share >= 1:
         return f"the load needs {share:.3f} of the token budget"
-    return solve_chunked(load, rule.budget_tokens, solve_whole(load, start_s))
+    return solve_chunked(load, rule.budget_tokens, solve_whole(load, start_s, COARSE))
 
 
 def _class_latency(solved: Solved, j: int, name: str, laws: ClassLaws) -> ClassLatency:

@@ -17,7 +17,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from fluid.steady.latency.chunk_kernels import (
     full_seconds,
     open_first_laws,
-    open_seconds,
+    open_seconds_each,
     own_first_seconds,
 )
 from fluid.steady.latency.chunked import Chain
@@ -104,7 +104,7 @@ class Queue:
         lattice, step = self.chain.lattice, self.chain.budget.step
         longest = self.chain.states.lefts.at[-1] if self.full_share > 1e-12 else 0.0
         most = longest + lattice.values[-1] + self.chain.load.prompts.max()
-        return step * np.arange(int(most / step) + 2)
+        return np.asarray(step * np.arange(int(most / step) + 2), dtype=float)
 
     @cached_property
     def ahead(self) -> tuple[Ahead, ...]:
@@ -158,11 +158,11 @@ class Queue:
     @cached_property
     def mean_law(self) -> Floats:
         """Law of the tokens ahead over the whole iteration."""
-        law = np.zeros(len(self.tokens))
+        law: Floats = np.zeros(len(self.tokens))
         for weight, one in zip(_MOMENT_WEIGHTS, self.ahead, strict=True):
             for _, mass in one.parts:
                 law += weight * mass
-        return law / law.sum()
+        return np.asarray(law / law.sum())
 
     @cached_property
     def _last_seconds(self) -> tuple[Floats, Floats]:
@@ -174,15 +174,10 @@ class Queue:
         b, k, full_s = self.full
         grid = np.linspace(0, room, 33)
         waits = np.array([(one - 1) * full_s + self.mean_s / 2 for one in _LATER_ROUNDS])
-        found = []
-        for law in chain.lattice.laws(waits):
-            work = np.minimum(grid[:, None] + chain.lattice.values, room)
-            seconds = [
-                [open_seconds(chain.budget, chain.costs, b, k, one, one, 0.0) for one in row]
-                for row in work
-            ]
-            found.append(np.array(seconds) @ law)
-        return grid, np.array(found)
+        work = np.minimum(grid[:, None] + chain.lattice.values, room)
+        seconds = open_seconds_each(chain.budget, chain.costs, b, k, work.ravel())
+        seconds = seconds.reshape(work.shape)
+        return grid, chain.lattice.laws(waits) @ seconds.T
 
     def rounds(self, prompt: float) -> tuple[Floats, Floats]:
         """Iterations that end the prompt, and the mean time of the last, by tokens ahead."""
@@ -234,14 +229,15 @@ class Queue:
             )
         row = np.abs(np.log1p(prompts)[:, None] - np.log1p(chosen)).argmin(axis=1)
         full_s = self.full[2]
-        heavy = np.searchsorted(np.cumsum(self.mean_law), 1 - 1e-5)
-        rounds = (self.tokens[min(heavy, len(self.tokens) - 1)] + prompts.max()) // self.room + 3
+        heavy = int(np.searchsorted(np.cumsum(self.mean_law), 1 - 1e-5))
+        most = float(self.tokens[min(heavy, len(self.tokens) - 1)] + prompts.max())
+        rounds = most // self.room + 3
         dx = full_s * rounds / _POINTS
         below = []
         for prompt in chosen:
             own_s = float(fitting_s[np.flatnonzero(prompts == prompt)[0]])
             below.append(self._below(float(prompt), own_s, dx))
-        return Cdfs(dx * np.arange(_POINTS), np.array(below)), row
+        return Cdfs(dx * np.arange(float(_POINTS)), np.array(below)), row
 
     def _below(self, prompt: float, fitting_s: float, dx: float) -> Floats:
         chain = self.chain

@@ -82,7 +82,7 @@ def chunk_lengths(prompt: float, budget: float | None) -> Floats:
     if budget is None or prompt <= budget:
         return np.array([prompt])
     count = math.ceil(prompt / budget)
-    return np.minimum(budget, prompt - budget * np.arange(count))
+    return np.asarray(np.minimum(budget, prompt - budget * np.arange(count)))
 
 
 def transforms(load: Load, size: int, budget: float | None, age: int) -> Transforms:
@@ -110,7 +110,10 @@ def transforms(load: Load, size: int, budget: float | None, age: int) -> Transfo
         rows[5, j, start + age : end] = 1.0
         rows[6, j, start + age : end] = stages.kv_tokens[1 + age :]
     wave = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    return Transforms(size, wave, *rfft(rows), chunks)
+    tokens, fixed_s, decodes, kv_read, held, old_decodes, old_kv = rfft(rows)
+    return Transforms(
+        size, wave, tokens, fixed_s, decodes, kv_read, held, old_decodes, old_kv, chunks
+    )
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ class Slow:
         return min(max((self.work - self.prompt_work) / max(1 - self.prompt_work, 0.02), 0), 0.97)
 
     def after_prefill_s(self) -> list[Floats]:
-        """Cov(τ_{n+s}, ends of prefill of j in n)/(λ_j μ) summed over 1 … s, s = 0 … N_j, per class.
+        """Cov(τ_{n+s}, ends of prefill of j in n)/(λ_j μ) summed over 1 … s, s = 0 … N_j.
 
         The third statement of THEORY 9.1.
         """

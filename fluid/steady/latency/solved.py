@@ -36,7 +36,7 @@ class Cdfs:
     def variance_s2(self) -> Floats:
         """Of each row, shape (k,)."""
         square = 2 * ((1 - self.below) * self.points_s).sum(axis=1) * self.points_s[1]
-        return np.maximum(square - self.mean_s() ** 2, 0.0)
+        return np.asarray(np.maximum(square - self.mean_s() ** 2, 0.0))
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class Sums:
         wave = wave * np.exp(-8.0 * (np.arange(len(wave)) / len(wave)) ** 2)
         size = 2 * (len(wave) - 1)
         mass = np.maximum(irfft(wave, size), 0.0)
-        return self.span_s / size * np.arange(size), mass / mass.sum()
+        return self.span_s / size * np.arange(float(size)), mass / mass.sum()
 
 
 def _wave_of(law: Cdfs, span_s: float) -> Waves:
@@ -203,7 +203,7 @@ def _coarse(solved: Solved) -> tuple[Floats, Floats, Floats]:
 def _law(spread: Spread, sums: Sums | None, j: int, first: Cdfs | None) -> Cdfs:
     """A law with this mean and variance, in the shape of the chain's own or of a gamma law."""
     if spread.variance_s2 <= 1e-12 * spread.mean_s**2:
-        points = spread.mean_s * np.linspace(0, 2, 3)
+        points = spread.mean_s * np.array([0.0, 1.0, 2.0])
         return Cdfs(points, np.array([[0.0, 1.0, 1.0]]))
     if sums is None:
         return _gamma(spread)
@@ -223,7 +223,8 @@ def _gamma(spread: Spread) -> Cdfs:
     points = np.linspace(0.0, spread.mean_s + 12 * math.sqrt(spread.variance_s2), 2000)
     rate = above_s / spread.variance_s2
     value = np.maximum(points - (spread.mean_s - above_s), 0.0) * rate
-    return Cdfs(points, gammainc(min(above_s * rate, 1e8), value)[None])
+    below = np.asarray(gammainc(min(above_s * rate, 1e8), value), dtype=float)
+    return Cdfs(points, below[None])
 
 
 def pooled(laws: list[Cdfs], shares: Floats) -> Cdfs:

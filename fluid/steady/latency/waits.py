@@ -19,7 +19,8 @@ def deposited(rows: int, points: int, row: Floats, value: Floats, mass: Floats) 
     share = place - low
     index = (row * points + low).ravel()
     size = rows * points
-    found = np.bincount(index, (mass * (1 - share)).ravel(), size)
+    found: Floats = np.zeros(size)
+    found += np.bincount(index, (mass * (1 - share)).ravel(), size)
     found += np.bincount(index + 1, (mass * share).ravel(), size)
     return found.reshape(rows, points)
 
@@ -54,7 +55,7 @@ def whole_prompt_laws(
         means_s, alone_s: Mean time of each class, and what it is on an idle server, shape (m,).
     """
     next_law = palm[:, None] * step
-    heaviest = np.searchsorted(np.cumsum(palm), 1 - 1e-5)
+    heaviest = int(np.searchsorted(np.cumsum(palm), 1 - 1e-5))
     most_s = max(3 * seconds[min(heaviest, len(seconds) - 1)], 6 * float(means_s.max()))
     dx = most_s / _POINTS
     rows = np.arange(len(seconds))[:, None]

@@ -23,7 +23,7 @@ from fluid.steady.latency.chain import (
     spaced_nodes,
 )
 from fluid.steady.latency.decoders import Decoders, given_time
-from fluid.steady.latency.kernels import Costs, Nodes, added_seconds, balance, place, whole_step
+from fluid.steady.latency.kernels import Costs, Nodes, added_seconds, balance, moved, whole_step
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slopes, Slow, SlowTheory
 from fluid.steady.latency.solved import Solved, idleness
@@ -31,10 +31,22 @@ from fluid.steady.latency.waits import whole_prompt_laws
 
 Floats = NDArray[np.float64]
 
-_NODES, _POINTS, _MOST_POINTS = 110, 400, 2048
+_MOST_POINTS = 2048
 _BEND = 4.0
 _ROUNDS, _LAYOUTS, _CALLS = 6, 3, 8
 _RARE = 1e-7
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How many nodes, and points of the lattice up to the last node."""
+
+    nodes: int = 110
+    points: int = 400
+
+
+FINE, COARSE = Resolution(), Resolution(64, 256)
+"""The latter is enough for a first guess."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class Step:
         return float(self.law @ nodes.at)
 
 
-def lay_out(load: Load, slow: Slow) -> Layout:
+def lay_out(load: Load, slow: Slow, resolution: Resolution) -> Layout:
     """Nodes up to the rare end of a gamma law with the linear mean and variance."""
     overhead_s = load.tau.overhead_s
     sd_s = max(math.sqrt(slow.variance_s2), 1e-4 * overhead_s)
@@ -75,9 +87,9 @@ def lay_out(load: Load, slow: Slow) -> Layout:
     tail = float(gamma.isf(_RARE, (above / sd_s) ** 2, scale=sd_s**2 / above))
     cost_s = slow.slopes.token_s * load.first_tokens + load.first_s
     most_s = max(overhead_s + tail + sd_s, slow.mean_s + 2.2 * float(cost_s.max()))
-    nodes = spaced_nodes(overhead_s, most_s, _NODES, _BEND)
+    nodes = spaced_nodes(overhead_s, most_s, resolution.nodes, _BEND)
     width = most_s - overhead_s
-    step = width / _POINTS
+    step = width / resolution.points
     if cost_s.max() <= cost_s.min() * (1 + 1e-7):
         step = float(cost_s[0]) / max(1, math.ceil(cost_s[0] / step))
     points = min(int(width / step) + 2, _MOST_POINTS)
@@ -111,7 +123,7 @@ def first_guess(load: Load, start_s: float) -> Slopes:
     return Slopes(slope, slope)
 
 
-def solve_whole(load: Load, start_s: float) -> Solved:
+def solve_whole(load: Load, start_s: float, resolution: Resolution = FINE) -> Solved:
     """The chain in balance with its own mean and slopes.
 
     Args:
@@ -122,7 +134,7 @@ def solve_whole(load: Load, start_s: float) -> Solved:
     for turn in range(_ROUNDS):
         slow = theory.at(slopes, mean_s)
         if turn < _LAYOUTS:
-            layout = lay_out(load, slow)
+            layout = lay_out(load, slow, resolution)
         kept: list[Step] = []
 
         def chain_mean(guess_s: float) -> float:
@@ -172,21 +184,10 @@ def _read(
         idle=idle,
         first_stage_s=first_stage_s,
         alone_s=alone_s,
-        starts=np.array([_moved(layout.nodes, palm @ step.matrix, own_s) for own_s in added_s]),
+        starts=moved(layout.nodes, palm @ step.matrix, added_s),
         after_s=slow.after_prefill_s(),
         make_first_stage=partial(
             whole_prompt_laws, seconds, step.matrix, palm, first_stage_s, alone_s, idle.share
         ),
         converged=converged,
     )
-
-
-def _moved(nodes: Nodes, law: Floats, by_s: float) -> Floats:
-    """A law on nodes, all of it so many seconds later."""
-    found = np.zeros(len(law))
-    for mass, at in zip(law, nodes.at, strict=True):
-        if mass > 0:
-            low, share = place(nodes, at + by_s)
-            found[low] += mass * (1 - share)
-            found[low + 1] += mass * share
-    return found
