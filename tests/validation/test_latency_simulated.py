@@ -25,21 +25,24 @@ CASES = [
 ]
 
 RULES = [
-    ("greedy", Rule.greedy()),
-    ("vllm-v1", Rule.vllm_v1()),
-    ("sarathi:cap=100000", Rule.sarathi(cap=100_000)),
+    ("greedy", Rule.greedy(), 0.05, 0.15),
+    ("vllm-v1", Rule.vllm_v1(), 0.05, 0.15),
+    ("sarathi:cap=100000", Rule.sarathi(cap=100_000), 0.10, 0.35),
 ]
+"""Policy, rule, and the stated errors of means and of quantiles at these levels. Sarathi's budget
+of 512 tokens is as short as a prompt, which the chain of THEORY 9.4 describes less well."""
 
 DEVIATIONS = 4.0
 """Standard errors of a simulated mean that chance may be off by: one test in 16,000."""
 
-MEAN_ERROR, QUANTILE_ERROR = 0.05, 0.15
-"""Stated errors of the theory at these levels; quantiles of the simulator have 1 % of their own."""
-
 
 @pytest.mark.parametrize("case", CASES, ids=lambda one: one.name)
-@pytest.mark.parametrize(("policy", "rule"), RULES, ids=["greedy", "vllm-v1", "sarathi"])
-def test_means_and_quantiles(case: LatencyCase, policy: str, rule: Rule) -> None:
+@pytest.mark.parametrize(
+    ("policy", "rule", "mean_error", "quantile_error"), RULES, ids=["greedy", "vllm-v1", "sarathi"]
+)
+def test_means_and_quantiles(
+    case: LatencyCase, policy: str, rule: Rule, mean_error: float, quantile_error: float
+) -> None:
     found = latency(case.workload, case.server, rule)
     assert found.pooled is not None
     assert found.validity is not None
@@ -47,15 +50,23 @@ def test_means_and_quantiles(case: LatencyCase, policy: str, rule: Rule) -> None
     measured = simulated(case, policy, replications=8, requests=15_000, threads=2)
     for column, mine in enumerate((found.pooled.latency_s, found.pooled.ttft_s)):
         mean, error = measured.mean_s[-1, column], measured.error_s[-1, column]
-        assert abs(mine.mean - mean) < MEAN_ERROR * mean + DEVIATIONS * error
+        assert abs(mine.mean - mean) < mean_error * mean + DEVIATIONS * error
         chance = DEVIATIONS * error / mean
         for statistic, truth in zip(
             (mine.p50, mine.p90, mine.p99), measured.quantile_s[-1, column], strict=True
         ):
-            assert abs(statistic / truth - 1) < QUANTILE_ERROR + chance
+            assert abs(statistic / truth - 1) < quantile_error + chance
     tpot, truth, error = found.pooled.tpot_s, measured.mean_s[-1, 2], measured.error_s[-1, 2]
     assert tpot is not None
-    assert abs(tpot.mean - truth) < MEAN_ERROR * truth + DEVIATIONS * error
+    assert abs(tpot.mean - truth) < mean_error * truth + DEVIATIONS * error
+
+
+def test_sarathi_and_vllm_order_prompts_alike() -> None:
+    """With the same budget and room for a chunk, both serve every request at the same time."""
+    case = CASES[0]
+    policies = ("sarathi:cap=100000", "vllm-v1:max_num_batched_tokens=512,max_num_seqs=100000")
+    one, other = (simulated(case, policy, 2, 3000, threads=2) for policy in policies)
+    np.testing.assert_allclose(one.mean_s, other.mean_s, rtol=1e-9)
 
 
 def test_the_paper_convention() -> None:
@@ -67,8 +78,8 @@ def test_the_paper_convention() -> None:
     assert found.pooled is not None
     for column, mine in enumerate((found.pooled.latency_s, found.pooled.ttft_s)):
         mean, error = measured.mean_s[-1, column], measured.error_s[-1, column]
-        assert abs(mine.mean - mean) < MEAN_ERROR * mean + DEVIATIONS * error
-        assert mine.p99 == pytest.approx(measured.quantile_s[-1, column, 2], rel=QUANTILE_ERROR)
+        assert abs(mine.mean - mean) < 0.05 * mean + DEVIATIONS * error
+        assert mine.p99 == pytest.approx(measured.quantile_s[-1, column, 2], rel=0.15)
 
 
 def test_iteration_time_and_memory() -> None:

@@ -66,6 +66,7 @@ def solve_chunked(load: Load, tokens: float, whole: Solved) -> Solved:
         converged=found.same,
         budget_share=share,
         saturated_share=chain.full_time_share,
+        longest_s=float(chain.seconds[chain.states.open_count :].max()),
     )
 
 

@@ -84,6 +84,7 @@ class Solved:
         make_first_stage: Makes `first_stage`.
         budget_share: ρ_c, share of the token budget that the load needs; None without a budget.
         saturated_share: Of time, in which the budget is used up.
+        longest_s: The longest iteration that a budget allows.
     """
 
     load: Load
@@ -101,6 +102,7 @@ class Solved:
     converged: bool
     budget_share: float | None = None
     saturated_share: float = 0.0
+    longest_s: float = math.inf
 
     @cached_property
     def first_stage(self) -> Cdfs:

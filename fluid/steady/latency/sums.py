@@ -79,7 +79,9 @@ def _laws_of(
     if gaps > 0:
         spread = Spread(rest_s, _sum_variance(solved, gaps), _least_s(solved, gaps))
         total = _law(spread, sums.get(gaps), j, None)
-        tpot = Cdfs(total.points_s / gaps, total.below)
+        points = total.points_s / gaps
+        # A mean of iterations, none longer than the longest.
+        tpot = Cdfs(points, np.where(points >= solved.longest_s, 1.0, total.below))
     return ClassLaws(ttft, tpot, latency)
 
 

@@ -20,7 +20,7 @@ SAFE, RARE, REFUSED = 1e-4, 1e-3, 1e-2
 """Overflow per iteration up to which quantiles, then means, are good, and from which on a figure
 would be meaningless."""
 
-_SEATS_RARE = 1e-3
+_SEATS_RARE, _SEATS_REFUSED = 1e-3, 0.05
 _NEAR_BUDGET, _NEAR_LIMIT = 0.95, 0.95
 
 
@@ -60,6 +60,20 @@ class Validity:
             return None
         near = max(self.utilisation, self.budget_share or 0.0) > 0.85
         return (0.10 if near else 0.05) * (2.0 if self.relative_spread >= 1 else 1.0)
+
+    def refusal(self) -> str | None:
+        """Why figures would be meaningless, if they would."""
+        if self.overflow_probability > REFUSED:
+            return (
+                f"memory is full in {self.overflow_probability:.2g} of iterations, more than "
+                f"{REFUSED:g}: requests wait for memory or are evicted"
+            )
+        if self.seats_probability > _SEATS_REFUSED:
+            return (
+                f"more requests than seats in {self.seats_probability:.2g} of iterations, more "
+                f"than {_SEATS_REFUSED:g}: requests wait for seats"
+            )
+        return None
 
     def sentences(self) -> tuple[str, ...]:
         """Each condition that fails, with its number and what it does."""
