@@ -119,7 +119,7 @@ def test_affine_servers_have_the_second_order_theory(
     assert all_of(found).latency_s.mean == pytest.approx(exact.latency_s, rel=5e-3)
     assert found.iteration_s.mean == pytest.approx(exact.iteration_time_s, rel=5e-3)
     assert found.kv_tokens.mean == pytest.approx(exact.kv_mean_tokens, rel=5e-3)
-    assert found.kv_tokens.sd == pytest.approx(exact.kv_sd_tokens, rel=2e-2)
+    assert found.kv_tokens.sd == pytest.approx(exact.kv_sd_tokens, rel=5e-3)
     for mine, yours in zip(found.classes, exact.classes, strict=True):
         assert mine.latency_s.mean == pytest.approx(yours.latency_s, rel=1e-2)
 
@@ -193,7 +193,7 @@ def test_a_wide_budget_is_no_budget() -> None:
     """Chunks as large as anything that arrives are whole prompts."""
     load = at(0.6, CHAT, A100)
     whole = all_of(latency(load, A100))
-    wide = all_of(latency(load, A100, Rule(budget_tokens=40_000)))
+    wide = all_of(latency(load, A100, Rule(budget_tokens=10_000)))
     np.testing.assert_allclose(
         [wide.ttft_s.mean, wide.latency_s.mean, wide.tpot_s.mean],
         [whole.ttft_s.mean, whole.latency_s.mean, whole.tpot_s.mean],
@@ -229,9 +229,11 @@ def test_no_figures_where_they_would_mean_nothing(
 
 def test_conditions_that_fail_are_said() -> None:
     load = at(0.6, CHAT, A100)
-    few_seats = latency(load, A100, Rule(seats=20))
-    assert few_seats.validity.scope == "nothing"
-    assert any("seats" in one for one in few_seats.validity.sentences())
+    mean = all_of(latency(load, A100)).latency_s.mean * load.rate_per_s
+    tight = latency(load, A100, Rule(seats=int(2.2 * mean)))
+    assert tight.validity.scope == "nothing"
+    assert any("seats" in one for one in tight.validity.sentences())
+    assert "wait for seats" in str(latency(load, A100, Rule(seats=int(mean))).refusal)
     fine = latency(at(0.3, CHAT, A100), A100)
     assert fine.validity.scope == "all"
     assert fine.validity.expected_error == 0.05

@@ -133,8 +133,10 @@ class Lattice:
         return values
 
 
-def regressed(moments: Floats) -> Slopes:
+def regressed(load: Load, moments: Floats) -> Slopes:
     """Slopes of f in prompt tokens and decodes from the sums of `kernels.add_moments`."""
+    if load.tau.is_affine:
+        return Slopes(load.tau.last_slope_s, load.tau.last_slope_s)
     p, b, f, pp, bb, pb, pf, bf, ff = moments
     square = np.array([[pp - p * p, pb - p * b], [pb - p * b, bb - b * b]])
     right = np.array([pf - p * f, bf - b * f])

@@ -252,7 +252,9 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
     for turn in range(_ROUNDS):
         mean_s, calls = same_mean(chain.take_step, mean_s, slow.gain, _CALLS, 5e-4)
         chain.settle(mean_s)
-        slopes = _between(slopes, regressed(chain.law @ chain.moments), 1.0 if turn == 0 else 0.5)
+        slopes = _between(
+            slopes, regressed(load, chain.law @ chain.moments), 1.0 if turn == 0 else 0.5
+        )
         if turn < 4:
             age = _youth(chain)
         slow = theory.at(slopes, mean_s, lag, age)

@@ -12,7 +12,7 @@ from fluid.steady.latency.result import ClassLatency, Figures, Latency, Spread
 from fluid.steady.latency.rule import Rule
 from fluid.steady.latency.solved import Cdfs, Solved
 from fluid.steady.latency.sums import ClassLaws, class_laws, pooled, quantiles
-from fluid.steady.latency.validity import REFUSED, validity
+from fluid.steady.latency.validity import validity
 from fluid.steady.latency.whole import COARSE, solve_whole
 from fluid.workload import Workload
 
@@ -27,7 +27,8 @@ def latency(workload: Workload, server: Server, rule: Rule | None = None) -> Lat
 
     Returns:
         An answer without figures, and with the reason, where the load has no equilibrium, needs
-        more than the token budget, or fills the memory in more than 1 % of iterations.
+        more than the token budget, fills the memory in more than 1 % of iterations, or the seats
+        in more than 5 %.
 
     Raises:
         InputError: One request of a class does not fit, the rates vary around another mean than
@@ -47,11 +48,7 @@ def latency(workload: Workload, server: Server, rule: Rule | None = None) -> Lat
     if isinstance(solved, str):
         return Latency(workload, server, rule, refusal=solved)
     believed = validity(solved, rule)
-    if believed.overflow_probability > REFUSED:
-        reason = (
-            f"memory is full in {believed.overflow_probability:.2g} of iterations, more than "
-            f"{REFUSED:g}: requests wait for memory or are evicted"
-        )
+    if (reason := believed.refusal()) is not None:
         return Latency(workload, server, rule, refusal=reason, validity=believed)
     laws = class_laws(solved)
     iteration_mean_s, iteration_sd_s = solved.working_iteration_s

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 Waves = NDArray[np.complex128]
 
 _LEAST, _LONGEST = 64, 1 << 15
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 2e-3
 _NEAREST = 0.9995
 """Feedback of a load that the slopes would make unstable is cut to this."""
 
@@ -253,7 +253,8 @@ class SlowTheory:
         while True:
             found = self._on(size, slopes, mean_s, lag, age)
             impulse = np.abs(irfft(found.feedback, size))
-            if impulse[size // 2 :].max() < _NEGLIGIBLE * impulse.max() or size >= _LONGEST:
+            late, all_of_it = impulse[size // 2 :].sum(), impulse[1:].sum()
+            if late <= _NEGLIGIBLE * all_of_it or size >= _LONGEST:
                 return found
             size *= 2
 

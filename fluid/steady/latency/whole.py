@@ -143,9 +143,9 @@ def solve_whole(load: Load, start_s: float, resolution: Resolution = FINE) -> So
 
         mean_s, calls = same_mean(chain_mean, mean_s, slow.gain, _CALLS, 3e-4)
         step = kept[-1]
-        found = regressed(step.law @ step.moments)
-        token_same = abs(found.token_s / slopes.token_s - 1) < 3e-3
-        decode_same = abs(found.decode_s / slopes.decode_s - 1) < 3e-2
+        found = regressed(load, step.law @ step.moments)
+        token_same = abs(found.token_s - slopes.token_s) <= 3e-3 * slopes.token_s
+        decode_same = abs(found.decode_s - slopes.decode_s) <= 3e-2 * slopes.decode_s
         slopes, converged = found, calls <= _CALLS
         if token_same and decode_same and calls <= 2:
             break
