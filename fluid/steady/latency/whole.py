@@ -90,7 +90,7 @@ def lay_out(load: Load, slow: Slow, resolution: Resolution) -> Layout:
     nodes = spaced_nodes(overhead_s, most_s, resolution.nodes, _BEND)
     width = most_s - overhead_s
     step = width / resolution.points
-    if cost_s.max() <= cost_s.min() * (1 + 1e-7):
+    if 0 < cost_s.max() <= cost_s.min() * (1 + 1e-7):
         step = float(cost_s[0]) / max(1, math.ceil(cost_s[0] / step))
     points = min(int(width / step) + 2, _MOST_POINTS)
     lattice = Lattice(cost_s, load.rates_per_s, step, points)
