@@ -4,6 +4,7 @@
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
 # make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
 # make bench  speed and memory of simulator and solvers on this machine
+# make gpu-check  everything that this machine's GPU can tell, in minutes (docs/calibrate.md)
 # make docs   build the documentation into site/
 # make figures  draw every picture of README and documentation again
 # make reproduce  run the paper's experiments and write docs/reproduction.md, with its pictures
@@ -11,11 +12,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What has CUDA is the machine's own Python; the virtual environment holds CPU builds.
+GPU_PYTHON ?= $(PYTHON)
+GPU_ARGS ?=
+
 VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench docs figures reproduce clean
+.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench gpu-check docs figures reproduce clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -57,6 +62,9 @@ $(VLLM_DEMO_VENV)/.installed: pyproject.toml
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tests.benchmarks.speed
+
+gpu-check:
+	$(GPU_PYTHON) -m tests.gpu $(GPU_ARGS)
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fluid.plots.steady import Axis, plot_composition, plot_latency, plot_phase, plot_region
-from fluid.plots.transient import plot_population, plot_recovery_map
-from fluid.server import load_server
-from fluid.steady.region import StabilityRegion
+from fluid.plots.style import save
+from fluid.server import Server
+from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.phase import phase as margins
 from fluid.transient.inflow import Burst
 from fluid.transient.metastable import Criterion, recovery_map
 from fluid.transient.path import Admission, simulate_fluid
 from fluid.workload import Workload
-from thresholds.guaranteed import nested_boundary, wait_boundary
+from validation.experiments.region import region as all_rates
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -35,43 +35,47 @@ CRITERION = Criterion(horizon_s=600.0, hold_s=120.0)
 
 def demo(path: Path) -> None:
     """What `fluidwait demo` draws: the collapse of greedy admission beside the table."""
-    from fluidwait.commands.demo import run_demo
+    from fluidwait.commands.demo import command
 
     with tempfile.TemporaryDirectory() as folder:
-        run_demo(Path(folder))
+        command(Path(folder))
         path.write_text((Path(folder) / "replay.svg").read_text("utf-8"), "utf-8")
 
 
 def region(path: Path) -> None:
     """What `fluidwait region examples/two-class.yaml --server engine-long-decode` draws."""
-    found = StabilityRegion(Workload.read(TWO_CLASSES), load_server("engine-long-decode"))
-    theorems = {
-        "whole WAIT thresholds": wait_boundary(found),
-        "Nested WAIT with its buffer (1 % in an hour)": nested_boundary(found),
-    }
-    plot_region(found, path, theorem_per_s=theorems)
+    found = all_rates(Workload.read(TWO_CLASSES), Server.named("engine-long-decode"))
+    save(found.plot, path)
 
 
 def latency(path: Path) -> None:
-    plot_latency(Workload.read(TWO_CLASSES), load_server("engine-long-decode"), path)
+    save(_balance().plot, path)
 
 
 def stages(path: Path) -> None:
-    plot_composition(Workload.read(TWO_CLASSES), load_server("engine-long-decode"), path)
+    save(lambda: _balance().plot(picture="stages"), path)
+
+
+def _balance() -> Equilibrium:
+    return equilibrium(Workload.read(TWO_CLASSES), Server.named("engine-long-decode"))
 
 
 def phase(path: Path) -> None:
     """Margin over rate and memory, with the line where the cause changes."""
-    rates = Axis("rate", tuple(np.linspace(0.5, 3.5, 31)))
-    memory = Axis("kv_tokens", tuple(np.linspace(20_000, 300_000, 29)))
-    plot_phase(Workload.read(LONG), load_server("paper-long-decode"), rates, memory, path)
+    found = margins(
+        Workload.read(LONG),
+        Server.named("paper-long-decode"),
+        rate=np.linspace(0.5, 3.5, 31),
+        kv_tokens=np.linspace(20_000, 300_000, 29),
+    )
+    save(found.plot, path)
 
 
 def generations(path: Path) -> None:
     """Residents by stage while greedy admission recovers from nothing but a burst, or does not."""
     found = simulate_fluid(
         Workload.read(LONG),
-        load_server("paper-long-decode"),
+        Server.named("paper-long-decode"),
         horizon_s=400.0,
         rule=GREEDY,
         bursts=[Burst(50.0, 150.0)],
@@ -79,15 +83,15 @@ def generations(path: Path) -> None:
         every=10,
         snapshots_s=list(np.arange(0.0, 400.0, 0.5)),
     )
-    plot_population(found, path)
+    save(lambda: found.plot(picture="population"), path)
 
 
 def recovery(path: Path) -> None:
     """Seconds until greedy admission is back after a burst, by rate and burst."""
-    rates, bursts = list(np.linspace(1.8, 2.7, 10)), list(np.linspace(20, 200, 10))
-    server = load_server("paper-long-decode")
-    times = recovery_map(Workload.read(LONG), server, rates, bursts, CRITERION, GREEDY)
-    plot_recovery_map(rates, bursts, times, path)
+    rates, bursts = np.linspace(1.8, 2.7, 10), np.linspace(20, 200, 10)
+    server = Server.named("paper-long-decode")
+    found = recovery_map(Workload.read(LONG), server, rates, bursts, CRITERION, GREEDY)
+    save(found.plot, path)
 
 
 FIGURES: dict[str, Callable[[Path], None]] = {

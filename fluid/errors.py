@@ -13,6 +13,13 @@ class FluidwaitError(Exception):
 
     Attributes:
         kind: A word for programs; `exit_code` is what the command line ends with.
+
+    >>> import fluidwait as fw
+    >>> try:
+    ...     fw.Server.named("h100")
+    ... except fw.FluidwaitError as error:
+    ...     print(error.kind, error.exit_code)
+    input 2
     """
 
     kind = "error"
@@ -31,6 +38,13 @@ class InputError(FluidwaitError, ValueError):
         value: The offending value as it was given.
         allowed: What would have been accepted, in words.
         file: The file it came from, or None for values built in Python.
+
+    >>> import fluidwait as fw
+    >>> try:
+    ...     fw.Requests(-1.0, prompt=512, output=120)
+    ... except fw.InputError as error:
+    ...     print(error)
+    rate_per_s: got -1.0; allowed: input should be greater than 0
     """
 
     kind = "input"
@@ -44,8 +58,8 @@ class InputError(FluidwaitError, ValueError):
         if len(shown) > 80:
             shown = shown[:77] + "..."
         parts = [self.file, self.field]
-        where = ": ".join(part for part in parts if part)
-        return f"{where}: got {shown}; allowed: {self.allowed}"
+        where = "".join(f"{part}: " for part in parts if part)
+        return f"{where}got {shown}; allowed: {self.allowed}"
 
     def in_file(self, file: str) -> InputError:
         """The same error, told where it was read."""
@@ -69,6 +83,14 @@ class InfeasibleError(FluidwaitError):
         cause: What binds: "compute", "memory", or the condition by name.
         nearest: The nearest change that would help, in words.
         max_scale: Largest stable multiple of the rates (α* of THEORY 2.3), where it exists.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(50.0, prompt=512, output=120))
+    >>> try:
+    ...     fw.fluctuation(load, fw.Server.named("engine-long-decode"))
+    ... except fw.InfeasibleError as error:
+    ...     print(error.cause, error.nearest, sep="; ")
+    compute; multiply all rates by less than 0.4339
     """
 
     kind = "infeasible"

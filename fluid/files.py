@@ -27,11 +27,26 @@ Model = TypeVar("Model", bound="FileModel")
 
 
 class FileModel(BaseModel):
-    """Base of everything that users write in a file: immutable, closed, strictly typed."""
+    """Base of everything that users write in a file: immutable, closed, strictly typed.
+
+    Raises:
+        InputError: Built by hand from values that a file could not hold either, naming the first
+            one by field.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
     )
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _input_error(error, type(self), None) from None
+
+    # To pydantic this is its own constructor: models inside other models, and those that are read
+    # from files, go on through its core, which gives errors their whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def from_document(cls: type[Model], document: Any, file: str | None = None) -> Model:
@@ -46,7 +61,7 @@ class FileModel(BaseModel):
             # Through JSON mode, so that lists become tuples while numbers stay strict.
             return cls.model_validate_json(json.dumps(document, allow_nan=True, default=str))
         except ValidationError as error:
-            raise _input_error(error, cls, document, file) from None
+            raise _input_error(error, cls, file) from None
 
     @classmethod
     def read(cls: type[Model], path: str | Path) -> Model:
@@ -171,9 +186,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _input_error(
-    error: ValidationError, model: type[BaseModel], document: Any, file: str | None
-) -> InputError:
+def _input_error(error: ValidationError, model: type[BaseModel], file: str | None) -> InputError:
     """Turn pydantic's first complaint into one line with the field's path and what is allowed."""
     errors = error.errors()
     # A misspelt field also leaves the right one missing: tell the cause, not the consequence.
@@ -194,7 +207,11 @@ def _input_error(
         return InputError(field, "nothing", "this field is required", file)
     if kind == "too_short":
         return InputError(field, value, f"at least {first['ctx']['min_length']} entry", file)
-    message = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
+    cause = first.get("ctx", {}).get("error", first["msg"])
+    if isinstance(cause, InputError):  # raised by what a validator called
+        inner = ".".join(part for part in (field, cause.field) if part)
+        return InputError(inner, cause.value, cause.allowed, file or cause.file)
+    message = str(cause)
     return InputError(field, value, message[0].lower() + message[1:], file)
 
 

@@ -31,6 +31,11 @@ class IterationTime(FileModel):
         per_decode_request_s: c_seq, seconds per decoding request, on top of f.
         per_prefill_token_sq_s: c_sq, seconds per squared prefill tokens of one request.
         per_prefill_context_token_s: c_ctx, seconds per prefill token × cached token.
+
+    >>> import fluidwait as fw
+    >>> tau = fw.IterationTime.affine(0.01, per_token_s=5e-5, per_kv_token_s=3e-7)
+    >>> print(f"{tau(612, kv_tokens=50_000, prefill_tokens=512, decode_requests=100):.4f}")
+    0.0556
     """
 
     tokens_knots: Annotated[tuple[Coefficient, ...], Field(min_length=1)]

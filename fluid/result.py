@@ -12,8 +12,9 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -128,12 +129,20 @@ def text_width() -> int:
 def as_text(blocks: Iterable[Block], width: int | None = None) -> str:
     """Blocks as lines of text, without colours."""
     stream = io.StringIO()
+    columns = width or text_width()
     for block in blocks:
         if isinstance(block, Table):
-            print_table(block, stream, width or text_width())
+            print_table(block, stream, columns)
         else:
-            stream.write(f"{block}\n")
+            stream.write(f"{wrapped(str(block), columns)}\n")
     return stream.getvalue().rstrip("\n")
+
+
+def wrapped(text: str, width: int) -> str:
+    """A sentence in lines between words, where they are shorter than `WIDE`."""
+    if width >= WIDE:
+        return text
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_table(table: Table, stream: Any, width: int, colours: bool = False) -> None:
@@ -215,6 +224,16 @@ def rows_of(*cells: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def notes(texts: Iterable[str]) -> Iterator[Note]:
     """Remarks as notes."""
     return (Note(one) for one in texts)
+
+
+def columns_of(rows: Iterable[Any]) -> dict[str, list[Any]]:
+    """Columns of a frame from dataclasses of one kind, which are its rows.
+
+    >>> columns_of([Note("a"), Note("b")])
+    {'text': ['a', 'b']}
+    """
+    held = list(rows)
+    return {one.name: [getattr(row, one.name) for row in held] for one in fields(held[0])}
 
 
 def number(value: float | None, digits: int = 4) -> str:

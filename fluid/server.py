@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from fluid.errors import InputError
 from fluid.files import FileModel
 from fluid.iteration import IterationTime
+from fluid.result import Result, Table, number
 from fluid.workload import Name, Workload
+
+FirstToken = Literal["prefill", "decode"]
 
 Span = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
 
@@ -58,15 +65,33 @@ class Server(FileModel):
             S = l' stages) or "decode" (paper convention, S = l' + 1), THEORY 1.2.
         iteration_time: τ of a batch.
         measured_range: The batches that τ was fitted to, where it was; beyond them it is a guess.
+
+    >>> import fluidwait as fw
+    >>> server = fw.Server.named("a100-80gb-llama-2-7b")
+    >>> server.usable_kv_tokens, server.first_token
+    (118784, 'prefill')
     """
 
     name: Name
     source: str
     kv_capacity_tokens: Annotated[int, Field(ge=1)]
     block_tokens: Annotated[int, Field(ge=1)] = 1
-    first_token: Literal["prefill", "decode"] = "prefill"
+    first_token: FirstToken = "prefill"
     iteration_time: IterationTime
     measured_range: MeasuredRange | None = None
+
+    @classmethod
+    def named(cls, name: str) -> Server:
+        """A server that is shipped with the package; `builtin_servers` lists them.
+
+        Raises:
+            InputError: There is none of that name.
+        """
+        names = builtin_servers()
+        if name not in names:
+            raise InputError("server", name, "one of the built-in servers " + ", ".join(names))
+        with resources.as_file(_FOLDER / f"{name}.json") as path:
+            return cls.read(path)
 
     @property
     def usable_kv_tokens(self) -> int:
@@ -78,14 +103,13 @@ class Server(FileModel):
         return -(-tokens // self.block_tokens) * self.block_tokens
 
 
+_FOLDER = resources.files("fluid") / "servers"
+
+
 def builtin_servers() -> list[str]:
     """Names of the servers shipped with the package."""
-    folder = resources.files("fluid") / "servers"
-    return sorted(
-        entry.name.removesuffix(".json")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".json")
-    )
+    names = (entry.name for entry in _FOLDER.iterdir())
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
 def load_server(name_or_path: str) -> Server:
@@ -96,12 +120,75 @@ def load_server(name_or_path: str) -> Server:
     """
     names = builtin_servers()
     if name_or_path in names:
-        with resources.as_file(resources.files("fluid") / "servers" / f"{name_or_path}.json") as p:
-            return Server.read(p)
+        return Server.named(name_or_path)
     if not Path(name_or_path).exists():
         allowed = "a server file, or one of the built-in servers " + ", ".join(names)
         raise InputError("server", name_or_path, allowed)
     return Server.read(name_or_path)
+
+
+@dataclass(frozen=True, repr=False)
+class ServerList(Result):
+    """Servers beside each other."""
+
+    servers: tuple[Server, ...]
+
+    @classmethod
+    def builtin(cls) -> ServerList:
+        """Those that are shipped with the package."""
+        return cls(tuple(Server.named(name) for name in builtin_servers()))
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each server."""
+        return {
+            "name": [one.name for one in self.servers],
+            "kv_capacity_tokens": [one.kv_capacity_tokens for one in self.servers],
+            "block_tokens": [one.block_tokens for one in self.servers],
+            "first_token": [one.first_token for one in self.servers],
+            "overhead_s": [one.iteration_time.overhead_s for one in self.servers],
+        }
+
+    def blocks(self) -> Iterator[Table]:
+        yield Table(
+            "Built-in servers",
+            ("name", "KV tokens", "block", "first token", "overhead s"),
+            tuple(
+                (
+                    one.name,
+                    number(float(one.kv_capacity_tokens)),
+                    str(one.block_tokens),
+                    one.first_token,
+                    number(one.iteration_time.overhead_s),
+                )
+                for one in self.servers
+            ),
+            spare=("first token",),
+        )
+
+    def document(self) -> dict[str, Any]:
+        return {"servers": [one.document() for one in self.servers]}
+
+
+def peak_kv_tokens(
+    prefill_tokens: ArrayLike,
+    output_tokens: ArrayLike,
+    context_tokens: ArrayLike = 0,
+    *,
+    first_token: FirstToken = "prefill",
+    block_tokens: int = 1,
+) -> NDArray[np.int64]:
+    """KV that requests occupy in their last stage, in whole blocks (THEORY 1.2); all broadcast.
+
+    The KV of the last output is never written where prefill emits the first one.
+
+    Args:
+        prefill_tokens: Prompts computed here; 0 for decode-only requests, which bring
+            `context_tokens` instead.
+    """
+    prompts = np.asarray(prefill_tokens)
+    unwritten = (prompts > 0) & (first_token == "prefill")
+    peak = prompts + np.asarray(context_tokens) + np.asarray(output_tokens) - unwritten
+    return np.asarray(-(-peak // block_tokens) * block_tokens)
 
 
 def require_fits(workload: Workload, server: Server) -> None:
@@ -111,10 +198,13 @@ def require_fits(workload: Workload, server: Server) -> None:
         InputError: Naming the class and its peak KV.
     """
     for index, one in enumerate(workload.classes):
-        stored_outputs = one.decode_tokens
-        if server.first_token == "prefill" and one.prefill_tokens:
-            stored_outputs -= 1
-        peak = server.block_rounded(one.prefill_tokens + one.context_tokens + stored_outputs)
+        peak = peak_kv_tokens(
+            one.prefill_tokens,
+            one.decode_tokens,
+            one.context_tokens,
+            first_token=server.first_token,
+            block_tokens=server.block_tokens,
+        )
         if peak > server.usable_kv_tokens:
             raise InputError(
                 f"classes[{index}] ({one.name})",

@@ -6,18 +6,23 @@ decodes one token. At stage s the request holds l + s KV tokens (context + s if 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.server import Server
+from fluid.server import FirstToken, Server
 from fluid.workload import RequestClass, Workload
+
+Shared = TypeVar("Shared", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Stages of one class on one server.
+    """Stages of one class on one server. Its arrays are shared and cannot be written to.
 
     Attributes:
         index: Stage numbers s, shape (S,).
@@ -38,31 +43,49 @@ class Stages:
         """S, the number of iterations a request needs."""
         return len(self.index)
 
-    @property
+    @cached_property
     def memory_sum(self) -> float:
         """m = Σ_s of the KV held, token·iterations (THEORY 2)."""
         return float(self.held_kv_tokens.sum())
 
-    @property
+    @cached_property
     def decodes(self) -> NDArray[np.bool_]:
         """Which stages decode (all but prefill), shape (S,)."""
-        return self.index > 0
+        return read_only(self.index > 0)
 
 
 def class_stages(request: RequestClass, server: Server) -> Stages:
     """Stages of `request` under the server's first-token convention and block size."""
-    if request.prefill_tokens == 0:
-        index = np.arange(1, request.decode_tokens + 1)
+    return _stages(
+        request.prefill_tokens,
+        request.context_tokens,
+        request.decode_tokens,
+        server.first_token,
+        server.block_tokens,
+    )
+
+
+# A solver asks for the stages of a class a dozen times, at other rates each time.
+@functools.lru_cache(maxsize=256)
+def _stages(prompt: int, context: int, output: int, first_token: FirstToken, block: int) -> Stages:
+    if prompt == 0:
+        index = np.arange(1, output + 1)
         first_output = 0
-    elif server.first_token == "prefill":
-        index = np.arange(request.decode_tokens)
+    elif first_token == "prefill":
+        index = np.arange(output)
         first_output = 0
     else:
-        index = np.arange(request.decode_tokens + 1)
+        index = np.arange(output + 1)
         first_output = 1
-    kv = request.prefill_tokens + request.context_tokens + index
-    block = server.block_tokens
-    return Stages(index, kv, -(-kv // block) * block, first_output, request.prefill_tokens)
+    kv = prompt + context + index
+    held = -(-kv // block) * block
+    return Stages(read_only(index), read_only(kv), read_only(held), first_output, prompt)
+
+
+def read_only(array: NDArray[Shared]) -> NDArray[Shared]:
+    """An array that several may hold, as nobody can write to it."""
+    array.flags.writeable = False
+    return array
 
 
 def linear_stage_seconds(stages: Stages, server: Server, token_s: float) -> NDArray[np.float64]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import (
     Field,
     ValidationError,
@@ -20,7 +23,7 @@ from pydantic import (
 )
 
 from fluid.errors import InputError
-from fluid.files import FileModel
+from fluid.files import FileModel, write_document, write_text
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
@@ -45,6 +48,10 @@ class Slo(FileModel):
 
     Attributes:
         quantile: Of which share of the requests that is asked, or "mean": of their mean.
+
+    >>> import fluidwait as fw
+    >>> fw.Slo(ttft_s=1.0, tpot_s=0.05).quantile
+    0.99
     """
 
     ttft_s: PositiveFloat | None = None
@@ -63,6 +70,11 @@ class RequestClass(FileModel):
         context_tokens: KV already present on arrival (decode-only servers, THEORY 5.5).
         slo: Service-level objective, if the class has one.
         weight: Relative worth of a request of this class where classes compete.
+
+    >>> import fluidwait as fw
+    >>> chat = fw.RequestClass(name="chat", rate_per_s=7.0, prefill_tokens=512, decode_tokens=120)
+    >>> chat.decode_tokens
+    120
     """
 
     name: Name
@@ -82,6 +94,66 @@ class RequestClass(FileModel):
         return self
 
 
+@dataclass(frozen=True)
+class Requests:
+    """The requests of a class that has no name yet, in short: for `Workload.of`.
+
+    Attributes:
+        rate_per_s: Arrival rate in requests per second.
+        prompt: Prompt length in tokens; 0 only together with `context`.
+        output: Output length in tokens.
+        context: KV tokens already present on arrival (decode-only servers, THEORY 5.5).
+        slo: Service-level objective, if there is one.
+        weight: Relative worth of such a request where classes compete.
+
+    Raises:
+        InputError: Naming the first of them that is out of range.
+
+    >>> import fluidwait as fw
+    >>> fw.Requests(7.0, prompt=512, output=120).named("chat").prefill_tokens
+    512
+    """
+
+    rate_per_s: float
+    prompt: int
+    output: int
+    _: KW_ONLY
+    context: int = 0
+    slo: Slo | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            self.named("requests")
+        except InputError as error:
+            field = _SHORT_NAMES.get(error.field, error.field)
+            raise InputError(field, error.value, error.allowed) from None
+
+    def named(self, name: str) -> RequestClass:
+        """The class of these requests.
+
+        Raises:
+            InputError: The name is empty.
+        """
+        return RequestClass(
+            name=name,
+            rate_per_s=self.rate_per_s,
+            prefill_tokens=self.prompt,
+            decode_tokens=self.output,
+            context_tokens=self.context,
+            slo=self.slo,
+            weight=self.weight,
+        )
+
+
+_SHORT_NAMES = {
+    "prefill_tokens": "prompt",
+    "decode_tokens": "output",
+    "context_tokens": "context",
+}
+"""Fields of `RequestClass` that `Requests` calls by another name."""
+
+
 class RatePiece(FileModel):
     """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`."""
 
@@ -99,6 +171,13 @@ class Workload(FileModel):
         rate_profile: Piecewise constant multipliers of all rates over time (THEORY 5.1), from 0 s
             on; the last holds for ever unless the profile is periodic.
         period_s: After so many seconds the profile starts again.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, 512, 120), code=fw.Requests(1.0, 2048, 250))
+    >>> load.rate_per_s, [one.name for one in load.classes]
+    (8.0, ['chat', 'code'])
+    >>> load.at_rate(4.0).classes[0].rate_per_s
+    3.5
     """
 
     name: Name
@@ -107,6 +186,37 @@ class Workload(FileModel):
     source: str | None = None
     rate_profile: Annotated[tuple[RatePiece, ...], Field(min_length=1)] | None = None
     period_s: PositiveFloat | None = None
+
+    @classmethod
+    def of(cls, name: str = "workload", /, **classes: Requests) -> Workload:
+        """A workload of named classes, written down in one line.
+
+        Raises:
+            InputError: No class, or a value that is not `Requests`.
+        """
+        for field, one in classes.items():
+            if not isinstance(one, Requests):
+                raise InputError(field, one, "Requests(rate_per_s, prompt, output)")
+        return cls(name=name, classes=tuple(one.named(field) for field, one in classes.items()))
+
+    def write(self, path: str | Path, comment: str = "") -> None:
+        """Write a workload file, whole or not at all; fields at their defaults are left out.
+
+        A ``.yaml`` or ``.yml`` file starts with `comment`, one ``#`` line per line; any other
+        suffix means JSON, which has no comments.
+
+        Raises:
+            InputError: The folder is missing or not writable.
+        """
+        document = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        if Path(path).suffix not in {".yaml", ".yml"}:
+            write_document(document, path)
+            return
+        classes = document.pop("classes")
+        lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+        lines += [_yaml(document), "classes:"]
+        lines += [f"  - {_yaml(one, flow=True)}" for one in classes]
+        write_text(path, "\n".join(lines) + "\n")
 
     @model_validator(mode="after")
     def _profile_makes_sense(self) -> Self:
@@ -171,3 +281,10 @@ class Workload(FileModel):
         if not 0 < rate_per_s < math.inf:
             raise InputError("rate_per_s", rate_per_s, "a positive finite number")
         return self.scaled(rate_per_s / self.rate_per_s)
+
+
+def _yaml(value: object, flow: bool = False) -> str:
+    text = yaml.safe_dump(
+        value, default_flow_style=flow, sort_keys=False, width=10_000, allow_unicode=True
+    )
+    return text.rstrip("\n")

@@ -1,1 +1,132 @@
-"""The command line of fluidwait; all logic lives in `fluid`, `thresholds` and `validation`."""
+"""The front door of fluidwait: ``import fluidwait as fw``.
+
+Describe a load and a server, ask, and get a result that prints, draws and gives its data.
+
+>>> import fluidwait as fw
+>>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+>>> server = fw.Server.named("a100-80gb-llama-2-7b")
+>>> fw.stability(load, server).stable
+True
+
+Every name is imported from its room when it is first used, so that importing this package costs
+next to nothing. Rooms for those who look further: `fw.symbolic` (the derivations in sympy),
+`fw.transient` (the fluid over time), `fw.nested` (parts of Nested WAIT), `fw.measure` (timing a
+device), `fw.policy_kit` (what a policy of your own is made of).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluid import symbolic, transient
+    from fluid.errors import FluidwaitError, InfeasibleError, InputError
+    from fluid.iteration import IterationTime
+    from fluid.plots.explorer import region_explorer
+    from fluid.server import Server
+    from fluid.steady.bounds import bounds
+    from fluid.steady.capacity import CapacityAnswer, capacity
+    from fluid.steady.equilibrium import Equilibrium, equilibrium
+    from fluid.steady.fluctuation import Fluctuation, fluctuation
+    from fluid.steady.phase import phase
+    from fluid.steady.stability import Stability, stability
+    from fluid.traces.registry import read_trace
+    from fluid.traces.summarise import TraceSummary, summarise_trace
+    from fluid.traces.tape import Tape
+    from fluid.transient.path import FluidPath, simulate_fluid
+    from fluid.workload import RequestClass, Requests, Slo, Workload
+    from thresholds.fleet import Fleet, ServerType, fleet
+    from thresholds.limits import Limits
+    from thresholds.schedule import Schedule
+    from thresholds.solvers import nested
+    from thresholds.solvers.nested.nested_cap import NestedCap
+    from thresholds.solvers.nested.nested_wait import NestedWait
+    from thresholds.solvers.paced.boundary import boundary_load
+    from thresholds.solvers.paced.solver import Paced
+    from thresholds.solvers.wait.solver import Wait
+    from thresholds.table import ThresholdTable
+    from validation import measure
+    from validation.experiments.compare import Comparison, compare
+    from validation.experiments.following import policy_of
+    from validation.experiments.largest_rate import LargestRate, largest_stable_rate
+    from validation.experiments.recovery import Recovery, recovery
+    from validation.experiments.region import Region, region
+    from validation.experiments.replay import Replay, replay
+    from validation.experiments.solve import solve
+    from validation.experiments.sweep import Sweep, sweep
+    from validation.measure.calibrate import Calibration, calibrate
+    from validation.policies import policy, policy_kit
+    from validation.report.content import Report, make_report
+    from validation.simulator.runs import Runs
+    from validation.theorems.bench import TheoremReport, theorem_report
+
+_ROOMS = {
+    "fluid": "symbolic transient",
+    "fluid.errors": "FluidwaitError InfeasibleError InputError",
+    "fluid.iteration": "IterationTime",
+    "fluid.plots.explorer": "region_explorer",
+    "fluid.server": "Server",
+    "fluid.steady.bounds": "bounds",
+    "fluid.steady.capacity": "CapacityAnswer capacity",
+    "fluid.steady.equilibrium": "Equilibrium equilibrium",
+    "fluid.steady.fluctuation": "Fluctuation fluctuation",
+    "fluid.steady.phase": "phase",
+    "fluid.steady.stability": "Stability stability",
+    "fluid.traces.registry": "read_trace",
+    "fluid.traces.summarise": "TraceSummary summarise_trace",
+    "fluid.traces.tape": "Tape",
+    "fluid.transient.path": "FluidPath simulate_fluid",
+    "fluid.workload": "RequestClass Requests Slo Workload",
+    "thresholds.fleet": "Fleet ServerType fleet",
+    "thresholds.limits": "Limits",
+    "thresholds.schedule": "Schedule",
+    "thresholds.solvers": "nested",
+    "thresholds.solvers.nested.nested_cap": "NestedCap",
+    "thresholds.solvers.nested.nested_wait": "NestedWait",
+    "thresholds.solvers.paced.boundary": "boundary_load",
+    "thresholds.solvers.paced.solver": "Paced",
+    "thresholds.solvers.wait.solver": "Wait",
+    "thresholds.table": "ThresholdTable",
+    "validation": "measure",
+    "validation.experiments.compare": "Comparison compare",
+    "validation.experiments.following": "policy_of",
+    "validation.experiments.largest_rate": "LargestRate largest_stable_rate",
+    "validation.experiments.recovery": "Recovery recovery",
+    "validation.experiments.replay": "Replay replay",
+    "validation.experiments.region": "Region region",
+    "validation.experiments.solve": "solve",
+    "validation.experiments.sweep": "Sweep sweep",
+    "validation.measure.calibrate": "Calibration calibrate",
+    "validation.policies": "policy policy_kit",
+    "validation.report.content": "Report make_report",
+    "validation.simulator.runs": "Runs",
+    "validation.theorems.bench": "TheoremReport theorem_report",
+}
+"""Public names by the module that defines them."""
+
+_MODULE_OF = {name: module for module, names in _ROOMS.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fluidwait")
+    module_name = _MODULE_OF.get(name)
+    if module_name is None:
+        raise AttributeError(f"module 'fluidwait' has no attribute {name!r}")
+    module = importlib.import_module(module_name)
+    try:
+        found = getattr(module, name)
+    except AttributeError:
+        found = importlib.import_module(f"{module_name}.{name}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluid.result import Note, number, percent, print_table, seconds, text_width
-from fluid.result import Table as ResultTable
+from fluid.result import Note, Table, print_table, text_width, wrapped
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from fluid.errors import FluidwaitError
     from fluid.result import Result
-
-__all__ = ["fail", "new_table", "note", "number", "percent", "print_json", "progress", "say"]
-__all__ += ["seconds", "show", "show_table", "waiting"]
 
 
 def print_json(document: Any) -> None:
@@ -46,18 +41,28 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     return code
 
 
-def show(result: Result, as_json: bool = False) -> None:
-    """Print what a result says, notes on stderr; or its document as JSON, and nothing else."""
+def show(result: Result, as_json: bool = False, plot: Path | None = None) -> None:
+    """Print what a result says, notes on stderr; or its document as JSON, and nothing else.
+
+    Args:
+        plot: Where its picture is written too.
+    """
+    if plot is not None:
+        from fluid.plots.style import save
+
+        save(result.plot, plot)  # type: ignore[attr-defined]
     if as_json:
         print_json(result.document())
         return
     for block in result.blocks():
-        if isinstance(block, ResultTable):
+        if isinstance(block, Table):
             print_table(block, sys.stdout, text_width(), colours=sys.stdout.isatty())
         elif isinstance(block, Note):
-            note(str(block))
+            note(wrapped(str(block), text_width()))
         else:
-            say(block)
+            say(wrapped(block, text_width()))
+    if plot is not None:
+        say(f"Wrote {plot}.")
 
 
 def _as_typed(error: FluidwaitError) -> FluidwaitError:
@@ -65,33 +70,11 @@ def _as_typed(error: FluidwaitError) -> FluidwaitError:
     from fluid.errors import InputError
 
     if isinstance(error, InputError) and error.file is None:
-        option = "--" + error.field.replace("_", "-")
-        if any(one == option or one.startswith(option + "=") for one in sys.argv):
-            return InputError(option, error.value, error.allowed)
+        for name in (error.field, error.field.removesuffix("_per_s")):
+            option = "--" + name.replace("_", "-")
+            if any(one == option or one.startswith(option + "=") for one in sys.argv):
+                return InputError(option, error.value, error.allowed)
     return error
-
-
-def new_table(title: str, *columns: str, text: Sequence[int] = (0,)) -> Table:
-    """A plain table: columns of text, by position, to the left; figures to the right."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index in text else "right", no_wrap=index == 0)
-    return table
-
-
-def show_table(table: Table) -> None:
-    """Print a table under its title on stdout, at full width where that is not a terminal."""
-    from rich.console import Console
-
-    # Cells are text: markup would swallow "[cuda]".
-    width = None if sys.stdout.isatty() else 160
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    title, table.title = table.title, None
-    console.print(title, style="bold")
-    console.print(table)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from fluid.server import Server
+    from fluid.traces.tape import Tape
     from fluid.workload import Workload
-    from validation.experiments.sweep import Runner
+    from validation.experiments.rows import Runner
     from validation.simulator.runs import Runs
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -100,6 +101,35 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class TrafficOptions:
+    """A workload, arriving in some way, or recorded arrivals; on a server."""
+
+    server: ServerName
+    workload: LoadFile = None
+    tape: TapeFile = None
+    arrivals: Arrivals = None
+
+    def read(self, context: typer.Context) -> tuple[Workload | Tape, Server]:
+        """Both, read and checked.
+
+        Raises:
+            InputError: Not exactly one of workload and tape, an option that a tape has no use for,
+                or a file that is not right.
+        """
+        from fluid.errors import InputError
+        from fluid.server import load_server
+        from fluid.workload import Workload
+
+        if (self.workload is None) == (self.tape is None):
+            raise InputError("WORKLOAD", "both or neither", "a workload file, or --tape FILE")
+        server = load_server(self.server)
+        if self.tape is not None:
+            return read_tape(context, self.tape), server
+        assert self.workload is not None
+        return Workload.read(self.workload), server
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """How much is simulated."""
 
@@ -142,7 +172,7 @@ class PlaceOptions:
         Raises:
             InputError: Dask is not installed, both are given, or nobody answers.
         """
-        from validation.experiments.sweep import LOCAL
+        from validation.experiments.rows import LOCAL
 
         if self.cluster is None and self.workers is None:
             yield LOCAL
@@ -164,6 +194,20 @@ def read_workload(path: Path, rate_per_s: float | None) -> Workload:
     return workload if rate_per_s is None else workload.at_rate(rate_per_s)
 
 
+def read_tape(context: typer.Context, path: Path) -> Tape:
+    """Recorded arrivals, beside which nothing is drawn at random and nothing repeated.
+
+    Raises:
+        InputError: The file is not right, or an option was given that would do nothing.
+    """
+    from fluid.traces.registry import read_trace
+
+    require_use(context, ["arrivals"], "nothing beside --tape, which has its own")
+    once = "nothing beside --tape: a recording runs once, at its own length"
+    require_use(context, ["replications", "requests", "seed", "seeds"], once)
+    return read_trace(path)
+
+
 def grouped(command: Command) -> Command:
     """Give a command the options of each parameter whose type is a dataclass.
 
@@ -175,7 +219,7 @@ def grouped(command: Command) -> Command:
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
         if not is_dataclass(hint):
-            shown.append(parameter.replace(annotation=hint))
+            shown.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             continue
         assert isinstance(hint, type)
         members = list(_options_of(hint, parameter.default))

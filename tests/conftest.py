@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
+# Workers of pytest-xdist are told a terminal of 80 columns; tests of one say so themselves.
+os.environ.pop("COLUMNS", None)
+
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from fluid.server import Server
 from fluid.workload import Workload
-from thresholds.solvers.paced.boundary import Limits
-from thresholds.table import PolicyValidation, Scheduler
+from thresholds.fields import PolicyValidation, Scheduler
+from thresholds.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Evaluation:
 
     Attributes:
         completed_per_s: Completions per second of the measured window, one per replication.
-        row: The same as it is written into a table.
+        row: The same as it is written into a table; its latency difference is that of the first
+            setting of the call less this one.
     """
 
     limits: Limits

@@ -13,19 +13,25 @@ again. Such a fleet is verified, not proven to be the cheapest.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server, require_fits
 from fluid.steady.region import StabilityRegion, mixed
 from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
+from thresholds.checks import is_number, is_whole
 from thresholds.solvers.common import rounded_down
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.solver import Solver
+from thresholds.table import ThresholdTable
+from thresholds.table_text import settings_words
 
 Floats = NDArray[np.float64]
 
@@ -33,15 +39,31 @@ _INSIDE = 1e-6
 """Distance that every replica's load keeps from the boundary."""
 
 _ROUNDS = 30
+_NOT_PROVEN = "verified, not proven to be the cheapest"
 
 
 @dataclass(frozen=True)
 class ServerType:
-    """A server that can be bought, at `cost` each (any unit), at most `max_count` times."""
+    """A server that can be bought, at `cost` each (any unit), at most `max_count` times.
+
+    Raises:
+        InputError: A cost that is not above 0, or a count that is no whole number, 0 or more.
+
+    >>> import fluidwait as fw
+    >>> fw.ServerType(fw.Server.named("paper-lmsys"), cost=0.4).max_count is None
+    True
+    """
 
     server: Server
     cost: float = 1.0
     max_count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.cost) and self.cost > 0):
+            raise InputError(f"cost of {self.server.name}", self.cost, "a number > 0")
+        count = self.max_count
+        if count is not None and not (is_whole(count) and count >= 0):
+            raise InputError(f"max_count of {self.server.name}", count, "a whole number, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,7 @@ class Replicas:
         shares: Part of each class's rate that goes to this type, by class name.
         workload: What one replica sees: the type's part, split evenly.
         load: 1/α* of one replica, on its own iteration time.
+        table: Thresholds for one replica.
     """
 
     server: Server
@@ -59,43 +82,137 @@ class Replicas:
     shares: dict[str, float]
     workload: Workload
     load: float
+    table: ThresholdTable
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """The types that are used, their total cost, and whether no fleet is cheaper."""
+@dataclass(frozen=True, repr=False)
+class Fleet(Result):
+    """The types that are used, their total cost, and whether no fleet is cheaper.
 
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(40.0, prompt=512, output=100))
+    >>> found = fw.fleet(load, [fw.ServerType(fw.Server.named("engine-long-decode"))])
+    >>> [one.count for one in found.replicas], found.cost
+    ([2], 2.0)
+    """
+
+    workload: Workload
     replicas: tuple[Replicas, ...]
     cost: float
     is_optimal: bool
 
+    def blocks(self) -> Iterator[Block]:
+        """A row per type, the cost, and what each replica sets."""
+        yield Table(
+            f"Fleet for {self.workload.name}",
+            ("server", "count", "load of each", "share of each class"),
+            tuple(
+                (
+                    one.server.name,
+                    str(one.count),
+                    percent(one.load),
+                    ", ".join(f"{name} {percent(share)}" for name, share in one.shares.items()),
+                )
+                for one in self.replicas
+            ),
+            left=(0, 3),
+            spare=("share of each class",),
+        )
+        proof = "no fleet is cheaper" if self.is_optimal else _NOT_PROVEN
+        yield f"Total cost {number(self.cost)}: {proof}."
+        for one in self.replicas:
+            yield f"Each {one.server.name}: {settings_words(one.table)}."
 
-def fleet(workload: Workload, types: Sequence[ServerType]) -> Fleet:
-    """The cheapest fleet.
+    def document(self) -> dict[str, Any]:
+        """Cost, and each type with its shares and its table."""
+        return {
+            "cost": self.cost,
+            "is_optimal": self.is_optimal,
+            "servers": [
+                {
+                    "server": one.server.name,
+                    "count": one.count,
+                    "load": one.load,
+                    "shares": one.shares,
+                    "table": one.table.document(),
+                }
+                for one in self.replicas
+            ],
+        }
+
+    def frame(self) -> dict[str, list[Any]]:
+        """One row per type and class: the part of the class's rate that goes there."""
+        rows = [(one, name, share) for one in self.replicas for name, share in one.shares.items()]
+        return {
+            "server": [one.server.name for one, _, _ in rows],
+            "count": [one.count for one, _, _ in rows],
+            "load": [one.load for one, _, _ in rows],
+            "class": [name for _, name, _ in rows],
+            "share": [share for _, _, share in rows],
+        }
+
+
+def fleet(workload: Workload, types: Sequence[ServerType], solver: Solver | None = None) -> Fleet:
+    """The cheapest fleet, with a table for a replica of each type.
+
+    Args:
+        solver: Of the tables; `Paced` unless told.
 
     Raises:
-        InputError: No types, a cost or count that is not positive, or a class whose requests fit on
-            no type.
-        InfeasibleError: The largest counts are not enough; with the largest multiple of the rates
-            that they carry.
+        InputError: No types, one twice, or a class whose requests fit on no type.
+        InfeasibleError: The largest counts are not enough, with the largest multiple of the rates
+            that they carry; or a replica has no table of this policy.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(40.0, prompt=512, output=100))
+    >>> types = [fw.ServerType(fw.Server.named("engine-long-decode"))]
+    >>> fw.fleet(load, types).replicas[0].table.policy
+    'paced'
     """
     _require_types(types)
+    parts = _verified(workload, types)
+    return Fleet(
+        workload=workload,
+        replicas=tuple(
+            Replicas(
+                server=kind.server,
+                count=one.count,
+                shares=one.shares,
+                workload=one.seen,
+                load=one.load,
+                table=(solver or Paced()).solve(one.seen, kind.server),
+            )
+            for kind, one in parts
+        ),
+        cost=float(sum(kind.cost * one.count for kind, one in parts)),
+        is_optimal=all(one.server.iteration_time.is_affine for one in types),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What goes to one type: shares of the classes, what one replica sees, and its load 1/α*."""
+
+    count: int
+    shares: dict[str, float]
+    seen: Workload
+    load: float
+
+
+def _verified(workload: Workload, types: Sequence[ServerType]) -> list[tuple[ServerType, _Part]]:
+    """The types that are used, such that the servers' own iteration times carry their parts."""
     normals = np.array([_normal_s(workload, one.server) for one in types])
     if np.isinf(normals).all(axis=0).any():
         require_fits(workload, max(types, key=lambda one: one.server.usable_kv_tokens).server)
     for _ in range(_ROUNDS):
         counts, flows = _cheapest(workload, types, normals)
-        replicas = [
-            _replicas(workload, one.server, count, flow)
+        parts = [
+            _part(workload, one.server, count, flow)
             for one, count, flow in zip(types, counts.tolist(), flows, strict=True)
         ]
-        loads = np.array([0.0 if one is None else one.load for one in replicas])
+        loads = np.array([0.0 if one is None else one.load for one in parts])
         if (loads <= 1).all():
-            return Fleet(
-                replicas=tuple(one for one in replicas if one is not None),
-                cost=float(counts @ [one.cost for one in types]),
-                is_optimal=all(one.server.iteration_time.is_affine for one in types),
-            )
+            return [(kind, one) for kind, one in zip(types, parts, strict=True) if one is not None]
         normals *= np.where(loads > 1, loads * (1 + _INSIDE), 1.0)[:, None]
     raise InfeasibleError(
         f"no fleet for {workload.name} could be verified on the servers' own iteration times",
@@ -111,10 +228,6 @@ def _require_types(types: Sequence[ServerType]) -> None:
     for one in types:
         if names.count(one.server.name) > 1:
             raise InputError("server", one.server.name, "each server type once")
-        if not 0 < one.cost < math.inf:
-            raise InputError(f"cost of {one.server.name}", one.cost, "a number > 0")
-        if one.max_count is not None and one.max_count < 0:
-            raise InputError(f"max_count of {one.server.name}", one.max_count, "0 or more")
 
 
 def _normal_s(workload: Workload, server: Server) -> Floats:
@@ -207,8 +320,8 @@ def _too_few(workload: Workload, types: Sequence[ServerType], normals: Floats) -
     )
 
 
-def _replicas(workload: Workload, server: Server, count: int, flow: Floats) -> Replicas | None:
-    """The replicas of one type with flow (m,) in requests per second; None where it is unused."""
+def _part(workload: Workload, server: Server, count: int, flow: Floats) -> _Part | None:
+    """The part of one type with flow (m,) in requests per second; None where it is unused."""
     if not count or not flow.any():
         return None
     rates = np.array([one.rate_per_s for one in workload.classes])
@@ -216,4 +329,4 @@ def _replicas(workload: Workload, server: Server, count: int, flow: Floats) -> R
     seen = mixed(workload, flow / count)
     names = [one.name for one in workload.classes]
     shares = dict(zip(names, (flow / rates).tolist(), strict=True))
-    return Replicas(server, count, shares, seen, 1 / largest_scale(seen, server))
+    return _Part(count, shares, seen, 1 / largest_scale(seen, server))

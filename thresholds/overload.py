@@ -10,11 +10,14 @@ the shares are scaled until the server's own iteration time carries them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server
 from fluid.steady.capacity import margin_derivatives
 from fluid.steady.region import mixed
@@ -27,11 +30,12 @@ _INSIDE = 1e-6
 """Distance that the admitted load keeps from the boundary."""
 
 
-@dataclass(frozen=True)
-class Admission:
+@dataclass(frozen=True, repr=False)
+class Admission(Result):
     """What to let in.
 
     Attributes:
+        offered: The load that asks to be let in.
         shares: x_j by class name.
         workload: The admitted load; classes with share 0 are left out.
         load: 1/α* of the admitted load, at most 1.
@@ -39,16 +43,56 @@ class Admission:
         is_optimal: Whether no other shares are worth more: the server is affine.
     """
 
+    offered: Workload
     shares: dict[str, float]
     workload: Workload
     load: float
     weight_per_s: float
     is_optimal: bool
 
-    def note(self) -> str:
+    @property
+    def is_whole(self) -> bool:
+        """Whether nobody is turned away."""
+        return all(share == 1 for share in self.shares.values())
+
+    @property
+    def sentence(self) -> str:
         """The shares in one sentence."""
         named = ", ".join(f"{share:.1%} of {name}" for name, share in self.shares.items())
         return f"the load is above capacity; admit {named}, turn the rest away"
+
+    def blocks(self) -> Iterator[Block]:
+        """Shares by class, then how much of the server they take."""
+        yield Table(
+            f"Admission of {self.offered.name}",
+            ("class", "offered /s", "weight", "admit"),
+            tuple(
+                (one.name, number(one.rate_per_s), number(one.weight), percent(share))
+                for one, share in zip(self.offered.classes, self.shares.values(), strict=True)
+            ),
+            spare=("weight",),
+        )
+        worth = "no other shares are worth more" if self.is_optimal else "not proven to be the best"
+        yield f"The admitted load takes {percent(self.load)} of the server; {worth}."
+
+    def document(self) -> dict[str, Any]:
+        """The attributes, with the admitted load as in its own file."""
+        return {
+            "shares": self.shares,
+            "load": self.load,
+            "weight_per_s": self.weight_per_s,
+            "is_optimal": self.is_optimal,
+            "workload": self.workload.document(),
+        }
+
+    def frame(self) -> dict[str, list[Any]]:
+        """One row per class."""
+        return {
+            "name": list(self.shares),
+            "offered_per_s": [one.rate_per_s for one in self.offered.classes],
+            "weight": [one.weight for one in self.offered.classes],
+            "share": list(self.shares.values()),
+        }
 
 
 def admission(workload: Workload, server: Server) -> Admission:
@@ -91,6 +135,7 @@ def _admission(
     admitted = mixed(workload, rates * shares)
     weights = np.array([one.weight for one in workload.classes])
     return Admission(
+        offered=workload,
         shares={one.name: float(x) for one, x in zip(workload.classes, shares, strict=True)},
         workload=admitted,
         load=1 / stability(admitted, server).max_scale,

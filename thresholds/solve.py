@@ -1,78 +1,136 @@
-"""The one entry point to all threshold solvers."""
+"""The one entry point to all threshold solvers: a table, or one per window of a rate profile."""
 
 from __future__ import annotations
 
-import math
-from typing import get_args
+import itertools
 
-from fluid.errors import InfeasibleError, InputError
-from fluid.steady.equilibrium import Equilibrium, equilibrium
-from thresholds.export.engines import engine_flags
-from thresholds.problem import Problem
-from thresholds.solvers.common import rounded_down
-from thresholds.solvers.registry import KEEPS_MEAN_LIMITS, OBJECTIVES, SOLVERS
-from thresholds.table import Scheduler, ThresholdTable
+from fluid.errors import InfeasibleError
+from fluid.server import Server
+from fluid.workload import RatePiece, Workload
+from thresholds.evaluator import Evaluator
+from thresholds.fields import created_by
+from thresholds.overload import admission
+from thresholds.schedule import SCHEDULE_VERSION, Schedule, Window
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.solver import Solver
+from thresholds.table import ThresholdTable
 
 
-def solve(problem: Problem) -> ThresholdTable:
-    """Compute a threshold table.
+def solve(
+    workload: Workload,
+    server: Server,
+    solver: Solver | None = None,
+    *,
+    evaluator: Evaluator | None = None,
+    overload: bool = False,
+) -> ThresholdTable | Schedule:
+    """Thresholds for a load: a table, or a `Schedule` where the workload has a rate profile.
+
+    Args:
+        solver: `Paced` (the practical form, which is taken unless told), `Wait`, `NestedWait` or
+            `NestedCap`, with its options.
+        evaluator: Simulates settings, for solvers that refine on a simulator.
+        overload: Where the load is above capacity, solve for the part of it that is worth most
+            (`thresholds.overload.admission`).
 
     Raises:
-        InputError: Unknown policy or objective, or a request that does not fit into the cache.
+        InputError: A request that does not fit into the cache, an option that does not suit the
+            load, or a budget without an evaluator.
         InfeasibleError: The workload is unstable (THEORY 2.1–2.3), or no table of this policy
-            satisfies its conditions; with the binding cause and the nearest feasible change.
+            satisfies its conditions; with the binding cause and the nearest feasible change. In a
+            profile it names the window.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=64, output=20))
+    >>> table = fw.solve(load, fw.Server.named("paper-lmsys"), fw.Wait(objective="memory"))
+    >>> table.policy, table.memory.required_tokens
+    ('wait', 1554.0)
     """
-    if problem.policy not in SOLVERS:
-        raise InputError("policy", problem.policy, "one of " + ", ".join(SOLVERS))
-    objectives = OBJECTIVES[problem.policy]
-    if problem.objective not in objectives:
-        allowed = f"{' or '.join(objectives)}, for policy {problem.policy}"
-        raise InputError("objective", problem.objective, allowed)
-    _check_refinement(problem)
-    found = equilibrium(problem.workload, problem.server)
-    if not found.stable:
-        raise _unstable(problem, found)
-    table = SOLVERS[problem.policy](problem, found)
-    notes = (*_slo_notes(problem), *table.notes)
-    return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
+    job = _Job(server, solver or Paced(), evaluator, overload)
+    return job.table(workload) if workload.rate_profile is None else job.schedule(workload)
 
 
-def _check_refinement(problem: Problem) -> None:
-    """Only the practical form knows schedulers and can be refined."""
-    if problem.scheduler not in get_args(Scheduler):
-        raise InputError("scheduler", problem.scheduler, "one of " + ", ".join(get_args(Scheduler)))
-    if problem.policy == "paced":
-        return
-    if problem.scheduler != "greedy":
-        raise InputError("scheduler", problem.scheduler, "greedy, except for policy paced")
-    if problem.budget_s:
-        raise InputError("budget_s", problem.budget_s, "0, except for policy paced")
+def constant(workload: Workload, multiplier: float) -> Workload:
+    """The workload inside one window: constant rates, no profile."""
+    flat = workload.model_copy(update={"rate_profile": None, "period_s": None})
+    return flat.scaled(multiplier)
 
 
-def _slo_notes(problem: Problem) -> tuple[str, ...]:
-    """An objective that is not among the constraints must not look as if it were."""
-    kept = ("mean",) if problem.policy in KEEPS_MEAN_LIMITS else ()
-    names = [
-        one.name
-        for one in problem.workload.classes
-        if one.slo is not None and one.slo.quantile not in kept
-    ]
-    if not names:
-        return ()
-    return (f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",)
+class _Job:
+    """One way of solving, for one load or many."""
+
+    def __init__(
+        self, server: Server, solver: Solver, evaluator: Evaluator | None, overload: bool
+    ) -> None:
+        self.server, self.solver = server, solver
+        self.evaluator, self.overload = evaluator, overload
+
+    def table(self, load: Workload) -> ThresholdTable:
+        """The table for a load of constant rates, or for what is admitted of it."""
+        if not self.overload:
+            return self.solver.solve(load, self.server, self.evaluator)
+        admitted = admission(load, self.server)
+        table = self.solver.solve(admitted.workload, self.server, self.evaluator)
+        if admitted.is_whole:
+            return table
+        return table.model_copy(update={"notes": (admitted.sentence, *table.notes)})
+
+    def schedule(self, workload: Workload) -> Schedule:
+        """A table for each window of constant rates; neighbours with equal rates are one window.
+
+        A window without arrivals keeps the table before it (in a period the last one).
+        """
+        assert workload.rate_profile is not None
+        pieces = _merged(workload.rate_profile)
+        tables = {
+            one.multiplier: self._window_table(workload, one)
+            for one in pieces
+            if one.multiplier > 0
+        }
+        ends = [*(one.start_s for one in pieces[1:]), workload.period_s]
+        in_force = [tables.get(one.multiplier) for one in pieces]
+        if in_force[0] is None:
+            before = in_force if workload.period_s else in_force[::-1]
+            in_force[0] = next(table for table in reversed(before) if table is not None)
+        windows: list[Window] = []
+        for piece, end_s, found in zip(pieces, ends, in_force, strict=True):
+            table = found or windows[-1].table
+            windows.append(
+                Window(
+                    start_s=piece.start_s,
+                    end_s=end_s,
+                    multiplier=piece.multiplier,
+                    table=table,
+                    notes=self.solver.rule.lull_notes(table, piece, end_s),
+                )
+            )
+        rule = self.solver.rule
+        return Schedule(
+            schedule_version=SCHEDULE_VERSION,
+            created_by=created_by(),
+            workload=workload,
+            server=self.server,
+            workload_sha256=workload.sha256(),
+            server_sha256=self.server.sha256(),
+            policy=self.solver.policy,
+            period_s=workload.period_s,
+            windows=tuple(windows),
+            hand_over=rule.hand_over(workload, self.server, [one.table for one in windows]),
+        )
+
+    def _window_table(self, workload: Workload, piece: RatePiece) -> ThresholdTable:
+        try:
+            return self.table(constant(workload, piece.multiplier))
+        except InfeasibleError as error:
+            raise InfeasibleError(
+                f"window from {piece.start_s:g} s on (multiplier {piece.multiplier:g}): "
+                f"{error.args[0].split('; binding: ')[0]}",
+                error.cause,
+                error.nearest,
+                error.max_scale,
+            ) from None
 
 
-def _unstable(problem: Problem, found: Equilibrium) -> InfeasibleError:
-    nearest = f"multiply all rates by at most {rounded_down(found.max_scale)}"
-    if found.kv_tokens is not None:
-        block = problem.server.block_tokens
-        needed = math.ceil(found.kv_tokens / block) * block
-        nearest += f", or raise kv_capacity_tokens to at least {needed}"
-    nearest += ", or admit a part of the load (--overload)"
-    return InfeasibleError(
-        f"workload {problem.workload.name} is unstable on server {problem.server.name} "
-        f"(utilisation {found.utilisation:.3f})",
-        found.binding,
-        nearest,
-        found.max_scale,
-    )
+def _merged(pieces: tuple[RatePiece, ...]) -> list[RatePiece]:
+    groups = itertools.groupby(pieces, key=lambda one: one.multiplier)
+    return [next(group) for _, group in groups]

@@ -1,248 +1,111 @@
 """The threshold table: what a solver found, for which load and server, and how sure it is.
 
-A table is one JSON document (`thresholds.export.jsonio`) with a published JSON Schema. It holds the
+A table is one JSON document with a published JSON Schema (`thresholds.json_schemas`). It holds the
 whole workload and server and their hashes, so that it can be checked and replayed on its own.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from fluid.errors import InputError
+from fluid.files import read_document, write_document
+from fluid.result import Block, Result
+from thresholds.export.config import EngineConfig
+from thresholds.export.engines import engine_named
+from thresholds.fields import SCHEMA_VERSION, TableFields
+from thresholds.integrity import require_hashes, require_known_version, require_limits
+from thresholds.table_text import table_blocks
 
-from fluid.files import FileModel
-from fluid.server import Server
-from fluid.workload import Name, Workload
-
-SCHEMA_VERSION = "1.2"
-MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
-
-Number = int | float
-NonNegative = Annotated[float, Field(ge=0)]
-Scheduler = Literal["greedy", "vllm-v1"]
-"""Rules of batching and eviction under a practical table: the theory's own, or vLLM's."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+if TYPE_CHECKING:
+    from fluid.plots.style import Panels
 
 
-PARAMETER_MEANINGS = {
-    "pace_per_iteration": "admissions per iteration, on average at most",
-    "cap_requests": "requests in service at most",
-    "watermark_fraction": "share of the KV cache that admissions leave free",
-}
-"""What each parameter of a table sets."""
+class ThresholdTable(Result, TableFields):
+    """A threshold table, as `thresholds.solve` makes it; its fields are those of its document.
 
-
-class Threshold(FileModel):
-    """Threshold of one class, or of one segment of Nested WAIT.
-
-    Attributes:
-        threshold: Whole requests: n_j for "wait", n_k for "nested-wait", the cap Δ_k n_k on a whole
-            segment for "nested-cap"; for "paced" the class's boundary inventory n^C_j (their sum
-            is the pace, if any).
-        up_to_tokens: Output length l'_k at which the segment ends (THEORY 4.1); None for a class.
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> table = fw.solve(load, fw.Server.named("engine-long-decode"))
+    >>> table.policy, table.limits.watermark_fraction
+    ('paced', 0.01)
+    >>> table.frame()["name"]
+    ['chat']
     """
 
-    name: Name
-    threshold: Annotated[Number, Field(gt=0)]
-    up_to_tokens: Annotated[int, Field(ge=1)] | None = None
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a table of schema 1.0 or later and check it.
 
+        Raises:
+            InputError: Naming file and field: unknown major version, missing or wrong field, a
+                restraint out of range, or a hash that is not that of the workload or server
+                beside it.
+        """
+        file, document = str(path), read_document(path)
+        require_known_version("schema_version", document, SCHEMA_VERSION, file)
+        table = cls.from_document(document, file)
+        require_hashes(table, file)
+        require_limits(table, file)
+        return table
 
-class Memory(FileModel):
-    """KV memory behind a table, in tokens.
+    def write(self, path: str | Path) -> None:
+        """Write the table as JSON, whole or not at all.
 
-    Attributes:
-        required_tokens: KV that the thresholds can fill, M(n) of THEORY 3.2.
-        buffer_tokens: Kept free on top of it, or by the watermark.
-        capacity_tokens: What the server has.
-        overflow_probability: Bound on the probability of an overflow, where one is known.
-        stochastic_buffer_tokens: Of the buffer, what boundary queues take that grow beyond their
-            thresholds by chance; the rest holds full ones (THEORY 4.5, nested-wait only).
-        horizon_s: Seconds within which `overflow_probability` bounds any overflow (nested-wait).
-    """
+        Raises:
+            InputError: The folder is missing or not writable.
+        """
+        write_document(self.document(), path)
 
-    required_tokens: NonNegative
-    buffer_tokens: NonNegative
-    capacity_tokens: NonNegative
-    overflow_probability: Share | None
-    stochastic_buffer_tokens: NonNegative | None = None
-    horizon_s: Annotated[float, Field(gt=0)] | None = None
+    def flags(self, engine: str, file: str | None = None) -> EngineConfig:
+        """What to set in a serving system, each flag with its reason, and what none of them says.
 
+        Args:
+            engine: "vllm", "sglang", "trtllm", or "env" for shell variables.
+            file: Where this table lies, for engines that read it themselves.
 
-class Predicted(FileModel):
-    """Fluid equilibrium at the table's own rates (THEORY 2), and the policy's mean latency.
+        Raises:
+            InputError: Another engine.
+        """
+        return engine_named(engine).configure(self, file)
 
-    Attributes:
-        latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike. None where the
-            equilibrium has no such figure (tpot_s with single-token outputs).
-        policy_latency_s: Mean latency under the table's own policy, where a formula exists; None
-            where only simulation tells. policy_ttft_s alike.
-    """
-
-    utilisation: float
-    max_scale: float
-    binding: Literal["compute", "memory"]
-    iteration_time_s: float | None
-    kv_tokens: float | None
-    latency_s: float | None
-    ttft_s: float | None
-    tpot_s: float | None
-    throughput_tokens_per_s: float | None
-    policy_latency_s: float | None
-    policy_ttft_s: float | None = None
-
-
-class Interval(FileModel):
-    """Mean over replications and half width of its 95 % confidence interval."""
-
-    mean: float
-    half_width: NonNegative
-
-
-class PolicyValidation(FileModel):
-    """What one policy did in simulation.
-
-    Attributes:
-        params: As the policy was given them; integers for thresholds and cuts.
-        verdict: Whether completions track arrivals (DESIGN: 99 % interval against 1 %).
-        latency_s: None where it does not exist because the policy is unstable.
-        completed_share: Completed ÷ arrived in the measured window.
-        collapsed_share: Share of replications that completed less than 95 % of the arrivals.
-    """
-
-    policy: str
-    params: dict[str, Number | str | tuple[int, ...]]
-    rate_per_s: NonNegative
-    verdict: Literal["stable", "unstable", "undecided"]
-    latency_s: Interval | None
-    completed_share: Interval
-    evictions_per_request: NonNegative
-    collapsed_share: Share
-
-
-class Validated(FileModel):
-    """A simulation of the table beside other policies, on the same arrivals.
-
-    Attributes:
-        policies: The table's own policy first.
-        arrivals: How requests came: a process such as "poisson" or "gamma:cv=2", or "tape" for
-            recorded arrivals.
-    """
-
-    replications: Annotated[int, Field(ge=1)]
-    requests: Annotated[int, Field(ge=1)]
-    seed: int
-    policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
-    arrivals: Name = "poisson"
-
-
-class ValidFor(FileModel):
-    """Total rates of the same mix at which the drift and memory conditions hold.
-
-    Attributes:
-        max_rate_per_s: Supremum; for strict conditions the rate itself is not included.
-        until: Date (ISO) after which the table must be solved again, if there is one.
-    """
-
-    min_rate_per_s: NonNegative
-    max_rate_per_s: NonNegative
-    until: str | None
-
-
-class Condition(FileModel):
-    """One condition of the certificate; `slack` is relative to the condition's right side."""
-
-    condition: Name
-    slack: float
-    holds: bool
-
-
-class SolverReport(FileModel):
-    """How the thresholds were found.
-
-    Attributes:
-        objective: Value of the objective; None for a closed form.
-        optimality_gap: |objective − bound|/bound, where no table of this policy is better than the
-            bound; None where no bound is known.
-        objective_name: What was minimised or maximised, with its unit.
-    """
-
-    name: Name
-    status: str
-    objective: float | None
-    optimality_gap: float | None
-    objective_name: Name = "latency_s"
-
-
-class Price(FileModel):
-    """What one more unit of a limit would be worth to the objective.
-
-    Attributes:
-        of: The limit, for example "kv_capacity_tokens" or "rate_per_s of code".
-        value: Change of the objective per unit of the limit, in `unit`.
-        words: The same as a sentence, in units that a reader thinks in.
-    """
-
-    of: Name
-    value: float
-    unit: Name
-    words: Name
-
-
-class EngineFlags(FileModel):
-    """Flags that express the table in a serving system; empty where it cannot be expressed."""
-
-    vllm: dict[str, Number | str]
-    sglang: dict[str, Number | str]
-    trtllm: dict[str, Number | str]
-
-
-class ThresholdTable(FileModel):
-    """A frozen result of `thresholds.solve`.
-
-    Attributes:
-        workload_sha256: SHA-256 of the workload's sorted-key JSON; server_sha256 alike.
-        params: Parameters of the policy by name.
-        thresholds: One entry per class, in the order of the workload.
-        validated: A simulation of the table, once there is one.
-        certificate: Conditions checked on the server's own iteration time.
-        prices: Dual prices of the limits that bind, where the solver knows them.
-        scheduler: What the table's limits are added to, in its refinement and in a replay.
-        notes: What a reader of the table must know.
-    """
-
-    schema_version: Annotated[str, Field(pattern=rf"^{MAJOR_VERSION}\.\d+$")]
-    created_by: str
-    workload: Workload
-    server: Server
-    workload_sha256: Sha256
-    server_sha256: Sha256
-    policy: Name
-    params: dict[str, Number]
-    thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
-    memory: Memory
-    predicted: Predicted
-    validated: Validated | None
-    valid_for: ValidFor
-    certificate: Annotated[tuple[Condition, ...], Field(min_length=1)]
-    solver: SolverReport
-    engine_flags: EngineFlags
-    notes: tuple[str, ...]
-    prices: tuple[Price, ...] = ()
-    scheduler: Scheduler = "greedy"
+    def blocks(self) -> Iterator[Block]:
+        """What to set, why, and when not to trust it."""
+        return table_blocks(self)
 
     def document(self) -> dict[str, Any]:
         """Plain data with every field, null where absent.
 
         Workload and server are written as in their own files, so that the hash of either part of
-        the document is the hash beside it.
+        the document is the hash beside it. It follows the schema of today, also where the table was
+        read from an earlier one.
         """
         parts = {"workload": self.workload.document(), "server": self.server.document()}
-        return self.model_dump(mode="json") | parts
+        return self.model_dump(mode="json") | parts | {"schema_version": SCHEMA_VERSION}
 
+    def frame(self) -> dict[str, list[Any]]:
+        """The thresholds, one row each: name, threshold, and the segment's end if it has one."""
+        return {
+            "name": [one.name for one in self.thresholds],
+            "threshold": [one.threshold for one in self.thresholds],
+            "up_to_tokens": [one.up_to_tokens for one in self.thresholds],
+        }
 
-def created_by() -> str:
-    """Name and version of this distribution, as written into tables."""
-    return f"fluidwait {version('fluidwait')}"
+    def plot(self, ax: Panels | None = None) -> Panels:
+        """What the table was validated with, side by side: mean latency and completed share.
+
+        Args:
+            ax: Two axes, or None for a new figure.
+
+        Raises:
+            InputError: The table is not validated.
+        """
+        from thresholds.validated_picture import draw_validated
+
+        if self.validated is None:
+            raise InputError("validated", None, "a table with a simulation: replay it first")
+        own, *others = self.validated.side_by_side
+        named = {f"this table ({self.policy})": own} | {one.label: one for one in others}
+        return draw_validated(named, ax)

@@ -27,9 +27,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
-from thresholds.export.jsonio import write_table
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 
 BLOCKS, BLOCK = 64, 32
 PROMPT, OUTPUTS = 64, 128
@@ -74,7 +72,7 @@ def write_demo_table(path: Path) -> None:
         iteration_time=IterationTime.affine(5e-3, 1e-4, 1e-6),
     )
     kind = RequestClass(name="demo", rate_per_s=1.0, prefill_tokens=PROMPT, decode_tokens=OUTPUTS)
-    write_table(solve(Problem(Workload(name="demo", classes=(kind,)), server)), path)
+    Paced().solve(Workload(name="demo", classes=(kind,)), server).write(path)
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""What only notebooks need: plots inline, and a stability region to play with.
+"""A stability region to play with in a notebook.
 
 The explorer draws with the functions behind ``fluidwait region``; sliders only change the workload
 and the server. It needs ipywidgets (extra ``notebooks``).
@@ -9,10 +9,8 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib as mpl
@@ -20,8 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fluid.errors import InputError
-from fluid.plots.steady import PARAMETERS, STYLE, draw_region
-from fluid.server import Server, builtin_servers, load_server
+from fluid.plots.steady import draw_region
+from fluid.plots.style import STYLE
+from fluid.server import Server, ServerList
+from fluid.steady.phase import PARAMETERS
 from fluid.steady.region import StabilityRegion
 from fluid.steady.stability import stability
 from fluid.workload import Workload
@@ -30,24 +30,6 @@ _DPI = 100
 
 _DRAWING = threading.Lock()
 """One drawing at a time: a kernel may serve sliders in a thread beside the one that runs cells."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A vector picture that notebooks show inline."""
-
-    svg: str
-
-    def _repr_svg_(self) -> str:
-        return self.svg
-
-
-def picture(plot: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
-    """What a ``plot_…(…, path)`` function of the toolkit would write, to be shown inline."""
-    with TemporaryDirectory() as folder, _DRAWING:
-        path = Path(folder) / "plot.svg"
-        plot(*args, path=path, **kwargs)
-        return Picture(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -124,6 +106,12 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
     Raises:
         InputError: Not two classes, or a request that does not fit into the first server.
         ModuleNotFoundError: The extra is not installed.
+
+    >>> import fluidwait as fw
+    >>> pair = {"chat": fw.Requests(2.0, 512, 200), "report": fw.Requests(0.5, 512, 1000)}
+    >>> box = fw.region_explorer(fw.Workload.of(**pair), [fw.Server.named("engine-long-decode")])
+    >>> len(box.children)  # four controls, the sentence and the picture
+    6
     """
     try:
         import ipywidgets as widgets
@@ -131,7 +119,7 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
         raise ModuleNotFoundError(
             "the explorer needs: pip install 'fluidwait[notebooks]'"
         ) from None
-    choice = servers or [load_server(name) for name in builtin_servers()]
+    choice = servers or ServerList.builtin().servers
     start = StabilityRegion(workload, choice[0])
     limit_per_s = start.reach(start.operating_point_per_s) * workload.rate_per_s
     # The value that a slider starts with is one of its steps, or it would be moved when shown.

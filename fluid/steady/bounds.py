@@ -6,6 +6,7 @@ by what they assume, and the lowest is the one to respect as far as its assumpti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.result import Block, Result, Table, columns_of, number, percent
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages, memory_sums
 from fluid.steady.stability import stability
@@ -40,18 +42,18 @@ class Bound:
     assumption: str
 
 
-@dataclass(frozen=True)
-class Bounds:
+@dataclass(frozen=True, repr=False)
+class Bounds(Result):
     """All limits of one workload on one server.
 
     Attributes:
-        rate_per_s: The workload's own total rate.
         bounds: In the order Ao, Nie, Dong–Cao and, with a batch-token cap, Dai.
         slot_s: Slot length of Dong–Cao.
         per_slot: Dong–Cao's limit as requests of the mix per slot.
     """
 
-    rate_per_s: float
+    workload: Workload
+    server: Server
     bounds: tuple[Bound, ...]
     slot_s: float
     per_slot: float
@@ -61,9 +63,42 @@ class Bounds:
         """The lowest limit."""
         return min(self.bounds, key=lambda one: one.rate_per_s)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data with the field names as keys and the name of the binding one."""
-        return asdict(self) | {"binding": self.binding.name}
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each model."""
+        return columns_of(self.bounds)
+
+    def blocks(self) -> Iterator[Block]:
+        rate_per_s = self.workload.rate_per_s
+        yield Table(
+            f"Limits of {self.workload.name} at {number(rate_per_s)} /s on {self.server.name}",
+            ("model", "limit /s", "of it used", "set by", "source"),
+            tuple(
+                (
+                    one.name,
+                    number(one.rate_per_s),
+                    percent(rate_per_s / one.rate_per_s),
+                    one.cause,
+                    one.source,
+                )
+                for one in self.bounds
+            ),
+            left=(0, 3, 4),
+            spare=("source", "set by"),
+        )
+        yield from (f"{one.name}: {one.assumption}." for one in self.bounds)
+        lowest = self.binding
+        yield f"The lowest limit is that of {lowest.name}, {number(lowest.rate_per_s)} /s."
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            "rate_per_s": self.workload.rate_per_s,
+            "bounds": [asdict(one) for one in self.bounds],
+            "slot_s": self.slot_s,
+            "per_slot": self.per_slot,
+            "binding": self.binding.name,
+        }
 
 
 def bounds(
@@ -73,7 +108,7 @@ def bounds(
     batch_tokens: int | None = None,
     slot_s: float | None = None,
 ) -> Bounds:
-    """Every limit that can be told from the arguments.
+    """Every limit that can be told from the arguments (THEORY 7).
 
     Args:
         batch_tokens: b_max of Dai et al., most tokens per iteration; without it theirs is left out.
@@ -81,6 +116,12 @@ def bounds(
 
     Raises:
         InputError: A request does not fit, or an argument is not positive.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> found = fw.bounds(load, fw.Server.named("paper-long-decode"), batch_tokens=2048)
+    >>> [one.name for one in found.bounds], found.binding.name
+    (['ao', 'nie', 'dong-cao', 'dai'], 'ao')
     """
     require_fits(workload, server)
     for name, value in (("batch_tokens", batch_tokens), ("slot_s", slot_s)):
@@ -117,7 +158,7 @@ def bounds(
                 "per iteration, prefill and decode mixed",
             )
         )
-    return Bounds(workload.rate_per_s, tuple(found), slot, per_slot)
+    return Bounds(workload, server, tuple(found), slot, per_slot)
 
 
 def nie_rate_per_s(workload: Workload, server: Server) -> float:

@@ -16,18 +16,19 @@ servers y* = C/X and they are those of 1 − Σ λ_j (w_j + d0·m_j/C).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages, memory_sums
 from fluid.steady.intake import intake
-from fluid.steady.stability import Stability, stability
+from fluid.steady.stability import Binding, Stability, stability
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -47,11 +48,12 @@ _ROUNDING = 1e-12
 _NEWTON_STEPS = 50
 
 
-@dataclass(frozen=True)
-class Capacity:
+@dataclass(frozen=True, repr=False)
+class CapacityAnswer(Result):
     """Answer of one inverse query.
 
     Attributes:
+        workload, server: What was asked about, unchanged.
         query: A name in `QUERIES`.
         value: The largest (or least) value with which the workload is still stable, in `unit`.
         today: The same quantity as the workload and the server have it.
@@ -61,26 +63,95 @@ class Capacity:
             ``kv_tokens``, ``overhead_s``, ``per_kv_token_s``, …; ``per_token_s`` is the slope of f.
             For "servers" the rates are those of one server.
         derivative_method: "analytic", or which of them are central differences.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(20.0, prompt=512, output=120))
+    >>> found = fw.capacity(load, fw.Server.named("engine-long-decode"), "servers")
+    >>> found.value, found.today
+    (2, 1)
     """
 
+    workload: Workload
+    server: Server
     query: str
     value: float
     unit: str
     today: float
-    binding: str
+    binding: Binding
     margin: float
     derivatives: dict[str, float]
     derivative_method: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data with the field names as keys, ready for JSON."""
-        return asdict(self)
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each derivative."""
+        return {
+            "per_unit_of": list(self.derivatives),
+            "margin_change": list(self.derivatives.values()),
+        }
+
+    def blocks(self) -> Iterator[Block]:
+        yield Table(
+            f"Change of the margin at the answer, {self.workload.name} on {self.server.name}",
+            ("per unit of", "∂margin"),
+            tuple((name, number(value)) for name, value in self.derivatives.items()),
+        )
+        yield f"Derivatives: {self.derivative_method}."
+        yield self.sentence
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence, with its cause."""
+        text = _SENTENCES[self.query].format(
+            value=number(self.value),
+            unit=self.unit,
+            today=number(self.today),
+            server=self.server.name,
+        )
+        if self.query == "bandwidth" and self.today > 0:
+            share = percent(self.today / self.value)
+            text += f", so that {share} of today's memory bandwidth would do"
+        return f"{text[0].upper()}{text[1:]}; {self.binding} binds there."
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            "query": self.query,
+            "value": self.value,
+            "unit": self.unit,
+            "today": self.today,
+            "binding": self.binding,
+            "margin": self.margin,
+            "derivatives": dict(self.derivatives),
+            "derivative_method": self.derivative_method,
+        }
+
+
+_SENTENCES = {
+    "rate": "this mix is stable up to {value} {unit} on {server} (today {today})",
+    "kv_tokens": "at least {value} {unit} of KV memory are needed on {server} (today {today})",
+    "overhead_s": "an iteration of {server} may cost up to {value} {unit} without work"
+    " (today {today})",
+    "bandwidth": "reading KV on {server} may cost up to {value} {unit} (today {today})",
+    "servers": "{unit} like {server} that carry the load, split evenly: {value}",
+    "output": "up to {value} {unit} fit on {server} (today {today})",
+}
+
+
+class Reached(NamedTuple):
+    """Where an answer is reached: its value, and the workload and server that have it."""
+
+    value: float
+    unit: str
+    today: float
+    workload: Workload
+    server: Server
 
 
 def capacity(
     workload: Workload, server: Server, query: str, class_name: str | None = None
-) -> Capacity:
-    """Answer an inverse query.
+) -> CapacityAnswer:
+    """Answer an inverse query (THEORY 2.3, 2.5).
 
     Args:
         query: "rate" (largest total rate of this mix), "kv_tokens" (least KV memory, whole
@@ -91,16 +162,34 @@ def capacity(
     Raises:
         InputError: Unknown query or class, or a request that does not fit (but for "kv_tokens").
         InfeasibleError: No value makes the workload stable; with the cause and the nearest change.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> print(fw.capacity(load, fw.Server.named("engine-long-decode"), "rate").sentence)
+    This mix is stable up to 19.43 requests/s on engine-long-decode (today 7); compute binds there.
     """
     if query not in QUERIES:
         raise InputError("query", query, "one of " + ", ".join(QUERIES))
-    if query == "output":
-        return _output(workload, server, class_name)
-    if class_name is not None:
+    if class_name is not None and query != "output":
         raise InputError("class", class_name, "only with query output")
-    if query != "kv_tokens":
+    if query not in ("kv_tokens", "output"):
         require_fits(workload, server)
-    return QUERIES[query](workload, server)
+    at = QUERIES[query](workload, server, class_name)
+    # Shares and derivatives are those at the point where the answer is reached.
+    found = stability(at.workload, at.server)
+    derivatives, method = margin_derivatives(at.workload, at.server)
+    return CapacityAnswer(
+        workload=workload,
+        server=server,
+        query=query,
+        value=at.value,
+        unit=at.unit,
+        today=at.today,
+        binding=found.binding,
+        margin=0.0 if abs(found.margin) < _SEARCH_ACCURACY else found.margin,
+        derivatives=derivatives,
+        derivative_method=method,
+    )
 
 
 def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, float], str]:
@@ -134,14 +223,13 @@ def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, fl
     return rates | {"kv_tokens": by_memory} | coefficients, method
 
 
-def _rate(workload: Workload, server: Server) -> Capacity:
+def _rate(workload: Workload, server: Server, _: str | None) -> Reached:
     value = stability(workload, server).max_scale * workload.rate_per_s
-    return _answer(
-        "rate", value, "requests/s", workload.rate_per_s, workload.at_rate(value), server
-    )
+    at = workload.at_rate(value)
+    return Reached(value, "requests/s", workload.rate_per_s, at, server)
 
 
-def _kv_tokens(workload: Workload, server: Server) -> Capacity:
+def _kv_tokens(workload: Workload, server: Server, _: str | None) -> Reached:
     curve = intake(workload, server)
     least_s = curve.least_balance_s()
     if least_s is None:
@@ -153,10 +241,10 @@ def _kv_tokens(workload: Workload, server: Server) -> Capacity:
     value = math.ceil(needed / block) * block
     at = server.model_copy(update={"kv_capacity_tokens": value})
     today = server.usable_kv_tokens
-    return _answer("kv_tokens", value, "tokens", today, workload, at)
+    return Reached(value, "tokens", today, workload, at)
 
 
-def _overhead_s(workload: Workload, server: Server) -> Capacity:
+def _overhead_s(workload: Workload, server: Server, _: str | None) -> Reached:
     """Newton's method on L(δ) = min over y of (T(y) + δ)/y, concave in the shift δ of f.
 
     Tangents lie above L, so that their roots climb from next to nothing to the largest shift.
@@ -165,7 +253,7 @@ def _overhead_s(workload: Workload, server: Server) -> Capacity:
     found = stability(workload, _shifted(server, shift))
     if found.margin <= 0:
         raise _infeasible(workload, _shifted(server, shift), "no overhead > 0 is small enough")
-    for _ in range(_NEWTON_STEPS):
+    for _step in range(_NEWTON_STEPS):
         step = found.margin * _best_s(found, workload)
         shift += step
         found = stability(workload, _shifted(server, shift))
@@ -173,10 +261,10 @@ def _overhead_s(workload: Workload, server: Server) -> Capacity:
             break
     at = _shifted(server, shift)
     today = server.iteration_time.overhead_s
-    return _answer("overhead_s", at.iteration_time.overhead_s, "s", today, workload, at)
+    return Reached(at.iteration_time.overhead_s, "s", today, workload, at)
 
 
-def _bandwidth(workload: Workload, server: Server) -> Capacity:
+def _bandwidth(workload: Workload, server: Server, _: str | None) -> Reached:
     read = _sums(workload, server)["per_kv_token_s"]
     if read == 0:
         raise InputError("query", "bandwidth", "a workload with decode stages, which read KV")
@@ -187,16 +275,16 @@ def _bandwidth(workload: Workload, server: Server) -> Capacity:
     value = free / read
     at = _with(server, per_kv_token_s=value)
     today = server.iteration_time.per_kv_token_s
-    return _answer("bandwidth", value, "s per KV token", today, workload, at)
+    return Reached(value, "s per KV token", today, workload, at)
 
 
-def _servers(workload: Workload, server: Server) -> Capacity:
+def _servers(workload: Workload, server: Server, _: str | None) -> Reached:
     load = 1 / stability(workload, server).max_scale
     value = max(1, math.ceil(load * (1 - _ROUNDING)))
-    return _answer("servers", value, "servers", 1, workload.scaled(1 / value), server)
+    return Reached(value, "servers", 1, workload.scaled(1 / value), server)
 
 
-def _output(workload: Workload, server: Server, class_name: str | None) -> Capacity:
+def _output(workload: Workload, server: Server, class_name: str | None) -> Reached:
     """Bisection over whole lengths: a longer output never frees anything."""
     names = [one.name for one in workload.classes]
     if class_name is None and len(names) == 1:
@@ -221,28 +309,18 @@ def _output(workload: Workload, server: Server, class_name: str | None) -> Capac
         low, high = (middle, high) if holds(middle) else (low, middle)
     at = _with_output(workload, index, low)
     today = workload.classes[index].decode_tokens
-    return _answer("output", low, f"output tokens of {class_name}", today, at, server)
+    return Reached(low, f"output tokens of {class_name}", today, at, server)
 
 
-QUERIES: dict[str, Callable[[Workload, Server], Capacity]] = {
+QUERIES: dict[str, Callable[[Workload, Server, str | None], Reached]] = {
     "rate": _rate,
     "kv_tokens": _kv_tokens,
     "overhead_s": _overhead_s,
     "bandwidth": _bandwidth,
     "servers": _servers,
-    "output": lambda workload, server: _output(workload, server, None),
+    "output": _output,
 }
-"""All queries by name."""
-
-
-def _answer(
-    query: str, value: float, unit: str, today: float, workload: Workload, server: Server
-) -> Capacity:
-    """The answer, with shares and derivatives at the point where it is reached."""
-    found = stability(workload, server)
-    derivatives, method = margin_derivatives(workload, server)
-    margin = 0.0 if abs(found.margin) < _SEARCH_ACCURACY else found.margin
-    return Capacity(query, value, unit, today, found.binding, margin, derivatives, method)
+"""All queries by name; the class is only for "output"."""
 
 
 def _sums(workload: Workload, server: Server) -> dict[str, float]:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.errors import InputError
+from fluid.result import Block, Result, Table, columns_of, notes, number, percent, seconds
 from fluid.server import Server, require_fits
-from fluid.stages import Stages
-from fluid.steady.extrapolation import range_caveats
+from fluid.stages import Stages, class_stages
+from fluid.steady.caveats import condition_caveats, profile_caveats, range_caveats
+from fluid.steady.fluctuation import Overflow, overflow
 from fluid.steady.intake import Intake, Method, intake
-from fluid.steady.stability import curve_stability
+from fluid.steady.phase import rate_and_memory
+from fluid.steady.stability import Binding, curve_stability, largest_scale, verdict
 from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+_CURVE_POINTS = 60
+"""Rates of a latency curve."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,8 @@ class ClassEquilibrium:
     latency_s: float | None
 
 
-@dataclass(frozen=True)
-class Equilibrium:
+@dataclass(frozen=True, repr=False)
+class Equilibrium(Result):
     """The fluid equilibrium of a workload on a server.
 
     Attributes:
@@ -56,8 +69,18 @@ class Equilibrium:
         caveats: One sentence for each condition of THEORY 2.6 that does not hold, for each quantity
             of the batches that leaves the server's measured range, and one where the rates vary
             over time.
+        evictions: Share of iterations that may exceed the memory, where that was asked about.
+        fluctuations: The answer; None where nothing was asked or the workload is unstable.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> found = fw.equilibrium(load, fw.Server.named("a100-80gb-llama-2-7b"))
+    >>> print(f"{found.utilisation:.2f} {found.kv_tokens:,.0f} {found.classes[0].name}")
+    0.41 7,752 chat
     """
 
+    workload: Workload
+    server: Server
     stable: bool
     method: Method
     utilisation: float
@@ -66,7 +89,7 @@ class Equilibrium:
     kv_capacity_tokens: int
     max_scale: float
     margin: float
-    binding: Literal["compute", "memory"]
+    binding: Binding
     compute_share: float
     memory_share: float
     tpot_s: float | None
@@ -75,26 +98,139 @@ class Equilibrium:
     throughput_tokens_per_s: float | None
     caveats: tuple[str, ...]
     classes: tuple[ClassEquilibrium, ...]
+    evictions: float | None = None
+    fluctuations: Overflow | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data with the field names as keys, ready for JSON."""
-        document = asdict(self)
-        return document | {
-            "caveats": list(document["caveats"]),
-            "classes": list(document["classes"]),
+    @property
+    def title(self) -> str:
+        """What is in balance where."""
+        return f"{self.workload.name} on {self.server.name}"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with its cause."""
+        return verdict(self.max_scale, self.margin, self.binding)
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each class."""
+        return columns_of(self.classes)
+
+    def blocks(self) -> Iterator[Block]:
+        yield Table(self.title, ("figure", "value"), self._figures())
+        yield Table(
+            "Classes",
+            ("class", "rate /s", "stages", "n* per stage", "TTFT s", "TPOT s", "latency s"),
+            tuple(
+                (
+                    one.name,
+                    number(one.rate_per_s),
+                    str(one.stages),
+                    number(one.in_service_per_stage),
+                    number(one.ttft_s),
+                    number(one.tpot_s),
+                    number(one.latency_s),
+                )
+                for one in self.classes
+            ),
+            spare=("stages", "n* per stage", "TPOT s", "TTFT s"),
+        )
+        yield from notes(self.caveats)
+        if self.fluctuations is not None:
+            yield self.fluctuations.table()
+        yield self.sentence
+
+    def _figures(self) -> tuple[tuple[str, str], ...]:
+        shares = f"{percent(self.compute_share)} / {percent(self.memory_share)}"
+        return (
+            ("arrival rate", f"{number(self.workload.rate_per_s)} /s"),
+            ("utilisation ρ", number(self.utilisation)),
+            ("iteration time ΔT*", seconds(self.iteration_time_s)),
+            ("KV tokens M*", number(self.kv_tokens)),
+            ("KV capacity C", number(float(self.kv_capacity_tokens))),
+            ("largest stable multiple α*", number(self.max_scale)),
+            ("compute / memory share", shares),
+            ("mean TTFT", seconds(self.ttft_s)),
+            ("mean TPOT", seconds(self.tpot_s)),
+            ("mean latency", seconds(self.latency_s)),
+            ("throughput tokens/s", number(self.throughput_tokens_per_s)),
+        )
+
+    def document(self) -> dict[str, Any]:
+        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations")
+        document = {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            **{one.name: getattr(self, one.name) for one in fields(self) if one.name not in apart},
+            "caveats": list(self.caveats),
+            "classes": [asdict(one) for one in self.classes],
         }
+        if self.evictions is not None:
+            document["fluctuations"] = self.fluctuations and asdict(self.fluctuations)
+        return document
+
+    def plot(self, ax: Axes | None = None, picture: str = "latency") -> Axes:
+        """One of `PICTURES`: mean times by rate, KV by stage, or the margin by rate and memory.
+
+        Raises:
+            InputError: Another picture, or that of stages where there is no equilibrium.
+        """
+        if picture not in PICTURES:
+            raise InputError("picture", picture, "one of " + ", ".join(PICTURES))
+        drawn: Axes = getattr(self, f"_plot_{picture}")(ax)
+        return drawn
+
+    def _plot_latency(self, ax: Axes | None) -> Axes:
+        from fluid.plots.steady import plot_latency
+
+        rates_per_s, curves_s, limit_per_s = latency_curves(self.workload, self.server)
+        title = f"{self.title}, fluid model"
+        return plot_latency(ax, rates_per_s, curves_s, limit_per_s, title)
+
+    def _plot_stages(self, ax: Axes | None) -> Axes:
+        from fluid.plots.steady import plot_composition
+
+        if not self.stable:
+            raise InputError("workload", self.workload.name, "a stable workload")
+        stages = [class_stages(one, self.server) for one in self.workload.classes]
+        held = np.zeros((len(stages), max(int(one.index[-1]) for one in stages) + 1))
+        for row, one, balanced in zip(held, stages, self.classes, strict=True):
+            row[one.index] = (balanced.in_service_per_stage or 0.0) * one.held_kv_tokens
+        names = [one.name for one in self.classes]
+        title = f"{self.title}: {self.kv_tokens:,.0f} of {self.kv_capacity_tokens:,} tokens"
+        return plot_composition(ax, dict(zip(names, held, strict=True)), title)
+
+    def _plot_phase(self, ax: Axes | None) -> Axes:
+        return rate_and_memory(self.workload, self.server).plot(ax)
 
 
-def equilibrium(workload: Workload, server: Server, method: Method | None = None) -> Equilibrium:
+PICTURES = ("latency", "stages", "phase")
+"""What `Equilibrium.plot` draws."""
+
+
+def equilibrium(
+    workload: Workload,
+    server: Server,
+    method: Method | None = None,
+    *,
+    evictions: float | None = None,
+) -> Equilibrium:
     """Solve ΔT* = E[τ(λΔT*)] and derive inventory, memory and latencies (THEORY 2.2, 2.5, 2.6).
 
     Args:
         method: "closed-form" needs affine f; "poisson" and "mean" take any f. By default the
             closed form where f is affine, else "poisson".
+        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
 
     Raises:
-        InputError: One request of a class does not fit, `method` does not suit f, or the rates
-            vary over time around another mean than the given ones.
+        InputError: One request of a class does not fit, `method` does not suit f, the rates vary
+            over time around another mean than the given ones, or `evictions` is not a share or
+            asked of a server whose f is not affine.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
+    >>> found = fw.equilibrium(load, fw.Server.named("paper-long-decode"), evictions=0.01)
+    >>> found.stable, round(found.fluctuations.eviction_onset_per_s, 1)
+    (True, 2.5)
     """
     require_fits(workload, server)
     curve = intake(workload, server, method)
@@ -104,6 +240,8 @@ def equilibrium(workload: Workload, server: Server, method: Method | None = None
     classes = _classes(workload, curve, served, added_s)
     throughput = sum(one.rate_per_s * one.decode_tokens for one in workload.classes)
     return Equilibrium(
+        workload=workload,
+        server=server,
         stable=boundary.stable,
         method=curve.method,
         utilisation=boundary.utilisation,
@@ -120,12 +258,33 @@ def equilibrium(workload: Workload, server: Server, method: Method | None = None
         latency_s=_weighted_mean([(one.rate_per_s, one.latency_s) for one in classes]),
         throughput_tokens_per_s=throughput if boundary.stable else None,
         caveats=(
-            *_caveats(curve, boundary.utilisation, served, added_s),
+            *condition_caveats(curve, boundary.utilisation, served, added_s),
             *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
-            *_profile_caveats(workload, boundary.max_scale),
+            *profile_caveats(workload, boundary.max_scale),
         ),
         classes=classes,
+        evictions=evictions,
+        fluctuations=None
+        if evictions is None or served is None
+        else overflow(workload, server, evictions),
     )
+
+
+def latency_curves(workload: Workload, server: Server) -> tuple[Floats, dict[str, Floats], float]:
+    """First-order means against the total rate of the mix, up to the boundary.
+
+    Returns:
+        Rates, shape (60,); means in seconds by name, alike, those that exist; the boundary.
+    """
+    limit_per_s = largest_scale(workload, server) * workload.rate_per_s
+    rates_per_s = limit_per_s * np.linspace(0.02, 0.999, _CURVE_POINTS)
+    found = [equilibrium(workload.at_rate(rate), server) for rate in rates_per_s.tolist()]
+    curves_s = {
+        label: [getattr(one, name) for one in found]
+        for label, name in (("latency", "latency_s"), ("TTFT", "ttft_s"), ("TPOT", "tpot_s"))
+    }
+    known = {label: np.array(means) for label, means in curves_s.items() if None not in means}
+    return rates_per_s, known, limit_per_s
 
 
 def _classes(
@@ -177,53 +336,3 @@ def _weighted_mean(pairs: list[tuple[float, float | None]]) -> float | None:
     if not known:
         return None
     return sum(rate * value for rate, value in known) / sum(rate for rate, _ in known)
-
-
-def _profile_caveats(workload: Workload, max_scale: float) -> tuple[str, ...]:
-    """What a constant-rate equilibrium does not say about rates that vary (THEORY 5.1)."""
-    if workload.rate_profile is None:
-        return ()
-    peak = max(one.multiplier for one in workload.rate_profile)
-    overload = "above" if peak > max_scale else "within"
-    return (
-        f"rates vary over time: these figures are for their long-run mean; the peak, {peak:.4g} "
-        f"times the mean, is {overload} the largest stable multiple {max_scale:.4g}",
-    )
-
-
-def _caveats(
-    curve: Intake,
-    utilisation: float,
-    iteration_s: float | None,
-    added_s: tuple[NDArray[np.float64], ...],
-) -> tuple[str, ...]:
-    """Conditions of THEORY 2.6 that fail, each with its number; the last three need ΔT*."""
-    found = []
-    if curve.method != "closed-form" and not curve.server.iteration_time.is_affine:
-        knots = len(curve.server.iteration_time.tokens_knots)
-        found.append(
-            f"iteration time is not affine in tokens ({knots} knots): "
-            "equilibrium and latencies are approximate"
-        )
-    if iteration_s is None:
-        return tuple(found)
-    if utilisation > 0.8:
-        found.append(f"utilisation {utilisation:.3f} is above 0.8: latencies are underestimated")
-    per_stage = curve.flow.rates_per_s * iteration_s
-    residents = float(per_stage @ [one.count for one in curve.stages])
-    if residents < 5:
-        found.append(
-            f"only {residents:.2f} requests in service on average, fewer than 5: "
-            "latencies are approximate"
-        )
-    prefill_s = [
-        float(own_s[~stages.decodes].sum())
-        for stages, own_s in zip(curve.stages, added_s, strict=True)
-    ]
-    lumps = float(per_stage @ np.square(prefill_s)) / iteration_s**2
-    if lumps > 0.05:
-        found.append(
-            f"prefills come in lumps, Σ n·w0²/ΔT² = {lumps:.3f} is above 0.05: "
-            "latencies are underestimated"
-        )
-    return tuple(found)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.result import Block, Result, Table, columns_of, number, percent, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages, linear_stage_seconds
 from fluid.steady.stability import largest_scale
@@ -28,6 +30,8 @@ _NEGLIGIBLE = 1e-9
 """Responses are followed until they have decayed to this share of their largest value."""
 
 _LONGEST = 1 << 22
+
+KV_LABEL = "KV tokens, mean ± standard deviation"
 
 _LEAST_SHARE = 1e-4
 _HALVINGS = 8
@@ -45,8 +49,8 @@ class ClassDelay:
     latency_s: float
 
 
-@dataclass(frozen=True)
-class Fluctuation:
+@dataclass(frozen=True, repr=False)
+class Fluctuation(Result):
     """Second-order figures of a stable workload under work-conserving service.
 
     Attributes:
@@ -55,8 +59,16 @@ class Fluctuation:
         kv_mean_tokens, kv_sd_tokens: Resident KV per iteration with unlimited memory.
         latency_s, ttft_s: Means over all requests.
         classes: Per class, in the order of the workload.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
+    >>> found = fw.fluctuation(load, fw.Server.named("paper-long-decode"))
+    >>> print(f"{found.kv_mean_tokens:,.0f} ± {found.kv_sd_tokens:,.0f}")
+    50,245 ± 10,882
     """
 
+    workload: Workload
+    server: Server
     iteration_time_s: float
     iteration_time_sd_s: float
     kv_mean_tokens: float
@@ -77,11 +89,111 @@ class Fluctuation:
         """
         return float(self._kv().isf(_checked(probability)))
 
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each class."""
+        return columns_of(self.classes)
+
+    def blocks(self) -> Iterator[Block]:
+        mean, sd = self.iteration_time_s, self.iteration_time_sd_s
+        kv = f"{number(self.kv_mean_tokens)} ± {number(self.kv_sd_tokens)}"
+        yield Table(
+            f"Fluctuations of {self.workload.name} on {self.server.name}",
+            ("figure", "value"),
+            (
+                ("iteration time, mean ± standard deviation", f"{number(mean)} ± {seconds(sd)}"),
+                (KV_LABEL, kv),
+                ("mean TTFT", seconds(self.ttft_s)),
+                ("mean latency", seconds(self.latency_s)),
+            ),
+        )
+        yield Table(
+            "Classes",
+            ("class", "TTFT s", "TPOT s", "latency s"),
+            tuple(
+                (one.name, number(one.ttft_s), number(one.tpot_s), number(one.latency_s))
+                for one in self.classes
+            ),
+        )
+        yield "Second order, Poisson arrivals, unlimited memory."
+
+    def document(self) -> dict[str, Any]:
+        figures = (
+            *("iteration_time_s", "iteration_time_sd_s", "kv_mean_tokens", "kv_sd_tokens"),
+            *("latency_s", "ttft_s"),
+        )
+        return {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            **{name: getattr(self, name) for name in figures},
+            "classes": [asdict(one) for one in self.classes],
+        }
+
     def _kv(self) -> Any:
         from scipy.stats import gamma
 
         shape = (self.kv_mean_tokens / self.kv_sd_tokens) ** 2
         return gamma(shape, scale=self.kv_sd_tokens**2 / self.kv_mean_tokens)
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """When memory overflows: second-order figures at a workload's own rate (THEORY 2.7).
+
+    All but the onset are those of unlimited memory.
+
+    Attributes:
+        probability: Share of iterations that may exceed the memory, as asked.
+        overflow_probability: Share of iterations that would exceed the server's memory.
+        kv_tokens_needed: Memory that `probability` of the iterations exceed.
+        eviction_onset_per_s: Total rate at which `probability` of them exceed the server's memory.
+    """
+
+    probability: float
+    kv_mean_tokens: float
+    kv_sd_tokens: float
+    overflow_probability: float
+    kv_tokens_needed: float
+    eviction_onset_per_s: float
+    latency_s: float
+    ttft_s: float
+
+    def table(self) -> Table:
+        """The figures as text."""
+        share = percent(self.probability, 2)
+        kv = f"{number(self.kv_mean_tokens)} ± {number(self.kv_sd_tokens)}"
+        return Table(
+            "Fluctuations (second order, Poisson arrivals)",
+            ("figure", "value"),
+            (
+                (KV_LABEL, kv),
+                ("iterations that would exceed C", percent(self.overflow_probability, 2)),
+                (f"KV exceeded in {share} of iterations", number(self.kv_tokens_needed)),
+                (f"rate at which {share} exceed C", f"{number(self.eviction_onset_per_s)} /s"),
+                ("mean TTFT", seconds(self.ttft_s)),
+                ("mean latency", seconds(self.latency_s)),
+            ),
+        )
+
+
+def overflow(workload: Workload, server: Server, probability: float) -> Overflow:
+    """What is known of overflows without simulation.
+
+    Raises:
+        InputError: As `fluctuation`, or the probability is not between 0 and 1.
+        InfeasibleError: As `fluctuation`.
+    """
+    onset_per_s = eviction_onset_per_s(workload, server, probability)
+    here = fluctuation(workload, server)
+    return Overflow(
+        probability=probability,
+        kv_mean_tokens=here.kv_mean_tokens,
+        kv_sd_tokens=here.kv_sd_tokens,
+        overflow_probability=here.overflow_probability(server.usable_kv_tokens),
+        kv_tokens_needed=here.kv_tokens_needed(probability),
+        eviction_onset_per_s=onset_per_s,
+        latency_s=here.latency_s,
+        ttft_s=here.ttft_s,
+    )
 
 
 def eviction_onset_per_s(workload: Workload, server: Server, probability: float) -> float:
@@ -119,11 +231,17 @@ def _checked(probability: float) -> float:
 
 
 def fluctuation(workload: Workload, server: Server) -> Fluctuation:
-    """Mean delays and variance of resident KV, memory unlimited.
+    """Mean delays and variance of resident KV, memory unlimited (THEORY 2.7).
 
     Raises:
         InputError: The server is not affine in tokens, or a request does not fit into memory.
         InfeasibleError: ρ ≥ 1, so that there is no equilibrium to fluctuate around.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
+    >>> found = fw.fluctuation(load, fw.Server.named("paper-long-decode"))
+    >>> found.overflow_probability(137_000) < found.overflow_probability(50_000)
+    True
     """
     from scipy.signal import fftconvolve
 
@@ -154,6 +272,8 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
     )
     shares = rates / rates.sum()
     return Fluctuation(
+        workload=workload,
+        server=server,
         iteration_time_s=mean_s,
         iteration_time_sd_s=math.sqrt(covariance[0]),
         kv_mean_tokens=mean_s * float(sum(rates * [one.memory_sum for one in stages])),

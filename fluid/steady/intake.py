@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -67,7 +67,7 @@ class Flow:
         return ((spread + math.sqrt(spread**2 + 4 * rate * tokens)) / (2 * rate)) ** 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Intake:
     """T(y) of one workload on one server.
 
@@ -80,6 +80,7 @@ class Intake:
     """
 
     method: Method
+    workload: Workload
     server: Server
     flow: Flow
     stages: tuple[Stages, ...]
@@ -130,6 +131,23 @@ class Intake:
         """T(y), seconds."""
         token_s = float(self.token_seconds(intake_s, np.zeros(1))[0])
         return token_s + self.linear_share * intake_s
+
+    def jump_intakes_s(self, least_s: float, most_s: float) -> Floats:
+        """Intakes between these at which T jumps: some prompts and all decodes reach a jump of f.
+
+        T(y)/y has its local minima there and at no other place between them that a grid misses.
+        """
+        tau = self.server.iteration_time
+        knots = np.array(tau.tokens_knots)
+        jumps = knots[1:][np.diff(knots) == 0]
+        lengths = self.flow.prompt_tokens[self.flow.prompt_tokens > 0]
+        step = max(1, int(np.gcd.reduce(lengths)))
+        decodes = self.flow.decodes_per_s
+        if not (len(jumps) and decodes):
+            return np.empty(0)
+        prompts = step * np.arange(int(jumps[-1]) // step + 1)
+        intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
+        return intakes_s[(intakes_s > least_s) & (intakes_s < most_s)]
 
     def stage_seconds(self, intake_s: float) -> tuple[Floats, ...]:
         """w_js: seconds that one more request at stage s adds, m arrays of shape (S_j,)."""
@@ -197,15 +215,23 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
         raise InputError("method", method, "one of " + ", ".join(_TOKEN_SECONDS))
     if chosen == "closed-form" and not tau.is_affine:
         raise InputError("method", chosen, "poisson or mean, as f of this server is not affine")
+    return _intake(workload, server, chosen)
+
+
+# Equilibrium, stability and solvers ask for the same curve one after the other.
+@lru_cache(maxsize=16)
+def _intake(workload: Workload, server: Server, method: Method) -> Intake:
+    tau = server.iteration_time
     stages = tuple(class_stages(one, server) for one in workload.classes)
     flow = Flow(
         rates_per_s=np.array([one.rate_per_s for one in workload.classes]),
         prompt_tokens=np.array([one.prefill_tokens for one in stages]),
         decodes=np.array([one.decodes.sum() for one in stages]),
     )
-    build, deviations = _TOKEN_SECONDS[chosen]
+    build, deviations = _TOKEN_SECONDS[method]
     return Intake(
-        method=chosen,
+        method=method,
+        workload=workload,
         server=server,
         flow=flow,
         stages=stages,

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,9 @@ from fluid.server import Server, require_fits
 from fluid.steady.intake import Method
 from fluid.steady.stability import largest_scale, stability
 from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from fluid.plots.style import Panels
 
 Floats = NDArray[np.float64]
 
@@ -212,6 +216,16 @@ class StabilityRegion:
             vertices_per_s=vertices[:, free],
             boundary_per_s=points[:, free],
         )
+
+    def plot(self, ax: Panels | None = None) -> Panels:
+        """The region of two classes with the workload's operating point.
+
+        Raises:
+            InputError: The region does not have two classes.
+        """
+        from fluid.plots.steady import plot_region
+
+        return plot_region(ax, self)
 
     @property
     def _is_affine(self) -> bool:

@@ -8,22 +8,31 @@ y/T(y) over the intakes y that fit into memory (see `fluid.steady.intake`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.result import Block, Result, Table, number, percent, seconds
 from fluid.server import Server, require_fits
+from fluid.stages import read_only
 from fluid.steady.intake import Intake, Method, intake
 from fluid.workload import Workload
+
+Binding = Literal["compute", "memory"]
 
 _GRID = 64
 """Points of the search for the best intake where f is not affine."""
 
+_MOST_JUMPS = 256
+"""Where T has more jumps, each is small: many numbers of prompts share one jump of f."""
 
-@dataclass(frozen=True)
-class Stability:
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Stability(Result):
     """Where a workload stands against the boundary of the stable region, m classes.
 
     Attributes:
@@ -41,12 +50,20 @@ class Stability:
         boundary_per_stage: n^C_j = α*·λ_j·ΔT*(α*λ), requests per stage, shape (m,).
         half_space_per_s: a_j in seconds with Σ λ_j a_j ≤ 1, the stable region; shape (m,); None
             where f is not affine and the region is no simplex.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> found = fw.stability(load, fw.Server.named("a100-80gb-llama-2-7b"))
+    >>> found.stable, found.binding
+    (True, 'compute')
     """
 
+    workload: Workload
+    server: Server
     stable: bool
     max_scale: float
     margin: float
-    binding: Literal["compute", "memory"]
+    binding: Binding
     compute_share: float
     memory_share: float
     utilisation: float
@@ -54,19 +71,97 @@ class Stability:
     boundary_per_stage: NDArray[np.float64]
     half_space_per_s: NDArray[np.float64] | None
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence, with its cause."""
+        return verdict(self.max_scale, self.margin, self.binding)
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each class."""
+        normal = self.half_space_per_s
+        return {
+            "class": [one.name for one in self.workload.classes],
+            "rate_per_s": [one.rate_per_s for one in self.workload.classes],
+            "boundary_per_stage": self.boundary_per_stage.tolist(),
+            "half_space_s": [None] * len(self.workload.classes)
+            if normal is None
+            else normal.tolist(),
+        }
+
+    def blocks(self) -> Iterator[Block]:
+        yield Table(
+            f"{self.workload.name} on {self.server.name}",
+            ("figure", "value"),
+            (
+                ("arrival rate", f"{number(self.workload.rate_per_s)} /s"),
+                ("utilisation ρ", number(self.utilisation)),
+                ("largest stable multiple α*", number(self.max_scale)),
+                (
+                    "compute / memory share",
+                    f"{percent(self.compute_share)} / {percent(self.memory_share)}",
+                ),
+                ("iteration time at the boundary", seconds(self.boundary_iteration_time_s)),
+            ),
+        )
+        columns = self.frame()
+        yield Table(
+            "Classes",
+            ("class", "rate /s", "per stage at the boundary", "normal a s"),
+            tuple(
+                (name, *map(number, figures))
+                for name, *figures in zip(*columns.values(), strict=True)
+            ),
+        )
+        yield self.sentence
+
+    def document(self) -> dict[str, Any]:
+        normal = self.half_space_per_s
+        return {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            "stable": self.stable,
+            "max_scale": self.max_scale,
+            "margin": self.margin,
+            "binding": self.binding,
+            "compute_share": self.compute_share,
+            "memory_share": self.memory_share,
+            "utilisation": self.utilisation,
+            "boundary_iteration_time_s": self.boundary_iteration_time_s,
+            "boundary_per_stage": self.boundary_per_stage.tolist(),
+            "half_space_per_s": None if normal is None else normal.tolist(),
+        }
+
+
+def verdict(max_scale: float, margin: float, binding: Binding) -> str:
+    """Stable or not, by how much and why, in one sentence; arguments as in `Stability`."""
+    if max_scale >= 1:
+        return (
+            f"STABLE: the rates can grow by a factor {max_scale:.4g} before {binding} binds; "
+            f"{percent(margin)} of the boundary load is free."
+        )
+    return (
+        f"UNSTABLE: {binding} binds; multiply all rates by at most {max_scale:.4g}"
+        " or change the server."
+    )
+
 
 def stability(workload: Workload, server: Server, method: Method | None = None) -> Stability:
-    """Largest stable multiple of the workload on the server, and its cause.
+    """Largest stable multiple of the workload on the server, and its cause (THEORY 2.3, 2.5).
 
     Args:
         method: As for `fluid.steady.equilibrium.equilibrium`.
 
     Raises:
         InputError: One request of a class does not fit, or `method` does not suit f.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> round(fw.stability(load, fw.Server.named("engine-long-decode")).max_scale, 2)
+    2.78
     """
     require_fits(workload, server)
-    verdict, _ = curve_stability(intake(workload, server, method))
-    return verdict
+    found, _ = curve_stability(intake(workload, server, method))
+    return found
 
 
 def largest_scale(workload: Workload, server: Server, method: Method | None = None) -> float:
@@ -81,6 +176,7 @@ def largest_scale(workload: Workload, server: Server, method: Method | None = No
     return best_s / curve.time_s(best_s)
 
 
+@lru_cache(maxsize=16)
 def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
     """The verdict, and ΔT* in seconds (None: no equilibrium), found together so that they agree."""
     limit_s = curve.memory_limit_s
@@ -94,7 +190,9 @@ def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
         utilisation = curve.final_utilisation
     else:
         utilisation = 1 - curve.overhead_s / balance_s
-    verdict = Stability(
+    found = Stability(
+        workload=curve.workload,
+        server=curve.server,
         stable=max_scale >= 1,
         max_scale=max_scale,
         margin=1 - 1 / max_scale,
@@ -103,18 +201,20 @@ def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
         memory_share=memory_share,
         utilisation=utilisation,
         boundary_iteration_time_s=time_s,
-        boundary_per_stage=curve.flow.rates_per_s * best_s,
+        boundary_per_stage=read_only(curve.flow.rates_per_s * best_s),
         half_space_per_s=_half_space_per_s(curve) if affine else None,
     )
-    return verdict, balance_s
+    return found, balance_s
 
 
 def _half_space_per_s(curve: Intake) -> NDArray[np.float64]:
     """a_j = w_j + d0·m_j/C of an affine server (THEORY 2.3), shape (m,)."""
     work_s = np.array([one.sum() for one in curve.stage_seconds(0.0)])
-    return work_s + curve.overhead_s * curve.memory_sums / curve.server.usable_kv_tokens
+    memory_s = curve.overhead_s * curve.memory_sums / curve.server.usable_kv_tokens
+    return read_only(work_s + memory_s)
 
 
+@lru_cache(maxsize=16)
 def _best_intake_s(curve: Intake) -> float:
     """The intake y ≤ y_C with the largest y/T(y); y_C itself where nothing below it is better."""
     limit_s = curve.memory_limit_s
@@ -133,6 +233,10 @@ def _best_intake_s(curve: Intake) -> float:
         candidates = [float(one) for one in knots_s if least_s < one < limit_s]
     else:
         candidates = _refined(curve, np.geomspace(least_s, limit_s, _GRID))
+        # Kept on the lower side of each jump, against rounding.
+        jumps_s = curve.jump_intakes_s(least_s, limit_s) * (1 - 1e-12)
+        if len(jumps_s) <= _MOST_JUMPS:
+            candidates += jumps_s.tolist()
     best_s = max(candidates, key=lambda y: y / curve.time_s(y), default=limit_s)
     return best_s if best_s / curve.time_s(best_s) > scale * (1 + 1e-9) else limit_s
 

@@ -1,1 +1,56 @@
-"""The formulas of THEORY 2-4, derived with sympy."""
+"""The formulas of THEORY 2-4, derived with sympy, and the numbers that go into them."""
+
+from fluid.stages import class_stages, linear_stage_seconds
+from fluid.symbolic.steady import (
+    CAPACITY,
+    DECODE,
+    DURATION,
+    KV,
+    OVERHEAD,
+    PREFILL,
+    SCALE,
+    SQUARE,
+    TOKEN,
+    balance_equations,
+    class_symbols,
+    equilibrium_forms,
+    memory_sum,
+    numeric,
+    paper_load_limit,
+    paper_memory,
+    work,
+)
+from fluid.symbolic.wait import (
+    margin_derivatives,
+    nested_forms,
+    theta_bound,
+    theta_equation,
+    wait_forms,
+)
+
+__all__ = [
+    "CAPACITY",
+    "DECODE",
+    "DURATION",
+    "KV",
+    "OVERHEAD",
+    "PREFILL",
+    "SCALE",
+    "SQUARE",
+    "TOKEN",
+    "balance_equations",
+    "class_stages",
+    "class_symbols",
+    "equilibrium_forms",
+    "linear_stage_seconds",
+    "margin_derivatives",
+    "memory_sum",
+    "nested_forms",
+    "numeric",
+    "paper_load_limit",
+    "paper_memory",
+    "theta_bound",
+    "theta_equation",
+    "wait_forms",
+    "work",
+]

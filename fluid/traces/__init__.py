@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from fluid.traces.digest import Digest, digest
-from fluid.traces.registry import TRACE_FORMATS, detect_format, named_format, read_trace
+from fluid.traces.registry import (
+    TRACE_FORMATS,
+    detect_format,
+    named_format,
+    open_trace,
+    read_trace,
+)
 from fluid.traces.snapshot import Snapshot
-from fluid.traces.summarise import summarise, summary_errors, write_workload
+from fluid.traces.strata import summary_errors, workload_of_digest
+from fluid.traces.summarise import TraceSummary, summarise_trace
 from fluid.traces.tape import Tape
 from fluid.traces.tape_csv import read_tape, tape_writer, write_tape
 from fluid.traces.trace import Chunk, ReadOptions, Trace
@@ -20,14 +27,16 @@ __all__ = [
     "Tape",
     "Trace",
     "TraceFormat",
+    "TraceSummary",
     "detect_format",
     "digest",
     "named_format",
+    "open_trace",
     "read_tape",
     "read_trace",
-    "summarise",
+    "summarise_trace",
     "summary_errors",
     "tape_writer",
+    "workload_of_digest",
     "write_tape",
-    "write_workload",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.traces.lines import Clock, Columns, Row, line_chunks, whole_tokens
-from fluid.traces.trace import Chunk, ReadOptions, Trace, open_bytes
+from fluid.traces.lines import Clock, Columns, Ragged, Row, Watch, line_chunks, whole_tokens
+from fluid.traces.trace import NO_TIMES, Chunk, ReadOptions, Trace, open_bytes
 from fluid.traces.trace_format import TraceFormat
 
 if TYPE_CHECKING:
@@ -46,15 +46,51 @@ def seconds_clock(field: str, from_zero: bool = True) -> CsvClock:
     )
 
 
-def csv_format(name: str, summary: str, clock: CsvClock, prompt: str, output: str) -> TraceFormat:
-    """A format of CSV files with a clock, and columns of prompt and output tokens."""
-    columns = (clock.field, prompt, output)
+UNTIMED = CsvClock(field="", allowed="", quick=lambda _: np.empty(0), careful=lambda _: 0.0)
+"""The clock of a file that has no times."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A column of whole numbers that only some files of a format have.
+
+    Attributes:
+        watch: Makes what looks at the column while a file is read.
+    """
+
+    column: str
+    watch: Callable[[], Watch]
+
+
+def csv_format(
+    name: str,
+    summary: str,
+    clock: CsvClock,
+    prompt: str,
+    output: str,
+    without: str | None = None,
+    beside: Beside | None = None,
+) -> TraceFormat:
+    """A format of CSV files with a clock, and columns of prompt and output tokens.
+
+    Args:
+        without: A column that makes it a file of another format.
+    """
+    columns = tuple(column for column in (clock.field, prompt, output) if column)
 
     def detect(head: str) -> bool:
-        return set(columns) <= set(_header(head.partition("\n")[0]))
+        header = _header(head.partition("\n")[0])
+        return set(columns) <= set(header) and without not in header
 
     def open_csv(path: Path, options: ReadOptions) -> Trace:
-        return Trace(_chunks(path, clock, columns, options))
+        watch = beside.watch() if beside else None
+        parser = CsvParser(clock, prompt, output, beside.column if beside else "")
+        return Trace(
+            _chunks(path, parser, options, watch),
+            timed=bool(clock.field),
+            said=() if clock.field else (NO_TIMES,),
+            findings=watch.findings if watch else lambda: (),
+        )
 
     return TraceFormat(name, summary, detect, open_csv)
 
@@ -73,16 +109,15 @@ def _careful_seconds(text: str) -> float:
 
 
 def _chunks(
-    path: Path, clock: CsvClock, columns: tuple[str, str, str], options: ReadOptions
+    path: Path, parser: CsvParser, options: ReadOptions, watch: Watch | None
 ) -> Iterator[Chunk]:
     file = str(path)
     with open_bytes(path) as stream:
         header = _header(stream.readline(1 << 16).decode("utf-8", "replace"))
-        if any(column not in header for column in columns):
-            allowed = f"a header with {', '.join(columns)}"
+        if any(column not in header for column in parser.required):
+            allowed = f"a header with {', '.join(parser.required)}"
             raise InputError("line 1", ",".join(header), allowed, file)
-        parser = CsvParser(clock, columns, header, file)
-        yield from line_chunks(stream, parser, 2, options, file)
+        yield from line_chunks(stream, parser.of(header, file), 2, options, file, watch)
 
 
 def _header(line: str) -> list[str]:
@@ -99,12 +134,29 @@ def _fields(line: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CsvParser:
-    """Lines of a CSV with this header; see `fluid.traces.lines.LineParser`."""
+    """Lines of a CSV; see `fluid.traces.lines.LineParser`.
+
+    Attributes:
+        beside: A column that is read where a file has it, or "".
+        header: The columns of the file at hand.
+    """
 
     clock: CsvClock
-    columns: tuple[str, str, str]
-    header: list[str]
-    file: str
+    prompt: str
+    output: str
+    beside: str = ""
+    header: tuple[str, ...] = ()
+    file: str = ""
+
+    @property
+    def required(self) -> list[str]:
+        """Columns that every file has."""
+        return [column for column in (self.clock.field, self.prompt, self.output) if column]
+
+    def of(self, header: list[str], file: str) -> CsvParser:
+        """The parser of one file."""
+        beside = self.beside if self.beside in header else ""
+        return replace(self, beside=beside, header=tuple(header), file=file)
 
     def quick(self, block: bytes) -> Columns:
         import pyarrow
@@ -112,20 +164,26 @@ class CsvParser:
 
         # Columns by position: names may repeat among those that are not read.
         names = [str(place) for place in range(len(self.header))]
-        wanted = [names[self.header.index(column)] for column in self.columns]
+        wanted = {column: names[self.header.index(column)] for column in self._wanted}
         table = arrow_csv.read_csv(
             pyarrow.BufferReader(block),
             arrow_csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block) + 1),
             arrow_csv.ParseOptions(ignore_empty_lines=False),
             arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pyarrow.string()), include_columns=wanted
+                column_types=dict.fromkeys(wanted.values(), pyarrow.string()),
+                include_columns=list(wanted.values()),
             ),
         )
-        times, prompts, outputs = (table[name] for name in wanted)
-        return Columns(self.clock.quick(times), _digits(prompts), _digits(outputs))
+        prompts, outputs = (_digits(table[wanted[name]]) for name in (self.prompt, self.output))
+        times = np.zeros(len(prompts))
+        if self.clock.field:
+            times = self.clock.quick(table[wanted[self.clock.field]])
+        if not self.beside:
+            return Columns(times, prompts, outputs)
+        numbers = _digits(table[wanted[self.beside]])
+        return Columns(times, prompts, outputs, Ragged(numbers, np.ones_like(numbers)))
 
     def careful(self, block: bytes, first_line: int) -> Iterator[Row]:
-        places = [self.header.index(column) for column in self.columns]
         for line, text in enumerate(block.split(b"\n"), first_line):
             if not text and line == first_line + block.count(b"\n"):
                 return  # behind the last line end
@@ -134,14 +192,23 @@ class CsvParser:
             if len(fields) != len(self.header):
                 allowed = f"{len(self.header)} fields as in the header"
                 raise InputError(f"line {line}", shown, allowed, self.file)
-            said, prompt, output = (fields[place] for place in places)
+            named = dict(zip(self.header, fields, strict=True))
+            said = named[self.clock.field] if self.clock.field else ""
             yield Row(
                 line,
                 said,
                 self._time(said, line),
-                whole_tokens(prompt, f"line {line}: {self.columns[1]}", self.file),
-                whole_tokens(output, f"line {line}: {self.columns[2]}", self.file),
+                self._count(named, self.prompt, line),
+                self._count(named, self.output, line),
+                (self._count(named, self.beside, line),) if self.beside else (),
             )
+
+    @property
+    def _wanted(self) -> list[str]:
+        return [*self.required, self.beside] if self.beside else self.required
+
+    def _count(self, named: dict[str, str], column: str, line: int) -> int:
+        return whole_tokens(named[column], f"line {line}: {column}", self.file)
 
     def _time(self, text: str, line: int) -> float:
         try:

@@ -33,7 +33,7 @@ class Digest:
         sums: Σ φ over the requests of each group, in the order of `FIGURES`, shape (groups, 5);
             the first column counts requests.
         rate_per_s: Arrivals per second, None where the trace does not tell.
-        dropped: Failed requests that are not in it.
+        dropped: Requests that are not in it: failed, or too long.
     """
 
     sums: NDArray[np.float64]
@@ -94,7 +94,8 @@ def digest(chunks: Iterable[Chunk]) -> Digest:
             first_s = chunk.arrived_at_s[0] if first_s is None else first_s
             last_s = chunk.arrived_at_s[-1]
     if requests == 0:
-        raise InputError("", "only failed requests", "at least one request that succeeded")
+        allowed = "at least one request that succeeded, and is not longer than it may be"
+        raise InputError("", "only requests that were left out", allowed)
     span_s = float(last_s - first_s) if first_s is not None and last_s is not None else 0.0
     rate_per_s = (requests - 1) / span_s if span_s > 0 else None
     return Digest(groups.sums(), rate_per_s, dropped)

@@ -6,44 +6,129 @@ lines only. ijson parses in C and hands out one value at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from fluid.errors import InputError
+from fluid.files import read_text
 from fluid.traces.lines import finite_number, whole_tokens
 from fluid.traces.trace import Chunk, ReadOptions, failed_request, open_bytes
 
 CHUNK_ROWS = 1 << 16
+_SCALARS = {"null", "boolean", "integer", "double", "number", "string"}
 
 
 @contextmanager
-def json_stream(path: Path) -> Iterator[BinaryIO]:
-    """A file for ijson; what is not one JSON document becomes an `InputError`."""
+def json_stream(path: Path, allowed: str = "one JSON document") -> Iterator[BinaryIO]:
+    """A file for ijson; what is not JSON becomes an `InputError`."""
     import ijson
 
     with open_bytes(path) as stream:
         try:
-            yield stream
+            yield cast(BinaryIO, _PlainNumbers(stream))
         except ijson.JSONError as error:
             problem = " ".join(str(error).split())
-            raise InputError("", problem, "one JSON document", str(path)) from None
+            raise InputError("", problem, allowed, str(path)) from None
 
 
-def json_events(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Each value of a document: where it is ("benchmarks.item.…"), what kind, and itself."""
+def json_events(path: Path, several: bool = False) -> Iterator[tuple[str, str, Any]]:
+    """Each value of a document: where it is ("benchmarks.item.…"), what kind, and itself.
+
+    Args:
+        several: Whether there may be several documents, one after another.
+    """
     import ijson
 
-    with json_stream(path) as stream:
-        yield from ijson.parse(stream, use_float=True)
+    allowed = "JSON documents, one after another" if several else "one JSON document"
+    with json_stream(path, allowed) as stream:
+        yield from ijson.parse(stream, use_float=True, multiple_values=several)
+
+
+def json_records(
+    path: Path, wanted: Mapping[str, str], root: str = "", several: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Some values of each object of a list (`root` "item") or of each document (`root` "").
+
+    Args:
+        wanted: Names of the values, by where they are in the object ("info.input_tokens").
+    """
+    places = {f"{root}.{place}".lstrip("."): name for place, name in wanted.items()}
+    record: dict[str, Any] = {}
+    for place, event, value in json_events(path, several):
+        if place == root and event == "end_map":
+            yield record
+            record = {}
+        elif event in _SCALARS and place in places:
+            record[places[place]] = value
+
+
+def json_document(path: Path) -> dict[str, Any]:
+    """A report that is small enough to be read whole.
+
+    Raises:
+        InputError: It is no JSON object.
+    """
+    text = read_text(path)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("", str(error), "one JSON document", str(path)) from None
+    if not isinstance(document, dict):
+        raise InputError("", type(document).__name__, "one JSON object", str(path))
+    return document
+
+
+def value_at(document: Any, place: str) -> Any:
+    """What a document holds at a dotted place, None where there is nothing."""
+    for name in place.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+class _PlainNumbers:
+    """A stream of JSON in which Python's `Infinity` is the text "inf", and `NaN` is null.
+
+    Some benchmarks write them, and no JSON parser reads them. Behind a `":` they are outside of
+    any text, in which the quote would have a backslash.
+    """
+
+    _AFTER_NAME = re.compile(rb'(?<=[^\\]":)(\s?)(-?Infinity|NaN)\b')
+    _LONGEST = 16
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._ready = b""
+        self._held = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while not self._ready:
+            data = self._stream.read(1 << 16)
+            text = self._held + data
+            if b"NaN" in text or b"Infinity" in text:
+                text = self._AFTER_NAME.sub(self._plain, text)
+            # The end is held back, where a match may have begun.
+            cut = max(len(text) - self._LONGEST, 0) if data else len(text)
+            self._ready, self._held = text[:cut], text[cut:]
+            if not data:
+                break
+        size = len(self._ready) if size < 0 else size
+        given, self._ready = self._ready[:size], self._ready[size:]
+        return given
+
+    @staticmethod
+    def _plain(match: re.Match[bytes]) -> bytes:
+        return match[1] + (b"null" if match[2] == b"NaN" else b'"inf"')
 
 
 @dataclass
-class Requests:
+class RequestRows:
     """Requests of a document, which are few enough to keep their numbers, if not their text.
 
     Attributes:
@@ -57,6 +142,13 @@ class Requests:
     prompts: list[Any] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    def append(self, place: str, prompt: Any, output: Any, failure: Any) -> None:
+        """One more request; its start goes to `starts_s` where there is one."""
+        self.places.append(place)
+        self.prompts.append(prompt)
+        self.outputs.append(output)
+        self.failures.append("" if failure is None else str(failure))
 
     def chunks(self, options: ReadOptions, file: str) -> Iterator[Chunk]:
         """Checked and sorted by time, which starts at 0.
@@ -96,12 +188,16 @@ class Requests:
         return not reason
 
     def _tokens(self, kept: Sequence[int], file: str) -> tuple[Any, Any]:
-        prompts = [
-            whole_tokens(self.prompts[one], f"{self.places[one]}: prompt tokens", file)
-            for one in kept
+        counts = [
+            [
+                whole_tokens(_whole(said[one]), f"{self.places[one]}: {kind} tokens", file)
+                for one in kept
+            ]
+            for kind, said in (("prompt", self.prompts), ("output", self.outputs))
         ]
-        outputs = [
-            whole_tokens(self.outputs[one], f"{self.places[one]}: output tokens", file)
-            for one in kept
-        ]
-        return np.array(prompts, dtype=np.int64), np.array(outputs, dtype=np.int64)
+        return np.array(counts[0], dtype=np.int64), np.array(counts[1], dtype=np.int64)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that was written as 150.0 as 150."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

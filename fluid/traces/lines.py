@@ -8,7 +8,7 @@ the broken line or reads what Arrow was too strict for. So errors cost nothing u
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -22,12 +22,41 @@ LONGEST_LINE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """Any number of whole numbers per request.
+
+    Attributes:
+        values: All of them, request by request.
+        counts: How many each request has, shape (n,).
+    """
+
+    values: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
+        """From a list of numbers per request."""
+        return cls(
+            np.array([value for row in rows for value in row], dtype=np.int64),
+            np.array([len(row) for row in rows], dtype=np.int64),
+        )
+
+
+NOTHING_BESIDE = Ragged(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
 class Columns:
-    """A block as arrays of shape (n,): times in units of the format, token counts."""
+    """A block as arrays of shape (n,): times in units of the format, token counts.
+
+    Attributes:
+        beside: Further numbers that the format has of each request, for a `Watch`.
+    """
 
     times: NDArray[Any]
     prompts: NDArray[np.int64]
     outputs: NDArray[np.int64]
+    beside: Ragged = NOTHING_BESIDE
 
     def usual(self, earliest: float) -> bool:
         """Whether times are finite, sorted and not before `earliest`, and counts are counts."""
@@ -50,6 +79,17 @@ class Row(NamedTuple):
     time: float
     prompt: int
     output: int
+    beside: tuple[int, ...] = ()
+
+
+class Watch(Protocol):
+    """Finds something out about a trace while it is read."""
+
+    def see(self, columns: Columns) -> None:
+        """Take in a block, each once and in order."""
+
+    def findings(self) -> tuple[str, ...]:
+        """Caveats from all blocks so far, a sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +97,7 @@ class Clock:
     """How a format counts time.
 
     Attributes:
-        field: Where the arrival time is.
+        field: Where the arrival time is; "" where a format has no times.
         units_per_s: Times are in so many parts of a second.
         earliest: No time is before it, in these units.
         from_zero: Whether the first arrival becomes time 0.
@@ -83,9 +123,14 @@ class LineParser(Protocol):
 
 
 def line_chunks(
-    stream: BinaryIO, parser: LineParser, first_line: int, options: ReadOptions, file: str
+    stream: BinaryIO,
+    parser: LineParser,
+    first_line: int,
+    options: ReadOptions,
+    file: str,
+    watch: Watch | None = None,
 ) -> Iterator[Chunk]:
-    """Chunks of the lines that are left in a stream.
+    """Chunks of the lines that are left in a stream; `watch` sees every block.
 
     Raises:
         InputError: Naming file, line, field, value and what is allowed; or there are no lines.
@@ -99,13 +144,15 @@ def line_chunks(
         failed = (columns.prompts == 0) | (columns.outputs == 0)
         if failed.any() and not options.drop_failed:
             raise _failure(parser, block, line, file)
+        if watch is not None:
+            watch.see(columns)
         latest = columns.times[-1].item()
         if origin is None:
             origin = columns.times[0].item() if clock.from_zero else 0
         arrived_at_s = (columns.times - origin) / clock.units_per_s
         kept = ~failed
         yield Chunk(
-            arrived_at_s[kept],
+            arrived_at_s[kept] if clock.field else None,
             columns.prompts[kept],
             columns.outputs[kept],
             dropped=int(failed.sum()),
@@ -167,6 +214,7 @@ def _columns(
         np.array([row.time for row in rows]),
         np.array([row.prompt for row in rows], dtype=np.int64),
         np.array([row.output for row in rows], dtype=np.int64),
+        Ragged.of([row.beside for row in rows]),
     )
 
 

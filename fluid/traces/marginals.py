@@ -36,6 +36,7 @@ class Marginal:
         high: Longest length of each bucket, shape (k,).
         mean: Mean length, within the means that the buckets allow.
         open_above: Whether the last bucket has no end but the one that follows from the mean.
+        square: Mean squared length, where it is known, within what buckets and mean allow.
     """
 
     shares: Floats
@@ -43,6 +44,7 @@ class Marginal:
     high: Floats
     mean: float
     open_above: bool = False
+    square: float | None = None
 
     def most_spread(self) -> tuple[Floats, Floats]:
         """f* as (shares, lengths), lengths non-decreasing."""
@@ -61,6 +63,8 @@ class Marginal:
 
     def second_moment(self) -> Interval:
         """Smallest and largest E[l²]."""
+        if self.square is not None:
+            return self.square, self.square
         (p, least), (q, most) = self.least_spread(), self.most_spread()
         return float(p @ least**2), float(q @ most**2)
 

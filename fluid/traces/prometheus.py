@@ -1,39 +1,36 @@
-"""Reader of a Prometheus text snapshot of a vLLM server, such as its ``/metrics`` page.
+"""Reader of a Prometheus text snapshot of a serving program, such as its ``/metrics`` page.
 
-From the histograms `vllm:request_prompt_tokens` and `vllm:request_generation_tokens`, summed over
-engines. They say nothing of which prompt met which output.
+From the histograms of prompt and output lengths of vLLM, SGLang, TGI or Dynamo, summed over
+engines. They say nothing of which prompt met which output. A second, earlier scrape is subtracted.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fluid.errors import InputError
-from fluid.files import read_text
 from fluid.traces.marginals import Marginal
+from fluid.traces.metrics_programs import PROGRAMS, Program, other_page, plain, program_of
+from fluid.traces.scrapes import Sample, read_samples, window
 from fluid.traces.snapshot import Snapshot
 from fluid.traces.trace import ReadOptions
 from fluid.traces.trace_format import TraceFormat
 
-if TYPE_CHECKING:
-    from prometheus_client.samples import Sample
-
-PROMPT = "vllm:request_prompt_tokens"
-OUTPUT = "vllm:request_generation_tokens"
 LOST = (
     "a snapshot has no requests: which prompt met which output is lost, and arrivals are taken as"
     " Poisson"
 )
-
 SINCE_THE_START = (
-    "without --rate the rate is the mean since the server started, idle hours included"
+    "where no rate is given, it is the mean since the server started, idle hours included"
 )
+CONTRADICTION = 0.05
+"""Counters and histograms that differ by this share are told."""
 
 
 @dataclass
@@ -46,59 +43,87 @@ class Histogram:
 
 
 def _detect(head: str) -> bool:
-    return re.match(r"\s*(# (HELP|TYPE) \S|vllm:\w+(\{.*\})? \d)", head) is not None
+    prefixes = "|".join(one.prefix.rstrip("_") for one in PROGRAMS)
+    return re.match(rf"\s*(# (HELP|TYPE) \S|({prefixes})[:_]\w+(\{{.*\}})? \d)", head) is not None
 
 
 def _open(path: Path, options: ReadOptions) -> Snapshot:
     file = str(path)
-    samples = _samples(path)
-    _require_one_model(samples, options.part, file)
-    if options.part is not None:
-        samples = [s for s in samples if s.labels.get("model_name", options.part) == options.part]
-    prompts, outputs = (_histogram(samples, name, file) for name in (PROMPT, OUTPUT))
-    prompt, prompt_caveats = _marginal(prompts, PROMPT, file)
-    output, output_caveats = _marginal(outputs, OUTPUT, file)
-    rate_per_s = _rate(samples, prompts.count)
-    mean_rate = [] if rate_per_s is None else [SINCE_THE_START]
+    samples = read_samples(path)
+    program = _program(samples, file)
+    rate_per_s, told = _rate(samples, program, options.part)
+    if options.since is not None:
+        grown = window(path, options.since, program.prefix)
+        samples = grown.samples
+        told = _told_of_window(grown.seconds, grown.by_the_files)
+    _require_one_model(samples, program, options.part, file)
+    samples = _of_model(samples, program, options.part)
+    prompts, outputs = (
+        _histogram(samples, name, file) for name in (program.prompt, program.output)
+    )
+    if options.since is not None:
+        rate_per_s = prompts.count / grown.seconds
+    prompt, prompt_caveats = _marginal(prompts, program.prompt, file)
+    output, output_caveats = _marginal(outputs, program.output, file)
     return Snapshot(
         prompt,
         output,
         requests=round(prompts.count),
         rate_per_s=rate_per_s,
-        caveats=(LOST, *mean_rate, *prompt_caveats, *output_caveats),
+        caveats=(
+            LOST,
+            *told,
+            *prompt_caveats,
+            *output_caveats,
+            *_contradictions(samples, program, prompts, outputs),
+        ),
     )
 
 
-PROMETHEUS = TraceFormat("prometheus", "Prometheus snapshot of vLLM (text)", _detect, _open)
+PROMETHEUS = TraceFormat(
+    "prometheus",
+    "metrics page of vLLM, SGLang, TGI or Dynamo (text)",
+    _detect,
+    _open,
+    takes=frozenset({"part", "since"}),
+)
 
 
-def _samples(path: Path) -> list[Sample]:
-    from prometheus_client.parser import text_string_to_metric_families
-
-    try:
-        families = text_string_to_metric_families(read_text(path))
-        return [sample for family in families for sample in family.samples]
-    except ValueError as error:
-        raise InputError("", str(error), "Prometheus text", str(path)) from None
+def _program(samples: list[Sample], file: str) -> Program:
+    program = program_of(one.plain for one in samples)
+    if program is None:
+        allowed = "a page with the lengths of requests, of vLLM, SGLang, TGI or Dynamo"
+        raise InputError("", other_page({one.plain for one in samples}), allowed, file)
+    return program
 
 
-def _require_one_model(samples: list[Sample], model: str | None, file: str) -> None:
-    names = {s.labels.get("model_name", "") for s in samples if s.name == f"{PROMPT}_count"}
+def _require_one_model(
+    samples: list[Sample], program: Program, model: str | None, file: str
+) -> None:
+    names = {
+        one.label(program.model) for one in samples if one.plain == plain(f"{program.prompt}_count")
+    }
+    listed = ", ".join(sorted(names))
     if model is not None and model not in names:
-        raise InputError("--part", model, f"one of the models {', '.join(sorted(names))}", file)
+        raise InputError("part", model, f"one of the models {listed}")
     if model is None and len(names) > 1:
-        allowed = "one of them, by --part NAME"
-        raise InputError("model_name", ", ".join(sorted(names)), allowed, file)
+        raise InputError("part", "nothing", f"one of the models {listed}", file)
+
+
+def _of_model(samples: list[Sample], program: Program, model: str | None) -> list[Sample]:
+    if model is None:
+        return samples
+    return [one for one in samples if one.label(program.model) in ("", model)]
 
 
 def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
     histogram = Histogram()
     for sample in samples:
-        if sample.name == f"{name}_bucket":
+        if sample.plain == plain(f"{name}_bucket"):
             histogram.cumulative[_upper_end(sample, file)] += sample.value
-        elif sample.name == f"{name}_count":
+        elif sample.plain == plain(f"{name}_count"):
             histogram.count += sample.value
-        elif sample.name == f"{name}_sum":
+        elif sample.plain == plain(f"{name}_sum"):
             histogram.total_tokens += sample.value
     if histogram.count < 1:
         raise InputError(name, "no requests", "a histogram with at least one request", file)
@@ -107,10 +132,10 @@ def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
 
 def _upper_end(sample: Sample, file: str) -> float:
     try:
-        return float(sample.labels.get("le", ""))
+        return float(sample.label("le"))
     except ValueError:
         allowed = "a number or +Inf as le"
-        raise InputError(sample.name, str(sample.labels), allowed, file) from None
+        raise InputError(sample.name, str(dict(sample.labels)), allowed, file) from None
 
 
 def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, list[str]]:
@@ -140,11 +165,48 @@ def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, lis
     return Marginal(counts / histogram.count, low, high, mean, open_above), caveats
 
 
-def _rate(samples: list[Sample], requests: float) -> float | None:
+def _rate(
+    samples: list[Sample], program: Program, model: str | None
+) -> tuple[float | None, list[str]]:
     """Requests per second since the start, where the samples carry the time of the scrape."""
-    scraped_s = [float(s.timestamp or 0) for s in samples if s.name == f"{PROMPT}_count"]
-    for name in (f"{PROMPT}_created", "process_start_time_seconds"):
-        started_s = [float(s.value) for s in samples if s.name == name]
-        if started_s and max(scraped_s) > min(started_s):
-            return requests / (max(scraped_s) - min(started_s))
-    return None
+    counts = [
+        one
+        for one in _of_model(samples, program, model)
+        if one.plain == plain(f"{program.prompt}_count")
+    ]
+    scraped_s = [one.scraped_s or 0.0 for one in counts]
+    for name in (f"{program.prompt}_created", "process_start_time_seconds"):
+        started_s = [one.value for one in samples if one.plain == plain(name)]
+        if scraped_s and started_s and max(scraped_s) > min(started_s):
+            requests = sum(one.value for one in counts)
+            return requests / (max(scraped_s) - min(started_s)), [SINCE_THE_START]
+    return None, []
+
+
+def _told_of_window(seconds: float, by_the_files: bool) -> list[str]:
+    clock = ", by the times of modification of the two files" if by_the_files else ""
+    return [f"the rate is that of {seconds:,.4g} s between two scrapes{clock}"]
+
+
+def _contradictions(
+    samples: list[Sample], program: Program, prompts: Histogram, outputs: Histogram
+) -> Iterator[str]:
+    """Where counters of all tokens say other than the histograms of finished requests."""
+    for histogram, place in ((prompts, 0), (outputs, 1)):
+        counter = program.counters[place] if program.counters else ""
+        counted = sum(one.value for one in samples if one.plain == plain(counter))
+        listed = histogram.total_tokens
+        if not counted or abs(counted - listed) <= CONTRADICTION * listed:
+            continue
+        evicted = sum(one.value for one in samples if one.plain == plain(program.preemptions))
+        why = "tokens that the counter leaves out, such as those of a prefix cache"
+        if counted > listed:
+            preempted = f", of which the page counts {evicted:,.0f}" if evicted else ""
+            why = (
+                "requests that were aborted or are not finished, or tokens that were computed"
+                f" again after an eviction{preempted}"
+            )
+        yield (
+            f"the counter {counter} is {counted:,.0f}, but the histogram of finished requests holds"
+            f" {listed:,.0f} tokens: {why}; the workload has the histogram's"
+        )

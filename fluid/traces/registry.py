@@ -5,33 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluid.errors import InputError
+from fluid.traces.aiperf import AIPERF
+from fluid.traces.aiperf_summary import AIPERF_SUMMARY
 from fluid.traces.azure import AZURE
+from fluid.traces.bailian import BAILIAN
 from fluid.traces.burstgpt import BURSTGPT
 from fluid.traces.guidellm import GUIDELLM
+from fluid.traces.inference_perf import INFERENCE_PERF
+from fluid.traces.inference_perf_stage import INFERENCE_PERF_STAGE
+from fluid.traces.llmperf import LLMPERF
+from fluid.traces.llmperf_summary import LLMPERF_SUMMARY
+from fluid.traces.messages import MESSAGES
 from fluid.traces.mooncake import MOONCAKE
 from fluid.traces.prometheus import PROMETHEUS
+from fluid.traces.servegen import SERVEGEN
+from fluid.traces.sglang_bench import SGLANG_BENCH
 from fluid.traces.sharegpt import SHAREGPT
 from fluid.traces.snapshot import Snapshot
+from fluid.traces.splitwise import SPLITWISE
 from fluid.traces.tape import Tape, whole_tape
 from fluid.traces.tape_csv import TAPE
-from fluid.traces.trace import ReadOptions, open_bytes
+from fluid.traces.trace import ALL_AT_ONCE, ReadOptions, Trace, open_bytes
 from fluid.traces.trace_format import TraceFormat
+from fluid.traces.vidur_lengths import VIDUR_LENGTHS
 from fluid.traces.vllm_bench import VLLM_BENCH
+from fluid.traces.wildchat import WILDCHAT
 
 TRACE_FORMATS: dict[str, TraceFormat] = {
     one.name: one
     for one in (
+        AIPERF,
+        AIPERF_SUMMARY,
         AZURE,
+        BAILIAN,
         BURSTGPT,
         GUIDELLM,
+        INFERENCE_PERF,
+        INFERENCE_PERF_STAGE,
+        LLMPERF,
+        LLMPERF_SUMMARY,
+        MESSAGES,
         MOONCAKE,
         PROMETHEUS,
+        SERVEGEN,
+        SGLANG_BENCH,
         SHAREGPT,
+        SPLITWISE,
         TAPE,
+        VIDUR_LENGTHS,
         VLLM_BENCH,
+        WILDCHAT,
     )
 }
 _HEAD_BYTES = 1 << 16
+_TIMES = "a trace with times"
 
 
 def detect_format(path: str | Path) -> TraceFormat:
@@ -47,7 +74,9 @@ def detect_format(path: str | Path) -> TraceFormat:
         return fitting[0]
     shown = head.partition("\n")[0] or "an empty file"
     names = ", ".join(one.name for one in fitting or TRACE_FORMATS.values())
-    why = "fits several formats, choose by --format" if fitting else "a trace in one of the formats"
+    why = (
+        "fits several formats, choose one as format" if fitting else "a trace in one of the formats"
+    )
     raise InputError("", shown, f"{why}: {names}", str(path))
 
 
@@ -58,8 +87,23 @@ def named_format(name: str) -> TraceFormat:
         InputError: There is none of that name.
     """
     if name not in TRACE_FORMATS:
-        raise InputError("--format", name, "one of " + ", ".join(TRACE_FORMATS))
+        raise InputError("format", name, "one of " + ", ".join(TRACE_FORMATS))
     return TRACE_FORMATS[name]
+
+
+def open_trace(
+    path: str | Path, name: str | None = None, options: ReadOptions | None = None
+) -> Trace | Snapshot:
+    """Open a file of any format.
+
+    Args:
+        name: The format; detected if None.
+
+    Raises:
+        InputError: A broken file, or options that do not fit it.
+    """
+    chosen = named_format(name) if name else detect_format(path)
+    return chosen.open(Path(path), options or ReadOptions())
 
 
 def read_trace(
@@ -72,9 +116,20 @@ def read_trace(
 
     Raises:
         InputError: A broken file, or one without arrival times.
+
+    >>> import pathlib, tempfile
+    >>> import fluidwait as fw
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "tape.csv"
+    >>> lines = ["arrived_at,num_prefill_tokens,num_decode_tokens", "0,512,20", "2,64,10"]
+    >>> _ = file.write_text("\\n".join(lines))
+    >>> tape = fw.read_trace(file)
+    >>> len(tape), tape.rate_per_s
+    (2, 0.5)
     """
     chosen = named_format(name) if name else detect_format(path)
     trace = chosen.open(Path(path), options or ReadOptions())
+    if trace.finite_job:
+        raise InputError("", chosen.summary, f"{_TIMES}; here {ALL_AT_ONCE}", str(path))
     if isinstance(trace, Snapshot) or not trace.timed:
-        raise InputError("", f"{chosen.summary} without times", "a trace with times", str(path))
+        raise InputError("", f"{chosen.summary} without times", _TIMES, str(path))
     return whole_tape(trace.chunks)

@@ -1,4 +1,4 @@
-"""Histograms of prompt and output lengths: what is left of a load when its requests are gone."""
+"""Histograms or summaries of lengths: what is left of a load when its requests are gone."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class Snapshot:
         requests: How many requests were counted.
         rate_per_s: Their rate, None where the snapshot does not tell.
         caveats: What a user must know before trusting the result, a sentence each.
+        bounded: Whether the marginals bound the lengths; where only a mean is known they do not.
+        finite_job: Whether all requests were sent at once, so that there is no arrival rate.
+        origin: What the lengths are known from, in words.
     """
 
     prompt: Marginal
@@ -38,6 +41,9 @@ class Snapshot:
     requests: int
     rate_per_s: float | None
     caveats: tuple[str, ...]
+    bounded: bool = True
+    finite_job: bool = False
+    origin: str = "histograms"
 
     def digest(self, lengths: str = "independent") -> Digest:
         """Requests that fit the histograms, one case of `LENGTHS`.
@@ -49,7 +55,12 @@ class Snapshot:
         return Digest(self.requests * sums, self.rate_per_s)
 
     def intervals(self) -> dict[str, Interval]:
-        """Each mean of `FIGURES` over all distributions and couplings that fit the histograms."""
+        """Each mean of `FIGURES` over all distributions and couplings that fit the histograms.
+
+        Empty where nothing bounds the lengths.
+        """
+        if not self.bounded:
+            return {}
         exact = ((self.prompt.mean,) * 2, (self.output.mean,) * 2)
         bounds = (*exact, memory_sum(self.prompt, self.output), self.prompt.second_moment())
         return dict(zip(FIGURES[1:], bounds, strict=True))
@@ -60,7 +71,7 @@ class Snapshot:
 
 
 def _independent(prompt: Marginal, output: Marginal) -> Coupling:
-    (p, prompts), (q, outputs) = _most_even(prompt), _most_even(output)
+    (p, prompts), (q, outputs) = _likely(prompt), _likely(output)
     return Coupling(
         np.outer(p, q).ravel(), np.repeat(prompts, len(outputs)), np.tile(outputs, len(prompts))
     )
@@ -72,6 +83,22 @@ LENGTHS: dict[str, Callable[[Marginal, Marginal], Coupling]] = {
     "heaviest": heaviest,
 }
 """How prompts meet outputs, which a snapshot does not tell."""
+
+
+def _likely(marginal: Marginal) -> tuple[Floats, Floats]:
+    """The most even lengths; where their mean square is known, mixed with an extreme to have it.
+
+    Both have the shares of the buckets and the mean, and so has every mixture of them.
+    """
+    shares, lengths = _most_even(marginal)
+    if marginal.square is None:
+        return shares, lengths
+    square = shares @ lengths**2
+    ends, at = marginal.least_spread() if square > marginal.square else marginal.most_spread()
+    gap = ends @ at**2 - square
+    mixed = float(np.clip((marginal.square - square) / gap, 0, 1)) if gap else 0.0
+    shares, lengths = np.append((1 - mixed) * shares, mixed * ends), np.append(lengths, at)
+    return shares[shares > 0], lengths[shares > 0]
 
 
 def _most_even(marginal: Marginal) -> tuple[Floats, Floats]:

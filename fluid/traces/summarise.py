@@ -1,189 +1,276 @@
-"""From a trace to a workload of a few classes that loads a server like the trace does.
-
-Per request with prompt l and output l', the fluid model needs φ = (1, l, l', l'·(l + (l'−1)/2),
-l²): the rate, the token means, the memory sum m (THEORY 2, engine convention) and the quadratic
-part of prefill time (THEORY 1.3). The trace is cut into strata of similar lengths, each stratum is
-represented by its mean lengths in whole tokens, and the stratum sizes c are changed as little as
-possible, min Σ (w − c)²/c over w ≥ 0, so that Σ w·φ equals the sum over the trace.
-"""
+"""A trace file as a workload of a few classes, in one reading, and how good that is."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import yaml
-from numpy.typing import NDArray
-from scipy.optimize import nnls
-
-from fluid.errors import InfeasibleError, InputError
-from fluid.files import write_text
-from fluid.traces.digest import FIGURES, Digest, moments
-from fluid.workload import RequestClass, Workload
-
-TOLERANCE = 0.02
-# Weight of the figures against the change of stratum sizes: 1e4 leaves relative errors near 1e-7.
-_FIGURES_FIRST = 1e4
-_CLASSES_TRIED = 64
+from fluid.errors import InputError
+from fluid.files import require_folder
+from fluid.result import Block, Result, Table, number, percent
+from fluid.traces.digest import FIGURES, Digest, digest
+from fluid.traces.marginals import Interval
+from fluid.traces.registry import detect_format, named_format
+from fluid.traces.snapshot import LENGTHS, Snapshot
+from fluid.traces.strata import summary_errors, workload_of_digest
+from fluid.traces.tape_csv import tape_writer
+from fluid.traces.trace import ALL_AT_ONCE, Chunk, ReadOptions, Trace
+from fluid.workload import Workload
 
 
-def summarise(
-    trace: Digest, name: str, max_classes: int = 24, source: str | None = None
-) -> Workload:
-    """A workload of at most `max_classes` classes with the trace's `FIGURES` within 2 %.
+@dataclass(frozen=True, repr=False)
+class TraceSummary(Result):
+    """A trace as a few classes that load a server like it does.
 
-    Classes are sorted by falling rate and named after their lengths, e.g. ``p374-d44``.
+    Attributes:
+        file: The trace.
+        workload: Its summary.
+        format: Name of its format.
+        requests: How many requests the trace holds, without those that are left out.
+        dropped: Requests that are left out: failed, or too long.
+        rate_per_s: Arrivals per second.
+        errors: Relative error of the workload against the trace, by figure.
+        means: Means per request in the trace, by figure.
+        caveats: What a user must know before trusting the workload, a sentence each.
+        intervals: For a snapshot, least and most of each mean that fits its histograms; None where
+            nothing bounds the lengths.
+        independent_memory_sum: The same of the memory sum where lengths are independent.
+
+    >>> import pathlib, tempfile
+    >>> import fluidwait as fw
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "tape.csv"
+    >>> lines = ["arrived_at,num_prefill_tokens,num_decode_tokens", "0,512,20", "2,64,10"]
+    >>> _ = file.write_text("\\n".join(lines))
+    >>> found = fw.summarise_trace(file)
+    >>> found.format, found.requests, found.workload.rate_per_s
+    ('tape', 2, 0.5)
+    """
+
+    file: Path
+    workload: Workload
+    format: str
+    requests: int
+    dropped: int
+    rate_per_s: float
+    errors: dict[str, float]
+    means: dict[str, float]
+    caveats: tuple[str, ...]
+    intervals: dict[str, Interval] | None = None
+    independent_memory_sum: Interval | None = None
+
+    def write(self, path: str | Path) -> None:
+        """Write the workload, with what is known of it at the head of a YAML file.
+
+        Raises:
+            InputError: The folder is missing or not writable.
+        """
+        count = f"{self.requests:,} requests of {self.file.name} in {len(self.workload.classes)}"
+        lines = [f"{count} classes.", *self._remarks()]
+        for figure, value, _, limits in self._limits():
+            lines.append(f"{figure} per request: {value}; the histograms allow {limits}.")
+        self.workload.write(path, "\n".join(lines))
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each class."""
+        classes = self.workload.classes
+        return {
+            "class": [one.name for one in classes],
+            "rate_per_s": [one.rate_per_s for one in classes],
+            "prefill_tokens": [one.prefill_tokens for one in classes],
+            "decode_tokens": [one.decode_tokens for one in classes],
+        }
+
+    def blocks(self) -> Iterator[Block]:
+        classes = len(self.workload.classes)
+        rate = number(self.rate_per_s)
+        yield Table(
+            f"{self.file.name}: {self.requests:,} requests, {rate} /s, {classes} classes",
+            ("figure", "error against the trace"),
+            tuple((figure, percent(error, 3)) for figure, error in self.errors.items()),
+        )
+        if self.intervals is not None:
+            yield Table(
+                "What the buckets leave open, per request",
+                ("figure", "in the workload", "if independent", "whatever the correlation"),
+                tuple(self._limits()),
+                spare=("if independent",),
+            )
+        yield from self._remarks()
+
+    def _remarks(self) -> Iterator[str]:
+        if self.dropped:
+            share = percent(self.dropped / (self.dropped + self.requests), 2)
+            left_out = f"Requests left out: {self.dropped:,}, {share} of all"
+            yield f"{left_out}; the rate is without."
+        yield from (f"{caveat[0].upper()}{caveat[1:]}." for caveat in self.caveats)
+
+    def _limits(self) -> Iterator[tuple[str, str, str, str]]:
+        """Figure, value in the workload, limits if lengths are independent, and without that."""
+        for figure, ends in (self.intervals or {}).items():
+            independent = self.independent_memory_sum if figure == "memory sum" else ends
+            yield (
+                figure,
+                number(self.means[figure]),
+                _range(independent or ends),
+                _range(ends),
+            )
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "workload": self.workload.document(),
+            "format": self.format,
+            "requests": self.requests,
+            "dropped": self.dropped,
+            "rate_per_s": self.rate_per_s,
+            "errors": dict(self.errors),
+            "caveats": list(self.caveats),
+        }
+        if self.intervals is not None and self.independent_memory_sum is not None:
+            document["intervals"] = {name: list(ends) for name, ends in self.intervals.items()}
+            document["independent_memory_sum"] = list(self.independent_memory_sum)
+        return document
+
+
+def _range(ends: Interval) -> str:
+    return " to ".join(number(end) for end in ends)
+
+
+def summarise_trace(
+    path: str | Path,
+    classes: int = 24,
+    *,
+    format: str | None = None,
+    rate_per_s: float | None = None,
+    drop_failed: bool = False,
+    part: str | None = None,
+    since: Path | None = None,
+    drop_longer_than: int | None = None,
+    tokenizer: Path | None = None,
+    lengths: str = "independent",
+    name: str | None = None,
+    source: str | None = None,
+    tape_out: str | Path | None = None,
+) -> TraceSummary:
+    """A workload of a few classes that loads a server like the trace does.
+
+    The trace is read once and never whole in memory.
+
+    Args:
+        classes: Most classes of the summary.
+        format: Name of the format; detected if None.
+        rate_per_s: Requests per second, in place of the trace's own.
+        drop_failed: Leave out failed requests and count them; otherwise the first is an error.
+        part: Number of a run or benchmark, model of a metrics page, window of a ServeGen data set.
+        since: An earlier scrape of the same metrics page, which is subtracted.
+        drop_longer_than: Leave out requests of more prompt and output tokens together, and count
+            them.
+        tokenizer: A ``tokenizer.json``, for traces of text.
+        lengths: Of what fits a snapshot: "independent", "lightest" or "heaviest".
+        name: Name of the workload; that of the file if None.
+        source: Attribution, which every table made from the workload keeps.
+        tape_out: Also write the arrivals here, which appear only if all goes well.
 
     Raises:
-        InputError: `max_classes` is below 1, or the trace has no rate.
-        InfeasibleError: That few classes miss a figure by more than 2 %; names the worst one and
-            the nearest number of classes that suffices.
+        InputError: A broken file, or something asked of a trace that it does not tell.
+        InfeasibleError: That few classes miss a figure of the trace by more than 2 %.
+
+    >>> import pathlib, tempfile
+    >>> import fluidwait as fw
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "tape.csv"
+    >>> lines = ["arrived_at,num_prefill_tokens,num_decode_tokens", "0,512,20", "2,64,10"]
+    >>> _ = file.write_text("\\n".join(lines))
+    >>> sorted(one.name for one in fw.summarise_trace(file, rate_per_s=7.0).workload.classes)
+    ['p512-d20', 'p64-d10']
     """
-    if max_classes < 1:
-        raise InputError("max_classes", max_classes, "at least 1 class")
-    workload = _summary(trace, name, max_classes, source)
-    errors = summary_errors(workload, trace)
-    worst = max(errors, key=lambda figure: errors[figure])
-    if errors[worst] <= TOLERANCE:
-        return workload
-    enough = _enough_classes(trace, max_classes)
-    raise InfeasibleError(
-        f"{max_classes} classes miss the trace's {worst} by {errors[worst]:.1%}"
-        f" (at most {TOLERANCE:.0%})",
-        worst,
-        f"use {enough} classes" if enough else f"more than {_CLASSES_TRIED} classes are needed",
+    path = Path(path)
+    if tape_out is not None:
+        require_folder(tape_out)
+    if lengths not in LENGTHS:
+        raise InputError("lengths", lengths, "one of " + ", ".join(LENGTHS))
+    chosen = named_format(format) if format else detect_format(path)
+    trace = chosen.open(path, ReadOptions(drop_failed, tokenizer, part, since, drop_longer_than))
+    _require_possible(trace, path, rate_per_s, lengths, tape_out)
+    # The tape appears only if the trace has a rate and a summary too.
+    with tape_writer(tape_out) if tape_out else nullcontext() as write:
+        found = _at_rate(_digest(trace, lengths, write), path, rate_per_s)
+        kept = _source(trace, source, lengths)
+        workload = workload_of_digest(found, name or path.stem, classes, kept)
+    snapshot = trace if isinstance(trace, Snapshot) and trace.bounded else None
+    return TraceSummary(
+        file=path,
+        workload=workload,
+        format=chosen.name,
+        requests=found.requests,
+        dropped=found.dropped,
+        rate_per_s=found.rate(),
+        errors=summary_errors(workload, found),
+        means=dict(zip(FIGURES[1:], found.means[1:].tolist(), strict=True)),
+        caveats=trace.caveats,
+        intervals=snapshot.intervals() if snapshot else None,
+        independent_memory_sum=snapshot.independent_memory_sum() if snapshot else None,
     )
 
 
-def summary_errors(workload: Workload, trace: Digest) -> dict[str, float]:
-    """Relative error of each of `FIGURES` of a workload against a trace."""
-    classes = workload.classes
-    rates = np.array([one.rate_per_s for one in classes])
-    ours = (
-        moments([one.prefill_tokens for one in classes], [one.decode_tokens for one in classes]).T
-        @ rates
-        / np.array([1.0, *[rates.sum()] * 4])
-    )
-    theirs = trace.means * np.array([trace.rate(), 1.0, 1.0, 1.0, 1.0])
-    return dict(zip(FIGURES, np.abs(ours / theirs - 1).tolist(), strict=True))
-
-
-def write_workload(workload: Workload, path: str | Path, comment: str = "") -> None:
-    """Write a workload file, whole or not at all; fields at their defaults are left out.
-
-    A ``.yaml`` or ``.yml`` file starts with `comment`, one ``#`` line per line; any other suffix
-    means JSON, which has no comments.
-    """
-    document = workload.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    if Path(path).suffix not in {".yaml", ".yml"}:
-        write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+def _require_possible(
+    trace: Trace | Snapshot,
+    path: Path,
+    rate_per_s: float | None,
+    lengths: str,
+    tape_out: str | Path | None,
+) -> None:
+    """Refuse what cannot be had before all of the trace is read."""
+    file, timed = str(path), isinstance(trace, Trace) and trace.timed
+    if isinstance(trace, Trace) and lengths != "independent":
+        allowed = "only for a snapshot, which does not know which prompt met which output"
+        raise InputError("lengths", lengths, allowed, file)
+    if tape_out and not timed:
+        allowed = "no tape of a trace without arrival times; replay the workload"
+        raise InputError("tape_out", str(tape_out), allowed, file)
+    if rate_per_s is None:
+        if trace.rate_per_s is None and not timed:
+            raise _no_rate(file, trace.finite_job)
         return
-    classes = document.pop("classes")
-    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-    lines += [_yaml(document), "classes:"]
-    lines += [f"  - {_yaml(one, flow=True)}" for one in classes]
-    write_text(path, "\n".join(lines) + "\n")
+    if not 0 < rate_per_s < float("inf"):
+        raise InputError("rate_per_s", rate_per_s, "a positive finite number")
+    if tape_out:
+        allowed = "none where a tape is written; a replay at another rate stretches its time"
+        raise InputError("rate_per_s", rate_per_s, allowed)
 
 
-def _summary(trace: Digest, name: str, max_classes: int, source: str | None) -> Workload:
-    counts = trace.sums[:, 0]
-    strata = _strata(trace.sums[:, 1:3] / counts[:, None], counts, max_classes)
-    sums = np.array([trace.sums[members, :3].sum(axis=0) for members in strata])
-    means = np.rint(sums[:, 1:] / sums[:, :1]).astype(int)
-    representatives, place = np.unique(means, axis=0, return_inverse=True)
-    sizes = np.asarray(np.bincount(place.ravel(), weights=sums[:, 0]), dtype=float)
-    totals = trace.sums.sum(axis=0)
-    weights = _reweighted(moments(*representatives.T), sizes, totals)
-    rates = weights * trace.rate() / totals[0]
-    classes = [
-        RequestClass(
-            name=f"p{prompt}-d{output}",
-            rate_per_s=float(f"{rate:.6g}"),
-            prefill_tokens=int(prompt),
-            decode_tokens=int(output),
-        )
-        for rate, (prompt, output) in zip(rates, representatives, strict=True)
-        if rate > 0
-    ]
-    classes.sort(key=lambda one: one.rate_per_s, reverse=True)
-    return Workload(name=name, classes=tuple(classes), source=source)
+def _no_rate(file: str, finite_job: bool = False) -> InputError:
+    why = f"here {ALL_AT_ONCE}" if finite_job else "since this trace has no arrivals over time"
+    allowed = f"requests per second, {why}"
+    return InputError("rate_per_s", "nothing", allowed, file)
 
 
-def _reweighted(
-    moments: NDArray[np.float64], sizes: NDArray[np.float64], totals: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weights w ≥ 0 near `sizes` with Σ w·moments = totals, in least squares where impossible.
-
-    Shapes: moments (K, 5), sizes (K,), totals (5,); result (K,), in requests.
-    """
-    root = np.sqrt(sizes)
-    figures = (moments.T * root) / totals[:, None]
-    # Unknown v = w/√c: distance rows (v − √c)/√n, figure rows relative to the trace's totals.
-    matrix = np.vstack([np.eye(len(sizes)) / root.sum(), _FIGURES_FIRST * figures])
-    target = np.concatenate([root / root.sum(), np.full(len(totals), _FIGURES_FIRST)])
-    solution, _ = nnls(matrix, target)
-    return np.asarray(solution * root)
+def _digest(trace: Trace | Snapshot, lengths: str, write: Callable[[Chunk], None] | None) -> Digest:
+    """The digest of a trace, each chunk written on the way."""
+    if isinstance(trace, Snapshot):
+        return trace.digest(lengths)
+    found = digest(_passing(trace.chunks, write) if write else trace.chunks)
+    return found if trace.timed else replace(found, rate_per_s=trace.rate_per_s)
 
 
-def _strata(
-    lengths: NDArray[np.float64], counts: NDArray[np.float64], max_classes: int
-) -> list[NDArray[np.int64]]:
-    """Cut groups of requests into strata: always the cut that removes most variance within.
-
-    Lengths are scaled by their root mean squares, so that prompts and outputs weigh alike.
-    Returns the members of each stratum, as positions in `lengths` (n, 2) and `counts` (n,).
-    """
-    scaled = lengths / np.sqrt(counts @ lengths**2 / counts.sum())
-    strata = [np.arange(len(lengths))]
-    cuts = [_best_cut(scaled, counts)]
-    while len(strata) < max_classes:
-        chosen = int(np.argmax([gain for gain, _ in cuts]))
-        gain, upper = cuts[chosen]
-        if gain <= 0:
-            break
-        members = strata[chosen]
-        parts = [members[~upper], members[upper]]
-        strata[chosen : chosen + 1] = parts
-        cuts[chosen : chosen + 1] = [_best_cut(scaled[part], counts[part]) for part in parts]
-    return strata
+def _passing(chunks: Iterator[Chunk], write: Callable[[Chunk], None]) -> Iterator[Chunk]:
+    for chunk in chunks:
+        write(chunk)
+        yield chunk
 
 
-def _best_cut(
-    points: NDArray[np.float64], counts: NDArray[np.float64]
-) -> tuple[float, NDArray[np.bool_]]:
-    """Largest fall of the summed squared distances to the means, and who lies above the cut."""
-    best, best_upper = 0.0, np.zeros(len(points), dtype=bool)
-    weighted = points * counts[:, None]
-    total, count = weighted.sum(axis=0), counts.sum()
-    for axis in range(points.shape[1]):
-        order = np.argsort(points[:, axis], kind="stable")
-        values = points[order, axis]
-        places = np.flatnonzero(np.diff(values) > 0) + 1
-        if len(places) == 0:
-            continue
-        below = np.cumsum(weighted[order], axis=0)[places - 1]
-        count_below = np.cumsum(counts[order])[places - 1]
-        count_above = count - count_below
-        shift = below / count_below[:, None] - (total - below) / count_above[:, None]
-        gains = count_below * count_above / count * (shift**2).sum(axis=1)
-        top = int(np.argmax(gains))
-        if gains[top] > best:
-            best = float(gains[top])
-            best_upper = points[:, axis] >= values[places[top]]
-    return best, best_upper
+def _at_rate(found: Digest, path: Path, rate_per_s: float | None) -> Digest:
+    if rate_per_s is not None:
+        return replace(found, rate_per_s=rate_per_s)
+    if found.rate_per_s is None:
+        raise _no_rate(str(path))
+    return found
 
 
-def _enough_classes(trace: Digest, too_few: int) -> int | None:
-    for classes in range(too_few + 1, _CLASSES_TRIED + 1):
-        errors = summary_errors(_summary(trace, "trial", classes, None), trace)
-        if max(errors.values()) <= TOLERANCE:
-            return classes
-    return None
-
-
-def _yaml(value: object, flow: bool = False) -> str:
-    text = yaml.safe_dump(
-        value, default_flow_style=flow, sort_keys=False, width=10_000, allow_unicode=True
-    )
-    return text.rstrip("\n")
+def _source(trace: Trace | Snapshot, source: str | None, lengths: str) -> str | None:
+    """Where the numbers come from, which every table made from them keeps."""
+    if isinstance(trace, Trace):
+        return source
+    kept = f"prompt and output lengths from {trace.origin}, {lengths} of what fits them"
+    return f"{source}; {kept}" if source else kept

@@ -23,6 +23,12 @@ class Tape:
 
     Raises:
         InputError: Naming the first array entry that is not allowed.
+
+    >>> import numpy as np
+    >>> import fluidwait as fw
+    >>> tape = fw.Tape(np.array([0.0, 1.0, 4.0]), np.array([512, 64, 512]), np.array([20, 9, 3]))
+    >>> tape.rate_per_s
+    0.5
     """
 
     arrived_at_s: NDArray[np.float64]

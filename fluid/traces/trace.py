@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class Chunk:
             every chunk of a trace without times.
         num_prefill_tokens: Prompt lengths, whole tokens ≥ 1, shape (n,).
         num_decode_tokens: Output lengths, whole tokens ≥ 1, shape (n,).
-        dropped: Failed requests left out on the way, where the reader was told to.
+        dropped: Requests left out on the way, where the reader was told to: failed or too long.
     """
 
     arrived_at_s: NDArray[np.float64] | None
@@ -45,14 +45,28 @@ class ReadOptions:
         drop_failed: Leave out failed requests and count them. Otherwise the first one is an error,
             since leaving it out changes the rate.
         tokenizer: A ``tokenizer.json``, for traces of text.
-        part: Which part of a file that holds several: the number of a guidellm benchmark.
+        part: Which part of a file that holds several: the number of a run or benchmark from 1, the
+            model of a metrics page, the window of a ServeGen data set.
+        since: An earlier scrape of the same metrics page, which is subtracted.
+        drop_longer_than: Leave out requests of more prompt and output tokens together than this,
+            which a server refuses, and count them.
         block_bytes: How much of the file is held at once, about.
     """
 
     drop_failed: bool = False
     tokenizer: Path | None = None
     part: str | None = None
+    since: Path | None = None
+    drop_longer_than: int | None = None
     block_bytes: int = 1 << 22
+
+
+ALL_AT_ONCE = "all requests were sent at once: a finite job; its rate is not an arrival rate"
+NO_TIMES = "the file has no times: arrivals are taken as Poisson"
+
+
+def _nothing_found() -> tuple[str, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -62,13 +76,23 @@ class Trace:
     Attributes:
         timed: Whether requests have arrival times.
         rate_per_s: Arrival rate by the file's own account, for a trace without times.
-        caveats: What a user must know before trusting the result, a sentence each.
+        said: Caveats that are known from the start.
+        finite_job: Whether all requests were sent at once, so that there is no arrival rate; such a
+            trace has no times.
+        findings: Caveats that reading finds, complete once all chunks are taken.
     """
 
     chunks: Iterator[Chunk]
     timed: bool = True
     rate_per_s: float | None = None
-    caveats: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    finite_job: bool = False
+    findings: Callable[[], tuple[str, ...]] = _nothing_found
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a user must know before trusting the result, a sentence each."""
+        return (*self.said, *self.findings())
 
 
 @contextmanager
@@ -90,5 +114,5 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
 
 def failed_request(place: str, value: object, file: str) -> InputError:
     """The error for a request without prompt or output tokens, or with an error on record."""
-    allowed = "requests that succeeded; --drop-failed leaves out the others and counts them"
+    allowed = "requests that succeeded; with drop_failed the others are left out and counted"
     return InputError(place, value, allowed, file)

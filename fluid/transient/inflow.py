@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,18 @@ class RateProfile:
         """Multiples of the rates of a workload, `factors[k]` from `starts_s[k]` on."""
         rates = [one.rate_per_s for one in workload.classes]
         return cls(np.asarray(starts_s, dtype=float), np.outer(factors, rates))
+
+    @classmethod
+    def of(cls, workload: Workload, horizon_s: float) -> RateProfile:
+        """The rates of a workload with its own rate profile, if it has one, up to a horizon."""
+        pieces = workload.rate_profile
+        if pieces is None:
+            return cls.steps(workload)
+        cycles = math.ceil(horizon_s / workload.period_s) if workload.period_s else 1
+        begins_s = np.arange(cycles) * (workload.period_s or 0.0)
+        starts_s = np.add.outer(begins_s, [one.start_s for one in pieces]).ravel()
+        factors = np.tile([one.multiplier for one in pieces], cycles)
+        return cls.steps(workload, factors.tolist(), starts_s.tolist())
 
     @classmethod
     def sampled(

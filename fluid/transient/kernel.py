@@ -8,25 +8,18 @@ is admitted from its front while memory, cap and credit allow; the iteration las
 A *cohort* is what one iteration admitted. All cohorts advance together, so that the population is
 a window that slides over an array: nothing is ever shifted. The queue is a row of *parcels*, each a
 mix of classes that arrived, or was evicted, together; shares of a parcel or of a cohort are taken
-from all its classes alike. Arrays: populations (stages, classes), parcels (parcels, classes).
+from all its classes alike. Arrays: populations (stages, classes), parcels (parcels, classes). What
+the kernel reads is described in `fluid.transient.inputs`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-
-Floats = NDArray[np.float64]
-
-TIME, ITERATION, WAITING, RESIDENTS, KV, ARRIVED, COMPLETED, EVICTED = range(8)
-COLUMNS = 8
-"""Columns of the series; the last three are masses since time 0."""
 
 FREE_MASS = 1.0
 """With nothing resident, one request is admitted whatever credit and watermark say."""
@@ -37,55 +30,15 @@ _EXACT_EVERY, _FEW = 256, 1e-6
 """Running totals are replaced by sums after so many iterations, or with so little mass left."""
 
 
-class Costs(NamedTuple):
-    """Stages and iteration time of a workload on a server.
-
-    Attributes:
-        counts: S_j, shape (classes,).
-        held: KV occupied, shape (stages, classes); read: KV read by decodes, alike.
-        prompts: l_j, shape (classes,); 0 for decode-only classes, whose first stage decodes.
-        token_granular: Whether blocks are of one token.
-        knots: Tokens and seconds of the knots of f, shape (2, knots).
-        overhead_s: d0.
-        per_unit_s: c_kv, c_pre, c_seq, c_sq, shape (4,).
-    """
-
-    counts: NDArray[np.int64]
-    held: Floats
-    read: Floats
-    prompts: Floats
-    token_granular: bool
-    knots: Floats
-    overhead_s: float
-    per_unit_s: Floats
-
-
-class Coming(NamedTuple):
-    """Arrivals: rates[k] (per class) from starts_s[k] on, and masses at burst times."""
-
-    starts_s: Floats
-    rates: Floats
-    burst_times_s: Floats
-    burst_masses: Floats
-
-
-class Limits(NamedTuple):
-    """C, C·(1 − watermark), most residents, credit per iteration."""
-
-    capacity: float
-    admission: float
-    cap: float
-    pace: float
-
-
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series, shots_s, shots):
+def simulate(costs, coming, gate, residents, waiting, horizon_s, every, series, shots_s, shots):
     """Run to the first decision from `horizon_s` on, the last row of `series`; returns the rows.
 
     Args:
         residents: Population at time 0, by the stage that it passes next; (stages, classes).
         waiting: Mass waiting at time 0, shape (classes,).
-        every: Iterations per row of `series`, shape (rows, COLUMNS).
+        every: Iterations per row of `series`, shape (rows, 8): time, iteration, waiting, residents,
+            KV held, and the masses that arrived, completed and were evicted since time 0.
         shots_s, shots: Times of snapshots of the population and where they go,
             shape (snapshots, stages, classes).
     """
@@ -110,36 +63,33 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
         seen_s = clock_s
         population = window[head : head + depth]
         # With blocks of one token, all residents occupy what they read and grow by one token.
+        # Kept here: to call a function with all that `costs` holds takes a fifth of an iteration.
         if costs.token_granular and iteration % _EXACT_EVERY != 0 and count > _FEW:
             need += count
             kv = need
         else:
             need, kv, count = _totals(costs.held, costs.read, population)
-        if need > limits.capacity:
+        if need > gate.capacity:
             queue, front, back, need, kv, mass = _evict(
-                costs, population, limits.capacity, queue, front, back, need, kv
+                costs, population, gate.capacity, queue, front, back, need, kv
             )
             count -= mass
             evicted += mass
         decodes = count
         if front < back or count > 0:
-            credit = min(credit + limits.pace, 1.0 + limits.pace)
+            credit = min(credit + gate.pace, 1.0 + gate.pace)
         front, need, count, credit = _admit(
-            limits, costs.held[0], population[0], queue, front, back, need, count, credit
+            gate, costs.held[0], population[0], queue, front, back, need, count, credit
         )
         while shot < shots_s.size and shots_s[shot] <= clock_s:
             shots[shot] = population
             shot += 1
         ends = clock_s >= horizon_s
         if iteration % every == 0 or ends:
-            series[row, TIME] = clock_s
-            series[row, ITERATION] = iteration
-            series[row, WAITING] = queue[front:back].sum()
-            series[row, RESIDENTS] = count
-            series[row, KV] = need
-            series[row, ARRIVED] = arrived
-            series[row, COMPLETED] = completed
-            series[row, EVICTED] = evicted
+            held = queue[front:back].sum()
+            _write(
+                series[row], (clock_s, iteration, held, count, need, arrived, completed, evicted)
+            )
             row += 1
         if ends:
             return row
@@ -148,18 +98,8 @@ def simulate(costs, coming, limits, residents, waiting, horizon_s, every, series
             clock_s = min(_next_event(coming, piece, burst), horizon_s)
             continue
         clock_s += _seconds(costs, population[0], decodes, kv)
-        for index in range(classes):
-            last = costs.counts[index] - 1
-            done = population[last, index]
-            completed += done
-            count -= done
-            need -= done * costs.held[last, index]
-            population[last, index] = 0.0
-        head -= 1
-        if head < 0:
-            head = 7 * depth - 1
-            window[head + 1 :] = window[:depth]
-        window[head] = 0.0
+        need, count, completed = _complete(costs, population, need, count, completed)
+        head = _grow(window, head, depth)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -189,6 +129,36 @@ def _receive(coming, queue, front, back, piece, burst, seen_s, clock_s):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def _write(row, figures):
+    """Figures, of which the second is a whole number, into a row of the series."""
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = figures
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _complete(costs, population, need, count, completed):
+    """Take out what has passed its last stage."""
+    for index in range(costs.counts.size):
+        last = costs.counts[index] - 1
+        done = population[last, index]
+        completed += done
+        count -= done
+        need -= done * costs.held[last, index]
+        population[last, index] = 0.0
+    return need, count, completed
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _grow(window, head, depth):
+    """Move everybody one stage on: the population begins a row earlier in the window."""
+    head -= 1
+    if head < 0:
+        head = window.shape[0] - depth - 1
+        window[head + 1 :] = window[:depth]
+    window[head] = 0.0
+    return head
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _evict(costs, population, capacity, queue, front, back, need, kv):
     """Return mass to the front of the queue until memory fits, the youngest cohort first.
 
@@ -213,13 +183,13 @@ def _evict(costs, population, capacity, queue, front, back, need, kv):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _admit(limits, held, entering, queue, front, back, need, count, credit):
+def _admit(gate, held, entering, queue, front, back, need, count, credit):
     """Admit from the front of the queue while memory, cap and credit allow; fills `entering`."""
     free = 0.0 if count > 0.0 else FREE_MASS
     while front < back:
         mass = queue[front].sum()
         weight = queue[front] @ held / mass
-        take = min(limits.cap - count, credit, (limits.admission - need) / weight)
+        take = min(gate.cap - count, credit, (gate.admission - need) / weight)
         take = min(max(take, free), mass)
         if take <= 0.0:
             break

@@ -10,19 +10,24 @@ the server. Everything here follows from `fluid.transient.path`, without simulat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fluid.errors import InputError
+from fluid.result import Block, Result, Table, number
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.transient.inflow import Burst
 from fluid.transient.path import Admission, simulate_fluid
 from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 
@@ -103,25 +108,93 @@ def recovery_time_s(
     return criterion.recovery_time_s(path.time_s, path.waiting, 0.0)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class RecoveryMap(Result):
+    """How long the fluid needs to recover, over total rate × burst.
+
+    Attributes:
+        rates_per_s, burst_requests: Shapes (rates,) and (bursts,).
+        recovery_s: NaN for never, shape (rates, bursts).
+    """
+
+    workload: Workload
+    server: Server
+    rates_per_s: Floats
+    burst_requests: Floats
+    recovery_s: Floats
+
+    def plot(
+        self, ax: Axes | None = None, *, simulated_never: NDArray[np.float64] | None = None
+    ) -> Axes:
+        """Recovery time as colour, with one of its own for never.
+
+        Args:
+            simulated_never: Share of simulated paths that never recover, shape (rates, bursts),
+                drawn as circles.
+        """
+        from fluid.plots.transient import plot_recovery_map
+
+        return plot_recovery_map(
+            ax, self.rates_per_s, self.burst_requests, self.recovery_s, simulated_never
+        )
+
+    def frame(self) -> dict[str, Floats]:
+        """Columns, a row for each pair of rate and burst."""
+        rates, bursts = np.meshgrid(self.rates_per_s, self.burst_requests, indexing="ij")
+        return {
+            "rate_per_s": rates.ravel(),
+            "burst_requests": bursts.ravel(),
+            "recovery_s": self.recovery_s.ravel(),
+        }
+
+    def blocks(self) -> Iterator[Block]:
+        yield Table(
+            f"Seconds until {self.workload.name} on {self.server.name} has recovered, by burst",
+            ("rate /s", *map(number, self.burst_requests.tolist())),
+            tuple(
+                (number(rate), *("never" if math.isnan(one) else number(one) for one in row))
+                for rate, row in zip(
+                    self.rates_per_s.tolist(), self.recovery_s.tolist(), strict=True
+                )
+            ),
+        )
+        never = int(np.isnan(self.recovery_s).sum())
+        yield f"Never: {never} of {self.recovery_s.size} pairs of rate and burst."
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            "rates_per_s": self.rates_per_s.tolist(),
+            "burst_requests": self.burst_requests.tolist(),
+            "recovery_s": [
+                [None if math.isnan(one) else one for one in row]
+                for row in self.recovery_s.tolist()
+            ],
+        }
+
+
 def recovery_map(
     workload: Workload,
     server: Server,
-    rates_per_s: Sequence[float],
-    burst_requests: Sequence[float],
+    rates_per_s: ArrayLike,
+    burst_requests: ArrayLike,
     criterion: Criterion,
     rule: Admission | None = None,
     threads: int | None = None,
-) -> Floats:
-    """Recovery times over total rate × burst, NaN for never, shape (rates, bursts)."""
+) -> RecoveryMap:
+    """Recovery times over total rate × burst (THEORY 6.4)."""
+    rates, bursts = (np.asarray(one, dtype=float) for one in (rates_per_s, burst_requests))
 
     def one(cell: tuple[float, float]) -> float:
         rate, burst = cell
         found = recovery_time_s(workload.at_rate(rate), server, burst, criterion, rule)
         return math.nan if found is None else found
 
-    cells = [(rate, burst) for rate in rates_per_s for burst in burst_requests]
+    cells = [(rate, burst) for rate in rates.tolist() for burst in bursts.tolist()]
     with ThreadPoolExecutor(threads) as pool:
-        return np.array(list(pool.map(one, cells))).reshape(len(rates_per_s), len(burst_requests))
+        times_s = np.array(list(pool.map(one, cells))).reshape(len(rates), len(bursts))
+    return RecoveryMap(workload, server, rates, bursts, times_s)
 
 
 def tipping_burst(
@@ -180,8 +253,8 @@ class CollapsedCycle:
     iteration_time_s: float
 
 
-@dataclass(frozen=True)
-class Equilibria:
+@dataclass(frozen=True, repr=False)
+class Equilibria(Result):
     """The two states of a server at its rates.
 
     Attributes:
@@ -194,6 +267,43 @@ class Equilibria:
     good: Equilibrium
     collapsed: CollapsedCycle
     metastable: bool
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Columns, a row for each state."""
+        good, bad = self.good, self.collapsed
+        rate_per_s = good.workload.rate_per_s if good.stable else None
+        return {
+            "state": ["equilibrium", "collapsed"],
+            "completed_per_s": [rate_per_s, bad.completed_per_s],
+            "evicted_per_s": [0.0 if good.stable else None, bad.evicted_per_s],
+            "kv_tokens": [good.kv_tokens, bad.kv_tokens],
+            "iteration_time_s": [good.iteration_time_s, bad.iteration_time_s],
+        }
+
+    def blocks(self) -> Iterator[Block]:
+        yield Table(
+            f"States of {self.good.title} at {number(self.good.workload.rate_per_s)} /s",
+            ("state", "completed /s", "evicted /s", "KV tokens", "iteration s"),
+            tuple(
+                (name, *map(number, figures))
+                for name, *figures in zip(*self.frame().values(), strict=True)
+            ),
+        )
+        if self.metastable:
+            yield "METASTABLE: a burst can turn the one state into the other."
+        elif self.good.stable:
+            yield "Not metastable: what a burst leaves behind is completed."
+        else:
+            yield "There is no equilibrium at these rates."
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "workload": self.good.workload.name,
+            "server": self.good.server.name,
+            "metastable": self.metastable,
+            "good": self.good.document(),
+            "collapsed": asdict(self.collapsed),
+        }
 
 
 def equilibria(

@@ -17,19 +17,24 @@ composition (method "mean" of THEORY 2.5).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.result import Block, Result, Table, number
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages
 from fluid.steady.equilibrium import equilibrium
 from fluid.transient.inflow import Burst, RateProfile
+from fluid.transient.inputs import Coming, Costs, Gate, coming_of, costs_of
 from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from fluid.plots.style import Panels
 
 Floats = NDArray[np.float64]
 Start = Literal["empty", "equilibrium"]
@@ -60,9 +65,26 @@ class Admission:
         if not self.pace >= 0:
             raise InputError("pace", self.pace, "at least 0")
 
+    def gate(self, server: Server) -> Gate:
+        """The same in tokens of a server."""
+        capacity = float(server.usable_kv_tokens)
+        return Gate(capacity, capacity * (1 - self.watermark), self.cap, self.pace)
 
-@dataclass(frozen=True)
-class Transient:
+
+_COLUMNS = (
+    *("time_s", "iteration", "waiting", "residents"),
+    *("kv_tokens", "arrived", "completed", "evicted"),
+)
+
+_BANDS = 40
+"""Most bands of `FluidPath.kv_by_stage`."""
+
+PICTURES = ("time", "population", "kv")
+"""What `FluidPath.plot` draws."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FluidPath(Result):
     """A path of the fluid model. Rows are the starts of iterations, all of shape (rows,).
 
     The last row is the first iteration that starts at the horizon or later.
@@ -79,8 +101,16 @@ class Transient:
         snapshots_s: Times asked for, shape (snapshots,).
         population: x_j(s) in the first iteration from each of these times on, by position of the
             stage within its class, shape (snapshots, stages, classes); NaN beyond the horizon.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> path = fw.simulate_fluid(load, fw.Server.named("engine-long-decode"), horizon_s=30.0)
+    >>> list(path.frame())[:4]
+    ['time_s', 'iteration', 'waiting', 'residents']
     """
 
+    workload: Workload
+    server: Server
     time_s: Floats
     iteration: NDArray[np.int64]
     waiting: Floats
@@ -91,6 +121,91 @@ class Transient:
     evicted: Floats
     snapshots_s: Floats
     population: Floats
+
+    def frame(self) -> dict[str, NDArray[Any]]:
+        """Columns, a row for each kept iteration."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+    def blocks(self) -> Iterator[Block]:
+        end_s = float(self.time_s[-1])
+        yield Table(
+            f"{self.workload.name} on {self.server.name}: {number(end_s)} s of the fluid model",
+            ("figure", "value"),
+            (
+                ("iterations", f"{self.iteration[-1]:,}"),
+                ("arrived", number(float(self.arrived[-1]))),
+                ("completed", number(float(self.completed[-1]))),
+                ("evictions", number(float(self.evicted[-1]))),
+                ("waiting at the end", number(float(self.waiting[-1]))),
+                ("resident at the end", number(float(self.residents[-1]))),
+                ("KV tokens at most", number(float(self.kv_tokens.max()))),
+                ("KV capacity C", number(float(self.server.usable_kv_tokens))),
+            ),
+        )
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "workload": self.workload.name,
+            "server": self.server.name,
+            "columns": {name: column.tolist() for name, column in self.frame().items()},
+        }
+
+    def plot(self, ax: Panels | None = None, picture: str = "time") -> Panels:
+        """One of `PICTURES`: waiting, residents and KV over time; or the snapshots, by stage.
+
+        Of the snapshots, "population" draws the mass over time, and "kv" the tokens that each
+        stage holds, in a panel for each snapshot.
+
+        Raises:
+            InputError: Another picture, or too few snapshots within the horizon.
+        """
+        if picture not in PICTURES:
+            raise InputError("picture", picture, "one of " + ", ".join(PICTURES))
+        return getattr(self, f"_plot_{picture}")(ax)
+
+    def _plot_time(self, ax: Panels | None) -> Panels:
+        from fluid.plots.transient import plot_path
+
+        columns = {
+            "waiting": self.waiting,
+            "in the batch": self.residents,
+            "KV (tokens)": self.kv_tokens,
+        }
+        return plot_path(ax, self.time_s, columns)
+
+    def _plot_population(self, ax: Panels | None) -> Panels:
+        from fluid.plots.transient import plot_population
+
+        taken = self._taken(2)
+        return plot_population(ax, self.snapshots_s[taken], self.population[taken].sum(axis=2))
+
+    def _plot_kv(self, ax: Panels | None) -> Panels:
+        from fluid.plots.transient import plot_kv_by_stage
+
+        taken = self._taken(1)
+        edges, held = self.kv_by_stage()
+        capacity = self.server.usable_kv_tokens
+        return plot_kv_by_stage(ax, self.snapshots_s[taken], edges, held[taken], capacity)
+
+    def _taken(self, fewest: int) -> NDArray[np.bool_]:
+        """Which snapshots lie within the horizon."""
+        taken = np.asarray(np.isfinite(self.population).all(axis=(1, 2)))
+        if taken.sum() < fewest:
+            allowed = f"at least {fewest} snapshots within the horizon"
+            raise InputError("snapshots_s", int(taken.sum()), allowed)
+        return taken
+
+    def kv_by_stage(self) -> tuple[Floats, Floats]:
+        """Edges of bands of stages, shape (bands + 1,), and KV tokens, (snapshots, bands)."""
+        stages = [class_stages(one, self.server) for one in self.workload.classes]
+        last = max(int(one.index[-1]) for one in stages) + 1
+        edges = np.linspace(0, last, min(_BANDS, last) + 1)
+        held = np.zeros((len(self.population), len(edges) - 1))
+        for column, one in enumerate(stages):
+            kv_tokens = self.population[:, : one.count, column] * one.held_kv_tokens
+            for row, weights in zip(held, kv_tokens, strict=True):
+                row += np.histogram(one.index, edges, weights=weights)[0]
+        return edges, held
 
     def rates_between(self, start_s: float, end_s: float) -> tuple[float, float]:
         """Completions and evictions per second between two times.
@@ -122,12 +237,13 @@ def simulate_fluid(
     start: Start = "empty",
     every: int = 1,
     snapshots_s: Sequence[float] = (),
-) -> Transient:
-    """Solve the transport equation from time 0 to `horizon_s`.
+) -> FluidPath:
+    """Solve the transport equation from time 0 to `horizon_s` (THEORY 5.1, 6.4).
 
     Args:
         rule: Admission; plain greedy if None.
-        rate_profile: Arrival rates over time; those of the workload, constant, if None.
+        rate_profile: Arrival rates over time, in place of those of the workload with its own
+            rate profile.
         bursts: Mass that arrives at once, on top of the rates.
         start: Nobody there, or the equilibrium of the workload's own rates.
         every: Iterations per row of the result.
@@ -136,10 +252,13 @@ def simulate_fluid(
     Raises:
         InputError: An argument out of range, or a class of which no request fits into memory.
         InfeasibleError: Start at an equilibrium that does not exist.
-    """
-    from fluid.transient import kernel
 
-    require_fits(workload, server)
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
+    >>> path = fw.simulate_fluid(load, fw.Server.named("engine-long-decode"), horizon_s=60.0)
+    >>> round(path.rates_between(30.0, 60.0)[0], 1)
+    7.0
+    """
     if not 0 < horizon_s < math.inf:
         raise InputError("horizon_s", horizon_s, "positive finite seconds")
     if every < 1:
@@ -147,93 +266,46 @@ def simulate_fluid(
     shots_s = np.asarray(snapshots_s, dtype=float).reshape(-1)
     if (np.diff(shots_s) < 0).any():
         raise InputError("snapshots_s", list(snapshots_s), "increasing seconds")
+    require_fits(workload, server)
+    profile = rate_profile or RateProfile.of(workload, horizon_s)
     stages = [class_stages(one, server) for one in workload.classes]
-    costs = _costs(stages, server)
-    residents, waiting = _at_start(workload, server, stages, start)
-    rows = math.ceil(_most_iterations(horizon_s, server, rate_profile, bursts) / every) + 2
-    series = np.empty((rows, kernel.COLUMNS))
-    shots = np.full((len(shots_s), *residents.shape), np.nan)
-    rule = rule or Admission()
-    capacity = float(server.usable_kv_tokens)
-    written = kernel.simulate(
-        costs,
-        _coming(workload, rate_profile or RateProfile.steps(workload), bursts),
-        kernel.Limits(capacity, capacity * (1 - rule.watermark), rule.cap, rule.pace),
-        residents,
-        waiting,
+    columns, shots = _run(
+        costs_of(stages, server),
+        coming_of(workload, profile, bursts),
+        (rule or Admission()).gate(server),
+        _at_start(workload, server, stages, start),
         float(horizon_s),
         every,
-        series,
         shots_s,
-        shots,
     )
-    columns = series[:written].T.copy()
-    return Transient(
-        time_s=columns[kernel.TIME],
-        iteration=columns[kernel.ITERATION].astype(np.int64),
-        waiting=columns[kernel.WAITING],
-        residents=columns[kernel.RESIDENTS],
-        kv_tokens=columns[kernel.KV],
-        arrived=columns[kernel.ARRIVED],
-        completed=columns[kernel.COMPLETED],
-        evicted=columns[kernel.EVICTED],
-        snapshots_s=shots_s,
-        population=shots,
+    return FluidPath(
+        workload=workload, server=server, **columns, snapshots_s=shots_s, population=shots
     )
 
 
-def _most_iterations(
-    horizon_s: float, server: Server, profile: RateProfile | None, bursts: Sequence[Burst]
-) -> int:
-    """No iteration is shorter than d0, and idle jumps end at a change or a burst."""
-    jumps = len(bursts) + (len(profile.starts_s) if profile else 1)
-    return math.ceil(horizon_s / server.iteration_time.overhead_s) + jumps + 1
-
-
-def _costs(stages: Sequence[Stages], server: Server) -> Any:
-    """What the kernel reads of stages and server."""
+def _run(
+    costs: Costs,
+    coming: Coming,
+    gate: Gate,
+    start: tuple[Floats, Floats],
+    horizon_s: float,
+    every: int,
+    shots_s: Floats,
+) -> tuple[dict[str, NDArray[Any]], Floats]:
+    """The columns of a path by name, and its snapshots."""
     from fluid.transient import kernel
 
-    shape = (max(one.count for one in stages), len(stages))
-    held, read = np.zeros(shape), np.zeros(shape)
-    for index, one in enumerate(stages):
-        held[: one.count, index] = one.held_kv_tokens
-        read[: one.count, index] = np.where(one.decodes, one.kv_tokens, 0)
-    tau = server.iteration_time
-    return kernel.Costs(
-        counts=np.array([one.count for one in stages]),
-        held=held,
-        read=read,
-        prompts=np.array([float(one.prefill_tokens) for one in stages]),
-        token_granular=server.block_tokens == 1,
-        knots=np.array([tau.tokens_knots, tau.seconds_knots], dtype=float),
-        overhead_s=tau.overhead_s,
-        per_unit_s=np.array(
-            [
-                tau.per_kv_token_s,
-                tau.per_prefill_token_s,
-                tau.per_decode_request_s,
-                tau.per_prefill_token_sq_s,
-            ]
-        ),
+    residents, waiting = start
+    # No iteration is shorter than d0, and idle jumps end at a change or a burst.
+    jumps = len(coming.starts_s) + len(coming.burst_times_s)
+    iterations = math.ceil(horizon_s / costs.overhead_s) + jumps + 1
+    series = np.empty((math.ceil(iterations / every) + 2, len(_COLUMNS)))
+    shots = np.full((len(shots_s), *residents.shape), np.nan)
+    rows = kernel.simulate(
+        costs, coming, gate, residents, waiting, horizon_s, every, series, shots_s, shots
     )
-
-
-def _coming(workload: Workload, profile: RateProfile, bursts: Sequence[Burst]) -> Any:
-    """Rates and bursts as the kernel reads them."""
-    from fluid.transient import kernel
-
-    classes = len(workload.classes)
-    if profile.rates_per_s.shape[1] != classes:
-        value = f"{profile.rates_per_s.shape[1]} classes"
-        raise InputError("rate_profile", value, f"the {classes} classes of the workload")
-    ordered = sorted(bursts, key=lambda one: one.time_s)
-    return kernel.Coming(
-        starts_s=profile.starts_s,
-        rates=profile.rates_per_s,
-        burst_times_s=np.array([one.time_s for one in ordered], dtype=float),
-        burst_masses=np.array([one.masses(workload) for one in ordered]).reshape(-1, classes),
-    )
+    columns: dict[str, NDArray[Any]] = dict(zip(_COLUMNS, series[:rows].T.copy(), strict=True))
+    return columns | {"iteration": columns["iteration"].astype(np.int64)}, shots
 
 
 def _at_start(

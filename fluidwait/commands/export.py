@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fluid.errors import InputError
-from fluid.files import write_text
-from fluidwait.console import note, print_json, say
+from fluidwait.console import note, show
 from fluidwait.options import AsJson, TableFile, new_app
-from thresholds.export.engines import ENGINES
-from thresholds.export.jsonio import read_table
-
-
-def run_export(path: Path, to: str, out: Path | None, as_json: bool) -> None:
-    """Print, or write, a table in the words of an engine."""
-    if to not in ENGINES:
-        raise InputError("--to", to, "one of " + ", ".join(ENGINES))
-    engine = ENGINES[to]
-    config = engine.configure(read_table(path), str(path.resolve()))
-    if out:
-        write_text(out, engine.render(config))
-    if as_json:
-        print_json(dataclasses.asdict(config))
-    elif out:
-        note(f"Wrote {out}.")
-    else:
-        say(engine.render(config).rstrip("\n"))
-
 
 app = new_app()
 
@@ -43,4 +21,15 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """A table as flags of a serving system, each with its reason."""
-    run_export(table, to, out, as_json)
+    from fluid.files import write_text
+    from thresholds.export.engines import engine_named
+    from thresholds.table import ThresholdTable
+
+    engine = engine_named(to, "to")
+    config = engine.configure(ThresholdTable.read(table), str(table.resolve()))
+    if out:
+        write_text(out, config.text)
+    if as_json or not out:
+        show(config, as_json)
+    else:
+        note(f"Wrote {out}.")

@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fluid.files import require_folder, write_text
-from fluidwait.commands.equilibrium import verdict_line
-from fluidwait.console import number, percent, progress, say, seconds
-from fluidwait.options import AsJson, Replications, Requests, Seed, new_app
-from thresholds.export.jsonio import read_table
-from thresholds.table import PARAMETER_MEANINGS
-from validation.report.content import Effort, Report, make_report, simulated_runs
-
-
-def run_report(path: Path, out: Path, effort: Effort) -> None:
-    """Gather and write the page."""
-    require_folder(out)
-    table = read_table(path)
-    with progress("report", simulated_runs(table, effort)) as advance:
-        found = make_report(table, str(path), effort, on_done=advance)
-    write_text(out, render(found))
-    say(found.conclusion)
-    say(f"Wrote {out}.")
-
-
-def render(report: Report) -> str:
-    """The page as HTML."""
-    return render_page(
-        "report.html.jinja",
-        report=report,
-        table=report.table,
-        fluid=report.equilibrium,
-        fluid_verdict=verdict_line(report.equilibrium),
-        meanings=PARAMETER_MEANINGS,
-    )
-
-
-def render_page(template: str, **values: Any) -> str:
-    """A page of `templates/` as HTML without any reference to the network."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("fluidwait"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Only the plots are trusted as they are: matplotlib escapes the text in them.
-    environment.filters.update(number=number, percent=percent, seconds=seconds, trusted=Markup)
-    return environment.get_template(template).render(**values)
-
+from fluidwait.console import note, progress, say, show
+from fluidwait.options import AsJson, Replications, Requests, Seed, new_app, require_use
 
 app = new_app()
 
 
 @app.command()
 def command(
+    context: typer.Context,
     table: Annotated[
         Path | None, typer.Argument(metavar="[TABLE]", help="Threshold table.")
     ] = None,
@@ -89,13 +44,43 @@ def command(
         given = f"{table} --theorems" if theorems else ""
         raise InputError("report", given, "a TABLE or --theorems, one of them")
     if table is None:
-        from fluidwait.commands.theorems import run_theorems
-        from validation.theorems.statement import Effort as Size
+        require_use(context, ["replications", "requests"], "only with a TABLE")
+        raise typer.Exit(_theorems(out, quick, seed, as_json))
+    require_use(context, ["quick", "as_json"], "only with --theorems")
+    _report(table, out or Path("report.html"), replications, requests, seed)
 
-        raise typer.Exit(run_theorems(out, Size("quick" if quick else "full", seed), as_json))
-    if quick or as_json:
-        given = "--quick" if quick else "--json"
-        raise InputError("report TABLE", given, "only with --theorems")
-    from validation.report.content import Effort
 
-    run_report(table, out or Path("report.html"), Effort(replications, requests, seed))
+def _report(path: Path, out: Path, replications: int, requests: int, seed: int) -> None:
+    """Gather and write the page of a table."""
+    from fluid.files import require_folder
+    from thresholds.table import ThresholdTable
+    from validation.report.content import make_report, simulated_runs
+    from validation.simulator.runs import Runs
+
+    require_folder(out)
+    runs = Runs(replications, requests, seed)
+    table = ThresholdTable.read(path)
+    with progress("report", simulated_runs(table, runs)) as advance:
+        found = make_report(table, file=str(path), runs=runs, on_done=advance)
+    found.write(out)
+    show(found)
+    say(f"Wrote {out}.")
+
+
+def _theorems(out: Path | None, quick: bool, seed: int, as_json: bool) -> int:
+    """Try the statements and write their page; with --json only where it is named."""
+    from fluid.files import require_folder
+    from validation.theorems.bench import theorem_report
+    from validation.theorems.statement import Effort
+
+    page = out if out or as_json else Path("theorems.html")
+    if page:
+        require_folder(page)
+    effort = Effort("quick" if quick else "full", seed)
+    found = theorem_report(effort, on_done=lambda outcome: note(str(outcome)))
+    if page:
+        found.write(page)
+    show(found, as_json)
+    if page and not as_json:
+        say(f"Wrote {page}.")
+    return 0 if found.holds else 1

@@ -22,10 +22,11 @@ from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from tests.support.dask_processes import DaskProcesses
 from validation.experiments.cluster import cluster
+from validation.experiments.rows import Configuration, grid, run_rows
 from validation.experiments.store import Store
-from validation.experiments.sweep import Configuration, grid, sweep
 from validation.policies import parse_policy
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.runs import Runs
 
 PACES = 10
 RATES = 50
@@ -38,7 +39,7 @@ def configurations(count: int, requests: int) -> tuple[Model, list[Configuration
     policies = [parse_policy(f"greedy:pace={0.05 * (1 + k)!r}") for k in range(PACES)]
     rates = [4 + k / 7 for k in range(RATES)]
     seeds = -(-count // (PACES * RATES))
-    rows = grid(policies, rates, replications=2, requests=requests, seeds=seeds)
+    rows = grid(policies, rates, Runs(2, requests), seeds)
     return poisson_model(workload, load_server("paper-long-decode")), rows
 
 
@@ -76,7 +77,7 @@ def on_cluster(model: Model, rows: list[Configuration], folder: Path) -> None:
         processes.start_workers("a", "b")
         with cluster(processes.address) as runner:
             try:
-                sweep(model, rows, store, runner=runner, on_done=lossy(processes, len(rows)))
+                run_rows(model, rows, store, runner=runner, on_done=lossy(processes, len(rows)))
             except ClusterError as error:
                 print(f"the sweep ended: {error}")
                 return
@@ -88,7 +89,7 @@ def continued(model: Model, rows: list[Configuration], folder: Path) -> None:
     with DaskProcesses(folder / "second") as processes, Store(folder / "rows") as store:
         processes.start_workers("d", "e")
         with cluster(processes.address) as runner:
-            sweep(model, rows, store, runner=runner)
+            run_rows(model, rows, store, runner=runner)
 
 
 def main() -> None:
@@ -97,23 +98,23 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     options = parser.parse_args()
     model, rows = configurations(options.configurations, options.requests)
-    sweep(model, rows[:1])  # compiles
+    run_rows(model, rows[:1])  # compiles
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for one in ("first", "second"):
             (folder / one).mkdir()
         timed("until the scheduler was lost", lambda: on_cluster(model, rows, folder))
         timed("continued", lambda: continued(model, rows, folder))
-        expected = timed("in this process", lambda: sweep(model, rows))
+        expected = timed("in this process", lambda: run_rows(model, rows))
         store = Store(folder / "rows")
-        found = sweep(model, rows, store, runner=_refuse)
+        found = run_rows(model, rows, store, runner=_refuse)
         files = len(list((folder / "rows").iterdir()))
         assert len(store) == len(rows)
         assert found == expected, "rows differ"
         print(f"{len(found):,} rows in {files} files: all equal to those of this process")
 
 
-def _refuse(model: Model, rows: object, device: str) -> list[tuple[int, object]]:
+def _refuse(model: Model, rows: object) -> list[tuple[int, object]]:
     assert not rows, "rows are missing"
     return []
 

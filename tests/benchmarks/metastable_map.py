@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluid.plots.transient import plot_recovery_map
+from fluid.plots.style import save
 from fluid.server import load_server
 from fluid.transient.metastable import Criterion, recovery_map
 from fluid.transient.path import Admission
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     workload, server = Workload(name="long", classes=(LONG,)), load_server("paper-long-decode")
     start = time.perf_counter()
-    fluid = recovery_map(workload, server, RATES, BURSTS, CRITERION, Admission(watermark=0.01))
+    found = recovery_map(workload, server, RATES, BURSTS, CRITERION, Admission(watermark=0.01))
     between = time.perf_counter()
     simulated = simulated_map(
         workload,
@@ -51,7 +51,7 @@ def main() -> None:
         seed=options.seed,
     )
     end = time.perf_counter()
-    never, simulated_never = np.isnan(fluid), simulated.never_share > 0.5
+    never, simulated_never = np.isnan(found.recovery_s), simulated.never_share > 0.5
     print("share of simulated replications that never recover; * where the fluid disagrees")
     print("rate/s  burst " + "".join(f"{burst:7.0f}" for burst in BURSTS))
     for rate, shares, agrees in zip(
@@ -65,7 +65,7 @@ def main() -> None:
     print(f"warm-ups drawn anew {simulated.redrawn}, given up {simulated.given_up}")
     print(f"fluid {between - start:.1f} s, simulation {end - between:.1f} s")
     if options.plot:
-        plot_recovery_map(RATES, BURSTS, fluid, options.plot, simulated_never=simulated.never_share)
+        save(lambda: found.plot(simulated_never=simulated.never_share), options.plot)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,14 @@ from pathlib import Path
 
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.paced.boundary import Limits, boundary_load
-from thresholds.table import Scheduler
-from validation.experiments.evaluate import restrained, simulate_settings
-from validation.experiments.largest_rate import find_capacity
-from validation.experiments.replay import policy_of
+from thresholds.fields import Scheduler
+from thresholds.limits import Limits
+from thresholds.solvers.paced.boundary import boundary_load
+from thresholds.solvers.paced.solver import Paced
+from validation.experiments.evaluate import simulate_settings
+from validation.experiments.following import policy_of, restrained
+from validation.experiments.largest_rate import largest_stable_rate
 from validation.experiments.store import Store
-from validation.simulator.model import poisson_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WATERMARKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -82,31 +81,27 @@ def cases() -> list[tuple[Workload, Server, Scheduler]]:
 def measure(workload: Workload, server: Server, scheduler: Scheduler, store: Store | None) -> str:
     """One row of the table in Markdown."""
     load = boundary_load(workload, server)
-    problem = Problem(
-        workload.at_rate(DESIGN * load.rate_per_s),
-        server,
-        scheduler=scheduler,
-        budget_s=BUDGET_S,
-        evaluator=simulate_settings,
-    )
-    table = solve(problem)
-    model = poisson_model(workload, server)
+    solver = Paced(budget_s=BUDGET_S, scheduler=scheduler)
+    table = solver.solve(workload.at_rate(DESIGN * load.rate_per_s), server, simulate_settings)
 
-    def share(params: dict[str, int | float]) -> float:
-        policy = restrained(scheduler, params)
-        found = find_capacity(model, policy, load.rate_per_s, store=store)
+    def share(limits: Limits) -> float:
+        policy = restrained(scheduler, limits)
+        found = largest_stable_rate(
+            workload, server, policy, start_per_s=load.rate_per_s, store=store
+        )
         return (found.largest_stable_rate_per_s or 0.0) / load.rate_per_s
 
+    watermarks = (Limits(watermark_fraction=one) for one in WATERMARKS)
     caps = (Limits(cap_requests=max(1, round(one * load.population))) for one in CAPS)
     names = [*(f"watermark {one:g}" for one in WATERMARKS), *(f"cap × {one:g}" for one in CAPS)]
-    baselines = [share(one.params) for one in (*map(Limits, WATERMARKS), *caps)]
+    baselines = [share(one) for one in (*watermarks, *caps)]
     best = max(range(len(names)), key=lambda k: baselines[k])
-    own, closed = share(table.params), share(load.closed_form().params)
+    own, closed = share(table.limits), share(load.closed_form())
     half = simulate_settings(
         workload.at_rate(load.rate_per_s / 2),
         server,
         scheduler,
-        [Limits(**table.params), Limits()],
+        [table.limits, Limits()],
         replications=20,
         requests=20_000,
         seed=0,

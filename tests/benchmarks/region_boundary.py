@@ -12,9 +12,9 @@ import argparse
 import time
 
 from fluid.server import load_server
-from fluid.steady.region import StabilityRegion
 from fluid.workload import RequestClass, Workload
-from validation.experiments.simulated_region import simulated_boundary
+from validation.experiments.region import region
+from validation.simulator.runs import Runs
 
 CASES = (
     ("paper-long-decode", (512, 1000), (512, 400)),
@@ -23,13 +23,13 @@ CASES = (
 )
 
 
-def case_region(server: str, *lengths: tuple[int, int]) -> StabilityRegion:
-    """A region of two classes of (prompt, output) tokens."""
+def pair(*lengths: tuple[int, int]) -> Workload:
+    """Two classes of (prompt, output) tokens."""
     classes = tuple(
         RequestClass(name=f"{p}/{o}", rate_per_s=1.0, prefill_tokens=p, decode_tokens=o)
         for p, o in lengths
     )
-    return StabilityRegion(Workload(name="pair", classes=classes), load_server(server))
+    return Workload(name="pair", classes=classes)
 
 
 def main() -> None:
@@ -40,17 +40,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     arguments = parser.parse_args()
     for server, *lengths in CASES:
-        region = case_region(server, *lengths)
         start = time.perf_counter()
-        points = simulated_boundary(
-            region,
-            arguments.policy,
-            arguments.mixes,
-            replications=arguments.replications,
-            requests=arguments.requests,
-        )
-        print(f"{server}, classes {' and '.join(region.names)}:")
-        for one in points:
+        runs = Runs(arguments.replications, arguments.requests)
+        found = region(pair(*lengths), load_server(server), arguments.policy, arguments.mixes, runs)
+        print(f"{server}, classes {' and '.join(found.names)}:")
+        for one in found.simulated[arguments.policy]:
             rates = ", ".join(f"{rate:.4g}" for rate in one.fluid_per_s)
             print(f"  fluid boundary ({rates}) /s: {one.share:.4f} of it  {one.policy}")
         print(f"  {time.perf_counter() - start:.0f} s", flush=True)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 
-from fluid.iteration import IterationTime
-from fluid.server import Server, load_server
-from fluid.stages import class_stages
+from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
+from tests.benchmarks.loads import OUTPUT, PROMPT, model_with
 from tests.benchmarks.measurement import Table, alone, best_seconds
-from validation.experiments.sweep import grid, sweep
+from validation.experiments.rows import grid, run_rows
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.runs import Runs
 
-OVERHEAD_S, PER_KV_TOKEN_S = 0.0114, 0.43e-6
-PROMPT, OUTPUT = 128, 200
 REQUESTS = 10_000
 
 COMPARED = (
@@ -28,25 +26,6 @@ COMPARED = (
     "vllm-v0",
     "sarathi",
 )
-
-
-def model_with(residents: float, capacity_tokens: int = 4_000_000) -> Model:
-    """Poisson arrivals of one class that keep so many requests in service on average.
-
-    With λ = N/(S d0 + N w) the balance ΔT* = d0/(1 − λw) holds λ S ΔT* = N of them (THEORY 2.2).
-    """
-    server = Server(
-        name="bench",
-        source="benchmark",
-        kv_capacity_tokens=capacity_tokens,
-        iteration_time=IterationTime.affine(OVERHEAD_S, 0.0, PER_KV_TOKEN_S),
-    )
-    one = RequestClass(name="chat", rate_per_s=1.0, prefill_tokens=PROMPT, decode_tokens=OUTPUT)
-    stages = class_stages(one, server).count
-    read = sum(PROMPT + stage for stage in range(1, stages))
-    rate_per_s = residents / (stages * OVERHEAD_S + residents * PER_KV_TOKEN_S * read)
-    load = one.model_copy(update={"rate_per_s": rate_per_s})
-    return poisson_model(Workload(name="bench", classes=(load,)), server)
 
 
 def speed(
@@ -143,9 +122,9 @@ def _compare_seconds() -> float:
     model = poisson_model(workload, load_server("a100-80gb-llama-2-7b"))
     policies = [parse_policy(one) for one in COMPARED]
     rates = [10 + 0.4 * index for index in range(40)]
-    sweep(model, grid(policies, rates[:1], replications=2, requests=100))
-    rows = grid(policies, rates, replications=20, requests=2000)
-    return best_seconds(lambda: sweep(model, rows), rounds=1)
+    run_rows(model, grid(policies, rates[:1], Runs(2, 100)))
+    rows = grid(policies, rates, Runs(20, 2000))
+    return best_seconds(lambda: run_rows(model, rows), rounds=1)
 
 
 def _millions(per_second: float) -> str:

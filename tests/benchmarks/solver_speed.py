@@ -9,11 +9,12 @@ from fluid.server import Server, load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from tests.benchmarks.measurement import Table, alone, best_seconds
-from thresholds.problem import Problem
-from thresholds.solve import solve
 from thresholds.solvers.nested.design import DesignRule, best_designs
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import log_term
 from thresholds.solvers.nested.segments import distinct_lengths
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.wait.solver import Wait
 
 LOAD = 0.8
 """Share of the largest stable rates."""
@@ -21,7 +22,7 @@ LOAD = 0.8
 LONG_DECODE = load_server("paper-long-decode")
 
 
-def random_problem(classes: int, seed: int = 0) -> Problem:
+def random_load(classes: int, seed: int = 0) -> tuple[Workload, Server]:
     """Short requests of random sizes on a server with room for whole WAIT thresholds."""
     draw = np.random.default_rng(seed)
     workload = Workload(
@@ -43,7 +44,7 @@ def random_problem(classes: int, seed: int = 0) -> Problem:
         iteration_time=IterationTime.affine(0.01, 4e-5, 3e-7),
     )
     scale = LOAD * equilibrium(workload, server).max_scale
-    return Problem(workload.scaled(scale), server, "wait")
+    return workload.scaled(scale), server
 
 
 def geometric_lengths(count: int, step: int, rate_per_s: float) -> Workload:
@@ -114,23 +115,22 @@ def by_lengths() -> Table:
 
 
 def _class_seconds(classes: int) -> tuple[float, float, float, float]:
-    problem = random_problem(classes)
+    workload, server = random_load(classes)
     rounds = 3 if classes <= 1000 else 1
-    fluid_s = best_seconds(lambda: equilibrium(problem.workload, problem.server), rounds)
-    practical = Problem(problem.workload, problem.server)
-    paced_s = best_seconds(lambda: solve(practical), rounds)
-    wait_s = best_seconds(lambda: solve(problem), rounds)
-    return fluid_s, paced_s, wait_s, solve(problem).solver.optimality_gap or 0.0
+    fluid_s = best_seconds(lambda: equilibrium(workload, server), rounds)
+    paced_s = best_seconds(lambda: Paced().solve(workload, server), rounds)
+    wait_s = best_seconds(lambda: Wait().solve(workload, server), rounds)
+    gap = Wait().solve(workload, server).solver.optimality_gap or 0.0
+    return fluid_s, paced_s, wait_s, gap
 
 
 def _nested_seconds(segments: int) -> tuple[float, float]:
     server = LONG_DECODE.model_copy(update={"kv_capacity_tokens": 4_000_000})
     load = geometric_lengths(20, 10, 5.0)
-    problems = [
-        Problem(load, server, "nested-wait", objective, segments=segments)
-        for objective in ("latency", "memory")
+    solvers = [
+        NestedWait(objective=objective, segments=segments) for objective in ("latency", "memory")
     ]
-    latency_s, memory_s = (best_seconds(lambda one=one: solve(one)) for one in problems)
+    latency_s, memory_s = (best_seconds(lambda one=one: one.solve(load, server)) for one in solvers)
     return latency_s, memory_s
 
 

@@ -13,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fluid.files import write_text
-from fluidwait.console import new_table, progress, show
+from fluid.result import Table as ShownTable
+from fluid.result import as_text
+from fluidwait.console import progress, say
 from tests.benchmarks import simulator_speed, solver_speed
 from tests.benchmarks.measurement import Table
 
@@ -68,10 +70,7 @@ def main() -> None:
             tables.append(measure())
             advance()
     for table in tables:
-        shown = new_table(table.title, *table.columns)
-        for row in table.rows:
-            shown.add_row(*row)
-        show(shown)
+        say(as_text([ShownTable(table.title, tuple(table.columns), tuple(map(tuple, table.rows)))]))
     if out:
         sections = [HEADER.format(machine=machine()), *map(markdown, tables)]
         write_text(out, "\n".join(sections))

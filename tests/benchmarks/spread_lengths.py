@@ -18,9 +18,10 @@ from scipy.stats import norm
 
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.solvers.paced.boundary import LEAST_WATERMARK, Limits, boundary_load
+from thresholds.fields import Scheduler
+from thresholds.limits import Limits
+from thresholds.solvers.paced.boundary import LEAST_WATERMARK, boundary_load
 from thresholds.solvers.paced.refine import OFFERED
-from thresholds.table import Scheduler
 from validation.experiments.evaluate import simulate_settings
 
 UNIFORM = (0, 50, 100, 200, 300, 400, 500, 800, 990)
@@ -79,8 +80,8 @@ def main() -> None:
         load = boundary_load(workload, server)
         settings = [
             Limits(),
-            Limits(load.watermark_fraction),
-            Limits(LEAST_WATERMARK, pace_per_iteration=load.pace_per_iteration),
+            Limits(watermark_fraction=load.watermark_fraction),
+            Limits(load.pace_per_iteration, watermark_fraction=LEAST_WATERMARK),
         ]
         for scheduler in schedulers:
             found = simulate_settings(

@@ -79,7 +79,7 @@ def write(form: str, path: Path, rows: int) -> None:
 
 def read(path: Path, tape: Path | None) -> None:
     """What `fluidwait workload from-trace` does; prints seconds, bytes and groups."""
-    from fluid.traces import Trace, detect_format, digest, summarise, tape_writer
+    from fluid.traces import Trace, detect_format, digest, tape_writer, workload_of_digest
     from fluid.traces.trace import ReadOptions
 
     start_s = time.perf_counter()
@@ -90,7 +90,7 @@ def read(path: Path, tape: Path | None) -> None:
     else:
         with tape_writer(tape) as append:
             found = digest(append(chunk) or chunk for chunk in trace.chunks)
-    summarise(found, "benchmark")
+    workload_of_digest(found, "benchmark")
     seconds = time.perf_counter() - start_s
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(seconds, peak_kib, len(found.sums))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,14 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
 from thresholds.solvers.wait.batch import FullBatch, full_batch
 from thresholds.solvers.wait.sharp import SHARP
-from validation.experiments.compare import compare
+from thresholds.solvers.wait.solver import Wait
 from validation.experiments.pictures import plot_slack
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 WORKLOADS = 20
 REACH = 3
@@ -73,7 +73,7 @@ class Neighbourhood:
         return np.asarray(1 - self.batch.loads(self.thresholds).max(axis=-1))
 
 
-def random_problem(seed: int) -> Problem:
+def random_load(seed: int) -> tuple[Workload, Server]:
     """Two classes with several requests per stage, at 60–90 % of the largest stable rates."""
     draw = np.random.default_rng(seed)
     server = Server(
@@ -96,13 +96,13 @@ def random_problem(seed: int) -> Problem:
     )
     workload = Workload(name=f"random {seed}", classes=classes)
     scale = equilibrium(workload, server).max_scale * draw.uniform(0.6, 0.9)
-    return Problem(workload.scaled(scale), server, "wait")
+    return workload.scaled(scale), server
 
 
-def simulated(problem: Problem) -> Neighbourhood:
+def simulated(workload: Workload, server: Server) -> Neighbourhood:
     """Every feasible vector within `REACH` steps, simulated."""
-    batch = full_batch(problem.workload, problem.server)
-    tables = [solve(problem), solve(replace(problem, objective=SHARP))]
+    batch = full_batch(workload, server)
+    tables = [one.solve(workload, server) for one in (Wait(), Wait(SHARP))]
     solved, sharp = (
         np.array([one.threshold for one in table.thresholds], dtype=float) for table in tables
     )
@@ -111,17 +111,12 @@ def simulated(problem: Problem) -> Neighbourhood:
     near = np.vstack([solved + steps, sharp + steps])
     near = near[np.sort(np.unique(near, axis=0, return_index=True)[1])]
     # Drift is sufficient, not necessary: tables that break it by a little may hold in simulation.
-    possible = (near >= 1).all(axis=1) & (batch.memory(near) <= problem.server.usable_kv_tokens)
+    possible = (near >= 1).all(axis=1) & (batch.memory(near) <= server.usable_kv_tokens)
     near = near[possible]
     near = near[batch.loads(near).max(axis=-1) < 1.3]
     policies = [POLICIES["wait"].configure({}, tuple(int(n) for n in one)) for one in near]
-    found = compare(
-        poisson_model(problem.workload, problem.server),
-        policies,
-        replications=REPLICATIONS,
-        requests=REQUESTS,
-        seed=1,
-    )
+    model = poisson_model(workload, server)
+    found = simulate(model, policies, Runs(REPLICATIONS, REQUESTS, seed=1))
     latency = [
         (one.latency_s.mean, one.latency_s.half_width or 0.0)
         if one.verdict == "stable" and one.latency_s is not None
@@ -131,9 +126,7 @@ def simulated(problem: Problem) -> Neighbourhood:
     mean_s, half_s = np.array(latency).T
     index = int((near == sharp).all(axis=1).argmax())
     formulas = [table.predicted.policy_latency_s or np.nan for table in tables]
-    return Neighbourhood(
-        problem.workload, batch, near, mean_s, half_s, index, (formulas[0], formulas[1])
-    )
+    return Neighbourhood(workload, batch, near, mean_s, half_s, index, (formulas[0], formulas[1]))
 
 
 def main() -> None:
@@ -144,7 +137,7 @@ def main() -> None:
     print("workload  solved  formula  best     loss         solved  formula  best     loss")
     losses: list[list[float]] = [[], []]
     for seed in range(WORKLOADS):
-        found = simulated(random_problem(seed))
+        found = simulated(*random_load(seed))
         line = f"{seed:8}"
         for which, (index, among) in enumerate(
             ((0, found.slack > 0), (found.sharp, np.full(len(found.slack), True)))

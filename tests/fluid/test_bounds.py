@@ -14,14 +14,9 @@ from fluid.stages import class_stages
 from fluid.steady.bounds import bounds, dai_rate_per_s, dong_cao_per_slot, nie_rate_per_s
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, roomy, servers, workloads
 
 
 def test_dai_oracle():
@@ -92,7 +87,7 @@ def test_side_by_side():
     assert [one.name for one in found.bounds] == ["ao", "nie", "dong-cao", "dai"]
     rates = {one.name: one.rate_per_s for one in found.bounds}
     assert found.binding.rate_per_s == min(rates.values())
-    assert found.as_dict()["binding"] == found.binding.name
+    assert found.document()["binding"] == found.binding.name
     wider = {one.name: one.rate_per_s for one in bounds(workload, server, slot_s=1.0).bounds}
     assert wider["ao"] == rates["ao"]
     assert wider["dong-cao"] == pytest.approx(dong_cao_per_slot(workload, server))

@@ -16,15 +16,9 @@ from fluid.steady.capacity import QUERIES, capacity, margin_derivatives
 from fluid.steady.stability import stability
 from fluid.symbolic.steady import CAPACITY, OVERHEAD, class_symbols, equilibrium_forms, numeric
 from fluid.workload import Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 CLASSES = 3
 KNOWN = class_symbols(CLASSES)

@@ -20,16 +20,13 @@ from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.fluctuation import overflow
+from fluid.steady.intake import Intake
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 EQUATION_1 = IterationTime.paper(0.0114, 0.43e-6)
 
@@ -187,7 +184,7 @@ def test_order_of_classes_does_not_matter(workload, server, random):
     first = equilibrium(workload, roomy(server))
     second = equilibrium(workload.model_copy(update={"classes": tuple(shuffled)}), roomy(server))
     by_name = {one.name: one for one in second.classes}
-    _assert_same(first, second, skip={"classes", "caveats"})
+    _assert_same(first, second, skip={"workload", "classes", "caveats"})
     for one in first.classes:
         _assert_same(one, by_name[one.name])
 
@@ -280,9 +277,33 @@ def test_beyond_memory_the_equilibrium_is_told_but_no_latency(method):
 
 def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
-    document = found.as_dict()
-    assert list(document) == [one.name for one in fields(Equilibrium)]
+    document = found.document()
+    second = {"evictions", "fluctuations"}
+    assert list(document) == [one.name for one in fields(Equilibrium) if one.name not in second]
+    assert document["server"] == "a100-80gb-llama-2-7b"
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_figures_of_evictions_are_there_where_they_are_asked_for():
+    server = load_server("paper-long-decode")
+    found = equilibrium(one_class(2.0, 512, 1000), server, evictions=0.01)
+    assert found.fluctuations == overflow(found.workload, server, 0.01)
+    assert found.document()["fluctuations"]["probability"] == 0.01
+    assert "KV exceeded in 1.00 % of iterations" in str(found)
+    unstable = equilibrium(one_class(9.0, 512, 1000), server, evictions=0.01)
+    assert (unstable.fluctuations, unstable.document()["fluctuations"]) == (None, None)
+    assert "Fluctuations" not in str(unstable)
+    with pytest.raises(InputError, match="probability: got 2"):
+        equilibrium(one_class(2.0, 512, 1000), server, evictions=2)
+
+
+def test_a_curve_is_solved_once_for_all_who_ask(monkeypatch):
+    workload, server = one_class(7.25, 512, 77), load_server("a100-80gb-llama-2-7b")
+    found = equilibrium(workload, server)
+    monkeypatch.setattr(Intake, "time_s", None)
+    again = stability(Workload(**dict(workload)), server)
+    assert again.max_scale == found.max_scale
+    assert not again.boundary_per_stage.flags.writeable
 
 
 def test_caveats_tell_each_failing_condition_with_its_number():

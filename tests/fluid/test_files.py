@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from typing import Self
 
 import pytest
+from pydantic import model_validator
 
 from fluid.errors import InputError
-from fluid.files import read_document, read_text, write_text
-from fluid.workload import Workload
+from fluid.files import FileModel, read_document, read_text, write_text
+from fluid.workload import RequestClass, Workload
 
 GOOD = {
     "name": "chat",
@@ -41,6 +44,49 @@ def test_document_reads_back_to_the_same_model_and_hash(tmp_path):
     assert again == workload
     assert again.sha256() == workload.sha256()
     assert again.scaled(2.0).sha256() != workload.sha256()
+
+
+def test_a_model_built_by_hand_is_refused_as_a_file_is(tmp_path):
+    request = GOOD["classes"][0]
+    for change, field, allowed in (
+        ({"rate_per_s": -1}, "rate_per_s", "input should be greater than 0"),
+        ({"decode_tokens": 2.5}, "decode_tokens", "input should be a valid integer"),
+        ({"rate": 1}, "rate", "did you mean rate_per_s?"),
+        ({"slo": {"quantile": 3}}, "slo.quantile", '"mean", or a share between 0 and 1'),
+    ):
+        with pytest.raises(ValueError, match=re.escape(allowed)) as by_hand:
+            RequestClass(**(request | change))
+        assert isinstance(by_hand.value, InputError)
+        assert (by_hand.value.field, by_hand.value.file) == (field, None)
+        (tmp_path / "w.json").write_text(json.dumps(GOOD | {"classes": [request | change]}))
+        of_file = _refused(tmp_path / "w.json")
+        assert of_file.field == f"classes[0].{field}"
+        assert (of_file.value, of_file.allowed) == (by_hand.value.value, by_hand.value.allowed)
+
+
+def test_a_model_given_to_another_keeps_its_error_and_its_values():
+    with pytest.raises(InputError, match="name: got 'nothing'; allowed: this field is required"):
+        Workload(classes=())
+    one = RequestClass(**GOOD["classes"][0])
+    assert Workload(name="chat", classes=(one,)).classes[0] is one
+    with pytest.raises(InputError, match=r"^got .*context_tokens ≥ 1"):
+        RequestClass(name="a", rate_per_s=1.0, prefill_tokens=0, decode_tokens=1)
+
+
+def test_an_error_raised_inside_a_validator_keeps_its_field(tmp_path):
+    class Outer(FileModel):
+        share: float
+
+        @model_validator(mode="after")
+        def _check(self) -> Self:
+            raise InputError("inner", self.share, "something else")
+
+    with pytest.raises(InputError, match=r"^inner: got 0\.5; allowed: something else"):
+        Outer(share=0.5)
+    (tmp_path / "o.json").write_text('{"share": 0.5}')
+    with pytest.raises(InputError) as caught:
+        Outer.read(tmp_path / "o.json")
+    assert (caught.value.field, caught.value.file) == ("inner", str(tmp_path / "o.json"))
 
 
 def test_exponent_without_a_point_is_a_number_in_yaml(tmp_path):

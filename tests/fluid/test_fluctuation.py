@@ -14,31 +14,20 @@ from fluid.stages import class_stages, linear_stage_seconds
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import eviction_onset_per_s, fluctuation
 from fluid.steady.stability import stability
-from fluid.workload import RequestClass, Workload
+from fluid.workload import Workload
+from tests.support import builders
 
 
 def make(rates: tuple[float, ...]) -> Workload:
     lengths = ((40, 6), (10, 9), (25, 1))
-    return Workload(
-        name="w",
-        classes=tuple(
-            RequestClass(name=f"c{k}", rate_per_s=r, prefill_tokens=prompt, decode_tokens=output)
-            for k, (r, (prompt, output)) in enumerate(zip(rates, lengths, strict=False))
-        ),
+    return builders.workload(
+        *((rate, *length) for rate, length in zip(rates, lengths, strict=False))
     )
 
 
 def make_server(first_token: str = "prefill", block: int = 1) -> Server:
-    return Server.model_validate(
-        {
-            "name": "s",
-            "source": "test",
-            "kv_capacity_tokens": 100_000,
-            "block_tokens": block,
-            "first_token": first_token,
-            "iteration_time": IterationTime.affine(0.02, 2e-5, 3e-6, 1e-5, 1e-5),
-        }
-    )
+    tau = IterationTime.affine(0.02, 2e-5, 3e-6, 1e-5, 1e-5)
+    return builders.server(tau, first_token, 100_000, block)
 
 
 def slow(workload: Workload, server: Server, steps: int) -> tuple[float, float, list[float]]:

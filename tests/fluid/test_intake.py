@@ -16,7 +16,8 @@ from fluid.stages import class_stages
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.intake import intake
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import general_times, roomy, server_of, servers, workloads
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import general_times, roomy, servers, workloads
 
 
 @pytest.mark.parametrize("method", ["poisson", "mean"])

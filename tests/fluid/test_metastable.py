@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.plots.transient import plot_recovery_map
+from fluid.plots.style import save
 from fluid.server import load_server
 from fluid.transient.metastable import (
     Criterion,
@@ -18,7 +18,7 @@ from fluid.transient.metastable import (
     tipping_burst,
 )
 from fluid.transient.path import Admission
-from tests.support.fluid_strategies import one_class
+from tests.support.builders import one_class
 
 SERVER = load_server("paper-long-decode")
 RULE = Admission(watermark=0.01)
@@ -85,10 +85,13 @@ def test_tipping_burst_separates_recovery_from_collapse() -> None:
 def test_map_and_its_plot(tmp_path: Path) -> None:
     rates, bursts = [1.5, 2.4], [0.0, 60.0, 200.0]
     found = recovery_map(long_outputs(1.0), SERVER, rates, bursts, CRITERION, RULE)
-    np.testing.assert_array_equal(np.isnan(found), [[False] * 3, [False, True, True]])
-    assert found[0, 0] == found[1, 0] == 0.0
-    assert (np.diff(found[0]) > 0).all()
-    plot_recovery_map(rates, bursts, found, tmp_path / "m.svg", simulated_never=np.isnan(found))
+    times_s = found.recovery_s
+    np.testing.assert_array_equal(np.isnan(times_s), [[False] * 3, [False, True, True]])
+    assert times_s[0, 0] == times_s[1, 0] == 0.0
+    assert (np.diff(times_s[0]) > 0).all()
+    assert found.frame()["burst_requests"].tolist() == 2 * bursts
+    assert str(found).endswith("Never: 2 of 6 pairs of rate and burst.")
+    save(lambda: found.plot(simulated_never=np.isnan(times_s)), tmp_path / "m.svg")
     assert (tmp_path / "m.svg").stat().st_size > 1000
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
 import pytest
 
 from fluid.errors import InputError
 from fluid.plots.explorer import (
     Setting,
     explored,
-    picture,
     region_explorer,
     region_png,
     verdict_text,
 )
-from fluid.plots.steady import plot_region
 from fluid.server import Server, load_server
 from fluid.steady.region import StabilityRegion
 from fluid.workload import RequestClass, Workload
@@ -106,14 +103,3 @@ def test_a_request_that_no_longer_fits_is_said_and_not_raised(explorer):
 def test_the_explorer_needs_two_classes():
     with pytest.raises(InputError, match="two"):
         region_explorer(PAIR.model_copy(update={"classes": PAIR.classes[:1]}), [SERVER])
-
-
-def test_a_picture_is_what_the_plot_writes(tmp_path):
-    region = StabilityRegion(PAIR, SERVER)
-    extra = {"greedy": np.array([[1.0, 1.0]])}
-    plot_region(region, tmp_path / "r.svg", simulated_per_s=extra)
-    written = (tmp_path / "r.svg").read_text(encoding="utf-8")
-    shown = picture(plot_region, region, simulated_per_s=extra)._repr_svg_()
-    # Everything but the date of writing.
-    assert shown.splitlines()[30:] == written.splitlines()[30:]
-    assert "simulated: greedy" in shown

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from fluid.errors import InputError
-from fluid.plots.steady import (
-    PARAMETERS,
-    Axis,
-    phase,
-    plot_composition,
-    plot_latency,
-    plot_phase,
-    plot_region,
-)
+from fluid.plots.style import save
 from fluid.server import load_server
+from fluid.steady.equilibrium import PICTURES, equilibrium
+from fluid.steady.phase import PARAMETERS, phase
 from fluid.steady.region import StabilityRegion
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
@@ -32,59 +28,77 @@ WORKLOAD = Workload(
 )
 
 
-def test_every_plot_is_vector_output(tmp_path):
+def drawings():
+    """By name, functions that draw on axes or on a new figure."""
     region = StabilityRegion(WORKLOAD, SERVER)
-    edge = region.boundary(5)
-    plots = {
-        "region": lambda path: plot_region(
-            region, path, theorem_per_s={"WAIT": 0.8 * edge}, simulated_per_s={"greedy": 0.9 * edge}
-        ),
-        "latency": lambda path: plot_latency(WORKLOAD, SERVER, path),
-        "composition": lambda path: plot_composition(WORKLOAD, SERVER, path),
-        "phase": lambda path: plot_phase(
-            WORKLOAD,
-            SERVER,
-            Axis("rate", (1.0, 5.0, 12.0)),
-            Axis("kv_tokens", (10_000, 50_000, 137_000)),
-            path,
-        ),
+    balance = equilibrium(WORKLOAD, SERVER)
+    margins = phase(WORKLOAD, SERVER, rate=[1, 5, 12], kv_tokens=[10_000, 50_000, 137_000])
+    return {
+        "region": region.plot,
+        "latency": balance.plot,
+        "stages": lambda ax=None: balance.plot(ax, picture="stages"),
+        "phase": margins.plot,
     }
-    for name, draw in plots.items():
-        path = tmp_path / f"{name}.svg"
-        draw(path)
-        assert "</svg>" in path.read_text()
-        with pytest.raises(InputError, match="svg, pdf or png"):
-            draw(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize("name", ["region", "region with more", "latency", "stages", "phase"])
+def test_every_plot_is_vector_output_or_drawn_on_the_axes_given(tmp_path, name):
+    draw = drawings()[name]
+    save(draw, tmp_path / "plot.svg")
+    assert "</svg>" in (tmp_path / "plot.svg").read_text()
+    with pytest.raises(InputError, match="svg, pdf or png"):
+        save(draw, tmp_path / "x.txt")
+    axes = Figure().subplots()
+    assert draw(axes) is axes
+    assert axes.get_xlabel()
+    assert axes.get_ylabel()
+    assert plt.get_fignums() == []
+
+
+def test_a_region_shows_what_is_beside_the_fluid_boundary():
+    axes = drawings()["region with more"](Figure().subplots())
+    labels = [one.get_text() for one in axes.get_legend().get_texts()]
+    assert labels == ["fluid boundary", "this workload", "WAIT", "simulated: greedy"]
 
 
 def test_phase_is_stability_at_every_pair():
     rates, tokens = (1.0, 6.0), (20_000.0, 137_000.0, 500.0)
-    margins, shares = phase(WORKLOAD, SERVER, Axis("rate", rates), Axis("kv_tokens", tokens))
-    assert margins.shape == shares.shape == (3, 2)
+    found = phase(WORKLOAD, SERVER, rate=rates, kv_tokens=tokens)
+    assert found.margins.shape == found.memory_shares.shape == (3, 2)
     for row, column in ((0, 0), (1, 1)):
         server = SERVER.model_copy(update={"kv_capacity_tokens": int(tokens[row])})
-        found = stability(WORKLOAD.at_rate(rates[column]), server)
-        assert margins[row, column] == pytest.approx(found.margin)
-        assert shares[row, column] == pytest.approx(found.memory_share)
-    assert np.isnan(margins[2]).all()
+        here = stability(WORKLOAD.at_rate(rates[column]), server)
+        assert found.margins[row, column] == pytest.approx(here.margin)
+        assert found.memory_shares[row, column] == pytest.approx(here.memory_share)
+        place = row * len(rates) + column
+        assert {name: values[place] for name, values in found.frame().items()} == {
+            "rate": rates[column],
+            "kv_tokens": tokens[row],
+            "margin": found.margins[row, column],
+            "memory_share": found.memory_shares[row, column],
+        }
+    assert np.isnan(found.margins[2]).all()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_more_of_any_parameter_but_memory_leaves_less_margin(name):
     today = {"rate": 2.0, "kv_tokens": 137_000, "overhead_s": 0.0106, "per_kv_token_s": 2.6e-7}
     start = today.get(name, 1.0)
-    margins, _ = phase(WORKLOAD, SERVER, Axis(name, (start, 2 * start)), Axis("rate", (2.0, 3.0)))
+    other = "output_factor" if name == "rate" else "rate"
+    values = {name: (start, 2 * start), other: (1.0, 1.5)}
+    margins = phase(WORKLOAD, SERVER, **values).margins
     change = margins[:, 1] - margins[:, 0]
-    if name == "rate":
-        assert (change == 0).all()  # the second axis sets it again
-    else:
-        assert ((change > 0) == (name == "kv_tokens")).all()
+    assert ((change > 0) == (name == "kv_tokens")).all()
 
 
-def test_what_cannot_be_drawn(tmp_path):
+def test_what_cannot_be_drawn():
     with pytest.raises(InputError, match="one of rate, kv_tokens"):
-        phase(WORKLOAD, SERVER, Axis("speed", (1, 2)), Axis("rate", (1, 2)))
+        phase(WORKLOAD, SERVER, speed=(1, 2), rate=(1, 2))
     with pytest.raises(InputError, match="two values"):
-        phase(WORKLOAD, SERVER, Axis("rate", (1,)), Axis("rate", (1, 2)))
+        phase(WORKLOAD, SERVER, rate=1, kv_tokens=(1, 2))
+    with pytest.raises(InputError, match="two of rate, kv_tokens"):
+        phase(WORKLOAD, SERVER, rate=(1, 2))
     with pytest.raises(InputError, match="stable workload"):
-        plot_composition(WORKLOAD.at_rate(1e4), SERVER, tmp_path / "c.svg")
+        equilibrium(WORKLOAD.at_rate(1e4), SERVER).plot(picture="stages")
+    with pytest.raises(InputError, match="one of " + ", ".join(PICTURES)):
+        equilibrium(WORKLOAD, SERVER).plot(picture="best")

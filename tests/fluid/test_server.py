@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
-from fluid.server import builtin_servers, load_server, require_fits
-from tests.support.fluid_strategies import one_class, server_of
+from fluid.server import (
+    Server,
+    ServerList,
+    builtin_servers,
+    load_server,
+    peak_kv_tokens,
+    require_fits,
+)
+from fluid.stages import class_stages
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
 
 TAU = IterationTime.affine(0.01, 5e-5)
 
@@ -90,3 +100,25 @@ def test_fit_is_counted_in_blocks():
     require_fits(workload, server_of(TAU, kv_capacity_tokens=64, block_tokens=16))
     with pytest.raises(InputError):
         require_fits(workload, server_of(TAU, kv_capacity_tokens=63, block_tokens=16))
+
+
+def test_a_server_by_name_is_a_builtin_one():
+    assert Server.named("paper-lmsys") == load_server("paper-lmsys")
+    with pytest.raises(InputError, match=r"server: got 'x\.json'; allowed: one of the built-in"):
+        Server.named("x.json")
+    assert ServerList.builtin().frame()["name"] == builtin_servers()
+
+
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+@pytest.mark.parametrize("block_tokens", [1, 16])
+def test_the_peak_is_what_the_last_stage_holds(first_token, block_tokens):
+    server = server_of(TAU, first_token, block_tokens=block_tokens)
+    requests = [(512, 20, 0), (1, 1, 0), (0, 7, 90), (17, 15, 0)]
+    found = peak_kv_tokens(
+        *np.array(requests).T, first_token=first_token, block_tokens=block_tokens
+    )
+    for (prompt, output, context), peak in zip(requests, found, strict=True):
+        one = one_class(1.0, prompt or context, output).classes[0]
+        changes = {"prefill_tokens": prompt, "context_tokens": context}
+        stages = class_stages(one.model_copy(update=changes), server)
+        assert peak == stages.held_kv_tokens.max()

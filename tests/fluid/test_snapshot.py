@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from fluid.errors import InputError
-from fluid.traces import ReadOptions, Snapshot, summarise, summary_errors
+from fluid.traces import ReadOptions, Snapshot, summary_errors, workload_of_digest
 from fluid.traces.digest import FIGURES
 from fluid.traces.marginals import Marginal, independent_memory_sum, memory_sum
 from fluid.traces.prometheus import PROMETHEUS
@@ -174,7 +176,7 @@ def test_lengths_next_to_the_end_of_a_bucket_keep_their_mean(mean: float) -> Non
     one = Marginal(np.ones(1), np.array([501.0]), np.array([1000.0]), mean)
     found = Snapshot(one, one, 10, 1.0, ()).digest()
     assert found.means[1:3] == pytest.approx([mean, mean], rel=1e-6)
-    workload = summarise(found, "fixed")
+    workload = workload_of_digest(found, "fixed")
     assert isinstance(workload, Workload)
     assert max(summary_errors(workload, found).values()) <= 0.02
 
@@ -182,9 +184,9 @@ def test_lengths_next_to_the_end_of_a_bucket_keep_their_mean(mean: float) -> Non
 def test_several_models_are_named_and_one_is_chosen(tmp_path: Path) -> None:
     text = METRICS.read_text()
     both = text + text.replace("made-up", "other")
-    assert refused(both, tmp_path).value == "made-up, other"
+    assert refused(both, tmp_path).allowed == "one of the models made-up, other"
     assert snapshot(both, tmp_path, "other").requests == 100
-    assert refused(text, tmp_path, "other").field == "--part"
+    assert refused(text, tmp_path, "other").field == "part"
 
 
 def test_requests_above_the_last_bucket_are_bounded_by_the_mean(tmp_path: Path) -> None:
@@ -238,3 +240,107 @@ def test_broken_snapshots_are_refused(old: str, new: str, field: str, tmp_path: 
     text = METRICS.read_text()
     assert old in text
     assert refused(text.replace(old, new), tmp_path).field == field
+
+
+# Pages of other programs, and two scrapes
+
+
+@pytest.mark.parametrize("name", ["dynamo", "renamed", "sglang", "tgi"])
+def test_pages_of_all_programs_are_read(name: str) -> None:
+    read = PROMETHEUS.open(METRICS.with_name(f"metrics-{name}.prom"), ReadOptions())
+    assert isinstance(read, Snapshot)
+    assert read.requests == 100
+    assert (read.prompt.mean, read.output.mean) == (415, 152)
+
+
+def test_a_page_of_another_program_is_named(tmp_path: Path) -> None:
+    text = METRICS.with_name("metrics-node.prom").read_text()
+    assert refused(text, tmp_path).value == "a page of node_exporter"
+    assert refused(text.replace("node_", "shop_"), tmp_path).value == "a page with 2 metrics shop_…"
+    assert refused("# HELP go_info Go.\ngo_info 1\n", tmp_path).value.startswith("a page without")
+
+
+def test_counters_that_contradict_the_histograms_are_told(tmp_path: Path) -> None:
+    text = METRICS.with_name("metrics-renamed.prom").read_text()
+    (told,) = [one for one in snapshot(text, tmp_path).caveats if "_total" in one]
+    assert "vllm:prompt_tokens_total is 83,000" in told
+    assert "holds 41,500 tokens" in told
+    assert "of which the page counts 12" in told
+    fewer = snapshot(text.replace(" 83000", " 20000"), tmp_path)
+    assert any("leaves out" in one for one in fewer.caveats)
+    near = snapshot(text.replace(" 83000", " 42000"), tmp_path)
+    assert not any("_total" in one for one in near.caveats)
+
+
+def scrapes(folder: Path, later: str, seconds: float) -> tuple[Path, Path]:
+    """An earlier scrape, the sample page, and a later one, so many seconds apart by their files."""
+    paths = folder / "earlier.prom", folder / "later.prom"
+    for path, text, time in zip(paths, (METRICS.read_text(), later), (0, seconds), strict=True):
+        path.write_text(text)
+        os.utime(path, (1e9 + time, 1e9 + time))
+    return paths
+
+
+def grown(text: str, times: float) -> str:
+    """The page with every counter and bucket so many times as large."""
+    return "".join(
+        f"{line.rpartition(' ')[0]} {float(line.rpartition(' ')[2]) * times}\n"
+        if line.startswith("vllm:")
+        else f"{line}\n"
+        for line in text.splitlines()
+    )
+
+
+def test_two_scrapes_give_the_rate_of_the_window(tmp_path: Path) -> None:
+    earlier, later = scrapes(tmp_path, grown(METRICS.read_text(), 4), 60)
+    read = PROMETHEUS.open(later, ReadOptions(since=earlier))
+    assert isinstance(read, Snapshot)
+    alone = snapshot(METRICS.read_text(), tmp_path)
+    assert (read.requests, read.rate_per_s) == (300, pytest.approx(5.0))
+    assert read.prompt.mean == pytest.approx(alone.prompt.mean)
+    assert any("60 s between two scrapes, by the times of mod" in told for told in read.caveats)
+
+
+def test_the_scrapes_own_times_go_before_those_of_the_files(tmp_path: Path) -> None:
+    earlier, later = scrapes(tmp_path, grown(METRICS.read_text(), 2), 60)
+    for path, stamp in ((earlier, 5000), (later, 45000)):
+        lines = path.read_text().splitlines()
+        path.write_text(
+            "".join(f"{one}\n" if one[0] == "#" else f"{one} {stamp}\n" for one in lines)
+        )
+    read = PROMETHEUS.open(later, ReadOptions(since=earlier))
+    assert read.rate_per_s == pytest.approx(100 / 40)
+    assert not any("modification" in told for told in read.caveats)
+
+
+@pytest.mark.parametrize(
+    ("later", "seconds", "field", "told"),
+    [
+        (lambda text: grown(text, 0.5), 60, "vllm:request_prompt_tokens_bucket", "started again"),
+        (lambda text: text.replace('engine="1"', 'engine="2"'), 60, "bucket", "and nothing now"),
+        (lambda text: text.replace("1.7951e+09", "1.7952e+09"), 60, "process_start", "started aga"),
+        (lambda text: grown(text, 2), -60, "since", "scraped, and written, earlier"),
+        (lambda text: text, 60, "vllm:request_prompt_tokens", "at least one request"),
+    ],
+)
+def test_scrapes_that_do_not_follow_each_other_are_refused(
+    later: Callable[[str], str], seconds: float, field: str, told: str, tmp_path: Path
+) -> None:
+    first, second = scrapes(tmp_path, later(METRICS.read_text()), seconds)
+    with pytest.raises(InputError, match=told) as caught:
+        PROMETHEUS.open(second, ReadOptions(since=first))
+    assert field in caught.value.field
+
+
+def test_a_scrape_of_another_program_is_no_earlier_one(tmp_path: Path) -> None:
+    other = METRICS.with_name("metrics-sglang.prom")
+    with pytest.raises(InputError, match="an earlier scrape of the same server"):
+        PROMETHEUS.open(METRICS, ReadOptions(since=other))
+
+
+def test_a_file_that_is_no_text_is_called_that_and_not_bad_prometheus(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.prom"
+    path.write_bytes(b"# HELP \xff\n")
+    with pytest.raises(InputError) as caught:
+        PROMETHEUS.open(path, ReadOptions())
+    assert (caught.value.value, caught.value.allowed) == ("not UTF-8 text", "a UTF-8 text file")

@@ -13,14 +13,10 @@ from fluid.server import load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.intake import intake
 from fluid.steady.stability import stability
-from tests.support.fluid_strategies import (
-    affine_times,
-    general_times,
-    one_class,
-    server_of,
-    servers,
-    workloads,
-)
+from fluid.workload import RequestClass, Workload
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, general_times, roomy, servers, workloads
 
 any_times = st.one_of(affine_times(), general_times())
 METHODS = [None, "mean"]
@@ -180,3 +176,37 @@ def test_general_f_has_no_half_space():
 def test_request_that_cannot_fit_is_refused():
     with pytest.raises(InputError, match="at most the 137000 tokens"):
         stability(one_class(1.0, 512, 200_000), load_server("paper-lmsys"))
+
+
+def test_the_best_intake_just_below_a_jump_is_found():
+    """Few prompts of one length: T jumps where some number of them fills a tile, and between the
+    points of any grid y/T(y) is highest just before one of those jumps."""
+    tau = IterationTime(
+        tokens_knots=(0.0, 10.0, 10.0, 291.0, 301.0, 301.0, 311.0, 503.0, 603.0),
+        seconds_knots=(
+            *(0.002946481423442563, 0.0036850054035262383, 0.005087955890118573),
+            *(0.007897955890118574, 0.007897955890118574, 0.010662801302143914),
+            *(0.010662801302143914, 0.023758927386675774, 0.033492790929005346),
+        ),
+    )
+    workload = Workload(
+        name="sawtooth",
+        classes=(
+            RequestClass(
+                name="cached",
+                rate_per_s=1.8017699554409787,
+                prefill_tokens=0,
+                context_tokens=112,
+                decode_tokens=85,
+            ),
+            RequestClass(
+                name="prompt", rate_per_s=0.998777433412782, prefill_tokens=9, decode_tokens=1
+            ),
+        ),
+    )
+    server = roomy(server_of(tau)).model_copy(update={"block_tokens": 16})
+    curve = intake(workload, server)
+    intakes_s = np.linspace(0.02, 3.0, 20_000)
+    by_enumeration = max(y / curve.time_s(y) for y in intakes_s)
+    found = stability(workload, server).max_scale
+    assert by_enumeration <= found <= by_enumeration * (1 + 1e-3)

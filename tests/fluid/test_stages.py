@@ -7,7 +7,9 @@ from hypothesis import given
 
 from fluid.iteration import IterationTime
 from fluid.stages import class_stages, linear_stage_seconds, memory_sums
-from tests.support.fluid_strategies import affine_times, one_class, server_of, servers, workloads
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import affine_times, servers, workloads
 
 TAU = IterationTime.affine(0.01, 5e-5)
 

@@ -30,11 +30,22 @@ def chats(path: Path, rows: int) -> None:
     path.write_text("[" + ",\n".join([json.dumps(talk)] * rows) + "]")
 
 
-def mooncake(path: Path, rows: int) -> None:
-    with path.open("w") as file:
-        for number in range(rows):
-            row = {"timestamp": number, "input_length": number % 997 + 1, "output_length": 7}
-            file.write(json.dumps(row | {"hash_ids": [number, number]}) + "\n")
+def blocks(more: dict[str, object]) -> Callable[[Path, int], None]:
+    def write(path: Path, rows: int) -> None:
+        with path.open("w") as file:
+            for number in range(rows):
+                row = {"timestamp": number, "input_length": number % 997 + 1, "output_length": 7}
+                file.write(json.dumps(more | row | {"hash_ids": [number, number]}) + "\n")
+
+    return write
+
+
+def messages(path: Path, rows: int) -> None:
+    talk = [
+        {"role": "user", "content": "the cat sat on the mat"},
+        {"role": "assistant", "content": "and then"},
+    ]
+    path.write_text((json.dumps({"conversation": talk}) + "\n") * rows)
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {
@@ -52,10 +63,20 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "tape": csv(
         "arrived_at,num_prefill_tokens,num_decode_tokens", lambda n: f"{n / 8},{n % 997 + 1},7"
     ),
-    "mooncake": mooncake,
+    "splitwise": csv(
+        "request_id,arrival_timestamp,prompt_size,token_size",
+        lambda n: f"{n},{n / 8},{n % 997 + 1},7",
+    ),
+    "vidur-lengths": csv(
+        "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio",
+        lambda n: f"{n % 997 + 1},7,{n % 997 + 8},{(n % 997 + 1) / 7}",
+    ),
+    "bailian": blocks({"chat_id": 0}),
+    "mooncake": blocks({}),
     "sharegpt": chats,
+    "wildchat": messages,
 }
-FEWER_ROWS = {"sharegpt": 2000}
+FEWER_ROWS = {"sharegpt": 2000, "wildchat": 2000}
 
 
 def peak_bytes(form: str, path: Path, rows: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,26 @@ from fluid.traces import (
     detect_format,
     digest,
     named_format,
+    open_trace,
     read_tape,
     read_trace,
+    summary_errors,
     tape_writer,
+    workload_of_digest,
     write_tape,
 )
 from fluid.traces.tape import whole_tape
 from tests.support.trace_samples import (
     ARRIVALS,
+    CHAT_SAMPLES,
     CHATS,
+    COLUMNS,
     DATA,
+    JSON_LINES,
     LENGTHS,
     LINES,
     SAMPLES,
+    SUMMARIES,
     TOKENIZER,
     lengths,
     opened,
@@ -50,11 +58,11 @@ def test_exactly_one_format_claims_a_sample(sample: str) -> None:
     assert detect_format(DATA / sample).name == SAMPLES[sample]
 
 
-@pytest.mark.parametrize("sample", [name for name in SAMPLES if name != "metrics.prom"])
+@pytest.mark.parametrize("sample", [name for name in SAMPLES if name not in SUMMARIES])
 def test_every_reader_gives_the_requests(sample: str) -> None:
     trace = opened(DATA / sample, SAMPLES[sample])
     chunks = list(trace.chunks)
-    assert lengths(chunks) == (CHATS if sample == "sharegpt.json" else LENGTHS)
+    assert lengths(chunks) == (CHATS if sample in CHAT_SAMPLES else LENGTHS)
     assert trace.timed == (sample in ARRIVALS)
     assert all((chunk.arrived_at_s is not None) == trace.timed for chunk in chunks)
     if trace.timed:
@@ -64,7 +72,7 @@ def test_every_reader_gives_the_requests(sample: str) -> None:
         assert any("Poisson" in caveat for caveat in trace.caveats)
 
 
-@pytest.mark.parametrize("sample", [*LINES, "mooncake.jsonl"])
+@pytest.mark.parametrize("sample", [*LINES, *JSON_LINES])
 @pytest.mark.parametrize("block_bytes", [1, 20])
 def test_blocks_do_not_change_the_tape(sample: str, block_bytes: int) -> None:
     chunks = list(opened(DATA / sample, SAMPLES[sample], block_bytes=block_bytes).chunks)
@@ -74,12 +82,23 @@ def test_blocks_do_not_change_the_tape(sample: str, block_bytes: int) -> None:
     assert lengths(chunks) == LENGTHS
 
 
-@pytest.mark.parametrize("form", ["sharegpt", "prometheus", "vllm-bench"])
-def test_a_trace_without_times_is_no_tape(form: str) -> None:
-    sample = {"prometheus": "metrics.prom", "vllm-bench": "vllm-bench-untimed.json"}
-    path = DATA / sample.get(form, "sharegpt.json")
+@pytest.mark.parametrize("sample", SUMMARIES)
+def test_what_has_no_requests_gives_its_means(sample: str) -> None:
+    """And the workload made of it has them too."""
+    read = open_trace(DATA / sample)
+    assert isinstance(read, Snapshot)
+    found = replace(read.digest(), rate_per_s=5.0)
+    prompt, output, rate_per_s = SUMMARIES[sample]
+    assert found.means[1:3] == pytest.approx([prompt, output], rel=1e-9)
+    assert read.rate_per_s == rate_per_s
+    assert any("Poisson" in caveat for caveat in read.caveats)
+    assert max(summary_errors(workload_of_digest(found, "means"), found).values()) <= 0.02
+
+
+@pytest.mark.parametrize("sample", [name for name in SAMPLES if name not in ARRIVALS])
+def test_a_trace_without_times_is_no_tape(sample: str) -> None:
     with pytest.raises(InputError, match="a trace with times"):
-        read_trace(path, form, ReadOptions(tokenizer=TOKENIZER))
+        read_trace(DATA / sample, options=ReadOptions(tokenizer=TOKENIZER))
 
 
 @pytest.mark.parametrize("form", TRACE_FORMATS)
@@ -123,14 +142,14 @@ def test_a_damaged_file_reads_or_says_what_is_wrong(
 def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="azure, burstgpt, guidellm"):
+    with pytest.raises(InputError, match="azure, bailian, burstgpt, guidellm"):
         detect_format(path)
     path.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens,arrived_at,num_prefill_tokens,num_decode_tokens\n"
     )
-    with pytest.raises(InputError, match="choose by --format: azure, tape"):
+    with pytest.raises(InputError, match=r"choose one as format: azure, tape"):
         detect_format(path)
-    with pytest.raises(InputError, match="--format"):
+    with pytest.raises(InputError, match=r"^format: got"):
         named_format("csv")
 
 
@@ -139,11 +158,7 @@ def test_unknown_and_ambiguous_files_are_refused(tmp_path: Path) -> None:
 
 def with_field(sample: str, line: int, column: int, value: str, folder: Path) -> tuple[Path, str]:
     """A copy of a CSV sample with one field changed (0 time, 1 prompt, 2 output); its column."""
-    names = {
-        "azure": ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
-        "burstgpt": ("Timestamp", "Request tokens", "Response tokens"),
-        "tape": ("arrived_at", "num_prefill_tokens", "num_decode_tokens"),
-    }[SAMPLES[sample]]
+    names = COLUMNS[SAMPLES[sample]]
     lines = (DATA / sample).read_text().splitlines()
     place = lines[0].split(",").index(names[column])
     fields = lines[line - 1].split(",")
@@ -194,7 +209,7 @@ def test_a_failed_request_is_refused_or_counted(sample: str, column: int, tmp_pa
     path, _ = with_field(sample, 3, column, "0", tmp_path)
     error = refused(path, SAMPLES[sample])
     assert error.field == "line 3"
-    assert "--drop-failed" in error.allowed
+    assert "drop_failed" in error.allowed
     for block_bytes in (1, 1 << 22):
         trace = opened(path, SAMPLES[sample], drop_failed=True, block_bytes=block_bytes)
         chunks = list(trace.chunks)
@@ -202,7 +217,7 @@ def test_a_failed_request_is_refused_or_counted(sample: str, column: int, tmp_pa
         assert sum(chunk.dropped for chunk in chunks) == 1
 
 
-@pytest.mark.parametrize("sample", [*LINES, "mooncake.jsonl"])
+@pytest.mark.parametrize("sample", [*LINES, *JSON_LINES])
 def test_compressed_lines_and_windows_line_ends(sample: str, tmp_path: Path) -> None:
     path = tmp_path / f"{sample}.gz"
     path.write_bytes(gzip.compress((DATA / sample).read_bytes().replace(b"\n", b"\r\n")))

@@ -9,24 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
-from fluid.plots.transient import _kv_by_stage, plot_kv_by_stage, plot_population
+from fluid.plots.style import save
 from fluid.server import load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.transient.inflow import Burst, RateProfile
-from fluid.transient.path import Admission, Transient, simulate_fluid
-from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import (
-    ROOMY_TOKENS,
-    affine_times,
-    one_class,
-    roomy,
-    server_of,
-    servers,
-    workloads,
-)
+from fluid.transient.path import Admission, FluidPath, simulate_fluid
+from fluid.workload import RatePiece, RequestClass, Workload
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
+from tests.support.fluid_strategies import ROOMY_TOKENS, affine_times, roomy, servers, workloads
 from tests.support.transient_oracle import slow_path
 
 TWO = Workload(
@@ -41,7 +36,7 @@ SMALL = server_of(
 )
 
 
-def columns(found: Transient) -> np.ndarray:
+def columns(found: FluidPath) -> np.ndarray:
     """As the rows of `slow_path`."""
     return np.column_stack(
         [
@@ -200,27 +195,51 @@ def test_a_sampled_day_brings_what_its_integral_says() -> None:
     np.testing.assert_allclose(day.arrived(50.0), [50 * 30.0, 50 * 12.0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("period_s", [None, 1.5])
+def test_the_profile_of_the_workload_is_honoured(period_s: float | None) -> None:
+    pieces = (RatePiece(start_s=0.0, multiplier=0.5), RatePiece(start_s=0.5, multiplier=1.25))
+    varying = TWO.model_copy(update={"rate_profile": pieces, "period_s": period_s})
+    found = simulate_fluid(varying, SMALL, horizon_s=4.0)
+    starts_s = [0.0, 0.5] if period_s is None else [0.0, 0.5, 1.5, 2.0, 3.0, 3.5]
+    steps = RateProfile.steps(TWO, [0.5, 1.25] * (len(starts_s) // 2), starts_s)
+    told = simulate_fluid(TWO, SMALL, horizon_s=4.0, rate_profile=steps)
+    np.testing.assert_array_equal(columns(found), columns(told))
+    due = [steps.arrived(t).sum() for t in found.time_s]
+    np.testing.assert_allclose(found.arrived, due, rtol=1e-12)
+    # What is asked for goes before what the workload says.
+    asked = simulate_fluid(varying, SMALL, horizon_s=4.0, rate_profile=RateProfile.steps(TWO))
+    np.testing.assert_array_equal(columns(asked), columns(simulate_fluid(TWO, SMALL, horizon_s=4)))
+
+
 def test_population_plot(tmp_path: Path) -> None:
     found = simulate_fluid(TWO, SMALL, horizon_s=2.0, snapshots_s=np.linspace(0, 3, 40).tolist())
-    plot_population(found, tmp_path / "p.svg")
+    save(lambda: found.plot(picture="population"), tmp_path / "p.svg")
     assert (tmp_path / "p.svg").stat().st_size > 1000
     with pytest.raises(InputError, match="at least 2 snapshots"):
-        plot_population(simulate_fluid(TWO, SMALL, horizon_s=1.0), tmp_path / "q.svg")
+        simulate_fluid(TWO, SMALL, horizon_s=1.0).plot(picture="population")
 
 
 def test_kv_by_stage_adds_up_to_the_kv_in_use(tmp_path: Path) -> None:
     found = simulate_fluid(TWO, SMALL, horizon_s=2.0, snapshots_s=[0.5, 1.5])
-    for time_s, population in zip(found.snapshots_s, found.population, strict=True):
-        edges, held = _kv_by_stage(population, TWO, SMALL)
+    edges, bands = found.kv_by_stage()
+    for time_s, held in zip(found.snapshots_s, bands, strict=True):
         row = np.searchsorted(found.time_s, time_s)
         assert held.sum() == pytest.approx(found.kv_tokens[row])
         assert len(edges) == len(held) + 1
-    plot_kv_by_stage({"greedy": found}, TWO, SMALL, tmp_path / "k.svg")
+    save(lambda: found.plot(picture="kv"), tmp_path / "k.svg")
     assert "</svg>" in (tmp_path / "k.svg").read_text(encoding="utf-8")
-    for snapshots_s in ([], [1.0, 9.0]):
+    for snapshots_s in ([], [8.0, 9.0]):
         other = simulate_fluid(TWO, SMALL, horizon_s=2.0, snapshots_s=snapshots_s)
         with pytest.raises(InputError, match="within the horizon"):
-            plot_kv_by_stage({"greedy": other}, TWO, SMALL, tmp_path / "l.svg")
+            other.plot(picture="kv")
+
+
+def test_a_path_draws_three_panels_over_time() -> None:
+    found = simulate_fluid(TWO, SMALL, horizon_s=2.0)
+    grid = found.plot(Figure().subplots(3))
+    assert [one.get_ylabel() for one in grid] == ["waiting", "in the batch", "KV (tokens)"]
+    with pytest.raises(InputError, match="one of time, population, kv"):
+        found.plot(picture="movie")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from fluid.errors import InputError
-from fluid.workload import Workload
+from fluid.workload import RequestClass, Requests, Slo, Workload
 
 CHAT = {"name": "chat", "rate_per_s": 12.0, "prefill_tokens": 512, "decode_tokens": 20}
 CODE = {"name": "code", "rate_per_s": 3.0, "prefill_tokens": 2048, "decode_tokens": 50}
@@ -126,3 +126,49 @@ def test_prompt_or_context(tmp_path, prefill, context):
 
 def test_class_names_are_unique(tmp_path):
     assert "'code'" in _refused(tmp_path, _document(name="code")).allowed
+
+
+def test_a_workload_in_one_line_is_that_of_its_classes():
+    slo = Slo(ttft_s=1.0)
+    found = Workload.of(
+        "mix",
+        chat=Requests(12.0, 512, 20, slo=slo, weight=2.0),
+        next=Requests(3.0, prompt=0, output=50, context=64),
+    )
+    first, second = found.classes
+    assert first == RequestClass(
+        name="chat",
+        rate_per_s=12.0,
+        prefill_tokens=512,
+        decode_tokens=20,
+        slo=slo,
+        weight=2.0,
+    )
+    assert (second.name, second.prefill_tokens, second.context_tokens) == ("next", 0, 64)
+    # `name` is a class like any other.
+    assert Workload.of(name=Requests(1.0, 1, 1)).classes[0].name == "name"
+    assert Workload.of(a=Requests(1.0, 1, 1)).name == "workload"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "field"),
+    [
+        ((-1, 512, 120), {}, "rate_per_s"),
+        ((1.0, -1, 120), {}, "prompt"),
+        ((1.0, 512, 0), {}, "output"),
+        ((1.0, 0, 20), {"context": -3}, "context"),
+        ((1.0, 512, 120), {"weight": 0}, "weight"),
+        ((math.nan, 512, 120), {}, "rate_per_s"),
+    ],
+)
+def test_requests_out_of_range_are_named_as_they_were_given(arguments, options, field):
+    with pytest.raises(ValueError, match=f"^{field}: got ") as caught:
+        Requests(*arguments, **options)
+    assert isinstance(caught.value, InputError)
+
+
+def test_a_workload_needs_classes_of_requests():
+    with pytest.raises(InputError, match=r"classes: got .*at least 1 entry"):
+        Workload.of("empty")
+    with pytest.raises(InputError, match=r"chat: got 7\.0; allowed: Requests\("):
+        Workload.of(chat=7.0)

@@ -44,6 +44,8 @@ def test_calibrate_prints_and_carries_to_a_load(call: Call, rows: Path, tmp_path
     for word in ("per_kv_token_s", "Measured kv_tokens: 0 to", "pace_per_iteration", "max_scale"):
         assert word in done.out
     assert "the rows do not say how much KV fits" in done.err
+    assert "give kv_tokens" in done.err
+    assert "--" not in done.err
 
 
 def changed(rows: Path, old: str, new: str) -> Path:
@@ -100,6 +102,8 @@ def test_bad_rows_are_named_by_line(call: Call, rows: Path, line: str, word: str
         (("--from", "excel"), "one of csv, vllm-bench"),
         (("--plot", "x.wrong"), "svg"),
         (("-o", "/no/such/folder/s.json"), "existing folder"),
+        (("--block-tokens", "32"), "--block-tokens: got 32; allowed: only with --out or"),
+        (("--block-tokens", "32", "--plot", "x.svg"), "only with --out or --workload"),
     ],
 )
 def test_bad_options(call: Call, rows: Path, arguments: tuple[str, ...], word: str) -> None:

@@ -104,6 +104,15 @@ def test_unstable_equilibrium(call: Call, workload: Path, rate: float, kept: boo
     assert "UNSTABLE: compute binds; multiply all rates by at most" in told.out
 
 
+def test_a_tape_that_is_not_there(call: Call, workload: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.json"
+    call("solve", workload, "--server", SERVER, "-o", table)
+    done = call("replay", table, "--tape", "none.csv")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "none.csv: got 'no such file'" in done.err
+
+
 def test_solve_replay_and_validate(call: Call, workload: Path, tmp_path: Path) -> None:
     table, checked, plot = (tmp_path / name for name in ("t.json", "v.json", "p.svg"))
     solved = call("solve", workload, "--server", SERVER, "-o", table, "--json")
@@ -188,7 +197,10 @@ def test_bad_workloads(call: Call, tmp_path: Path, kind: str, command: str) -> N
         (("solve", "W", "--server", SERVER, "--rate", "-1"), "--rate: got -1.0"),
         (("solve", "W", "--server", SERVER, "-o", "no/such/t.json"), "no/such/t.json"),
         (("solve", "W", "--server", SERVER, "--scheduler", "fifo"), "scheduler: got 'fifo'"),
-        (("solve", "W", "--server", SERVER, "--budget-s", "-1"), "budget_s: got -1.0; allowed: a"),
+        (
+            ("solve", "W", "--server", SERVER, "--budget-s", "-1"),
+            "--budget-s: got -1.0; allowed: a",
+        ),
         (("equilibrium", "W", "--server", SERVER, "--evictions", "2"), "probability: got 2.0"),
         (
             ("equilibrium", "W", "--server", SERVER, "--plot", "p.svg", "--picture", "pie"),
@@ -213,7 +225,6 @@ def test_bad_arguments(call: Call, workload: Path, arguments: tuple[str, ...], t
         (("--replications", 0), "replications: got 0; allowed: at least 1"),
         (("--requests", 0), "requests: got 0; allowed: at least 1"),
         (("--policy", "sjf"), "policy: got 'sjf'"),
-        (("--tape", "none.csv"), "none.csv: got 'no such file'"),
         (("--plot", "picture.xyz"), "--plot: got 'picture.xyz'; allowed: a file ending in svg"),
     ],
 )

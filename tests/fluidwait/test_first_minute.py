@@ -11,24 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from fluidwait.commands import doctor
-from fluidwait.commands.doctor import EXTRAS
-from fluidwait.console import new_table, show
-from fluidwait.main import app
-from tests.support.command_line import Call
+from fluid.result import Table, print_table
+from fluidwait import installation
+from fluidwait.installation import EXTRAS
+from tests.support.command_line import Call, all_commands
 
 PYPROJECT = tomllib.loads(
     (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
 )
-COMMANDS = [
-    *((str(one.name or getattr(one.callback, "__name__", "")),) for one in app.registered_commands),
-    *(
-        (str(group.name), str(one.name))
-        for group in app.registered_groups
-        if group.typer_instance
-        for one in group.typer_instance.registered_commands
-    ),
-]
+COMMANDS = all_commands()
 
 
 def test_there_are_commands() -> None:
@@ -104,16 +95,16 @@ def test_doctor(call: Call) -> None:
 
 def test_doctor_names_what_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     requirements = ["numpy>=99", "no-such-package>=1", "absent>=2; extra == 'cuda'"]
-    monkeypatch.setattr(doctor, "requires", lambda name: requirements)
-    genuine = doctor.version
+    monkeypatch.setattr(installation, "requires", lambda name: requirements)
+    genuine = installation.version
 
     def version(name: str) -> str:
         if name in ("no-such-package", "absent"):
             raise PackageNotFoundError(name)
         return genuine(name)
 
-    monkeypatch.setattr(doctor, "version", version)
-    monkeypatch.setattr(doctor, "metadata", lambda name: _Metadata())
+    monkeypatch.setattr(installation, "version", version)
+    monkeypatch.setattr(installation, "metadata", lambda name: _Metadata())
     done = call("doctor")
     assert done.code == 1
     assert "BROKEN: numpy, no-such-package missing or too old" in done.out
@@ -130,9 +121,8 @@ class _Metadata:
 
 
 def test_brackets_survive_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    table = new_table("names [a]", "package", "state")
-    table.add_row("fluidwait[cuda]", ":red_circle:")
-    show(table)
+    rows = (("fluidwait[cuda]", ":red_circle:"),)
+    print_table(Table("names [a]", ("package", "state"), rows), sys.stdout, width=80)
     printed = capsys.readouterr().out
     for text in ("names [a]", "fluidwait[cuda]", ":red_circle:"):
         assert text in printed

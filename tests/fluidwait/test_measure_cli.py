@@ -13,7 +13,7 @@ from tests.support.command_line import Call
 
 torch = pytest.importorskip("torch")
 
-from validation.measure import device, timed_sweep  # noqa: E402
+from validation.measure import device, timed_batches  # noqa: E402
 from validation.measure.importers import read_measurements  # noqa: E402
 
 TINY = ("--model", "tiny", "--dtype", "float32", "--device", "cpu")
@@ -82,7 +82,7 @@ def test_the_papers_design(call: Call) -> None:
 def test_interrupted_sweep_keeps_its_rows(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = timed_sweep.measure_batch, []
+    real, seen = timed_batches.measure_batch, []
 
     def third_is_interrupted(*arguments: Any) -> Any:
         seen.append(arguments)
@@ -90,7 +90,7 @@ def test_interrupted_sweep_keeps_its_rows(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(timed_sweep, "measure_batch", third_is_interrupted)
+    monkeypatch.setattr(timed_batches, "measure_batch", third_is_interrupted)
     rows = tmp_path / "rows.csv"
     done = call("measure", *TINY, *SMALL, *QUICK, "-o", rows)
     assert done.code == 130
@@ -101,14 +101,14 @@ def test_interrupted_sweep_keeps_its_rows(
 def test_a_batch_without_memory_is_left_out_and_named(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = timed_sweep.measure_batch
+    real = timed_batches.measure_batch
 
     def large_ones_fail(decoder: Any, batch: Any, *rest: Any) -> Any:
         if batch.decodes >= 8:
             raise torch.OutOfMemoryError
         return real(decoder, batch, *rest)
 
-    monkeypatch.setattr(timed_sweep, "measure_batch", large_ones_fail)
+    monkeypatch.setattr(timed_batches, "measure_batch", large_ones_fail)
     rows = tmp_path / "rows.csv"
     done = call("measure", *TINY, *SMALL, *QUICK, "-o", rows)
     assert done.code == 0
@@ -134,7 +134,7 @@ def test_a_device_without_memory_for_the_model(
         (("measure", "--model", "gpt-9", "--device", "cpu"), "llama-2-7b"),
         (("measure", *TINY[:2], "--dtype", "int3", "--device", "cpu"), "float16"),
         (("measure", *TINY[:4], "--device", "tpu"), "auto, cpu or cuda"),
-        (("measure", *TINY, "--cuda-graphs"), "--device cuda"),
+        (("measure", *TINY, "--cuda-graphs"), "only with device cuda"),
         (("measure", *TINY, "-o", "/no/such/folder/r.csv"), "existing folder"),
         (("measure", *TINY, "--checkpoint", "/no/such/folder"), "safetensors"),
         (("measure", "paper", *TINY, "--largest", 2), "at least 8"),
@@ -155,6 +155,69 @@ def test_bad_options(
     assert done.code == 2
     assert word in done.err
     assert done.err.count("\n") == 1
+
+
+A100 = ("measure", "floor", "-s", "a100-80gb-llama-2-7b")
+BEHIND = "behind its name"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "word"),
+    [
+        # Options in front of a further command belong to the measurement of batches alone.
+        *(
+            (("measure", *given, *rest), given[0], BEHIND)
+            for given in (
+                ("--out", "r.csv"),
+                ("--model", "tiny"),
+                ("--dtype", "float32"),
+                ("--device", "cpu"),
+                ("--checkpoint", "folder"),
+                ("--most-decodes", 8),
+                ("--longest-context", 64),
+                ("--longest-prompt", 16),
+                ("--warm-up", 1),
+                ("--repeats", 1),
+                ("--cuda-graphs",),
+                ("--json",),
+            )
+            for rest in (("paper",), ("closed-loop", "-s", "x", "--rates", 1), A100[1:])
+        ),
+        # A device has its own bandwidth and peak; another one needs both.
+        ((*A100, "--on", "h200", "--tflops", 312), "--tflops", "without on h200"),
+        ((*A100, "--on", "l4", "--bandwidth-gb-per-s", 5), "--bandwidth-gb-per-s", "without on l4"),
+        (
+            (*A100, "--on", "l4", "--bandwidth-gb-per-s", 5, "--tflops", 312),
+            "--bandwidth-gb-per-s",
+            "without on l4",
+        ),
+        ((*A100, "--tflops", 312), "--tflops", "both of them"),
+        ((*A100, "--bandwidth-gb-per-s", 5), "--bandwidth-gb-per-s", "both of them"),
+        ((*A100, "--on", "abacus"), "--on", "one of a100-80gb"),
+        # The design of the paper and the closed loop time random weights.
+        (("measure", "paper", "--checkpoint", "folder"), "--checkpoint", "No such option"),
+        (
+            ("measure", "closed-loop", "-s", "x", "--rates", 1, "--checkpoint", "folder"),
+            "--checkpoint",
+            "No such option",
+        ),
+        (("measure", "paper", *TINY, "--largest", 7), "--largest", "at least 8"),
+        (
+            ("measure", "closed-loop", "-s", "a100-80gb-llama-2-7b", *TINY, "--rates", "1,-2"),
+            "rates",
+            "requests per second > 0",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    call: Call, arguments: tuple[Any, ...], option: str, word: str
+) -> None:
+    done = call(*arguments)
+    assert done.code == 2
+    told = done.out if "--json" in arguments else done.err
+    assert option in told
+    assert word in told
+    assert done.err.count("\n") <= 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -67,8 +67,8 @@ def test_infeasible_segments_exit_3_with_cause_and_change(call: Call, load: Path
     ("options", "message"),
     [
         (("--segments", 3), "segments: got 3; allowed: 1 to 2 for 2 distinct output lengths"),
-        (("--overflow-probability", 1.5), "overflow_probability: got 1.5"),
-        (("--horizon-s", -1), "horizon_s: got -1"),
+        (("--overflow-probability", 1.5), "--overflow-probability: got 1.5"),
+        (("--horizon-s", -1), "--horizon-s: got -1"),
         (("--prompts", "mean"), "prompts: got 'mean'; allowed: worst or weighted"),
         (("--plot", "buffers.txt"), "--plot"),
     ],

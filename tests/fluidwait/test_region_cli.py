@@ -124,7 +124,7 @@ def test_capacity_that_does_not_exist(call: Call, pair: Path) -> None:
         (("capacity",), "Missing option '--query'"),
         (("region", "--plot", "a.b"), "--plot: got 'a.b'"),
         (("region", "--policy", "fifo"), "policy: got 'fifo'"),
-        (("region", "--mixes", 1), "--mixes"),
+        (("region", "--policy", "paced", "--mixes", 1), "--mixes"),
         (("region", "--rate", -1), "--rate: got -1.0"),
     ],
 )
@@ -144,4 +144,4 @@ def test_only_two_classes_are_drawn(call: Call, tmp_path: Path) -> None:
     assert found["boundary_per_s"] is None
     done = call("region", path, "--server", AFFINE, "--plot", tmp_path / "r.svg")
     assert done.code == 2
-    assert "classes: got 1; allowed: two classes with --plot or --policy" in done.err
+    assert "classes: got 1; allowed: two classes for a picture" in done.err

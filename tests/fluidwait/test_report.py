@@ -17,11 +17,10 @@ import pytest
 from matplotlib.image import imread
 from selenium.webdriver import Chrome
 
-from fluidwait.console import number
+from fluid.result import number
 from tests.support.command_line import Call, Outcome
-from thresholds.export.jsonio import read_table, write_table
-from thresholds.table import PARAMETER_MEANINGS, Interval, PolicyValidation
-from validation.report.content import Row, conclusion
+from thresholds.limits import PARAMETER_MEANINGS
+from thresholds.table import ThresholdTable
 
 SERVER = "paper-long-decode"
 SMALL = ("--replications", 2, "--requests", 400)
@@ -114,7 +113,7 @@ def test_figures_are_those_of_the_table(call: Call, table: Path) -> None:
     )
     assert call("replay", table, *SMALL, *policies, "-o", checked).code == 0
     page, text, _ = reported(call, checked)
-    known = read_table(checked)
+    known = ThresholdTable.read(checked)
     assert known.validated is not None
     own, capped, caps = known.validated.policies
     assert own.latency_s is not None
@@ -144,7 +143,7 @@ def test_the_commands_give_the_figures_again(
     again, before = json.loads(Path("solved.json").read_text()), json.loads(table.read_text())
     assert again == before
     rows = call(*shlex.split(replay)[1:], "--json").document["policies"]
-    known = read_table(checked).validated
+    known = ThresholdTable.read(checked).validated
     assert known is not None
     assert [one["evictions_per_request"] for one in rows] == [
         one.evictions_per_request for one in known.policies
@@ -166,47 +165,16 @@ def test_a_table_validated_on_a_recording(call: Call, table: Path) -> None:
 def test_a_refined_table_shows_its_search(call: Call, table: Path) -> None:
     refined = table.parent / "refined.json"
     assert call("replay", table, *SMALL, "-o", refined).code == 0
-    known = read_table(refined)
+    known = ThresholdTable.read(refined)
     assert known.validated is not None
     rows = known.validated.policies
     saturated = rows[0].model_copy(update={"rate_per_s": 1.05 * known.valid_for.max_rate_per_s})
     validated = known.validated.model_copy(update={"policies": (*rows, saturated)})
     solver = known.solver.model_copy(update={"status": "refined"})
-    write_table(known.model_copy(update={"validated": validated, "solver": solver}), refined)
+    known.model_copy(update={"validated": validated, "solver": solver}).write(refined)
     page, text, _ = reported(call, refined)
     assert "beyond what the server carries" in text
     assert "--budget-s" in page.code
-
-
-def outcome(verdict: str, mean: float = 10.0, half_width: float = 0.1) -> PolicyValidation:
-    stable = verdict != "unstable"
-    return PolicyValidation(
-        policy="greedy",
-        params={},
-        rate_per_s=1.0,
-        verdict=verdict,  # type: ignore[arg-type]
-        latency_s=Interval(mean=mean, half_width=half_width) if stable else None,
-        completed_share=Interval(mean=1.0, half_width=0.0),
-        evictions_per_request=0.0,
-        collapsed_share=0.0,
-    )
-
-
-@pytest.mark.parametrize(
-    ("own", "other", "told"),
-    [
-        (outcome("undecided"), outcome("stable"), "Undecided"),
-        (outcome("unstable"), outcome("stable"), "does not hold"),
-        (outcome("stable"), outcome("unstable"), "no policy beside it is stable"),
-        (outcome("stable"), None, "The table holds."),
-        (outcome("stable", 10.0), outcome("stable", 10.15), "cannot be told apart"),
-        (outcome("stable", 8.0), outcome("stable", 10.0), "20.0% below that of other"),
-        (outcome("stable", 12.0), outcome("stable", 10.0), "20.0% above that of other"),
-    ],
-)
-def test_conclusion(own: PolicyValidation, other: PolicyValidation | None, told: str) -> None:
-    rows = [Row("this table", own)] + ([Row("other", other)] if other else [])
-    assert told in conclusion(rows)
 
 
 @pytest.mark.parametrize(

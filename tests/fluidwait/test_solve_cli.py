@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from fluidwait.commands.solve import SOLVER_OPTIONS
 from tests.support.command_line import Call
-from thresholds.export.jsonio import read_schedule
+from thresholds.schedule import Schedule
+from thresholds.solvers.registry import SOLVERS
 
 SERVER = "paper-long-decode"
 CLASSES: list[dict[str, Any]] = [
@@ -49,7 +51,7 @@ def test_objectives(call: Call, tmp_path: Path, objective: str, name: str) -> No
 @pytest.mark.parametrize(
     ("policy", "objective", "allowed"),
     [
-        ("paced", "memory", "latency, for policy paced"),
+        ("paced", "memory", "no such option of policy paced, which has budget_s, scheduler"),
         ("wait", "profit", "slack or rate or sharp-latency"),
     ],
 )
@@ -59,8 +61,49 @@ def test_unknown_objectives_exit_2(
     asked = ("--policy", policy, "--objective", objective)
     done = call("solve", written(tmp_path), "--server", SERVER, *asked, "--json")
     assert done.code == 2
-    assert done.document["error"]["field"] == "objective"
+    assert done.document["error"]["field"] == "--objective"
     assert allowed in done.document["error"]["allowed"]
+
+
+OPTIONS = {
+    "objective": "memory",
+    "scheduler": "vllm-v1",
+    "budget_s": 0.001,
+    "overflow_probability": 0.05,
+    "horizon_s": 600,
+    "segments": 1,
+    "prompts": "weighted",
+}
+
+
+def test_the_command_has_every_option_of_every_solver() -> None:
+    assert set(OPTIONS) == set(SOLVER_OPTIONS)
+    assert set(OPTIONS) == {one for kind in SOLVERS.values() for one in kind.options()}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("policy", SOLVERS)
+def test_an_option_that_the_solver_does_not_have_exits_2(
+    call: Call, tmp_path: Path, policy: str, option: str
+) -> None:
+    typed = "--" + option.replace("_", "-")
+    line = ("--server", "engine-long-decode", "--policy", policy, typed, OPTIONS[option])
+    done = call("solve", written(tmp_path, factor=0.1), *line)
+    if option in SOLVERS[policy].options():
+        assert done.code == 0, done.err
+        return
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith(f"fluidwait: {typed}: got ")
+    assert all(one in done.err for one in SOLVERS[policy].options())
+
+
+@pytest.mark.parametrize("policy", [one for one in SOLVERS if one != "nested-wait"])
+def test_only_nested_wait_has_a_picture(call: Call, tmp_path: Path, policy: str) -> None:
+    line = ("--server", SERVER, "--policy", policy, "--plot", tmp_path / "b.svg")
+    done = call("solve", written(tmp_path), *line)
+    assert done.code == 2
+    assert "only with --policy nested-wait" in done.err
 
 
 def test_limits_on_means_that_cannot_be_kept_exit_3(call: Call, tmp_path: Path) -> None:
@@ -84,7 +127,7 @@ def test_overload_is_an_error_unless_a_part_is_admitted(call: Call, tmp_path: Pa
     path = written(tmp_path, factor=10.0)
     refused = call("solve", path, "--server", SERVER, "--json")
     assert refused.code == 3
-    assert "--overload" in refused.document["error"]["nearest"]
+    assert "admit a part of the load (overload)" in refused.document["error"]["nearest"]
     done = call("solve", path, "--server", SERVER, "--overload", "--json")
     assert done.code == 0
     assert "admit" in done.document["notes"][0]
@@ -103,7 +146,7 @@ def test_a_rate_profile_gives_a_schedule(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "schedule.json"
     done = call("solve", path, "--server", SERVER, "-o", out, "--json")
     assert done.code == 0
-    assert done.document == read_schedule(out).document()
+    assert done.document == Schedule.read(out).document()
     assert [one["start_s"] for one in done.document["windows"]] == [0, 60]
     told = call("solve", path, "--server", SERVER, "--policy", "wait")
     assert told.code == 0

@@ -15,6 +15,7 @@ from fluidwait.commands import sweep as command
 from tests.support.command_line import Call
 from tests.support.dask_processes import DaskProcesses
 from validation.experiments import cluster as clusters
+from validation.experiments.sweep import Sweep
 
 SERVER = "paper-long-decode"
 
@@ -105,7 +106,7 @@ def test_a_summary_counts_verdicts_and_finds_where_stability_ends() -> None:
             self.label, self.rate_per_s, self.verdict = "p", rate_per_s, verdict
 
     def up_to(*rows: tuple[float, str]) -> float | None:
-        return command.summarise([Row(*one) for one in rows])[0].stable_up_to_per_s
+        return Sweep([Row(*one) for one in rows], (), None, 0).summaries[0].stable_up_to_per_s
 
     assert up_to((1.0, "stable"), (2.0, "stable"), (2.0, "undecided"), (3.0, "stable")) == 1.0
     assert up_to((2.0, "stable"), (1.0, "stable")) == 2.0
@@ -163,7 +164,10 @@ def test_ctrl_c_keeps_the_rows(
     ("options", "told"),
     [
         (("--cluster", "nonsense"), "--cluster: got 'nonsense'; allowed: the address of"),
-        (("--cluster", "tcp://127.0.0.1:1", "--workers", 2), "--workers: got 2; allowed: a number"),
+        (
+            ("--cluster", "tcp://127.0.0.1:1", "--workers", 2),
+            "--workers: got 2; allowed: a number, where no cluster",
+        ),
         (("--workers", 0), "Invalid value for '--workers'"),
         (("--seeds", 0), "Invalid value for '--seeds'"),
         (("--policy", "greedy:pace=0.2:0.1:0.1"), "policy greedy: pace: got '0.2:0.1:0.1'"),

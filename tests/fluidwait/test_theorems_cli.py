@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fluidwait.commands import theorems
 from tests.support.command_line import Call
+from validation.theorems import bench
 from validation.theorems.estimates import at_most, exact, mean, points
 from validation.theorems.statement import Effort, Finding, Plot, Policies, Statement
 
@@ -27,7 +27,7 @@ def experiment(effort: Effort, policies: Policies) -> Finding:
 def one_statement(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bench of one statement that needs no simulation."""
     one = Statement("small", "3.3", "seed <b> is 0", "nothing", experiment)
-    monkeypatch.setattr(theorems, "STATEMENTS", {"small": one})
+    monkeypatch.setattr(bench, "STATEMENTS", {"small": one})
 
 
 def test_verdicts_are_printed_and_written(call: Call, tmp_path: Path) -> None:

@@ -12,16 +12,45 @@ from tests.support.command_line import Call
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "traces"
 SAMPLES = {
+    "aiperf": "aiperf.jsonl",
+    "aiperf-summary": "aiperf-summary.json",
     "azure": "azure-2024.csv",
+    "bailian": "bailian.jsonl",
     "burstgpt": "burstgpt.csv",
     "guidellm": "guidellm.json",
+    "inference-perf": "inference-perf.json",
+    "inference-perf-stage": "inference-perf-stage.json",
+    "llmperf": "llmperf.json",
+    "llmperf-summary": "llmperf-summary.json",
+    "messages": "messages.jsonl",
     "mooncake": "mooncake.jsonl",
     "prometheus": "metrics.prom",
+    "servegen": "servegen.json",
+    "sglang-bench": "sglang-bench.jsonl",
     "sharegpt": "sharegpt.json",
+    "splitwise": "splitwise.csv",
     "tape": "tape.csv",
+    "vidur-lengths": "vidur-lengths.csv",
     "vllm-bench": "vllm-bench.json",
+    "wildchat": "wildchat.jsonl",
 }
-UNTIMED = ("prometheus", "sharegpt")
+SUMMARIES = {
+    "aiperf-summary": 400,
+    "inference-perf-stage": 300,
+    "llmperf-summary": 150,
+    "prometheus": 100,
+    "servegen": 1,
+}
+WITHOUT_RATE = (
+    "llmperf", "messages", "prometheus", "servegen", "sharegpt", "vidur-lengths", "wildchat",
+)  # fmt: skip
+UNTIMED = (
+    *WITHOUT_RATE,
+    "aiperf-summary",
+    "inference-perf-stage",
+    "llmperf-summary",
+    "sglang-bench",
+)
 CHATS = ("--tokenizer", DATA / "tokenizer.json")
 
 
@@ -32,18 +61,19 @@ def test_every_format_becomes_a_workload(
 ) -> None:
     load = tmp_path / "load.yaml"
     named = () if detected else ("--format", form)
-    rate = ("--rate", 2) if form in UNTIMED else ()
+    rate = ("--rate", 2) if form in WITHOUT_RATE else ()
     done = call(
         "workload", "from-trace", DATA / SAMPLES[form], "-o", load, "--json", *named, *rate, *CHATS
     )
     assert (done.code, done.err) == (0, "")
     found = done.document
     assert found["format"] == form
-    assert found["requests"] == (100 if form == "prometheus" else 3)
+    assert found["requests"] == SUMMARIES.get(form, 3)
     assert found["dropped"] == 0
     # Rates are written with six digits: off by 5 in the seventh of 1.00000 at most.
     assert max(found["errors"].values()) < 5e-6
-    assert ("intervals" in found) == (form == "prometheus")
+    # Of a stage the output lengths are known by their mean only, so that nothing bounds them.
+    assert ("intervals" in found) == (form in SUMMARIES and form != "inference-perf-stage")
     assert any("Poisson" in caveat for caveat in found["caveats"]) == (form in UNTIMED)
     assert Workload.read(load).document() == found["workload"]
 
@@ -74,12 +104,12 @@ def test_a_trace_without_times_is_not_simulated(call: Call) -> None:
     assert "allowed: a trace with times" in done.err
 
 
-@pytest.mark.parametrize("form", UNTIMED)
+@pytest.mark.parametrize("form", WITHOUT_RATE)
 def test_formats_without_times_need_a_rate_and_give_no_tape(
     form: str, call: Call, tmp_path: Path
 ) -> None:
     command = ("workload", "from-trace", DATA / SAMPLES[form], *CHATS)
-    for more, told in (((), "--rate"), (("--tape-out", tmp_path / "t.csv"), "--tape-out")):
+    for more, told in (((), "rate_per_s"), (("--tape-out", tmp_path / "t.csv"), "tape_out")):
         done = call(*command, *more)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
         assert told in done.err
@@ -90,13 +120,17 @@ def test_formats_without_times_need_a_rate_and_give_no_tape(
     ("arguments", "told"),
     [
         (["azure", "--format", "mooncake"], "one JSON object per line"),
-        (["azure", "--format", "csv"], "one of azure, burstgpt, guidellm"),
+        (["azure", "--format", "csv"], "one of aiperf, aiperf-summary, azure"),
         (["azure", "--rate", 0], "--rate: got 0.0"),
-        (["azure", "--rate", 2, "--tape-out", "tape.csv"], "replay --rate"),
+        (["azure", "--rate", 2, "--tape-out", "tape.csv"], "a replay at another rate"),
         (["azure", "--lengths", "heaviest"], "only for a snapshot"),
         (["prometheus", "--rate", 2, "--lengths", "odd"], "independent, lightest, heaviest"),
         (["prometheus", "--rate", 2, "--part", "other"], "one of the models made-up"),
         (["guidellm", "--part", 2], "--part: got 2; allowed: 1 to 1"),
+        (["tape", "--part", 2], "--part: got '2'; allowed: nothing for a file of the format tape"),
+        (["tape", "--since", "s"], "--since: got 's'; allowed: nothing for a file of the format"),
+        (["tape", "--drop-longer-than", 1], "--drop-longer-than: got 1; allowed: at least 2"),
+        (["prometheus", "--rate", 2, "--drop-longer-than", 9], "no single requests"),
         (["sharegpt", "--rate", 2], "a tokenizer.json"),
     ],
 )
@@ -136,8 +170,8 @@ def test_failed_requests_are_refused_or_told(call: Call, tmp_path: Path) -> None
     load = tmp_path / "load.yaml"
     done = call("workload", "from-trace", trace, "--drop-failed", "-o", load)
     assert done.code == 0
-    assert "Failed requests left out: 1, 25.00 % of all" in done.out
-    assert "# Failed requests left out: 1" in load.read_text(encoding="utf-8")
+    assert "Requests left out: 1, 25.00 % of all" in done.out
+    assert "# Requests left out: 1" in load.read_text(encoding="utf-8")
     counted = call("workload", "from-trace", trace, "--drop-failed", "--json").document
     assert (counted["requests"], counted["dropped"]) == (3, 1)
 

@@ -12,12 +12,17 @@ torch = pytest.importorskip("torch")
 
 from fluid.errors import InputError  # noqa: E402
 from fluid.iteration import IterationTime  # noqa: E402
-from fluid.server import Server  # noqa: E402
 from fluid.traces.tape_csv import Tape  # noqa: E402
 from fluid.workload import RequestClass, Workload  # noqa: E402
-from thresholds.problem import Problem  # noqa: E402
-from thresholds.solve import solve  # noqa: E402
-from validation.measure.batching import AdmissionLimits, Engine, Request  # noqa: E402
+from tests.support.builders import server  # noqa: E402
+from thresholds.limits import Limits  # noqa: E402
+from thresholds.solvers.paced.solver import Paced  # noqa: E402
+from validation.measure.batching import (  # noqa: E402
+    Engine,
+    Request,
+    paced_limits,
+    simulated_policy,
+)
 from validation.measure.closed_loop import closed_loop, poisson_tape  # noqa: E402
 from validation.measure.kv_cache import KVCache  # noqa: E402
 from validation.measure.model import Chunk, random_decoder, run_iteration  # noqa: E402
@@ -27,15 +32,7 @@ CPU = torch.device("cpu")
 DECODER = random_decoder(SHAPES["tiny-grouped"], CPU, torch.float32)
 
 
-def server(capacity: int, block: int = 1) -> Server:
-    tau = IterationTime.affine(5e-4, per_token_s=1e-5, per_kv_token_s=1e-8)
-    return Server(
-        name="s",
-        source="test",
-        kv_capacity_tokens=capacity,
-        block_tokens=block,
-        iteration_time=tau,
-    )
+TAU = IterationTime.affine(5e-4, per_token_s=1e-5, per_kv_token_s=1e-8)
 
 
 def own_greedy_tokens(prompt: list[int], outputs: int) -> list[int]:
@@ -57,24 +54,22 @@ def mixed_tape(requests: int, seed: int) -> Tape:
     )
 
 
-@pytest.mark.parametrize(
-    "limits", [AdmissionLimits(), AdmissionLimits(pace=0.5, cap=5, watermark=0.05)]
-)
-def test_everyone_is_served_with_the_models_own_tokens(limits: AdmissionLimits) -> None:
+@pytest.mark.parametrize("limits", [Limits(), Limits(0.5, 5, 0.05)])
+def test_everyone_is_served_with_the_models_own_tokens(limits: Limits) -> None:
     """Memory for a few requests only, so that some are evicted and recomputed."""
-    found = closed_loop(DECODER, server(130), mixed_tape(25, seed=1), limits)
+    found = closed_loop(
+        DECODER, server(TAU, kv_capacity_tokens=130), mixed_tape(25, seed=1), limits
+    )
     for one in found.requests:
         assert one.completed_at_s is not None
         assert one.first_token_at_s is not None
         assert one.arrived_at_s < one.first_token_at_s <= one.completed_at_s
         assert one.generated == own_greedy_tokens(one.prompt, one.outputs)
-    if limits == AdmissionLimits():
+    if limits == Limits():
         assert sum(one.evictions for one in found.requests) > 0
 
 
-def offline(
-    limits: AdmissionLimits, capacity: int, block: int, seed: int
-) -> tuple[list[int], list[int]]:
+def offline(limits: Limits, capacity: int, block: int, seed: int) -> tuple[list[int], list[int]]:
     """Residents per iteration of the engine, and of the simulator, with all requests at time 0."""
     from validation.policies import parse_policy
     from validation.simulator.cpu import Job, run_traced
@@ -85,8 +80,8 @@ def offline(
     times = np.zeros(20)
     times[-1] = 1e3
     tape = Tape(times, tape.num_prefill_tokens, tape.num_decode_tokens)
-    one = server(capacity, block)
-    job = Job(parse_policy(limits.policy), 0, 0, 1.0)
+    one = server(TAU, kv_capacity_tokens=capacity, block_tokens=block)
+    job = Job(parse_policy(simulated_policy(limits)), 0, 0, 1.0)
     trace = run_traced(tape_model(tape, one), job, len(tape))
     cache = KVCache(DECODER.shape, 20, 64, CPU, torch.float32)
     engine = Engine(DECODER, cache, capacity, block, limits)
@@ -111,15 +106,15 @@ def offline(
 @pytest.mark.parametrize(
     "limits",
     [
-        AdmissionLimits(),
-        AdmissionLimits(pace=0.4),
-        AdmissionLimits(cap=3),
-        AdmissionLimits(watermark=0.3),
-        AdmissionLimits(1.5, 6, 0.1),
+        Limits(),
+        Limits(0.4),
+        Limits(cap_requests=3),
+        Limits(watermark_fraction=0.3),
+        Limits(1.5, 6, 0.1),
     ],
 )
 @pytest.mark.parametrize("block", [1, 4])
-def test_admission_is_the_simulators(limits: AdmissionLimits, capacity: int, block: int) -> None:
+def test_admission_is_the_simulators(limits: Limits, capacity: int, block: int) -> None:
     residents, simulated = offline(limits, capacity, block, seed=capacity)
     # The simulator stops when the requests of its measured window are done.
     assert 20 <= len(simulated) <= len(residents)
@@ -128,19 +123,24 @@ def test_admission_is_the_simulators(limits: AdmissionLimits, capacity: int, blo
 
 def test_limits_of_a_table() -> None:
     one = RequestClass(name="a", rate_per_s=10.0, prefill_tokens=16, decode_tokens=8)
-    table = solve(Problem(Workload(name="w", classes=(one,)), server(2000)))
+    table = Paced().solve(Workload(name="w", classes=(one,)), server(TAU, kv_capacity_tokens=2000))
     given = {"pace_per_iteration": 0.4, "cap_requests": 7, "watermark_fraction": 0.02}
-    limits = AdmissionLimits.of_table(table.model_copy(update={"params": given}))
-    assert (limits.pace, limits.cap, limits.watermark) == (0.4, 7, 0.02)
-    free = AdmissionLimits.of_table(table.model_copy(update={"params": {}}))
-    assert (free.pace, free.cap, free.watermark) == (math.inf, math.inf, 0.0)
+    limits = paced_limits(table.model_copy(update={"params": given}))
+    assert (limits.pace, limits.cap, limits.watermark_fraction) == (0.4, 7, 0.02)
+    free = paced_limits(table.model_copy(update={"params": {}}))
+    assert (free.pace, free.cap, free.watermark_fraction) == (math.inf, math.inf, 0.0)
     with pytest.raises(InputError, match="paced"):
-        AdmissionLimits.of_table(table.model_copy(update={"policy": "wait"}))
+        paced_limits(table.model_copy(update={"policy": "wait"}))
 
 
 def test_a_request_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="KV tokens at its end"):
-        closed_loop(DECODER, server(20), poisson_tape(100.0, 3, 30, 5, seed=0), AdmissionLimits())
+        closed_loop(
+            DECODER,
+            server(TAU, kv_capacity_tokens=20),
+            poisson_tape(100.0, 3, 30, 5, seed=0),
+            Limits(),
+        )
 
 
 def test_the_poisson_tape_has_its_rate() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import typer
 
-from fluidwait.main import run
+from fluidwait.main import COMMANDS, LazyGroup, app, run
 
 
 class Outcome:
@@ -39,3 +40,14 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Outcome(stop.value.code, printed.out, printed.err)
 
     return calling
+
+
+def all_commands() -> list[tuple[str, ...]]:
+    """Words of every command, those in groups included."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, LazyGroup)
+    found: list[tuple[str, ...]] = []
+    for name in COMMANDS:
+        inner = getattr(group.get_command(None, name), "commands", {})
+        found += [(name,), *((name, one) for one in inner)]
+    return found

@@ -80,24 +80,6 @@ def servers(draw, times) -> Server:
     )
 
 
-def one_class(rate_per_s: float, prefill: int, decode: int, context: int = 0) -> Workload:
-    """A workload of a single class "only"."""
-    only = RequestClass(
-        name="only",
-        rate_per_s=rate_per_s,
-        prefill_tokens=prefill,
-        decode_tokens=decode,
-        context_tokens=context,
-    )
-    return Workload(name="one", classes=(only,))
-
-
-def server_of(time: IterationTime, first_token: str = "prefill", **changes) -> Server:
-    """A server with 137,000 tokens of memory unless told otherwise."""
-    fields = {"kv_capacity_tokens": 137_000, "first_token": first_token} | changes
-    return Server(name="test", source="test", iteration_time=time, **fields)
-
-
 def roomy(server: Server) -> Server:
     """The same server with memory for every class of `workloads`."""
     return server.model_copy(update={"kv_capacity_tokens": ROOMY_TOKENS})

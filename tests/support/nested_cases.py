@@ -10,20 +10,10 @@ from numpy.typing import NDArray
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
-from fluid.workload import RequestClass, Workload
+from fluid.workload import Workload
+from tests.support.builders import workload
 from thresholds.solvers.nested.requirement import log_term
 from thresholds.solvers.nested.segments import Segments, distinct_lengths
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    """Classes of (rate per s, prompt, output)."""
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
 
 
 def random_instance(seed: int, lengths: int) -> tuple[Workload, Server]:

@@ -14,13 +14,13 @@ import yaml
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.export.admission import FOLLOWED, limits_of
+from thresholds.export.admission import FOLLOWED, restraints_of
 from thresholds.export.engines import ENGINES, engine_flags
-from thresholds.export.jsonio import read_table
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.registry import SOLVERS
-from thresholds.table import Threshold, ThresholdTable
+from thresholds.fields import Threshold
+from thresholds.rules import rule_of
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.registry import SOLVERS, solver_named
+from thresholds.table import ThresholdTable
 
 SERVER = load_server("engine-long-decode")
 LOAD = Workload(
@@ -43,7 +43,7 @@ EARLIER = Path(__file__).parents[1] / "data"
 
 @pytest.fixture(scope="module")
 def paced() -> ThresholdTable:
-    return solve(Problem(LOAD, SERVER))
+    return Paced().solve(LOAD, SERVER)
 
 
 def with_params(table: ThresholdTable, **params: Any) -> ThresholdTable:
@@ -80,7 +80,7 @@ def test_every_engine_names_each_flag_once_and_says_why(
     assert len(set(names)) == len(names)
     assert all(flag.reason and "\n" not in flag.reason for flag in config.flags)
     assert bool(config.flags) == (kind != "wait" or name == "env")
-    text = ENGINES[name].render(config)
+    text = config.text
     for flag in config.flags:
         assert flag.name in text
         assert flag.reason in text
@@ -92,7 +92,7 @@ def test_every_engine_names_each_flag_once_and_says_why(
 def test_a_command_line_can_be_pasted_into_a_shell(name: str, paced: ThresholdTable) -> None:
     engine = ENGINES[name]
     config = engine.configure(nested(paced), "/my tables/t.json")
-    words = shlex.split(engine.render(config), comments=True)
+    words = shlex.split(config.text, comments=True)
     for flag in config.flags:
         where = words.index(f"--{flag.name}")
         assert flag.value == "" or words[where + 1] == str(flag.value)
@@ -100,7 +100,7 @@ def test_a_command_line_can_be_pasted_into_a_shell(name: str, paced: ThresholdTa
 
 def test_trtllm_reads_its_fields_as_yaml(paced: ThresholdTable) -> None:
     config = ENGINES["trtllm"].configure(paced, None)
-    found = yaml.safe_load(ENGINES["trtllm"].render(config))
+    found = yaml.safe_load(config.text)
     assert found == {flag.name: flag.value for flag in config.flags}
 
 
@@ -123,7 +123,7 @@ def test_the_token_budget_holds_an_iteration(paced: ThresholdTable) -> None:
             )
         }
     )
-    wide = solve(Problem(long_prompt, SERVER))
+    wide = Paced().solve(long_prompt, SERVER)
     for table in (paced, wide):
         budget = flags(table, "vllm")["max-num-batched-tokens"]
         longest = max(one.prefill_tokens for one in table.workload.classes)
@@ -180,41 +180,38 @@ def test_env_holds_every_number(paced: ThresholdTable, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", SOLVERS)
 def test_a_solved_table_is_followed_whole_or_refused_for_its_policy(policy: str) -> None:
-    table = solve(Problem(SHORT, SERVER, policy, segments=2 if "nested" in policy else None))
+    solver = solver_named(policy, **({"segments": 2} if rule_of(policy).segmented else {}))
+    table = solver.solve(SHORT, SERVER)
     config = ENGINES["vllm"].configure(table, "t.json")
     if policy not in FOLLOWED:
         with pytest.raises(InputError) as caught:
-            limits_of(table, "t.json")
+            restraints_of(table, "t.json")
         assert caught.value.field == "policy"
         assert config.flags == ()
         return
     assert "scheduler-cls" in flags(table, "vllm")
-    limits = limits_of(table, "t.json")
-    followed = {
-        "pace_per_iteration": limits.pace_per_iteration,
-        "cap_requests": limits.cap_requests,
-        "watermark_fraction": limits.watermark_fraction,
-    }
-    assert table.params == {name: followed[name] for name in table.params}
+    found = restraints_of(table, "t.json")
+    assert found.limits == table.limits
+    assert table.params.items() <= found.limits.params.items()
     ends = tuple(one.up_to_tokens for one in table.thresholds if one.up_to_tokens)
-    assert limits.segment_ends == ends
+    assert found.segment_ends == ends
     if ends:
         assert len(ends) == 2
-        assert limits.segment_thresholds == tuple(one.threshold for one in table.thresholds)
-    assert limits.gated == (policy == "nested-wait")
+        assert found.segment_thresholds == tuple(one.threshold for one in table.thresholds)
+    assert found.gated == (policy == "nested-wait")
 
 
 @pytest.mark.parametrize("policy", ["nested-wait", "nested-cap"])
 def test_nested_tables_of_schema_1_1_are_followed(policy: str) -> None:
-    table = read_table(EARLIER / f"threshold-table-{policy}-1.1.json")
+    table = ThresholdTable.read(EARLIER / f"threshold-table-{policy}-1.1.json")
     assert "segments" in table.params
-    assert limits_of(table, "t.json").segment_thresholds
+    assert restraints_of(table, "t.json").segment_thresholds
 
 
 def test_no_flags_for_a_scheduler_that_would_not_start(paced: ThresholdTable) -> None:
     silent = SERVER.model_copy(update={"first_token": "decode"})
     for table, field in (
-        (solve(Problem(LOAD, silent)), "server.first_token"),
+        (Paced().solve(LOAD, silent), "server.first_token"),
         (with_params(paced, speed=1.0), "params.speed"),
     ):
         assert {"scheduler-cls", "additional-config"}.isdisjoint(flags(table, "vllm"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from fluid.server import Server
 from fluid.steady.region import StabilityRegion
 from fluid.steady.stability import stability
 from fluid.workload import Workload
-from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
+from tests.support.builders import workload
+from tests.support.wait_cases import PAPER_TAU, STAIRS, server
 from thresholds.fleet import Fleet, ServerType, fleet
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 
 
 def named(machine: Server, name: str) -> Server:
@@ -107,7 +108,8 @@ def test_a_class_goes_only_where_its_requests_fit() -> None:
 
 def test_replicas_get_tables() -> None:
     for one in fleet(LOAD, [ServerType(LARGE), ServerType(SMALL, 0.3)]).replicas:
-        assert all(each.holds for each in solve(Problem(one.workload, one.server)).certificate)
+        assert one.table == Paced().solve(one.workload, one.server)
+        assert all(each.holds for each in one.table.certificate)
 
 
 def test_too_few_servers_name_the_rate_they_carry() -> None:
@@ -126,12 +128,14 @@ def test_too_few_servers_name_the_rate_they_carry() -> None:
     ("types", "field"),
     [
         ([], "server"),
-        ([ServerType(SMALL), ServerType(SMALL)], "server"),
-        ([ServerType(SMALL, 0.0)], "cost of small"),
-        ([ServerType(SMALL, 1.0, -1)], "max_count of small"),
+        ([(SMALL,), (SMALL,)], "server"),
+        ([(SMALL, 0.0)], "cost of small"),
+        ([(SMALL, float("inf"))], "cost of small"),
+        ([(SMALL, 1.0, -1)], "max_count of small"),
+        ([(SMALL, 1.0, 1.5)], "max_count of small"),
     ],
 )
-def test_what_cannot_be_a_fleet_is_refused(types: list[ServerType], field: str) -> None:
+def test_what_cannot_be_a_fleet_is_refused(types: list[Any], field: str) -> None:
     with pytest.raises(InputError) as caught:
-        fleet(LOAD, types)
+        fleet(LOAD, [ServerType(*one) for one in types])
     assert caught.value.field == field

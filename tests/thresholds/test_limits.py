@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.stages import class_stages
 from fluid.workload import RequestClass, Workload
+from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import (
     IN_STEP,
     LARGEST_WATERMARK,
     OVERSHOOT_PROBABILITY,
-    Limits,
     boundary_load,
     overshoot_tokens,
 )
@@ -58,7 +60,8 @@ def test_one_percent_of_closures_overshoot_the_watermark(workload: Workload) -> 
     """
     load = boundary_load(workload, SERVER)
     stages = [class_stages(one, SERVER) for one in workload.classes]
-    inverse_tokens = 1 / overshoot_tokens(load.per_stage, stages)
+    held = [np.array([one.held_kv_tokens[end] for one in stages], dtype=float) for end in (0, -1)]
+    inverse_tokens = 1 / overshoot_tokens(load.per_stage, *held)
     peaks = np.array([one.held_kv_tokens[-1] for one in stages])
     grown = load.per_stage @ [one.held_kv_tokens[-1] - one.held_kv_tokens[0] for one in stages]
     room_tokens = -math.log(OVERSHOOT_PROBABILITY) / inverse_tokens
@@ -83,14 +86,14 @@ def test_rates_of_a_mix_do_not_matter() -> None:
     workload = geometric(300, 100, classes=40)
     first, second = (boundary_load(workload.scaled(by), SERVER) for by in (1e-3, 2e-3))
     assert first.watermark_fraction == pytest.approx(second.watermark_fraction)
-    assert first.closed_form() == Limits(first.watermark_fraction)
+    assert first.closed_form() == Limits(watermark_fraction=first.watermark_fraction)
     assert first.rate_per_s == pytest.approx(second.rate_per_s)
     assert first.per_stage == pytest.approx(second.per_stage)
 
 
 def test_params_name_the_restraints_that_there_are() -> None:
     assert Limits().params == {"watermark_fraction": 0.0}
-    assert Limits(0.1, 7, 0.5).params == {
+    assert Limits(0.5, 7, 0.1).params == {
         "pace_per_iteration": 0.5,
         "cap_requests": 7,
         "watermark_fraction": 0.1,
@@ -123,3 +126,38 @@ def test_few_lengths_stay_in_step_however_far_apart(outputs: tuple[int, ...]) ->
     load = boundary_load(of_outputs(outputs), SERVER)
     assert load.swing > IN_STEP
     assert load.closed_form().pace_per_iteration == load.pace_per_iteration
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pace_per_iteration", 0.0),
+        ("pace_per_iteration", -1.0),
+        ("pace_per_iteration", math.inf),
+        ("pace_per_iteration", math.nan),
+        ("pace_per_iteration", "1"),
+        ("cap_requests", 0),
+        ("cap_requests", 1.5),
+        ("cap_requests", True),
+        ("cap_requests", math.inf),
+        ("watermark_fraction", -0.01),
+        ("watermark_fraction", 1.0),
+        ("watermark_fraction", math.nan),
+        ("watermark_fraction", None),
+    ],
+)
+def test_limits_out_of_range_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Limits(**{field: value})
+    assert caught.value.field == field
+
+
+def test_limits_come_from_parameters_and_go_back() -> None:
+    params = {"pace_per_iteration": 0.5, "cap_requests": 7.0, "watermark_fraction": 0.1}
+    limits = Limits.of_params(params | {"max_wait_s": 2.0})
+    assert limits == Limits(0.5, 7, 0.1)
+    assert limits.params == params
+    assert isinstance(limits.cap_requests, int)
+    assert (limits.pace, limits.cap) == (0.5, 7)
+    assert (Limits().pace, Limits().cap) == (math.inf, math.inf)
+    assert Limits.of_params({}) == Limits()

@@ -18,9 +18,9 @@ from fluid.stages import class_stages
 from fluid.symbolic.steady import PROMPT, numeric
 from fluid.symbolic.wait import RATIO, SHARE, THETA, nested_forms, segment_symbols, theta_equation
 from fluid.workload import RequestClass, Workload
-from tests.support.nested_cases import decreasing, finest, log_of, random_instance, workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing, finest, log_of, random_instance
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.program import relaxed_optimum
 from thresholds.solvers.nested.requirement import (
     boundary_exponent,
@@ -174,9 +174,9 @@ def test_whole_thresholds_equal_enumeration(seed: int, objective: str) -> None:
     limit = {"slack": 1.0, "memory": server.usable_kv_tokens}.get(objective, math.inf)
     if math.isinf(best) or best > limit:
         with pytest.raises(InfeasibleError):
-            solve(Problem(load, server, "nested-wait", objective, segments=count))
+            NestedWait(objective=objective, segments=count).solve(load, server)
         return
-    table = solve(Problem(load, server, "nested-wait", objective, segments=count))
+    table = NestedWait(objective=objective, segments=count).solve(load, server)
     n = np.array([float(one.threshold) for one in table.thresholds])
     assert feasible(n, segments, log)
     assert table.solver.objective is not None

@@ -7,10 +7,9 @@ import pytest
 
 from fluid.errors import InfeasibleError
 from fluid.server import load_server
-from tests.support.nested_cases import random_instance, workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.nested.nested_cap import ETA, largest_caps, segment_caps
+from tests.support.builders import workload
+from tests.support.nested_cases import random_instance
+from thresholds.solvers.nested.nested_cap import ETA, NestedCap, largest_caps, segment_caps
 from thresholds.solvers.nested.segments import distinct_lengths
 
 SERVER = load_server("paper-long-decode")
@@ -39,7 +38,7 @@ def test_one_more_request_would_not_fit(seed: int) -> None:
 
 def test_its_table_says_what_it_is() -> None:
     load = workload((7.0, 512, 20), (3.0, 512, 50))
-    table = solve(Problem(load, SERVER, "nested-cap", segments=2))
+    table = NestedCap(segments=2).solve(load, SERVER)
     caps = [one.threshold for one in table.thresholds]
     assert sum(caps) == table.engine_flags.sglang["max-running-requests"]
     assert table.memory.required_tokens <= table.memory.capacity_tokens
@@ -50,24 +49,24 @@ def test_its_table_says_what_it_is() -> None:
 def test_survivals_above_the_largest_ratio_do_not_pass_silently() -> None:
     load = workload((0.01, 100, 10), (8.0, 100, 30))
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(load, SERVER, "nested-cap", segments=2))
+        NestedCap(segments=2).solve(load, SERVER)
     assert caught.value.cause.startswith("boundary 2")
     assert "fewer segments" in caught.value.nearest
-    assert solve(Problem(load, SERVER, "nested-cap", segments=1))
+    assert NestedCap(segments=1).solve(load, SERVER)
 
 
 def test_coarse_segments_break_drift() -> None:
     load = workload((28.0, 512, 20), (6.0, 512, 50))
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(load, SERVER, "nested-cap", segments=1))
+        NestedCap(segments=1).solve(load, SERVER)
     assert caught.value.cause.startswith("drift")
     scale = caught.value.max_scale
     assert scale is not None
-    assert solve(Problem(load.scaled(scale), SERVER, "nested-cap", segments=1))
+    assert NestedCap(segments=1).solve(load.scaled(scale), SERVER)
 
 
 def test_caps_that_round_to_nothing_are_refused() -> None:
     small = SERVER.model_copy(update={"kv_capacity_tokens": 700})
     load = workload((0.5, 512, 20), (0.001, 512, 22))
     with pytest.raises(InfeasibleError, match="rounds to 0"):
-        solve(Problem(load, small, "nested-cap", segments=2))
+        NestedCap(segments=2).solve(load, small)

@@ -8,10 +8,10 @@ import pytest
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.steady.region import StabilityRegion, mixed
-from tests.support.nested_cases import decreasing, workload
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing
 from thresholds.guaranteed import nested_boundary, nested_reach
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import STRICT, log_term
 from thresholds.solvers.nested.search import aim_of
 from thresholds.solvers.nested.segments import distinct_lengths
@@ -45,8 +45,8 @@ def test_the_end_is_where_tables_end() -> None:
     reach = nested_reach(region, edge)
     assert reach < 1
     load = mixed(region.workload, edge)
-    problem = Problem(load.scaled(0.999 * reach), region.server, "nested-wait", "slack")
-    assert solve(problem).valid_for.max_rate_per_s == pytest.approx(reach * load.rate_per_s)
+    table = NestedWait(objective="slack").solve(load.scaled(0.999 * reach), region.server)
+    assert table.valid_for.max_rate_per_s == pytest.approx(reach * load.rate_per_s)
 
 
 def test_a_surer_or_longer_promise_carries_less() -> None:

@@ -8,9 +8,9 @@ import pytest
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
-from tests.support.nested_cases import decreasing, finest, log_of, workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing, finest, log_of
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import chain_holds, feasible, mean_latency_s
 from thresholds.solvers.nested.search import aim_of
 
@@ -22,46 +22,46 @@ def test_coarse_segments_break_drift_and_say_so() -> None:
     """L = 1 counts every request as the longest: the paper's grid would pass, 4.7."""
     crowded = TWO.scaled(3.4)
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(crowded, LONG_DECODE, "nested-wait", segments=1))
+        NestedWait(segments=1).solve(crowded, LONG_DECODE)
     assert caught.value.cause == "drift"
     assert "use 2 segments" in caught.value.nearest
-    assert solve(Problem(crowded, LONG_DECODE, "nested-wait", segments=2))
+    assert NestedWait(segments=2).solve(crowded, LONG_DECODE)
 
 
 def test_too_little_memory_names_memory_and_segments_that_help() -> None:
     small = LONG_DECODE.model_copy(update={"kv_capacity_tokens": 30_000})
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(TWO, small, "nested-wait", segments=2))
+        NestedWait(segments=2).solve(TWO, small)
     assert caught.value.cause == "memory"
     assert "use 1 segment" in caught.value.nearest
     needed = int(caught.value.nearest.split("at least ")[1].split(",")[0])
     enough = small.model_copy(update={"kv_capacity_tokens": needed})
-    assert solve(Problem(TWO, enough, "nested-wait", segments=2))
+    assert NestedWait(segments=2).solve(TWO, enough)
     less = small.model_copy(update={"kv_capacity_tokens": needed - 1})
     with pytest.raises(InfeasibleError):
-        solve(Problem(TWO, less, "nested-wait", segments=2))
+        NestedWait(segments=2).solve(TWO, less)
 
 
 def test_only_the_buffer_can_be_too_large() -> None:
     base = 38_349
     tight = LONG_DECODE.model_copy(update={"kv_capacity_tokens": base + 1_000})
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(TWO, tight, "nested-wait", segments=2))
+        NestedWait(segments=2).solve(TWO, tight)
     assert caught.value.cause == "safety buffer"
-    table = solve(Problem(TWO, LONG_DECODE, "nested-wait", "memory", segments=2))
+    table = NestedWait(objective="memory", segments=2).solve(TWO, LONG_DECODE)
     assert table.memory.required_tokens == base
 
 
 def test_a_lower_rate_that_helps_is_named() -> None:
     crowded = workload((28.0, 512, 20), (6.0, 512, 50))
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(crowded, LONG_DECODE, "nested-wait", segments=1))
+        NestedWait(segments=1).solve(crowded, LONG_DECODE)
     scale = caught.value.max_scale
     assert scale is not None
     assert f"multiply all rates by at most {scale}" in caught.value.nearest
-    assert solve(Problem(crowded.scaled(scale), LONG_DECODE, "nested-wait", segments=1))
+    assert NestedWait(segments=1).solve(crowded.scaled(scale), LONG_DECODE)
     with pytest.raises(InfeasibleError):
-        solve(Problem(crowded.scaled(1.02 * scale), LONG_DECODE, "nested-wait", segments=1))
+        NestedWait(segments=1).solve(crowded.scaled(1.02 * scale), LONG_DECODE)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_lower_rate_that_helps_is_named() -> None:
 )
 def test_bad_parameters_are_named(changes: dict[str, object], field: str) -> None:
     with pytest.raises(InputError) as caught:
-        solve(Problem(TWO, LONG_DECODE, "nested-wait", **changes))  # type: ignore[arg-type]
+        NestedWait(**changes).solve(TWO, LONG_DECODE)  # type: ignore[arg-type]
     assert caught.value.field == field
 
 
@@ -90,8 +90,8 @@ def test_doubled_rates_with_halved_seconds_change_nothing_but_the_clock() -> Non
         per_prefill_token_s=tau.per_prefill_token_s / 2,
     )
     fast = LONG_DECODE.model_copy(update={"iteration_time": fast_tau})
-    first = solve(Problem(TWO, LONG_DECODE, "nested-wait", segments=2))
-    second = solve(Problem(TWO.scaled(2), fast, "nested-wait", segments=2, horizon_s=1800.0))
+    first = NestedWait(segments=2).solve(TWO, LONG_DECODE)
+    second = NestedWait(segments=2, horizon_s=1800.0).solve(TWO.scaled(2), fast)
     assert first.thresholds == second.thresholds
     assert second.memory == first.memory.model_copy(update={"horizon_s": 1800.0})
     assert first.predicted.policy_latency_s == pytest.approx(
@@ -101,8 +101,8 @@ def test_doubled_rates_with_halved_seconds_change_nothing_but_the_clock() -> Non
 
 def test_a_longer_horizon_and_a_smaller_probability_cost_buffer() -> None:
     def buffer(**changes: float) -> float:
-        problem = Problem(TWO, LONG_DECODE, "nested-wait", "memory", segments=2)
-        return solve(Problem(**{**vars(problem), **changes})).memory.buffer_tokens
+        solver = NestedWait(objective="memory", segments=2, **changes)
+        return solver.solve(TWO, LONG_DECODE).memory.buffer_tokens
 
     usual = buffer()
     assert buffer(horizon_s=36_000.0) > usual
@@ -116,10 +116,8 @@ def test_a_longer_horizon_and_a_smaller_probability_cost_buffer() -> None:
 
 def test_prompts_that_differ_bound_every_path_or_nothing() -> None:
     load = workload((4.0, 800, 20), (3.0, 100, 20), (3.0, 300, 50))
-    worst = solve(Problem(load, LONG_DECODE, "nested-wait", "memory", segments=2))
-    mean = solve(
-        Problem(load, LONG_DECODE, "nested-wait", "memory", segments=2, prompts="weighted")
-    )
+    worst = NestedWait(objective="memory", segments=2).solve(load, LONG_DECODE)
+    mean = NestedWait(objective="memory", segments=2, prompts="weighted").solve(load, LONG_DECODE)
     assert worst.memory.overflow_probability == 0.01
     assert mean.memory.overflow_probability is None
     assert any("weighted mean" in one for one in mean.notes)
@@ -133,7 +131,7 @@ def test_prompts_that_differ_bound_every_path_or_nothing() -> None:
 
 
 def test_one_segment_needs_no_buffer_and_never_overflows() -> None:
-    table = solve(Problem(TWO, LONG_DECODE, "nested-wait", segments=1))
+    table = NestedWait(segments=1).solve(TWO, LONG_DECODE)
     assert table.memory.buffer_tokens == 0
     assert table.memory.overflow_probability == 0
 
@@ -146,7 +144,7 @@ def test_staircase_is_verified_on_itself_and_claims_no_bound() -> None:
     )
     server = LONG_DECODE.model_copy(update={"iteration_time": stairs})
     load = workload((3.0, 60, 4), (2.0, 60, 9))
-    table = solve(Problem(load, server, "nested-wait", segments=2))
+    table = NestedWait(segments=2).solve(load, server)
     assert table.solver.optimality_gap is None
     segments = finest(load, server)
     n = np.array([float(one.threshold) for one in table.thresholds])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.stability import stability
 from fluid.workload import Workload
-from tests.thresholds.test_wait import PAPER_TAU, STAIRS, server, workload
+from tests.support.builders import workload
+from tests.support.wait_cases import PAPER_TAU, STAIRS, server
 from thresholds.overload import admission, best_shares
 
 POSITIVE = st.floats(0.01, 10.0)

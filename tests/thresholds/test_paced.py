@@ -11,33 +11,22 @@ from hypothesis import strategies as st
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.steady.equilibrium import equilibrium
-from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from fluid.workload import Workload
+from tests.support.builders import workload
 from thresholds.solvers.paced.boundary import (
     IN_STEP,
     LARGEST_WATERMARK,
     LEAST_WATERMARK,
     boundary_load,
 )
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
-
+from thresholds.solvers.paced.solver import Paced
 
 LONG = workload((2.6, 512, 1000))
 SERVER = load_server("paper-long-decode")
 
 
 def test_one_class_on_the_memory_boundary_is_paced_at_capacity_over_memory_sum() -> None:
-    table = solve(Problem(LONG, SERVER))
+    table = Paced().solve(LONG, SERVER)
     assert table.policy == "paced"
     assert table.params["pace_per_iteration"] == pytest.approx(137_000 / 1_013_012, rel=2e-3)
     assert table.memory.required_tokens == pytest.approx(137_000)
@@ -49,8 +38,8 @@ def test_one_class_on_the_memory_boundary_is_paced_at_capacity_over_memory_sum()
 @given(factor=st.floats(0.05, 0.999))
 def test_parameters_do_not_depend_on_the_design_rate(factor: float) -> None:
     boundary = equilibrium(LONG, SERVER).max_scale
-    table = solve(Problem(LONG.scaled(factor * boundary), SERVER))
-    reference = solve(Problem(LONG, SERVER))
+    table = Paced().solve(LONG.scaled(factor * boundary), SERVER)
+    reference = Paced().solve(LONG, SERVER)
     assert table.params == pytest.approx(reference.params, rel=1e-9)
     assert table.valid_for.max_rate_per_s == pytest.approx(reference.valid_for.max_rate_per_s)
 
@@ -68,7 +57,7 @@ def test_invariants_on_random_mixes(rates: list[float], load: float, capacity: i
         kv_capacity_tokens=capacity,
         iteration_time=IterationTime.affine(0.01, 4e-5, 3e-7),
     )
-    table = solve(Problem(mix.scaled(load * equilibrium(mix, machine).max_scale), machine))
+    table = Paced().solve(mix.scaled(load * equilibrium(mix, machine).max_scale), machine)
     pace = sum(one.threshold for one in table.thresholds)
     if boundary_load(mix, machine).swing <= IN_STEP:
         assert set(table.params) == {"watermark_fraction"}
@@ -84,7 +73,7 @@ def test_invariants_on_random_mixes(rates: list[float], load: float, capacity: i
 def test_permuted_classes_give_the_same_parameters() -> None:
     mix = workload((1.0, 512, 20), (2.0, 100, 300))
     turned = mix.model_copy(update={"classes": mix.classes[::-1]})
-    first, second = (solve(Problem(one, SERVER)) for one in (mix, turned))
+    first, second = (Paced().solve(one, SERVER) for one in (mix, turned))
     assert first.params == pytest.approx(second.params)
 
 
@@ -96,14 +85,14 @@ def test_halved_clock_and_doubled_rates_keep_the_pace() -> None:
             )
         }
     )
-    first = solve(Problem(LONG, SERVER))
-    second = solve(Problem(LONG.scaled(2.0), fast))
+    first = Paced().solve(LONG, SERVER)
+    second = Paced().solve(LONG.scaled(2.0), fast)
     assert first.params == pytest.approx(second.params)
 
 
 def test_notes_tell_memory_limits_from_work_limits() -> None:
     def says_work_limits(load: Workload, machine: Server) -> bool:
-        notes = solve(Problem(load, machine)).notes
+        notes = Paced().solve(load, machine).notes
         return any(note.startswith("95% of the largest stable rate") for note in notes)
 
     assert not says_work_limits(LONG, SERVER)
@@ -113,7 +102,7 @@ def test_notes_tell_memory_limits_from_work_limits() -> None:
 
 def test_notes_tell_spread_out_output_lengths() -> None:
     def says_spread(load: Workload) -> bool:
-        notes = solve(Problem(load.scaled(1e-3), SERVER)).notes
+        notes = Paced().solve(load.scaled(1e-3), SERVER).notes
         return any("do not stay in step" in note for note in notes)
 
     assert not says_spread(LONG)
@@ -123,7 +112,7 @@ def test_notes_tell_spread_out_output_lengths() -> None:
 
 
 def test_staircase_server_has_a_paced_table() -> None:
-    table = solve(Problem(workload((1.0, 256, 600)), load_server("a100-80gb-llama-2-7b")))
+    table = Paced().solve(workload((1.0, 256, 600)), load_server("a100-80gb-llama-2-7b"))
     assert all(one.holds for one in table.certificate)
     assert 0 < table.params["pace_per_iteration"] < math.inf
     assert table.memory.required_tokens <= table.memory.capacity_tokens * (1 + 1e-9)

@@ -13,11 +13,11 @@ from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from thresholds.evaluator import Evaluation
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.paced.boundary import LEAST_WATERMARK, Limits, boundary_load
+from thresholds.fields import Interval, PolicyValidation
+from thresholds.limits import Limits
+from thresholds.solvers.paced.boundary import LEAST_WATERMARK, boundary_load
 from thresholds.solvers.paced.refine import AS_GOOD, OFFERED, refine
-from thresholds.table import Interval, PolicyValidation
+from thresholds.solvers.paced.solver import Paced
 
 SERVER = load_server("paper-long-decode")
 LONG = Workload(
@@ -61,6 +61,7 @@ class Known:
             completed_share=Interval(mean=completed_per_s / rate_per_s, half_width=0.0),
             evictions_per_request=0.0,
             collapsed_share=0.0,
+            latency_difference_s=Interval(mean=-0.2, half_width=0.1),
         )
         return Evaluation(limits, (completed_per_s,) * replications, row)
 
@@ -87,9 +88,9 @@ def test_it_finds_the_top_of_a_hill(watermark: float, pace: float) -> None:
     share = hill(watermark, pace)
     found = refined(Known(share))
     assert found.chosen.family == "pace and watermark"
-    top = share(Limits(watermark, pace_per_iteration=pace * LOAD.pace_per_iteration))
+    top = share(Limits(pace * LOAD.pace_per_iteration, watermark_fraction=watermark))
     grid = max(
-        share(Limits(w, pace_per_iteration=m * LOAD.pace_per_iteration))
+        share(Limits(m * LOAD.pace_per_iteration, watermark_fraction=w))
         for m, w in itertools.product((1.0, 1.1, 1.3), (0.01, 0.05))
     )
     assert top - found.chosen.mean <= max(1e-3, 0.2 * (top - grid))
@@ -121,8 +122,8 @@ def test_no_baseline_of_the_grid_is_better_than_the_table() -> None:
 
     evaluator = Known(share)
     found = refined(evaluator)
-    grid = [share(Limits(w)) for w in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)] + [
-        share(Limits(0.0, cap_requests=round(one * LOAD.population)))
+    grid = [share(Limits(watermark_fraction=w)) for w in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)] + [
+        share(Limits(cap_requests=round(one * LOAD.population)))
         for one in (0.8, 0.9, 0.95, 1.0, 1.1, 1.2)
     ]
     assert found.chosen.mean >= max(grid) - AS_GOOD
@@ -148,11 +149,14 @@ def test_the_budget_ends_the_local_searches() -> None:
 
 
 def test_the_table_carries_the_evidence() -> None:
-    problem = Problem(LONG, SERVER, budget_s=5.0, evaluator=Known(hill(0.05, 1.0)))
-    table = solve(problem)
+    table = Paced(budget_s=5.0).solve(LONG, SERVER, Known(hill(0.05, 1.0)))
     assert table.solver.status == "refined"
     assert table.validated is not None
     assert [one.rate_per_s for one in table.validated.policies[:2]] == [LONG.rate_per_s] * 2
+    differences = [one.latency_difference_s for one in table.validated.policies]
+    # Kept beside the table's own policy only: at saturation the first setting is another one.
+    assert differences == [None, Interval(mean=-0.2, half_width=0.1), None, None, None]
+    assert table.validated.side_by_side == table.validated.policies[:2]
     assert table.params["watermark_fraction"] >= LEAST_WATERMARK
     assert table.valid_for.max_rate_per_s == pytest.approx(0.95 * LOAD.rate_per_s, rel=2e-3)
     assert "pace and watermark is worth its restraint" in table.notes[0]
@@ -164,13 +168,13 @@ def test_both_closed_forms_are_among_those_tried() -> None:
     refined(evaluator, budget_s=1e-9)
     tried = [one for one, _, seed in evaluator.seen if seed == 0]
     assert LOAD.closed_form() in tried
-    assert Limits(LOAD.watermark_fraction) in tried
+    assert Limits(watermark_fraction=LOAD.watermark_fraction) in tried
 
 
 def test_a_design_rate_that_no_setting_sustains_is_said() -> None:
     near = LONG.at_rate(0.99 * LOAD.rate_per_s)
-    problem = Problem(near, SERVER, budget_s=1.0, evaluator=Known(hill(0.05, None)))
-    failing = [one for one in solve(problem).certificate if not one.holds]
+    table = Paced(budget_s=1.0).solve(near, SERVER, Known(hill(0.05, None)))
+    failing = [one for one in table.certificate if not one.holds]
     assert [one.condition for one in failing] == [
         "simulated throughput at saturation: above the design rate"
     ]
@@ -179,21 +183,14 @@ def test_a_design_rate_that_no_setting_sustains_is_said() -> None:
 @pytest.mark.parametrize("budget_s", [-1.0, float("nan"), float("inf")])
 def test_a_budget_is_a_number_of_seconds(budget_s: float) -> None:
     with pytest.raises(InputError, match="budget_s"):
-        solve(Problem(LONG, SERVER, budget_s=budget_s))
+        Paced(budget_s=budget_s)
 
 
 def test_a_budget_needs_an_evaluator() -> None:
     with pytest.raises(InputError, match="evaluator"):
-        solve(Problem(LONG, SERVER, budget_s=1.0))
-
-
-def test_only_the_practical_table_is_refined() -> None:
-    with pytest.raises(InputError, match="paced"):
-        solve(Problem(LONG, SERVER, "wait", budget_s=1.0, evaluator=Known(hill(0.05, None))))
-    with pytest.raises(InputError, match="paced"):
-        solve(Problem(LONG, SERVER, "wait", scheduler="vllm-v1"))
+        Paced(budget_s=1.0).solve(LONG, SERVER)
 
 
 def test_an_unknown_scheduler_is_refused() -> None:
     with pytest.raises(InputError, match="one of greedy, vllm-v1"):
-        solve(Problem(LONG, SERVER, scheduler="fifo"))  # type: ignore[arg-type]
+        Paced(scheduler="fifo")  # type: ignore[arg-type]

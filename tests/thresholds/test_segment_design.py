@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from fluid.plots.style import save
 from fluid.server import load_server
-from tests.support.nested_cases import random_instance, workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.nested.buffer_plot import plot_buffers
-from thresholds.solvers.nested.cuts import buffer_decomposition
+from tests.support.builders import workload
+from tests.support.nested_cases import random_instance
 from thresholds.solvers.nested.design import (
     COARSE,
     DesignRule,
@@ -22,6 +21,7 @@ from thresholds.solvers.nested.design import (
     designs_over_rules,
     refined,
 )
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import nested_memory
 from thresholds.solvers.nested.segments import Lengths, distinct_lengths
 
@@ -62,21 +62,24 @@ def test_every_best_sum_equals_enumeration(count: int, prompts: str) -> None:
 
 def test_base_memory_falls_and_buffers_grow_with_segments() -> None:
     server = load_server("paper-lmsys")
-    designs = buffer_decomposition(Problem(CHAT, server, "nested-wait"))
-    base = np.array([float(one.memory.base) for one in designs])
-    buffer = np.array([float(one.memory.buffer) for one in designs])
-    total = np.array([one.requirement_tokens for one in designs])
-    assert len(designs) >= 5
+    study = NestedWait().buffers(CHAT, server)
+    base, total = np.array(study.base_tokens), np.array(study.total_tokens)
+    buffer = total - base
+    assert study.segments == tuple(range(1, len(base) + 1))
+    assert len(base) >= 5
     assert (np.diff(base) < 0).all()
     assert (np.diff(buffer) > 0).all()
     assert 0 < total.argmin() < len(total) - 1
 
 
 def test_buffers_are_drawn(tmp_path: Path) -> None:
-    designs = buffer_decomposition(Problem(CHAT, load_server("paper-lmsys"), "nested-wait"))
+    study = NestedWait().buffers(CHAT, load_server("paper-lmsys"))
     path = tmp_path / "buffers.svg"
-    plot_buffers(designs, path)
+    save(study.plot, path)
     assert "KV (tokens)" in path.read_text(encoding="utf-8")
+    heights = [one.get_height() for one in study.plot(Figure().subplots()).patches]
+    parts = (study.base_tokens, study.deterministic_buffer_tokens, study.stochastic_buffer_tokens)
+    assert heights == pytest.approx([one for part in parts for one in part])
 
 
 def test_many_lengths_are_cut_finely_at_the_end() -> None:
@@ -95,7 +98,7 @@ def test_many_lengths_are_cut_finely_at_the_end() -> None:
 def test_thousands_of_lengths_with_few_segments_give_a_table() -> None:
     load = workload(*((0.0015 * 0.999**k, 60, k + 1) for k in range(2000)))
     server = load_server("paper-lmsys").model_copy(update={"kv_capacity_tokens": 20_000_000})
-    table = solve(Problem(load, server, "nested-wait", "memory", segments=3))
+    table = NestedWait(objective="memory", segments=3).solve(load, server)
     assert len(table.thresholds) == 3
     assert table.thresholds[-1].up_to_tokens == 2000
     assert all(one.holds for one in table.certificate)

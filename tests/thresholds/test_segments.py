@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluid.server import load_server
-from thresholds.export.admission import EngineLimits
-from thresholds.export.holds import Segments
+from thresholds.export.admission import Restraints
+from thresholds.export.holds import SegmentHolds
 from validation.reference.core import Queueing, Request
 from validation.reference.nested import nested_cap, nested_wait
 
@@ -47,9 +47,9 @@ STATES = {
 def test_holds_are_those_of_the_simulators_rule(
     generated: list[int], waiting: int, thresholds: tuple[int, ...], gated: bool
 ) -> None:
-    limits = EngineLimits(segment_thresholds=thresholds, segment_ends=ENDS, gated=gated)
+    limits = Restraints(segment_thresholds=thresholds, segment_ends=ENDS, gated=gated)
     running = [(str(number), tokens) for number, tokens in enumerate(generated)]
-    holds = Segments(limits).decide(running, waiting, 0.0, 0.0)
+    holds = SegmentHolds(limits).decide(running, waiting, 0.0, 0.0)
     queueing = state(generated, waiting, thresholds)
     before = list(queueing.residents)
     batch = (nested_wait if gated else nested_cap)(queueing)
@@ -60,10 +60,8 @@ def test_holds_are_those_of_the_simulators_rule(
 
 
 def test_a_boundary_opens_after_the_longest_wait_and_closes_behind_it() -> None:
-    limits = EngineLimits(
-        segment_thresholds=(1, 3), segment_ends=(3, 9), gated=True, max_wait_s=2.0
-    )
-    rule = Segments(limits)
+    limits = Restraints(segment_thresholds=(1, 3), segment_ends=(3, 9), gated=True, max_wait_s=2.0)
+    rule = SegmentHolds(limits)
     waits = [("a", 3)]
     assert rule.decide(waits, 1, 0.0, 10.0).held == (0,)
     assert rule.decide(waits, 1, 0.0, 11.9).held == (0,)
@@ -74,7 +72,7 @@ def test_a_boundary_opens_after_the_longest_wait_and_closes_behind_it() -> None:
 
 
 def test_beyond_the_last_end_a_request_stays_in_the_last_segment() -> None:
-    limits = EngineLimits(segment_thresholds=(1, 1), segment_ends=(3, 9))
+    limits = Restraints(segment_thresholds=(1, 1), segment_ends=(3, 9))
     assert [limits.segment_of(tokens) for tokens in (0, 2, 3, 8, 9, 1000)] == [0, 0, 1, 1, 1, 1]
     assert math.isinf(limits.max_wait_s)
 
@@ -83,7 +81,7 @@ def test_reading_a_table_needs_none_of_the_solvers_libraries() -> None:
     """A serving engine imports these."""
     heavy = "{'scipy', 'cvxpy', 'numba', 'sympy', 'matplotlib', 'typer', 'rich'}"
     program = (
-        "import sys, thresholds.export.jsonio, thresholds.export.admission, "
+        "import sys, thresholds.table, thresholds.export.admission, "
         f"thresholds.export.holds; assert not {heavy} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,10 +9,10 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Slo, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
 from thresholds.solvers.common import rounded_down
-from thresholds.solvers.registry import SOLVERS
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.registry import SOLVERS, solver_named
+from thresholds.solvers.wait.solver import Wait
 
 SERVER = Server(
     name="small",
@@ -32,7 +32,7 @@ LOAD = Workload(
 
 @pytest.mark.parametrize("policy", SOLVERS)
 def test_every_solver_gives_a_certified_table(policy: str) -> None:
-    table = solve(Problem(LOAD, SERVER, policy))
+    table = SOLVERS[policy]().solve(LOAD, SERVER)
     assert table.policy == policy
     assert table.workload == LOAD
     assert table.server == SERVER
@@ -56,7 +56,7 @@ def test_every_solver_gives_a_certified_table(policy: str) -> None:
 
 @pytest.mark.parametrize("policy", SOLVERS)
 def test_every_solver_holds_up_to_the_rate_it_claims(policy: str) -> None:
-    table = solve(Problem(LOAD, SERVER, policy))
+    table = SOLVERS[policy]().solve(LOAD, SERVER)
     edge = LOAD.at_rate(0.999 * table.valid_for.max_rate_per_s)
     assert equilibrium(edge, SERVER).stable
 
@@ -66,30 +66,30 @@ def test_unstable_workload_names_rates_and_memory_that_help(policy: str) -> None
     scale = equilibrium(LOAD, SERVER).max_scale
     crowded = LOAD.scaled(1.05 * scale)
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(crowded, SERVER, policy))
+        SOLVERS[policy]().solve(crowded, SERVER)
     error = caught.value
     assert error.max_scale == pytest.approx(1 / 1.05)
     assert "multiply all rates by at most 0.952" in error.nearest
-    assert solve(Problem(crowded.scaled(0.952), SERVER))
+    assert Paced().solve(crowded.scaled(0.952), SERVER)
     needed = int(error.nearest.split("kv_capacity_tokens to at least ")[1].split(",")[0])
     larger = SERVER.model_copy(update={"kv_capacity_tokens": needed})
-    assert solve(Problem(crowded, larger))
+    assert Paced().solve(crowded, larger)
     smaller = SERVER.model_copy(update={"kv_capacity_tokens": needed - 16})
     assert not equilibrium(crowded, smaller).stable
 
 
 def test_beyond_the_work_limit_no_memory_is_offered() -> None:
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(LOAD.scaled(100.0), SERVER))
+        Paced().solve(LOAD.scaled(100.0), SERVER)
     assert "kv_capacity_tokens" not in caught.value.nearest
     assert caught.value.cause == "compute"
 
 
 def test_unknown_policy_and_objective_are_refused() -> None:
     with pytest.raises(InputError, match="one of paced, wait"):
-        solve(Problem(LOAD, SERVER, "greedy"))
+        solver_named("greedy")
     with pytest.raises(InputError, match="latency"):
-        solve(Problem(LOAD, SERVER, objective="profit"))  # type: ignore[arg-type]
+        Wait(objective="profit")
 
 
 @pytest.mark.parametrize(
@@ -103,5 +103,5 @@ def test_advice_is_rounded_down(value: float, expected: float) -> None:
 def test_an_slo_that_the_solver_does_not_use_is_said() -> None:
     first = LOAD.classes[0].model_copy(update={"slo": Slo(ttft_s=0.5)})
     wanted = LOAD.model_copy(update={"classes": (first, *LOAD.classes[1:])})
-    assert "the slo of short is no constraint" in solve(Problem(wanted, SERVER)).notes[0]
-    assert not any("slo" in note for note in solve(Problem(LOAD, SERVER)).notes)
+    assert "the slo of short is no constraint" in Paced().solve(wanted, SERVER).notes[0]
+    assert not any("slo" in note for note in Paced().solve(LOAD, SERVER).notes)

@@ -9,25 +9,17 @@ from typing import Any
 
 import jsonschema
 import pytest
+from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.export.jsonio import (
-    generated_schema,
-    read_table,
-    shipped_schema,
-    write_table,
-)
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.table import (
-    SCHEMA_VERSION,
-    Interval,
-    PolicyValidation,
-    ThresholdTable,
-    Validated,
-)
+from thresholds.fields import SCHEMA_VERSION, Interval, PolicyValidation, Validated
+from thresholds.json_schemas import generated_schema, shipped_schema
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.registry import SOLVERS
+from thresholds.table import ThresholdTable
 
 EARLIER = Path(__file__).parents[1] / "data"
 """One table written by each earlier minor version of the schema."""
@@ -70,8 +62,8 @@ VALIDATED = Validated(
 @pytest.fixture(params=["paced", "wait", "validated"])
 def table(request: pytest.FixtureRequest) -> ThresholdTable:
     if request.param != "validated":
-        return solve(Problem(LOAD, SERVER, request.param))
-    return solve(Problem(LOAD, SERVER)).model_copy(update={"validated": VALIDATED})
+        return SOLVERS[request.param]().solve(LOAD, SERVER)
+    return Paced().solve(LOAD, SERVER).model_copy(update={"validated": VALIDATED})
 
 
 def changed(table: ThresholdTable, folder: Path, **fields: Any) -> Path:
@@ -88,10 +80,10 @@ def test_a_written_table_follows_the_schema_and_reads_back(
     table: ThresholdTable, tmp_path: Path
 ) -> None:
     path = tmp_path / "table.json"
-    write_table(table, path)
+    table.write(path)
     document = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(shipped_schema()).validate(document)
-    assert read_table(path) == table
+    assert ThresholdTable.read(path) == table
     assert set(document) == set(ThresholdTable.model_fields)
 
 
@@ -110,7 +102,7 @@ def test_the_schema_itself_refuses_what_the_reader_refuses(table: ThresholdTable
 
 def test_hashes_can_be_checked_from_the_file_alone(table: ThresholdTable, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
-    write_table(table, path)
+    table.write(path)
     document = json.loads(path.read_text(encoding="utf-8"))
     for part in ("workload", "server"):
         text = json.dumps(document[part], sort_keys=True, separators=(",", ":"))
@@ -123,13 +115,14 @@ def test_other_major_versions_are_refused(
 ) -> None:
     path = changed(table, tmp_path, schema_version=version)
     with pytest.raises(InputError) as caught:
-        read_table(path)
+        ThresholdTable.read(path)
     assert (caught.value.file, caught.value.field) == (str(path), "schema_version")
     assert caught.value.value == version
 
 
 def test_later_minor_versions_are_read(table: ThresholdTable, tmp_path: Path) -> None:
-    assert read_table(changed(table, tmp_path, schema_version="1.7")).schema_version == "1.7"
+    later = changed(table, tmp_path, schema_version="1.7")
+    assert ThresholdTable.read(later).schema_version == "1.7"
 
 
 @pytest.mark.parametrize("part", ["workload", "server"])
@@ -138,7 +131,7 @@ def test_a_part_that_does_not_match_its_hash_is_refused(
 ) -> None:
     path = changed(table, tmp_path, **{part: table.document()[part] | {"name": "other"}})
     with pytest.raises(InputError) as caught:
-        read_table(path)
+        ThresholdTable.read(path)
     assert (caught.value.file, caught.value.field) == (str(path), f"{part}_sha256")
 
 
@@ -154,7 +147,7 @@ def test_every_field_of_the_first_version_is_required(
     path = tmp_path / "table.json"
     path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        read_table(path)
+        ThresholdTable.read(path)
     assert (caught.value.file, caught.value.field) == (str(path), field)
     assert "required" in caught.value.allowed
 
@@ -162,7 +155,7 @@ def test_every_field_of_the_first_version_is_required(
 def test_nested_errors_are_named_by_path(table: ThresholdTable, tmp_path: Path) -> None:
     memory = table.document()["memory"] | {"required_tokens": -1}
     with pytest.raises(InputError) as caught:
-        read_table(changed(table, tmp_path, memory=memory))
+        ThresholdTable.read(changed(table, tmp_path, memory=memory))
     assert caught.value.field == "memory.required_tokens"
 
 
@@ -170,7 +163,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     path.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(InputError, match="a mapping"):
-        read_table(path)
+        ThresholdTable.read(path)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +171,79 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
 )
 def test_tables_of_earlier_versions_can_still_be_read(path):
     document = json.loads(path.read_text())
-    found = read_table(path)
+    found = ThresholdTable.read(path)
     assert found.schema_version == document["schema_version"] == path.stem.rsplit("-", 1)[1]
     assert found.params == document["params"]
     jsonschema.validate(found.document(), shipped_schema())
+    assert found.document()["schema_version"] == SCHEMA_VERSION
+    assert (found.validated is None) == (document["validated"] is None)
 
 
 def test_there_is_a_table_of_every_earlier_minor_version():
     files = EARLIER.glob("threshold-table-*.json")
     minor = int(SCHEMA_VERSION.split(".")[1])
     assert {one.stem.rsplit("-", 1)[1] for one in files} == {f"1.{one}" for one in range(minor)}
+
+
+def test_a_validation_before_schema_1_3_has_no_paired_difference() -> None:
+    found = ThresholdTable.read(EARLIER / "threshold-table-1.2.json")
+    assert found.validated is not None
+    assert [one.latency_difference_s for one in found.validated.policies] == [None] * 3
+    assert [one.label for one in found.validated.side_by_side[1:]] == [
+        "greedy:watermark=0.01",
+        "greedy:watermark=0.05",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"pace_per_iteration": 0.0}, "params.pace_per_iteration"),
+        ({"cap_requests": 1.5}, "params.cap_requests"),
+        ({"watermark_fraction": 1.0}, "params.watermark_fraction"),
+    ],
+)
+def test_restraints_out_of_range_are_refused(
+    params: dict[str, float], field: str, table: ThresholdTable, tmp_path: Path
+) -> None:
+    path = changed(table, tmp_path, params=params)
+    with pytest.raises(InputError) as caught:
+        ThresholdTable.read(path)
+    assert (caught.value.file, caught.value.field) == (str(path), field)
+
+
+def test_a_table_speaks_and_is_a_frozen_value(table: ThresholdTable) -> None:
+    again = ThresholdTable.from_document(table.document())
+    assert again == table
+    assert repr(table) == str(table) == str(again)
+    assert str(table).startswith(f"{table.policy} table for chat on paper-lmsys")
+    assert "<table>" in table._repr_html_()
+    assert table.model_copy(update={"notes": ()}) != table
+    with pytest.raises(ValidationError):
+        table.policy = "other"  # type: ignore[misc]
+    assert table.frame()["name"] == ["one"]
+    assert table.limits.params.items() >= table.params.items()
+
+
+def test_the_picture_of_a_table_is_its_validation(table: ThresholdTable) -> None:
+    if table.validated is None:
+        with pytest.raises(InputError, match="replay it first"):
+            table.plot()
+        return
+    figure = Figure()
+    latency, completed = table.plot(figure.subplots(1, 2, sharey=True))
+    labels = [one.get_text() for one in latency.get_yticklabels()]
+    assert labels == ["this table (paced)", "greedy"]
+    assert [one.get_text() for one in latency.texts] == ["unstable"]
+    assert len(completed.containers) == 2
+
+
+def test_flags_are_those_of_the_engine(table: ThresholdTable) -> None:
+    for name in ("vllm", "sglang", "trtllm"):
+        found = table.flags(name)
+        carried = getattr(table.engine_flags, name)
+        assert {one.name: one.value for one in found.flags} == carried
+        assert found == table.flags(name)
+    assert "FLUIDWAIT_TABLE=t.json" in str(table.flags("env", "t.json"))
+    with pytest.raises(InputError, match="one of vllm, sglang, trtllm, env"):
+        table.flags("tgi")

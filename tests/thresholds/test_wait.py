@@ -9,84 +9,26 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import class_stages
-from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from tests.support.wait_program import latency_program, relaxed_optimum
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.majorant import Line, is_concave, majorant_lines
-from thresholds.solvers.wait.batch import FullBatch, full_batch, literal_wait_latency_s
-from thresholds.table import ThresholdTable
-
-# THEORY 3.2: 45 µs per prefill token on top of Eq. (1), paper convention.
-PAPER_TAU = IterationTime.affine(0.0114, per_kv_token_s=0.43e-6, per_prefill_token_s=45.43e-6)
-STAIRS = IterationTime(
-    tokens_knots=(0.0, 64.0, 64.0, 256.0, 256.0, 1024.0),
-    seconds_knots=(0.009, 0.010, 0.012, 0.020, 0.025, 0.070),
-    per_kv_token_s=3e-7,
+from tests.support.builders import workload
+from tests.support.wait_cases import (
+    PAPER_TAU,
+    STAIRS,
+    TWO,
+    all_whole,
+    instances,
+    server,
+    thresholds_of,
 )
-
-
-def server(tau: IterationTime, capacity: int = 137_000, first_token: str = "decode") -> Server:
-    document = {
-        "name": "test",
-        "source": "test",
-        "kv_capacity_tokens": capacity,
-        "first_token": first_token,
-        "iteration_time": tau.document(),
-    }
-    return Server.from_document(document)
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
-
-
-TWO = workload((14.0, 512, 20), (6.0, 512, 50))
-
-
-def thresholds_of(table: ThresholdTable) -> list[int]:
-    return [int(one.threshold) for one in table.thresholds]
-
-
-@st.composite
-def instances(draw: st.DrawFn, max_classes: int = 3) -> tuple[Workload, Server]:
-    """Random affine servers with short requests, loaded to 50–95 % of their boundary."""
-    tau = IterationTime.affine(
-        draw(st.floats(1e-3, 3e-2)), draw(st.floats(1e-6, 1e-4)), draw(st.floats(1e-7, 1e-5))
-    )
-    classes = draw(
-        st.lists(
-            st.tuples(st.floats(0.1, 10.0), st.integers(1, 200), st.integers(1, 7)),
-            min_size=1,
-            max_size=max_classes,
-        )
-    )
-    convention = draw(st.sampled_from(["prefill", "decode"]))
-    machine = server(tau, draw(st.integers(5_000, 60_000)), convention)
-    load = workload(*classes)
-    scale = equilibrium(load, machine).max_scale
-    return load.scaled(scale * draw(st.floats(0.5, 0.95))), machine
-
-
-def all_whole(batch: FullBatch, at_most: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every feasible whole threshold vector up to `at_most`, shape (k, m)."""
-    memory = np.floor(batch.server.usable_kv_tokens / batch.memory_tokens)
-    ranges = [range(1, int(top) + 1) for top in np.minimum(at_most, memory)]
-    grid = np.array(list(itertools.product(*ranges)), dtype=float)
-    return grid[batch.feasible(grid)]
+from tests.support.wait_program import latency_program, relaxed_optimum
+from thresholds.solvers.majorant import Line, is_concave, majorant_lines
+from thresholds.solvers.wait.batch import full_batch, literal_wait_latency_s
+from thresholds.solvers.wait.solver import Wait
 
 
 def test_theory_3_2_instance_breaks_drift_of_the_first_class_only() -> None:
@@ -96,7 +38,7 @@ def test_theory_3_2_instance_breaks_drift_of_the_first_class_only() -> None:
 
 
 def test_its_table_has_strict_slack_everywhere() -> None:
-    table = solve(Problem(TWO, server(PAPER_TAU), "wait"))
+    table = Wait().solve(TWO, server(PAPER_TAU))
     assert all(one.holds for one in table.certificate)
     assert all(one.slack > 0 for one in table.certificate if one.condition.startswith("drift"))
     assert thresholds_of(table) != [1, 1]
@@ -204,7 +146,7 @@ def test_whole_thresholds_equal_enumeration(instance: tuple[Workload, Server]) -
     load, machine = instance
     batch = full_batch(load, machine)
     assume(batch.feasible(batch.least_thresholds()))
-    table = solve(Problem(load, machine, "wait"))
+    table = Wait().solve(load, machine)
     n = np.array(thresholds_of(table), dtype=float)
     assume(math.prod(3 * n + 10) <= 300_000)
     best_s = batch.mean_latency_s(all_whole(batch, 3 * n + 10)).min()
@@ -218,16 +160,16 @@ def test_permuted_classes_get_the_same_thresholds(instance: tuple[Workload, Serv
     load, machine = instance
     assume(full_batch(load, machine).feasible(full_batch(load, machine).least_thresholds()))
     turned = load.model_copy(update={"classes": load.classes[::-1]})
-    forward = solve(Problem(load, machine, "wait"))
-    backward = solve(Problem(turned, machine, "wait"))
+    forward = Wait().solve(load, machine)
+    backward = Wait().solve(turned, machine)
     assert forward.solver.objective == pytest.approx(backward.solver.objective, rel=1e-9)
 
 
 def test_doubled_rates_with_halved_seconds_change_nothing_but_the_clock() -> None:
     slow = server(PAPER_TAU)
     fast_tau = IterationTime.affine(0.0057, per_kv_token_s=0.215e-6, per_prefill_token_s=22.715e-6)
-    first = solve(Problem(TWO, slow, "wait"))
-    second = solve(Problem(TWO.scaled(2.0), server(fast_tau), "wait"))
+    first = Wait().solve(TWO, slow)
+    second = Wait().solve(TWO.scaled(2.0), server(fast_tau))
     assert thresholds_of(first) == thresholds_of(second)
     assert first.predicted.policy_latency_s == pytest.approx(
         2 * (second.predicted.policy_latency_s or 0)
@@ -237,7 +179,7 @@ def test_doubled_rates_with_halved_seconds_change_nothing_but_the_clock() -> Non
 def test_staircase_is_solved_to_the_optimum_on_itself() -> None:
     load = workload((4.0, 60, 4), (2.0, 100, 6))
     machine = server(STAIRS, 40_000, "prefill")
-    table = solve(Problem(load, machine, "wait"))
+    table = Wait().solve(load, machine)
     batch = full_batch(load, machine)
     n = np.array(thresholds_of(table), dtype=float)
     assert batch.feasible(n)
@@ -262,12 +204,12 @@ def test_too_little_memory_names_the_capacity_that_suffices() -> None:
     tau = IterationTime.paper(0.0114, 0.43e-6)
     load = workload((20.0, 512, 20))
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(load, server(tau, 10_000), "wait"))
+        Wait().solve(load, server(tau, 10_000))
     assert caught.value.cause == "memory"
     needed = int(caught.value.nearest.split("at least ")[1].split(",")[0])
-    assert solve(Problem(load, server(tau, needed), "wait")).memory.required_tokens == needed
+    assert Wait().solve(load, server(tau, needed)).memory.required_tokens == needed
     with pytest.raises(InfeasibleError):
-        solve(Problem(load, server(tau, needed - 1), "wait"))
+        Wait().solve(load, server(tau, needed - 1))
 
 
 def test_rates_that_would_fit_are_named() -> None:
@@ -275,17 +217,17 @@ def test_rates_that_would_fit_are_named() -> None:
     machine = server(IterationTime.affine(0.01, 1e-3), 581, "prefill")
     load = workload((9.2, 101, 3))
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(load, machine, "wait"))
+        Wait().solve(load, machine)
     scale = caught.value.max_scale
     assert scale == pytest.approx(1 / (9.2 * 0.113), rel=2e-4)
     assert "multiply all rates by at most 0.961" in caught.value.nearest
-    assert thresholds_of(solve(Problem(load.scaled(0.961), machine, "wait"))) == [1]
+    assert thresholds_of(Wait().solve(load.scaled(0.961), machine)) == [1]
 
 
 def test_unknown_output_lengths_are_refused() -> None:
     blind = TWO.model_copy(update={"decode_known": False})
     with pytest.raises(InputError) as caught:
-        solve(Problem(blind, server(PAPER_TAU), "wait"))
+        Wait().solve(blind, server(PAPER_TAU))
     assert caught.value.field == "decode_known"
 
 
@@ -301,12 +243,12 @@ def test_decode_only_classes_have_no_prefill_work() -> None:
     batch = full_batch(load, server(PAPER_TAU))
     assert batch.memory([1.0]) == sum(630 + s for s in range(1, 21))
     assert batch.tokens.tolist() == [20]
-    assert thresholds_of(solve(Problem(load, server(PAPER_TAU), "wait"))) == [1]
+    assert thresholds_of(Wait().solve(load, server(PAPER_TAU))) == [1]
 
 
 def test_notes_say_what_literal_waiting_costs() -> None:
     machine = server(IterationTime.paper(0.0114, 0.43e-6))
-    table = solve(Problem(workload((20.0, 512, 20)), machine, "wait"))
+    table = Wait().solve(workload((20.0, 512, 20)), machine)
     assert table.predicted.policy_latency_s is not None
     assert table.predicted.latency_s is not None
     times = table.predicted.policy_latency_s / table.predicted.latency_s

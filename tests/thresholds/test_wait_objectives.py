@@ -17,38 +17,25 @@ from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Slo, Workload
 from tests.support import wait_program
-from tests.thresholds.test_wait import (
-    PAPER_TAU,
-    STAIRS,
-    TWO,
-    all_whole,
-    instances,
-    server,
-    workload,
-)
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from tests.support.builders import workload
+from tests.support.wait_cases import PAPER_TAU, STAIRS, TWO, all_whole, instances, limited, server
+from thresholds.fields import Price
 from thresholds.solvers.majorant import Line, minorant_lines
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.registry import SOLVERS
 from thresholds.solvers.wait.batch import FullBatch, full_batch
 from thresholds.solvers.wait.bound import clocked_search
 from thresholds.solvers.wait.mean_limits import mean_limits
 from thresholds.solvers.wait.relaxed import DelayProgram, delay_program, relaxed_optimum
-from thresholds.solvers.wait.solver import valid_scales
+from thresholds.solvers.wait.solver import Wait, valid_scales
 from thresholds.solvers.wait.whole import DelayGoal
-from thresholds.table import Price, ThresholdTable
-from validation.experiments.compare import compare
+from thresholds.table import ThresholdTable
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 Instance = tuple[Workload, Server]
-
-
-def limited(load: Workload, index: int, **seconds: float) -> Workload:
-    """The workload with limits on means of one class."""
-    classes = list(load.classes)
-    slo = Slo.model_validate({**seconds, "quantile": "mean"})
-    classes[index] = classes[index].model_copy(update={"slo": slo})
-    return load.model_copy(update={"classes": tuple(classes)})
 
 
 @st.composite
@@ -115,9 +102,9 @@ def test_least_delay_and_memory_equal_enumeration(instance: Instance, objective:
     batch, grid = enumerated(load, machine)
     if not len(grid):
         with pytest.raises(InfeasibleError):
-            solve(Problem(load, machine, "wait", objective))
+            Wait(objective=objective).solve(load, machine)
         return
-    table = solve(Problem(load, machine, "wait", objective))
+    table = Wait(objective=objective).solve(load, machine)
     values = {
         "latency": batch.mean_latency_s(grid),
         "ttft": batch.mean_s(batch.ttft_s(grid)),
@@ -150,7 +137,7 @@ def test_four_classes_equal_enumeration(seed: int) -> None:
     batch = full_batch(load, machine)
     grid = all_whole(batch, np.full(4, np.inf))
     assert len(grid) > 10
-    table = solve(Problem(load, machine, "wait"))
+    table = Wait().solve(load, machine)
     assert table.solver.objective == pytest.approx(batch.mean_latency_s(grid).min(), rel=1e-9)
     assert table.solver.optimality_gap == 0
 
@@ -161,7 +148,7 @@ def test_largest_slack_and_rate_equal_enumeration(instance: Instance, objective:
     load, machine = instance
     batch, grid = enumerated(load, machine)
     assume(len(grid))
-    table = solve(Problem(load, machine, "wait", objective))
+    table = Wait(objective=objective).solve(load, machine)
     busiest = batch.loads(grid).max(axis=-1)
     drift, memory = 1 - busiest, 1 - batch.memory(grid) / machine.usable_kv_tokens
     best = {
@@ -195,7 +182,7 @@ def test_many_classes_keep_a_proven_gap() -> None:
     load = workload(*[(float(rate), int(prompt), 1 + int(prompt) % 9) for rate, prompt in sizes])
     machine = server(IterationTime.affine(0.01, 4e-5, 3e-7), 3_000_000, "prefill")
     load = load.scaled(0.8 * equilibrium(load, machine).max_scale)
-    table = solve(Problem(load, machine, "wait"))
+    table = Wait().solve(load, machine)
     batch = full_batch(load, machine)
     n = np.array([one.threshold for one in table.thresholds], dtype=float)
     assert batch.feasible(n)
@@ -245,9 +232,7 @@ def test_mean_ttft_of_the_literal_rule_is_simulated(
     """At high load within 1.5 % of Kingman's formula for E_n/D/1, ΔT/(2n) below THEORY 3.5."""
     load, machine = workload((rate, 512, output)), server(PAPER_TAU, first_token=first_token)
     policy = POLICIES["wait"].configure({}, (threshold,))
-    (found,) = compare(
-        poisson_model(load, machine), [policy], replications=10, requests=10_000, seed=4
-    )
+    (found,) = simulate(poisson_model(load, machine), policy, Runs(10, 10_000, 4))
     batch = full_batch(load, machine)
     stated_s = float(batch.ttft_s([threshold])[0])
     expected_s = stated_s - float(batch.iteration_time_s([threshold])) / (2 * threshold)
@@ -260,24 +245,24 @@ def test_mean_ttft_of_the_literal_rule_is_simulated(
 def test_limits_that_no_thresholds_keep_name_the_way_out() -> None:
     load = limited(TWO, 0, latency_s=0.5)
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(load, server(PAPER_TAU), "wait"))
+        Wait().solve(load, server(PAPER_TAU))
     assert caught.value.cause == "mean latency_s of c0"
     factor = float(caught.value.nearest.split("at least ")[1].split(",")[0])
-    table = solve(Problem(limited(TWO, 0, latency_s=0.5 * factor), server(PAPER_TAU), "wait"))
+    table = Wait().solve(limited(TWO, 0, latency_s=0.5 * factor), server(PAPER_TAU))
     assert all(one.holds for one in table.certificate)
     with pytest.raises(InfeasibleError):
-        solve(Problem(limited(TWO, 0, latency_s=0.49 * factor), server(PAPER_TAU), "wait"))
+        Wait().solve(limited(TWO, 0, latency_s=0.49 * factor), server(PAPER_TAU))
 
 
 def test_quantiles_are_no_constraint_and_said() -> None:
     first = TWO.classes[0].model_copy(update={"slo": Slo(latency_s=0.5)})
     load = TWO.model_copy(update={"classes": (first, *TWO.classes[1:])})
-    table = solve(Problem(load, server(PAPER_TAU), "wait"))
+    table = Wait().solve(load, server(PAPER_TAU))
     assert "the slo of c0 is no constraint" in table.notes[0]
-    kept = solve(Problem(limited(TWO, 0, latency_s=50.0), server(PAPER_TAU), "wait"))
+    kept = Wait().solve(limited(TWO, 0, latency_s=50.0), server(PAPER_TAU))
     assert not any("no constraint" in one for one in kept.notes)
     assert any(one.condition == "mean latency_s of c0 ≤ 50 s" for one in kept.certificate)
-    paced = solve(Problem(limited(TWO, 0, latency_s=50.0), server(PAPER_TAU)))
+    paced = Paced().solve(limited(TWO, 0, latency_s=50.0), server(PAPER_TAU))
     assert "the slo of c0 is no constraint" in paced.notes[0]
 
 
@@ -310,14 +295,14 @@ def price(table: ThresholdTable, of: str) -> Price:
 
 def test_prices_of_rates_are_the_slope_of_the_solved_optimum() -> None:
     machine = server(PAPER_TAU)
-    table = solve(Problem(TWO, machine, "wait"))
+    table = Wait().solve(TWO, machine)
     for index, one in enumerate(TWO.classes):
 
         def optimum_s(rate_per_s: float, index: int = index) -> float:
             classes = list(TWO.classes)
             classes[index] = classes[index].model_copy(update={"rate_per_s": rate_per_s})
             load = TWO.model_copy(update={"classes": tuple(classes)})
-            found = solve(Problem(load, machine, "wait")).solver.objective
+            found = Wait().solve(load, machine).solver.objective
             assert found is not None
             return found
 
@@ -330,7 +315,7 @@ def test_prices_of_rates_are_the_slope_of_the_solved_optimum() -> None:
 
 def test_shares_of_the_margin_sum_to_the_load() -> None:
     machine = server(PAPER_TAU)
-    table = solve(Problem(TWO, machine, "wait"))
+    table = Wait().solve(TWO, machine)
     shares = [
         -price(table, f"margin by rate_per_s of {one.name}").value * one.rate_per_s
         for one in TWO.classes
@@ -378,10 +363,10 @@ def test_price_of_a_limit_is_the_slope_of_the_relaxed_optimum(name: str) -> None
 
 def test_prices_are_told_in_words() -> None:
     load = limited(CROWDED, 1, tpot_s=0.5)
-    table = solve(Problem(load, server(QUICK, 10**6, "prefill"), "wait"))
+    table = Wait().solve(load, server(QUICK, 10**6, "prefill"))
     assert price(table, "kv_capacity_tokens").words.startswith("more KV would not improve")
     assert "of the margin at its rate" in price(table, "margin by rate_per_s of c0").words
-    assert solve(Problem(load, server(QUICK, 10**6, "prefill"), "wait", "memory")).prices == ()
+    assert Wait(objective="memory").solve(load, server(QUICK, 10**6, "prefill")).prices == ()
 
 
 @pytest.mark.parametrize("policy", ["wait", "paced"])
@@ -402,7 +387,7 @@ def test_a_decode_server_after_disaggregation_gets_a_table(policy: str, tau: Ite
         ),
     )
     machine = server(tau)
-    table = solve(Problem(load, machine, policy))
+    table = SOLVERS[policy]().solve(load, machine)
     sums = [sum(630 + s for s in range(1, output + 1)) for output in (10, 20)]
     n = np.array([one.threshold for one in table.thresholds])
     assert table.memory.required_tokens == pytest.approx(float(n @ sums))

@@ -15,23 +15,23 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import Workload
-from tests.thresholds.test_wait import (
+from tests.support.builders import workload
+from tests.support.wait_cases import (
     PAPER_TAU,
     STAIRS,
     TWO,
     instances,
+    limited,
     server,
     thresholds_of,
-    workload,
 )
-from tests.thresholds.test_wait_objectives import limited
-from thresholds.problem import Problem
-from thresholds.solve import solve
 from thresholds.solvers.wait.batch import full_batch
 from thresholds.solvers.wait.sharp import SHARP, best_whole, sharp_latency
-from validation.experiments.compare import compare
+from thresholds.solvers.wait.solver import Wait
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 BENCH = server(IterationTime.affine(0.02, 3e-5, 3e-7), 60_000, "prefill")
 PAIR = workload((30.0, 120, 4), (20.0, 200, 8))
@@ -87,11 +87,9 @@ def test_one_class_is_the_formula_of_the_full_batch() -> None:
 def test_two_classes_in_simulation(share: float) -> None:
     """Within 3 % of the simulated latency, where THEORY 3.5 is further off."""
     load = PAIR.scaled(share * equilibrium(PAIR, BENCH).max_scale)
-    table = solve(Problem(load, BENCH, "wait", SHARP))
+    table = Wait(objective=SHARP).solve(load, BENCH)
     policy = POLICIES["wait"].configure({}, tuple(thresholds_of(table)))
-    (found,) = compare(
-        poisson_model(load, BENCH), [policy], replications=8, requests=20_000, seed=3
-    )
+    (found,) = simulate(poisson_model(load, BENCH), policy, Runs(8, 20_000, 3))
     assert found.verdict == "stable"
     assert found.latency_s is not None
     assert found.latency_s.half_width is not None
@@ -105,7 +103,7 @@ def test_two_classes_in_simulation(share: float) -> None:
 
 def test_the_table_says_what_the_theorem_covers_and_how_far_it_holds() -> None:
     load = PAIR.scaled(0.85 * equilibrium(PAIR, BENCH).max_scale)
-    table = solve(Problem(load, BENCH, "wait", SHARP))
+    table = Wait(objective=SHARP).solve(load, BENCH)
     assert all(one.holds for one in table.certificate)
     assert any(one.startswith("Theorem 1") for one in table.notes)
     n = np.array(thresholds_of(table), dtype=float)
@@ -121,13 +119,13 @@ def test_what_the_sharper_formula_cannot_do_is_refused() -> None:
         (limited(TWO, 0, latency_s=50.0), server(PAPER_TAU)),
     ):
         with pytest.raises(InputError) as caught:
-            solve(Problem(load, machine, "wait", SHARP))
+            Wait(objective=SHARP).solve(load, machine)
         assert caught.value.field == "objective"
 
 
 def test_too_little_memory_names_the_capacity_that_suffices() -> None:
     load, tau = workload((20.0, 512, 20)), IterationTime.paper(0.0114, 0.43e-6)
     with pytest.raises(InfeasibleError) as caught:
-        solve(Problem(load, server(tau, 10_000), "wait", SHARP))
+        Wait(objective=SHARP).solve(load, server(tau, 10_000))
     needed = int(caught.value.nearest.split("at least ")[1].split(",")[0])
-    assert solve(Problem(load, server(tau, needed), "wait", SHARP)).memory.required_tokens == needed
+    assert Wait(objective=SHARP).solve(load, server(tau, needed)).memory.required_tokens == needed

@@ -14,8 +14,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
 from validation.simulator.arrivals import KINDS, gamma_gap, parse_arrivals
@@ -285,7 +284,7 @@ def test_constant_rate_theory_does_not_ignore_a_profile() -> None:
     """Mean multiplier 1: the figures of the mean and a note; any other mean is refused."""
     assert mix(rate_profile=PROFILE).mean_multiplier == 1.25
     assert mix(rate_profile=PROFILE, period_s=24.0).mean_multiplier == pytest.approx(22.5 / 24)
-    for solver in (equilibrium, lambda w, s: solve(Problem(w, s))):
+    for solver in (equilibrium, lambda w, s: Paced().solve(w, s)):
         with pytest.raises(InputError, match=r"long-run mean multiplier 1\.25'; allowed: constant"):
             solver(mix(rate_profile=PROFILE), SERVER)
     rush = [{"start_s": 0, "multiplier": 0.5}, {"start_s": 5, "multiplier": 1.5}]
@@ -296,7 +295,7 @@ def test_constant_rate_theory_does_not_ignore_a_profile() -> None:
     assert note.startswith("rates vary over time")
     assert "1.5 times the mean, is within" in note
     assert found.latency_s == plain.latency_s
-    assert note in solve(Problem(varying, SERVER)).notes
+    assert note in Paced().solve(varying, SERVER).notes
 
 
 def test_profile_is_part_of_a_workloads_identity_only_where_there_is_one() -> None:

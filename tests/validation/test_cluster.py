@@ -18,11 +18,12 @@ from fluid.workload import RequestClass, Workload
 from tests.support.dask_processes import DaskProcesses
 from validation.experiments import cluster as clusters
 from validation.experiments.cluster import Cluster, Order, cluster, run_orders, software
-from validation.experiments.compare import PolicyResult
+from validation.experiments.rows import Configuration, grid, run_rows
+from validation.experiments.simulate import PolicyResult
 from validation.experiments.store import Store
-from validation.experiments.sweep import Configuration, grid, sweep
 from validation.policies import GREEDY, parse_policy
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.runs import Runs
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +37,13 @@ def model() -> Model:
 def rows() -> list[Configuration]:
     policies = [parse_policy("greedy"), parse_policy("greedy:pace=0.123456789")]
     rates = [5 + k / 3 for k in range(15)]
-    return grid(policies, rates, replications=2, requests=1000, seeds=2)
+    return grid(policies, rates, Runs(2, 1000), seeds=2)
 
 
 @pytest.fixture(scope="module")
 def expected(model: Model, rows: list[Configuration]) -> list[PolicyResult]:
     """What this process computes."""
-    return sweep(model, rows)
+    return run_rows(model, rows)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def test_a_killed_worker_loses_nothing(
 
     with cluster(processes.address) as runner, Store(tmp_path / "rows") as store:
         assert runner.threads() == 2
-        found = sweep(model, rows, store, runner=runner, on_done=at_row(10, kill))
+        found = run_rows(model, rows, store, runner=runner, on_done=at_row(10, kill))
         assert runner.threads() == 1
     assert killed[0].result() > 0
     assert found == expected
@@ -107,7 +108,7 @@ def test_a_killed_scheduler_ends_the_sweep_and_another_one_continues_it(
         cluster(processes.address) as runner,
         Store(tmp_path / "rows") as store,
     ):
-        sweep(model, rows, store, runner=runner, on_done=at_row(10, processes.kill_scheduler))
+        run_rows(model, rows, store, runner=runner, on_done=at_row(10, processes.kill_scheduler))
     assert f"lost the scheduler at {processes.address}" in str(error.value)
     kept = len(Store(tmp_path / "rows"))
     assert 10 <= kept < len(rows)
@@ -116,7 +117,7 @@ def test_a_killed_scheduler_ends_the_sweep_and_another_one_continues_it(
     with DaskProcesses(tmp_path / "again") as others, Store(tmp_path / "rows") as store:
         others.start_workers("c")
         with cluster(others.address) as runner:
-            assert sweep(model, rows, store, runner=runner) == expected
+            assert run_rows(model, rows, store, runner=runner) == expected
     assert dataset(tmp_path / "rows").count_rows() == len(rows)
 
 
@@ -126,7 +127,7 @@ def test_a_worker_may_come_after_the_sweep_began(
     with cluster(processes.address) as runner:
         assert runner.threads() == 0
         processes.start_worker("late")
-        assert sweep(model, rows[:8], runner=runner) == expected[:8]
+        assert run_rows(model, rows[:8], runner=runner) == expected[:8]
 
 
 def test_workers_on_this_machine(
@@ -134,13 +135,13 @@ def test_workers_on_this_machine(
 ) -> None:
     with cluster(workers=2) as runner:
         assert runner.threads() == 2
-        assert sweep(model, rows, runner=runner) == expected
-        refused = grid([parse_policy("wait:thresholds=1/2/3")], [5.0], replications=1, requests=10)
+        assert run_rows(model, rows, runner=runner) == expected
+        refused = grid([parse_policy("wait:thresholds=1/2/3")], [5.0], Runs(1, 10))
         with pytest.raises(InputError, match="1 integers, one per class"):
-            sweep(model, refused, runner=runner)
+            run_rows(model, refused, runner=runner)
         own = replace(GREEDY, name="mine").configure()
         with pytest.raises(InputError, match="got 'mine'; allowed: policies of the registry"):
-            sweep(model, grid([own], [5.0], replications=1, requests=10), runner=runner)
+            run_rows(model, grid([own], [5.0], Runs(1, 10)), runner=runner)
 
 
 def test_workers_with_other_software_are_refused(
@@ -156,7 +157,7 @@ def test_workers_with_other_software_are_refused(
         cluster(processes.address) as runner,
         pytest.raises(InputError, match=r"worker on .*: numpy: got .*allowed: 0\.1, as where"),
     ):
-        sweep(model, rows, runner=runner)
+        run_rows(model, rows, runner=runner)
 
 
 def test_workers_without_this_fluidwait_are_refused(
@@ -168,22 +169,22 @@ def test_workers_without_this_fluidwait_are_refused(
     processes.start_workers("a")
     with (
         cluster(processes.address) as runner,
-        pytest.raises(InputError, match=r"same fluidwait as here .*'validation\.cluster'"),
+        pytest.raises(InputError, match=r"same fluidwait as here .*'validation\.experiments'"),
     ):
-        sweep(model, rows, runner=runner)
+        run_rows(model, rows, runner=runner)
 
 
 def test_a_worker_with_a_device_takes_it(model: Model, processes: DaskProcesses) -> None:
     """One simulated device, one worker without: `auto` is decided where a configuration runs."""
-    rows = grid([parse_policy("greedy")], [5.0, 6.0, 7.0], replications=1, requests=15)
+    rows = grid([parse_policy("greedy")], [5.0, 6.0, 7.0], Runs(1, 15, device="auto"))
     with cluster(processes.address) as runner:
         processes.start_workers("plain")
-        plain = sweep(model, rows, runner=runner, device="auto")
+        plain = run_rows(model, rows, runner=runner)
         processes.kill_worker("plain")
         processes.environment |= {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
         preload = Path(__file__).parents[1] / "support" / "cuda_simulator.py"
         processes.start_workers("cuda", options=("--preload", str(preload)))
-        simulated = sweep(model, rows, runner=runner, device="auto")
+        simulated = run_rows(model, rows, runner=runner)
     assert {one.device for one in plain} == {"cpu"}
     assert {one.device for one in simulated} == {"cuda"}
     for one, other in zip(simulated, plain, strict=True):
@@ -200,16 +201,19 @@ def test_a_configuration_that_takes_workers_down_is_told() -> None:
         Cluster(None, "tcp://scheduler")._result(Killed())
 
 
-def test_a_task_refuses_a_device_that_is_not_there(model: Model) -> None:
-    order = Order("greedy", {}, (), (), 5.0, 1, 10, 0)
-    outcome = run_orders(pickle.dumps(model), pickle.dumps([order]), "tpu", software())
+def test_a_task_refuses_a_device_that_is_not_there(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validation.simulator.run.find_spec", lambda name: None)
+    order = Order("greedy", {}, (), (), 5.0, Runs(1, 10, device="cuda"))
+    outcome = run_orders(pickle.dumps(model), pickle.dumps([order]), software())
     assert isinstance(outcome, InputError)
     assert outcome.field == "device"
 
 
 def test_an_order_is_its_configuration_to_the_last_bit(rows: list[Configuration]) -> None:
     policy = parse_policy("nested-wait:thresholds=4/2,cuts=10/20")
-    for one in [*rows, *grid([policy], [1 / 3], replications=1, requests=10)]:
+    for one in [*rows, *grid([policy], [1 / 3], Runs(1, 10))]:
         again = clusters._order(one).configuration()
         assert again.key("m") == one.key("m")
 
@@ -217,7 +221,7 @@ def test_an_order_is_its_configuration_to_the_last_bit(rows: list[Configuration]
 @pytest.mark.parametrize("address", ["nonsense", "tcp://no.such.host.invalid:8786"])
 def test_nobody_answers(address: str) -> None:
     with (
-        pytest.raises(InputError, match=r"--cluster: got .*a running Dask scheduler"),
+        pytest.raises(InputError, match=r"cluster: got .*a running Dask scheduler"),
         cluster(address),
     ):
         pytest.fail("connected")

@@ -1,4 +1,4 @@
-"""CUDA without a GPU: numba's simulator runs the kernels, the real compiler compiles them."""
+"""CUDA without a GPU: numba's simulator runs the kernels (tests/gpu_check compiles them)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +17,13 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
-from validation.experiments.compare import compare
+from validation.experiments.simulate import simulate
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.simulator import cpu
 from validation.simulator.arrivals import KINDS, parse_arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.simulator.run import chosen_device, run, why_no_cuda
+from validation.simulator.runs import Runs
 
 needs_numba_cuda = pytest.mark.skipif(
     find_spec("numba_cuda") is None, reason="numba-cuda not installed: pip install fluidwait[cuda]"
@@ -119,32 +119,6 @@ def test_the_simulated_device_agrees_with_the_cpu(tmp_path: Path) -> None:
 
 
 @needs_numba_cuda
-@pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_compiles_to_ptx(
-    name: str, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The whole path of the CUDA compiler but for the device, whose capability is told instead."""
-    import numba
-    from numba.cuda import compile_ptx, dispatcher
-
-    from validation.simulator import cuda
-    from validation.simulator.state import new_lane
-
-    device = SimpleNamespace(compute_capability=capability)
-    monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
-    model = poisson_model(workload(), SERVER)
-    read = cuda.host_arguments(model, [cpu.Job(configured(name, model), 0)])
-    lanes = [part[np.newaxis] for part in new_lane(model, 10)]
-    signature = tuple(numba.typeof(part) for part in (*read, *lanes))
-    source = cuda.kernel_source(POLICIES[name])
-    ptx, _ = compile_ptx(source, signature, device=False, cc=capability)
-    assert f".target sm_{capability[0]}{capability[1]}" in ptx
-    assert ".visible .entry" in ptx
-
-
-@needs_numba_cuda
 def test_replications_are_cut_to_the_memory() -> None:
     from validation.simulator.cuda import bytes_per_replication, chunk_size
 
@@ -162,6 +136,8 @@ def test_replications_are_cut_to_the_memory() -> None:
 def test_devices_that_do_not_exist_are_named() -> None:
     with pytest.raises(InputError, match="device: got 'tpu'; allowed: cpu, cuda or auto"):
         chosen_device("tpu")
+    with pytest.raises(InputError, match="device: got 'tpu'; allowed: cpu, cuda or auto"):
+        Runs(device="tpu")
     assert chosen_device("cpu") == "cpu"
 
 
@@ -169,7 +145,7 @@ def test_absent_cuda_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("validation.simulator.run.find_spec", lambda name: None)
     model = poisson_model(workload(), SERVER)
     with pytest.raises(InputError) as error:
-        compare(model, [configured("greedy", model)], replications=1, requests=10, device="cuda")
+        simulate(model, configured("greedy", model), Runs(1, 10, device="cuda"))
     assert str(error.value) == (
         "device: got 'cuda'; allowed: cpu, as no CUDA device is available: "
         "numba-cuda is not installed (pip install fluidwait[cuda])"

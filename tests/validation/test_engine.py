@@ -6,31 +6,15 @@ import numpy as np
 import pytest
 
 from fluid.errors import InputError
-from fluid.iteration import IterationTime
-from fluid.server import Server
 from fluid.traces.tape import Tape
-from fluid.workload import RequestClass, Workload
-from validation.experiments.compare import compare
+from tests.support.builders import one_class as workload
+from tests.support.builders import one_second_server as server
+from validation.experiments.simulate import simulate
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import interval
 from validation.simulator.model import poisson_model, tape_model
-
-
-def server(capacity: int = 10_000, first_token: str = "prefill", **changes: object) -> Server:
-    values: dict[str, object] = {
-        "name": "test",
-        "source": "test",
-        "kv_capacity_tokens": capacity,
-        "first_token": first_token,
-        "iteration_time": IterationTime.affine(1.0),
-    }
-    return Server.model_validate(values | changes)
-
-
-def workload(rate: float, prompt: int, output: int) -> Workload:
-    one = RequestClass(name="a", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-    return Workload(name="w", classes=(one,))
+from validation.simulator.runs import Runs
 
 
 def tape(times: list[float], prompts: list[int], outputs: list[int]) -> Tape:
@@ -172,13 +156,20 @@ def test_bad_policies(text: str, told: str) -> None:
 
 def test_bad_runs() -> None:
     model = poisson_model(workload(1.0, 10, 5), server())
-    greedy = [parse_policy("greedy")]
     with pytest.raises(InputError, match="replications: got 0; allowed: at least 1"):
-        compare(model, greedy, replications=0, requests=10)
+        Runs(replications=0)
     with pytest.raises(InputError, match="requests: got 0"):
-        compare(model, greedy, replications=1, requests=0)
+        Runs(requests=0)
+    with pytest.raises(InputError, match="seed: got -1"):
+        Runs(seed=-1)
+    with pytest.raises(InputError, match="requests: got 0"):
+        cpu.run(model, [cpu.Job(parse_policy("greedy"), 0)], 0)
+    with pytest.raises(InputError, match="policies: got 0; allowed: at least 1"):
+        simulate(model, [], Runs(1, 10))
+    with pytest.raises(InputError, match=r"rate_per_s: got -1\.0; allowed: requests"):
+        simulate(model, "greedy", Runs(1, 10), -1.0)
     with pytest.raises(InputError, match="1 integers, one per class"):
-        compare(model, [parse_policy("wait:thresholds=1/2")], replications=1, requests=10)
+        simulate(model, "wait:thresholds=1/2", Runs(1, 10))
     with pytest.raises(InputError, match="14 KV tokens at its end'; allowed: at most the 13"):
         poisson_model(workload(1.0, 10, 5), server(13))
     with pytest.raises(InputError, match="row 2 of the tape"):

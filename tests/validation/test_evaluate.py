@@ -7,12 +7,12 @@ import pytest
 from fluid.errors import InputError
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.paced.boundary import Limits, boundary_load
-from thresholds.table import Scheduler
-from validation.experiments.evaluate import restrained, simulate_settings
-from validation.experiments.replay import policy_of
+from thresholds.fields import Scheduler
+from thresholds.limits import Limits
+from thresholds.solvers.paced.boundary import boundary_load
+from thresholds.solvers.paced.solver import Paced
+from validation.experiments.evaluate import simulate_settings
+from validation.experiments.following import policy_of, restrained
 
 SERVER = load_server("engine-long-decode").model_copy(update={"kv_capacity_tokens": 16_000})
 """A small cache, so that the fluid population and with it the runs are short."""
@@ -32,15 +32,8 @@ def mix(*outputs: int) -> Workload:
 def test_equal_lengths_are_paced_and_spread_ones_are_not(scheduler: Scheduler) -> None:
     def refined(workload: Workload) -> set[str]:
         limit_per_s = boundary_load(workload, SERVER).rate_per_s
-        table = solve(
-            Problem(
-                workload.at_rate(0.9 * limit_per_s),
-                SERVER,
-                scheduler=scheduler,
-                budget_s=1e-3,
-                evaluator=simulate_settings,
-            )
-        )
+        solver = Paced(scheduler=scheduler, budget_s=1e-3)
+        table = solver.solve(workload.at_rate(0.9 * limit_per_s), SERVER, simulate_settings)
         assert table.scheduler == scheduler
         assert policy_of(table).policy.name == scheduler
         return set(table.params)
@@ -51,7 +44,7 @@ def test_equal_lengths_are_paced_and_spread_ones_are_not(scheduler: Scheduler) -
 
 def test_the_same_seed_gives_the_same_arrivals_to_every_setting() -> None:
     workload = mix(100).at_rate(0.3 * boundary_load(mix(100), SERVER).rate_per_s)
-    settings = [Limits(), Limits(0.02, cap_requests=1000)]
+    settings = [Limits(), Limits(cap_requests=1000, watermark_fraction=0.02)]
     first, second = simulate_settings(
         workload, SERVER, "greedy", settings, replications=3, requests=500, seed=3
     )
@@ -61,7 +54,7 @@ def test_the_same_seed_gives_the_same_arrivals_to_every_setting() -> None:
 
 
 def test_the_scheduler_s_own_cap_is_lifted() -> None:
-    numbers = dict(restrained("vllm-v1", {}).params)
+    numbers = dict(restrained("vllm-v1", Limits()).params)
     assert numbers["max_num_seqs"] > 10_000
 
 

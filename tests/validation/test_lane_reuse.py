@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.validation.test_agreement import random_case
+from tests.support.random_cases import random_case
 from validation.policies import POLICIES
 from validation.simulator import cpu
 from validation.simulator.metrics import collect

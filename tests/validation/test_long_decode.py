@@ -7,13 +7,13 @@ from scipy import stats
 
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
-from validation.experiments.compare import PolicyResult, compare
-from validation.experiments.replay import policy_of, replay
-from validation.policies import parse_policy
+from validation.experiments.following import policy_of
+from validation.experiments.replay import replay
+from validation.experiments.simulate import PolicyResult, simulate
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 LONG = RequestClass(name="long", rate_per_s=2.6, prefill_tokens=512, decode_tokens=1000)
 
@@ -25,11 +25,11 @@ def server() -> Server:
 
 @pytest.fixture(scope="module")
 def table(server: Server) -> ThresholdTable:
-    return solve(Problem(Workload(name="long-decode", classes=(LONG,)), server))
+    return Paced().solve(Workload(name="long-decode", classes=(LONG,)), server)
 
 
 def test_the_table_holds_where_greedy_collapses(table: ThresholdTable) -> None:
-    own, greedy = replay(table, baselines=["greedy:watermark=0.01"]).results
+    own, greedy = replay(table, ["greedy:watermark=0.01"]).results
     assert own.verdict == "stable"
     assert own.completed_share >= 0.99
     assert own.latency_s is not None
@@ -43,7 +43,8 @@ def test_the_table_holds_where_greedy_collapses(table: ThresholdTable) -> None:
 
 
 def test_the_table_costs_nothing_at_half_the_rate(table: ThresholdTable) -> None:
-    found = replay(table, baselines=["greedy", "greedy:watermark=0.01"], rate_scale=0.5).results
+    half_per_s = table.workload.rate_per_s / 2
+    found = replay(table, ["greedy", "greedy:watermark=0.01"], rate_per_s=half_per_s).results
     latencies = [one.latency_s.mean for one in found if one.latency_s]
     assert len(latencies) == 3
     assert latencies[0] <= 1.01 * min(latencies[1:])
@@ -63,15 +64,7 @@ def at_rate(server: Server) -> dict[tuple[str, float], PolicyResult]:
     ]
     found = {}
     for text, rate in cases:
-        done = compare(
-            model,
-            [parse_policy(text)],
-            replications=40,
-            requests=20_000,
-            seed=1,
-            rate_scale=rate / LONG.rate_per_s,
-        )
-        found[text, rate] = done[0]
+        found[text, rate] = simulate(model, text, Runs(40, 20_000, seed=1), rate)[0]
     return found
 
 
@@ -111,14 +104,7 @@ def test_pacing_at_the_memory_limit_never_collapses(
     """Pace C/m; THEORY 6.4's mean latencies within the 99.9 % interval of two such samples."""
     model = poisson_model(Workload(name="long", classes=(LONG,)), server)
     pace = 137_000 / 1_013_012
-    result = compare(
-        model,
-        [parse_policy(f"greedy:pace={pace}")],
-        replications=40,
-        requests=20_000,
-        seed=1,
-        rate_scale=rate / LONG.rate_per_s,
-    )[0]
+    result = simulate(model, f"greedy:pace={pace}", Runs(40, 20_000, seed=1), rate)[0]
     assert result.collapsed_share == 0
     assert result.verdict == "stable"
     assert result.latency_s is not None
@@ -129,8 +115,7 @@ def test_pacing_at_the_memory_limit_never_collapses(
 
 def test_a_cap_of_90_never_collapses_but_saturates(server: Server) -> None:
     model = poisson_model(Workload(name="long", classes=(LONG,)), server)
-    cap = parse_policy("greedy:cap=90")
-    result = compare(model, [cap], replications=10, requests=20_000)[0]
+    result = simulate(model, "greedy:cap=90", Runs(10, 20_000))[0]
     assert result.evictions_per_request == 0
     assert result.completed_per_s == pytest.approx(2.47, rel=0.01)
 

@@ -8,24 +8,17 @@ import pytest
 
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
-from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from validation.experiments.replay import policy_of, replay
+from fluid.workload import Workload
+from tests.support.builders import workload
+from thresholds.solvers.nested.nested_wait import NestedWait
+from thresholds.solvers.registry import SOLVERS
+from validation.experiments.following import policy_of
+from validation.experiments.replay import replay
 from validation.simulator.cpu import Job, run
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 SERVER = load_server("paper-long-decode")
-
-
-def workload(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="test",
-        classes=tuple(
-            RequestClass(name=f"c{j}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for j, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
 
 
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))
@@ -34,12 +27,12 @@ THREE = workload((4.0, 100, 3), (3.0, 100, 8), (5.0, 100, 15))
 
 @pytest.mark.parametrize("policy", ["nested-wait", "nested-cap"])
 def test_a_table_is_replayed_as_it_stands(policy: str) -> None:
-    table = solve(Problem(TWO, SERVER, policy, segments=2))
+    table = SOLVERS[policy](segments=2).solve(TWO, SERVER)
     configured = policy_of(table)
     assert configured.policy.name == policy
     assert list(configured.thresholds) == [one.threshold for one in table.thresholds]
     assert configured.cuts == (20, 50)
-    found = replay(table, replications=4, requests=3_000)
+    found = replay(table, runs=Runs(4, 3_000))
     assert found.results[0].verdict == "stable"
     assert found.results[0].evictions_per_request == 0
 
@@ -51,8 +44,8 @@ def test_predicted_latency_is_the_simulated_one(
 ) -> None:
     """Approximate: queues at boundaries are taken as uniform below n_k. Within 4 %."""
     server = SERVER.model_copy(update={"first_token": first_token})
-    table = solve(Problem(load, server, "nested-wait", segments=segments))
-    found = replay(table, baselines=(), replications=6, requests=8_000).results[0]
+    table = NestedWait(segments=segments).solve(load, server)
+    found = replay(table, (), runs=Runs(6, 8_000)).results[0]
     assert found.latency_s is not None
     assert found.latency_s.half_width is not None
     predicted_s = table.predicted.policy_latency_s
@@ -67,16 +60,13 @@ def test_overflows_are_no_more_frequent_than_delta(load: Workload) -> None:
     far more often: the buffer is needed."""
     requests, replications, delta = 4_000, 200, 0.3
     roomy = SERVER.model_copy(update={"kv_capacity_tokens": 10_000_000})
-    problem = Problem(
-        load,
-        roomy,
-        "nested-wait",
-        "memory",
+    solver = NestedWait(
+        objective="memory",
         overflow_probability=delta,
         horizon_s=1.2 * requests / load.rate_per_s,
         segments=len(load.classes),
     )
-    table = solve(problem)
+    table = solver.solve(load, roomy)
     jobs = [Job(policy_of(table), k) for k in range(replications)]
     largest = [one.kv_max_tokens for one in run(poisson_model(load, roomy), jobs, requests)]
     needed = table.memory.required_tokens + table.memory.buffer_tokens
@@ -95,7 +85,7 @@ def test_interior_stages_never_exceed_their_thresholds_on_one_segment() -> None:
         iteration_time=IterationTime.affine(0.01, 4e-5, 3e-7),
     )
     load = workload((6.0, 50, 5), (2.0, 50, 12))
-    table = solve(Problem(load, server, "nested-wait", segments=1))
+    table = NestedWait(segments=1).solve(load, server)
     jobs = [Job(policy_of(table), k) for k in range(20)]
     largest = [one.kv_max_tokens for one in run(poisson_model(load, server), jobs, 4_000)]
     assert max(largest) <= table.memory.required_tokens

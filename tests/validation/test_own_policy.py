@@ -61,6 +61,6 @@ def test_a_rewritten_rule_of_the_same_name_is_the_one_that_runs() -> None:
 
 
 def test_only_kernels_of_the_package_are_cached_on_disk() -> None:
-    assert POLICIES["greedy"].simulate.stats.cache_path is not None
-    assert own(everybody).simulate.stats.cache_path is None
+    assert POLICIES["greedy"].run_lane.stats.cache_path is not None
+    assert own(everybody).run_lane.stats.cache_path is None
     assert everybody.stats.cache_path is None

@@ -22,8 +22,8 @@ from validation.paper.experiment import (
     OPEN,
     QUICK,
     Claim,
+    ExperimentResult,
     Lab,
-    Result,
     Run,
     at_least,
     faster,
@@ -45,7 +45,7 @@ from validation.paper.settings import (
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, Result]:
+def results() -> dict[str, ExperimentResult]:
     return {name: one.run(Lab(QUICK, threads=1)) for name, one in EXPERIMENTS.items()}
 
 
@@ -54,7 +54,9 @@ def make_run(*latency_s: float, name: str = "greedy", rate_per_s: float = 1.0) -
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_gives_finite_figures(name: str, results: dict[str, Result]) -> None:
+def test_every_experiment_gives_finite_figures(
+    name: str, results: dict[str, ExperimentResult]
+) -> None:
     found = results[name]
     assert found.tables
     for table in found.tables:
@@ -70,9 +72,9 @@ def test_every_experiment_gives_finite_figures(name: str, results: dict[str, Res
 
 
 def test_the_command_writes_the_page_and_every_figure_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: dict[str, Result]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: dict[str, ExperimentResult]
 ) -> None:
-    monkeypatch.setattr("validation.paper.__main__.run_all", lambda effort, threads: results)
+    monkeypatch.setattr("validation.paper.__main__.run_all", lambda sizes, threads: results)
     main(["--out", str(tmp_path), "--quick", "--threads", "1"])
     page = (tmp_path / "reproduction.md").read_text("utf-8")
     shown = re.findall(r"!\[.*?\]\((.*?)\)", page)
@@ -91,7 +93,9 @@ def test_the_command_writes_the_page_and_every_figure_it_shows(
     assert "{%" not in page
 
 
-def test_the_same_results_make_the_same_files(tmp_path: Path, results: dict[str, Result]) -> None:
+def test_the_same_results_make_the_same_files(
+    tmp_path: Path, results: dict[str, ExperimentResult]
+) -> None:
     found = {"horizon": results["horizon"]}
     written = []
     for folder in (tmp_path / "one", tmp_path / "two"):
@@ -100,11 +104,11 @@ def test_the_same_results_make_the_same_files(tmp_path: Path, results: dict[str,
     assert written[0] == written[1]
 
 
-def test_the_page_says_what_the_claims_say(results: dict[str, Result]) -> None:
+def test_the_page_says_what_the_claims_say(results: dict[str, ExperimentResult]) -> None:
     def page_with(verdict: str) -> str:
         claims = (Claim("one thing before another", verdict, "1 against 2"),)
         changed = results | {
-            "twenty-runs": Result(facts=results["twenty-runs"].facts, claims=claims)
+            "twenty-runs": ExperimentResult(facts=results["twenty-runs"].facts, claims=claims)
         }
         return render(changed, QUICK, Cost(1.0, 1.0, 1))
 
@@ -113,7 +117,7 @@ def test_the_page_says_what_the_claims_say(results: dict[str, Result]) -> None:
     assert "one thing before another | undecided | 1 against 2" in page_with(OPEN)
 
 
-def test_published_figures_are_on_the_page(results: dict[str, Result]) -> None:
+def test_published_figures_are_on_the_page(results: dict[str, ExperimentResult]) -> None:
     page = render(results, QUICK, Cost(1.0, 1.0, 1))
     for by_policy in TWENTY_RUNS.values():
         for latency in by_policy.values():
@@ -181,7 +185,7 @@ def test_same_latency_rate_between_and_outside() -> None:
     assert same_latency_rate(runs, "greedy", 100.0) is None
 
 
-def test_long_decodes_read_more_than_an_a100_can(results: dict[str, Result]) -> None:
+def test_long_decodes_read_more_than_an_a100_can(results: dict[str, ExperimentResult]) -> None:
     """The first token comes from the prompt's own iteration; decode s reads prompt + s tokens."""
     facts = results["restarts"].facts
     reads = sum(512 + s for s in range(1, 1000))

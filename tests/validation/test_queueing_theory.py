@@ -9,46 +9,28 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
-from fluid.workload import RequestClass, Workload
+from tests.support.builders import server, workload
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import interval
 from validation.simulator.model import poisson_model
 
 
-def server(first_token: str, **coefficients: float) -> Server:
-    return Server.model_validate(
-        {
-            "name": "affine",
-            "source": "test",
-            "kv_capacity_tokens": 10_000_000,
-            "first_token": first_token,
-            "iteration_time": IterationTime.affine(**coefficients),
-        }
-    )
-
-
-def load(*classes: tuple[float, int, int]) -> Workload:
-    return Workload(
-        name="load",
-        classes=tuple(
-            RequestClass(name=f"c{k}", rate_per_s=rate, prefill_tokens=prompt, decode_tokens=output)
-            for k, (rate, prompt, output) in enumerate(classes)
-        ),
-    )
+def affine_server(first_token: str, **coefficients: float) -> Server:
+    return server(IterationTime.affine(**coefficients), first_token, 10_000_000)
 
 
 PAPER = {"overhead_s": 0.0114, "per_kv_token_s": 0.43e-6, "per_prefill_token_s": 0.43e-6}
 CASES = {
-    "paper figure": (load((20.0, 512, 20)), server("decode", **PAPER)),
-    "engine": (load((20.0, 512, 20)), server("prefill", **PAPER)),
+    "paper figure": (workload((20.0, 512, 20)), affine_server("decode", **PAPER)),
+    "engine": (workload((20.0, 512, 20)), affine_server("prefill", **PAPER)),
     "two classes": (
-        load((30.0, 100, 30), (10.0, 300, 80)),
-        server("prefill", overhead_s=0.01, per_token_s=1e-5, per_kv_token_s=4e-7),
+        workload((30.0, 100, 30), (10.0, 300, 80)),
+        affine_server("prefill", overhead_s=0.01, per_token_s=1e-5, per_kv_token_s=4e-7),
     ),
     "heavy decode": (
-        load((12.0, 50, 100)),
-        server("decode", overhead_s=0.01, per_kv_token_s=2e-6, per_decode_request_s=2e-4),
+        workload((12.0, 50, 100)),
+        affine_server("decode", overhead_s=0.01, per_kv_token_s=2e-6, per_decode_request_s=2e-4),
     ),
 }
 
@@ -113,8 +95,8 @@ MANY_RESIDENTS = {
     "two classes": CASES["two classes"],
     "heavy decode": CASES["heavy decode"],
     "long outputs": (
-        load((3.0, 200, 400)),
-        server("prefill", overhead_s=0.01, per_kv_token_s=5e-7, per_prefill_token_s=2e-5),
+        workload((3.0, 200, 400)),
+        affine_server("prefill", overhead_s=0.01, per_kv_token_s=5e-7, per_prefill_token_s=2e-5),
     ),
 }
 

@@ -16,9 +16,9 @@ from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from validation.experiments.compare import compare
-from validation.policies import parse_policy
+from validation.experiments.simulate import simulate
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 OFFERED = 1.06
 
@@ -39,12 +39,11 @@ def completed_shares(workload: Workload, server: Server, requests: int) -> dict[
         "pace": f",pace={pace}",
         "both": f",pace={1.1 * pace},watermark=0.05",
     }
-    found = compare(
+    found = simulate(
         poisson_model(workload, server),
-        [parse_policy("vllm-v1:max_num_seqs=100000" + one) for one in settings.values()],
-        replications=5,
-        requests=requests,
-        rate_scale=OFFERED * limit_per_s / workload.rate_per_s,
+        ["vllm-v1:max_num_seqs=100000" + one for one in settings.values()],
+        Runs(5, requests),
+        OFFERED * limit_per_s,
     )
     return dict(zip(settings, (one.completed_per_s / limit_per_s for one in found), strict=True))
 

@@ -17,8 +17,8 @@ from pyarrow.dataset import dataset
 
 from fluid.errors import InputError
 from validation.experiments import store as stores
-from validation.experiments.compare import PolicyResult, Spread
-from validation.experiments.store import STALE_S, Store, result_of_row, row_of_result
+from validation.experiments.simulate import PolicyResult, Spread
+from validation.experiments.store import STALE_S, Store, opened, result_of_row, row_of_result
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
 LISTS = st.lists(FLOATS, max_size=3).map(tuple)
@@ -188,6 +188,20 @@ def test_half_a_file_of_a_killed_run_is_ignored_and_removed_in_time(tmp_path: Pa
     assert dataset(tmp_path).count_rows() == 1
     assert fresh.exists()
     assert not stale.exists()
+
+
+def test_a_store_is_given_open_or_as_a_folder_or_not_at_all(tmp_path: Path) -> None:
+    with opened(tmp_path / "rows") as store:
+        assert store is not None
+        store.add("key", PLAIN, model="m", seed=0)
+    assert len(Store(tmp_path / "rows")) == 1
+    with Store(tmp_path / "rows") as outer:
+        with opened(outer) as same:
+            assert same is outer
+        outer.add("other", PLAIN, model="m", seed=0)
+    assert len(Store(tmp_path / "rows")) == 2
+    with opened(None) as none:
+        assert none is None
 
 
 def test_what_is_no_folder_of_rows_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fluid.errors import InputError
 from validation.policies import POLICIES
 from validation.policies.greedy import GREEDY
 from validation.policies.nested import NESTED_WAIT, advance_segments, running_segments
@@ -18,12 +19,9 @@ from validation.simulator.compiling import kernel
 from validation.simulator.engine import admit, advance
 from validation.simulator.policy import Policy
 from validation.theorems import STATEMENTS
-from validation.theorems.bench import run_bench
+from validation.theorems.bench import theorem_report
 from validation.theorems.estimates import exact, mean, share, slope, slope_is
-from validation.theorems.statement import LEVEL, Effort, Estimate
-
-QUICK = Effort("quick")
-
+from validation.theorems.statement import LEVEL, Estimate
 
 EXACT = ("greedy-by-hand", "exponent", "segments")
 """Pictures of figures that no randomness enters."""
@@ -31,7 +29,7 @@ EXACT = ("greedy-by-hand", "exponent", "segments")
 
 @pytest.mark.parametrize("key", STATEMENTS)
 def test_every_statement_holds_and_shows_what_was_measured(key: str) -> None:
-    (outcome,) = run_bench(QUICK, [STATEMENTS[key]]).outcomes
+    (outcome,) = theorem_report("quick", [key]).outcomes
     refuted = [one for one in outcome.finding.measures if not one.holds]
     assert outcome.finding.measures
     assert not refuted
@@ -44,6 +42,11 @@ def test_every_statement_holds_and_shows_what_was_measured(key: str) -> None:
         if one.low is not None and one.high is not None:
             assert (one.low <= one.y).all()
             assert (one.y <= one.high).all()
+
+
+def test_an_unknown_statement_is_refused() -> None:
+    with pytest.raises(InputError, match=r"one of .*exponent"):
+        theorem_report("quick", ["everything"])
 
 
 def test_statements_cover_the_theory() -> None:
@@ -134,10 +137,10 @@ MUTANTS: dict[str, tuple[str, Policy, Any]] = {
 def test_a_broken_policy_fails_the_matching_statement(name: str) -> None:
     key, policy, form_batch = MUTANTS[name]
     broken = {**POLICIES, policy.name: replace(policy, form_batch=form_batch)}
-    found = run_bench(QUICK, [STATEMENTS[key]], broken)
+    found = theorem_report("quick", [key], policies=broken)
     assert not found.holds
     assert found.conclusion == f"1 of 1 statements fail: {key}."
-    assert found.as_dict()["statements"][0]["verdict"] == "fails"
+    assert found.document()["statements"][0]["verdict"] == "fails"
 
 
 # Estimates.

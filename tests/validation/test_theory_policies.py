@@ -14,27 +14,15 @@ from fluid.server import Server
 from fluid.stages import memory_sums
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
-from validation.experiments.compare import compare
+from tests.support.builders import one_second_server as server
+from validation.experiments.simulate import simulate
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import verdict
 from validation.simulator.model import poisson_model, tape_model
+from validation.simulator.runs import Runs
 
 LATE = 1000.0
-
-
-def server(capacity: int = 10_000, first_token: str = "prefill", block: int = 1) -> Server:
-    """Every iteration takes one second."""
-    return Server.model_validate(
-        {
-            "name": "test",
-            "source": "test",
-            "kv_capacity_tokens": capacity,
-            "block_tokens": block,
-            "first_token": first_token,
-            "iteration_time": IterationTime.affine(1.0),
-        }
-    )
 
 
 def played(
@@ -284,9 +272,7 @@ def test_segments_default_to_the_distinct_lengths() -> None:
         *(3, 2, 1),
         *(20, 40, 60),
     ]
-    shown = compare(
-        model, [parse_policy("nested-cap:thresholds=9/9,cuts=30/60")], replications=1, requests=50
-    )
+    shown = simulate(model, "nested-cap:thresholds=9/9,cuts=30/60", Runs(1, 50))
     assert shown[0].params == {"thresholds": [9, 9], "cuts": [30, 60]}
 
 

@@ -136,7 +136,7 @@ def test_a_part_of_the_metastable_map() -> None:
     rates, bursts = [1.5, 2.0, 2.4], [0.0, 60.0, 300.0]
     criterion = Criterion(horizon_s=3000.0, hold_s=200.0)
     fluid = recovery_map(LONG, LONG_SERVER, rates, bursts, criterion, Admission(watermark=0.01))
-    never = np.isnan(fluid)
+    never = np.isnan(fluid.recovery_s)
     assert never.tolist() == [[False] * 3, [False, False, True], [False, True, True]]
     simulated = simulated_map(
         LONG, LONG_SERVER, GREEDY, rates, bursts, criterion, warm_up_s=300.0, replications=5

@@ -17,6 +17,7 @@ from fluid.server import Server, load_server
 from fluid.steady.stability import stability
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
+from tests.support.builders import server
 from validation.policies import parse_policy
 from validation.simulator import cpu
 from validation.simulator.metrics import Replication, interval
@@ -37,22 +38,17 @@ class Steps:
     preempted: list[int]
 
 
-def server(blocks: int, **changes: object) -> Server:
-    values: dict[str, object] = {
-        "name": "hand",
-        "source": "test",
-        "kv_capacity_tokens": blocks * BLOCK,
-        "block_tokens": BLOCK,
-        "iteration_time": IterationTime.affine(1.0, 0.001),
-    }
-    return Server.model_validate(values | changes)
+def hand_server(blocks: int, first_token: str = "prefill") -> Server:
+    return server(IterationTime.affine(1.0, 0.001), first_token, blocks * BLOCK, BLOCK)
 
 
 def hand_model(blocks: int, *requests: tuple[float, int, int]) -> Model:
     """(arrival, prompt, outputs) of each; late one-token ones keep the run going until then."""
     late = len(requests) * [(LATE_S, 1, 1)]
     times, prompts, outputs = zip(*requests, *late, strict=True)
-    return tape_model(Tape(np.array(times), np.array(prompts), np.array(outputs)), server(blocks))
+    return tape_model(
+        Tape(np.array(times), np.array(prompts), np.array(outputs)), hand_server(blocks)
+    )
 
 
 def play(policy: str, blocks: int, *requests: tuple[float, int, int]) -> Steps:
@@ -199,7 +195,7 @@ def test_sarathi_preempts_a_partial_prefill_and_may_admit_it_at_once() -> None:
 @pytest.mark.parametrize("name", ["vllm-v1", "vllm-v0", "sarathi"])
 def test_needs_a_server_whose_prefill_emits_a_token(name: str) -> None:
     one = RequestClass(name="a", rate_per_s=1.0, prefill_tokens=4, decode_tokens=2)
-    paper = server(100, first_token="decode")
+    paper = hand_server(100, first_token="decode")
     model = poisson_model(Workload(name="w", classes=(one,)), paper)
     with pytest.raises(InputError) as caught:
         cpu.run(model, [cpu.Job(parse_policy(name), 0)], 10)

@@ -12,9 +12,7 @@ from pathlib import Path
 from fluid.server import Server, load_server
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
-from thresholds.export.jsonio import write_table
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
 
 HERE = Path(__file__).parent
 CHAT_TABLE = HERE / "chat-table.json"
@@ -53,14 +51,8 @@ def main() -> None:
     from validation.experiments.evaluate import simulate_settings
 
     load = LOADS["chat"]
-    problem = Problem(
-        load.workload,
-        load.server,
-        scheduler="vllm-v1",
-        budget_s=BUDGET_S,
-        evaluator=simulate_settings,
-    )
-    write_table(solve(problem), CHAT_TABLE)
+    solver = Paced(budget_s=BUDGET_S, scheduler="vllm-v1")
+    solver.solve(load.workload, load.server, simulate_settings).write(CHAT_TABLE)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 from tests.vllm.loads import CHAT_TABLE, LOADS, Load
 from tests.vllm.virtual_engine import Run, Tape, make_scheduler, run
-from thresholds.export.jsonio import read_table, write_table
 from thresholds.export.vllm_scheduler import TableScheduler
-from thresholds.problem import Problem
-from thresholds.solve import solve
+from thresholds.solvers.paced.solver import Paced
+from thresholds.table import ThresholdTable
 
 PROCESSES = 2
 WINDOW = (0.2, 0.8)
@@ -85,10 +84,10 @@ def solved_table(name: str, folder: Path) -> Path:
     """The closed form; for chat lengths, close to the limit, the table refined by `loads.py`."""
     load = LOADS[name]
     if name == "chat":
-        assert read_table(CHAT_TABLE).workload == load.workload
+        assert ThresholdTable.read(CHAT_TABLE).workload == load.workload
         return CHAT_TABLE
     path = folder / f"{name}.json"
-    write_table(solve(Problem(load.workload, load.server)), path)
+    Paced().solve(load.workload, load.server).write(path)
     return path
 
 

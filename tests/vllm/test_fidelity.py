@@ -21,7 +21,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from tests.vllm.virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
 from thresholds.export.vllm_scheduler import TableScheduler
-from validation.reference import REFERENCE_POLICIES, Request, simulate
+from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
 from validation.reference.blocks import free_blocks
 from validation.reference.core import Queueing
 
@@ -113,7 +113,7 @@ def simulated_steps(case: Case, parameters: dict[str, Any]) -> tuple[list[Step],
         Request(number, at_s, 0, prompt, 0, outputs)
         for number, (at_s, prompt, outputs) in enumerate(shapes)
     ]
-    simulate(requests, case.server, recorded, parameters)
+    simulate_slowly(requests, case.server, recorded, parameters)
     return steps, requests
 
 

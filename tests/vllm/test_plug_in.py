@@ -15,12 +15,10 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from tests.vllm.virtual_engine import Run, Step, Tape, make_scheduler, new_request, run
-from thresholds.export.admission import FOLLOWED, limits_of
-from thresholds.export.jsonio import write_table
+from thresholds.export.admission import FOLLOWED, restraints_of
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
-from thresholds.problem import Problem
-from thresholds.solve import solve
-from thresholds.solvers.registry import SOLVERS
+from thresholds.rules import rule_of
+from thresholds.solvers.registry import SOLVERS, solver_named
 
 BLOCKS, BLOCK = 65, 4
 TIME = IterationTime.affine(0.05, 1e-3, 1e-4)
@@ -163,7 +161,7 @@ def test_segment_caps_bound_what_runs(
     def watched(requests: Any, *rest: Any) -> Any:
         holds = decide(requests, *rest)
         ran = [one for index, one in enumerate(requests) if index not in holds.held]
-        running.append([scheduler.limits.segment_of(generated) for _, generated in ran])
+        running.append([scheduler.restraints.segment_of(generated) for _, generated in ran])
         return holds
 
     scheduler._segments.decide = watched
@@ -201,22 +199,22 @@ def test_literal_nested_wait_waits_for_its_gate(model: Path, make_table: Any) ->
 
 @pytest.mark.parametrize("policy", SOLVERS)
 def test_solved_tables_are_followed_as_they_are(policy: str, model: Path, tmp_path: Path) -> None:
-    segments = 2 if "nested" in policy else None
+    options = {"segments": 2} if rule_of(policy).segmented else {}
     blocks = 200  # what whole thresholds of two segments need
     server = SERVER.model_copy(update={"kv_capacity_tokens": blocks * BLOCK})
-    table = solve(Problem(SHORT_AND_LONG, server, policy, segments=segments))
+    table = solver_named(policy, **options).solve(SHORT_AND_LONG, server)
     path = tmp_path / "table.json"
-    write_table(table, path)
+    table.write(path)
     if policy not in FOLLOWED:
         assert refusal(path, model, blocks=blocks).field == "policy"
         return
     scheduler = following(path, model, blocks=blocks)
     crowd = tape(60, rate=1000.0, outputs=(6, 12))
     assert all_done(run(scheduler, crowd, TIME))
-    assert scheduler.limits == limits_of(table, str(path))
+    assert scheduler.restraints == restraints_of(table, str(path))
     assert scheduler.counters.admitted == 60
-    if segments:
-        assert len(scheduler.limits.segment_ends) == 2
+    if options:
+        assert len(scheduler.restraints.segment_ends) == 2
         assert scheduler.counters.held_steps > 0
 
 

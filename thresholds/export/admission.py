@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fluid.errors import InputError
-from thresholds.table import ThresholdTable
+from thresholds.export.view import TableView
+from thresholds.fields import TableFields
+from thresholds.limits import PARAMETER_MEANINGS, Limits
+from thresholds.rules import RULES
 
-FOLLOWED = ("paced", "nested-wait", "nested-cap")
+FOLLOWED = tuple(name for name, rule in RULES.items() if rule.followed)
 """Policies that a serving system can follow at all."""
 
-PARAMS = ("pace_per_iteration", "cap_requests", "watermark_fraction", "max_wait_s")
+PARAMS = (*PARAMETER_MEANINGS, "max_wait_s")
 """Parameters of tables that an engine can follow; each may be absent."""
 
 RECORDS = (
@@ -25,27 +28,20 @@ RECORDS = (
 )
 """Parameters by which tables before schema 1.2 say how they were found; nothing to follow."""
 
-DEFAULT_MAX_WAIT_S = 5.0
-"""Longest wait at a gate of literal Nested WAIT, which could otherwise starve a request."""
-
 
 @dataclass(frozen=True)
-class EngineLimits:
-    """Restraints on one engine; a missing one is infinite, or 0 for the watermark.
+class Restraints:
+    """What a table asks of one engine.
 
     Attributes:
-        pace_per_iteration: Admissions per iteration on average at most (THEORY 3.5).
-        cap_requests: Requests in service at most.
-        watermark_fraction: Share of the KV blocks that admissions leave free.
+        limits: Pace, cap and watermark.
         segment_thresholds: n_k of Nested WAIT or its caps; empty without segments.
         segment_ends: Output tokens l'_k at which each segment ends (THEORY 4.1).
         gated: Whether segments wait until their entry queues hold n_k (literal Nested WAIT).
         max_wait_s: After so long at a gate a request opens it, and requests that are held advance.
     """
 
-    pace_per_iteration: float = math.inf
-    cap_requests: float = math.inf
-    watermark_fraction: float = 0.0
+    limits: Limits = field(default_factory=Limits)
     segment_thresholds: tuple[int, ...] = ()
     segment_ends: tuple[int, ...] = ()
     gated: bool = False
@@ -56,13 +52,14 @@ class EngineLimits:
         return min(bisect_right(self.segment_ends, generated_tokens), len(self.segment_ends) - 1)
 
 
-def limits_of(table: ThresholdTable, file: str) -> EngineLimits:
+def restraints_of(table: TableFields, file: str) -> Restraints:
     """The restraints of a table.
 
     Raises:
         InputError: A policy or parameter that an engine cannot follow.
     """
-    if table.policy not in FOLLOWED:
+    view = TableView(table)
+    if not view.rule.followed:
         why = "; an engine cannot tell classes that differ in their output lengths"
         raise InputError("policy", table.policy, "one of " + ", ".join(FOLLOWED) + why, file)
     for name in table.params:
@@ -70,21 +67,18 @@ def limits_of(table: ThresholdTable, file: str) -> EngineLimits:
             raise InputError(
                 f"params.{name}", table.params[name], "only " + ", ".join(PARAMS), file
             )
-    gated = table.policy == "nested-wait"
-    thresholds, ends = ((), ()) if table.policy == "paced" else _segments(table, file)
-    return EngineLimits(
-        pace_per_iteration=float(table.params.get("pace_per_iteration", math.inf)),
-        cap_requests=float(table.params.get("cap_requests", math.inf)),
-        watermark_fraction=float(table.params.get("watermark_fraction", 0.0)),
+    thresholds, ends = _segments(table, file) if view.rule.segmented else ((), ())
+    return Restraints(
+        limits=view.limits,
         segment_thresholds=thresholds,
         segment_ends=ends,
-        gated=gated,
-        max_wait_s=float(table.params.get("max_wait_s", DEFAULT_MAX_WAIT_S if gated else math.inf)),
+        gated=view.rule.gated,
+        max_wait_s=view.max_wait_s,
     )
 
 
 def require_same_server(
-    table: ThresholdTable,
+    table: TableFields,
     kv_capacity_tokens: int,
     block_tokens: int,
     tolerance: float,
@@ -110,7 +104,7 @@ def require_same_server(
         raise InputError("server.kv_capacity_tokens", server.kv_capacity_tokens, allowed, file)
 
 
-def require_first_token(table: ThresholdTable, file: str) -> None:
+def require_first_token(table: TableFields, file: str) -> None:
     """Refuse a table that counts its first output token one stage after the prefill.
 
     Raises:
@@ -121,7 +115,7 @@ def require_first_token(table: ThresholdTable, file: str) -> None:
         raise InputError("server.first_token", table.server.first_token, allowed, file)
 
 
-def _segments(table: ThresholdTable, file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _segments(table: TableFields, file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Whole thresholds, and increasing ends, of a table with segments."""
     thresholds: list[int] = []
     ends: list[int] = []

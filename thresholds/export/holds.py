@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from thresholds.export.admission import EngineLimits
+from thresholds.export.admission import Restraints
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Holds:
 
 
 @dataclass
-class Segments:
+class SegmentHolds:
     """The rule, with the times at which requests reached the boundaries they wait at."""
 
-    limits: EngineLimits
+    restraints: Restraints
     _reached: dict[str, tuple[int, float]] = field(default_factory=dict)
     _stalled_since_s: float = math.inf
 
@@ -46,7 +46,7 @@ class Segments:
             waiting: Requests in the external queue.
             longest_wait_s: How long the first of them has waited.
         """
-        if self.limits.gated:
+        if self.restraints.gated:
             return self._gated(running, waiting, longest_wait_s, now_s)
         return self._capped(running)
 
@@ -58,11 +58,11 @@ class Segments:
         taken: Counter[int] = Counter()
         held = []
         for index, (_, generated) in enumerate(running):
-            segment = self.limits.segment_of(generated)
+            segment = self.restraints.segment_of(generated)
             taken[segment] += 1
-            if taken[segment] > self.limits.segment_thresholds[segment]:
+            if taken[segment] > self.restraints.segment_thresholds[segment]:
                 held.append(index)
-        return Holds(tuple(held), max(self.limits.segment_thresholds[0] - taken[0], 0))
+        return Holds(tuple(held), max(self.restraints.segment_thresholds[0] - taken[0], 0))
 
     def _gated(
         self,
@@ -71,26 +71,26 @@ class Segments:
         longest_wait_s: float,
         now_s: float,
     ) -> Holds:
-        limits = self.limits
-        if waiting < limits.segment_thresholds[0] and longest_wait_s < limits.max_wait_s:
+        restraints = self.restraints
+        if waiting < restraints.segment_thresholds[0] and longest_wait_s < restraints.max_wait_s:
             return self._stalled(running, now_s)
         self._stalled_since_s = math.inf
         active = 1 + self._open_boundaries(running, now_s)
         taken: Counter[int] = Counter()
         held = []
         for index, (_, generated) in enumerate(running):
-            segment = limits.segment_of(generated)
+            segment = restraints.segment_of(generated)
             taken[generated] += 1
-            if segment >= active or taken[generated] > limits.segment_thresholds[segment]:
+            if segment >= active or taken[generated] > restraints.segment_thresholds[segment]:
                 held.append(index)
-        return Holds(tuple(held), limits.segment_thresholds[0])
+        return Holds(tuple(held), restraints.segment_thresholds[0])
 
     def _stalled(self, running: Sequence[tuple[str, int]], now_s: float) -> Holds:
         """Nothing runs while the first gate is closed; after max_wait_s all do, until it opens."""
         if not running:
             self._stalled_since_s = math.inf
         self._stalled_since_s = min(self._stalled_since_s, now_s)
-        if now_s - self._stalled_since_s >= self.limits.max_wait_s:
+        if now_s - self._stalled_since_s >= self.restraints.max_wait_s:
             return Holds((), 0)
         return Holds(tuple(range(len(running))), 0)
 
@@ -98,7 +98,7 @@ class Segments:
         """How many boundaries in a row, from the first, let their segment run."""
         waiting: Counter[int] = Counter()
         since_s: dict[int, float] = {}
-        boundaries = self.limits.segment_ends[:-1]
+        boundaries = self.restraints.segment_ends[:-1]
         for request, generated in running:
             if generated not in boundaries:
                 continue
@@ -107,7 +107,7 @@ class Segments:
             waiting[generated] += 1
             since_s[generated] = min(since_s.get(generated, now_s), self._reached[request][1])
         for index, boundary in enumerate(boundaries):
-            overdue = now_s - since_s.get(boundary, now_s) >= self.limits.max_wait_s
-            if waiting[boundary] < self.limits.segment_thresholds[index + 1] and not overdue:
+            overdue = now_s - since_s.get(boundary, now_s) >= self.restraints.max_wait_s
+            if waiting[boundary] < self.restraints.segment_thresholds[index + 1] and not overdue:
                 return index
         return len(boundaries)

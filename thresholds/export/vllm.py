@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 from fluid.errors import InputError
-from thresholds.export.admission import limits_of, require_first_token
-from thresholds.export.config import (
-    QUEUE_S,
-    Engine,
-    EngineConfig,
-    Flag,
-    cap_of,
-    pace_of,
-    seats,
-    shell_flags,
-    token_budget,
-    unpaced_cap,
-)
-from thresholds.table import ThresholdTable
+from thresholds.export.admission import require_first_token, restraints_of
+from thresholds.export.config import Engine, Flag, Words, shell_flags
+from thresholds.export.view import TableView
+from thresholds.fields import TableFields
 
 SCHEDULER = "thresholds.export.vllm_scheduler.AsyncTableScheduler"
 
+QUEUE_S = 60.0
+"""Seconds of arrivals, at the largest valid rate, that may queue before requests are refused."""
 
-def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
+
+def translate(view: TableView) -> Words:
     """Flags that approximate the table, and the scheduler class that follows it."""
-    cap, budget = cap_of(table), token_budget(table)
-    room = seats(table)
+    table, cap, room = view.table, view.limits.cap_requests, view.seats
     flags = [
         Flag("max-num-seqs", room, _room(cap)),
-        Flag("max-num-batched-tokens", budget, "a token per seat and one iteration's prompts"),
+        Flag(
+            "max-num-batched-tokens",
+            view.token_budget,
+            "a token per seat and one iteration's prompts",
+        ),
         Flag("long-prefill-token-threshold", 0, "the table's model computes prompts whole"),
         Flag(
             "max-num-queued-reqs",
@@ -46,16 +43,16 @@ def translate(table: ThresholdTable, file: str | None) -> EngineConfig:
     refused = refusal(table)
     if refused is None:
         flags.append(Flag("scheduler-cls", SCHEDULER, "follows the whole table"))
-        if file is not None:
-            settings = json.dumps({"fluidwait": {"table": file}})
+        if view.file is not None:
+            settings = json.dumps({"fluidwait": {"table": view.file}})
             flags.append(Flag("additional-config", settings, "the table that the scheduler reads"))
-    return EngineConfig("vllm", tuple(flags), _lost(table, refused))
+    return tuple(flags), _lost(view, refused)
 
 
-def refusal(table: ThresholdTable) -> str | None:
+def refusal(table: TableFields) -> str | None:
     """Why the scheduler class would not start with this table on any engine, if so."""
     try:
-        limits_of(table, "this table")
+        restraints_of(table, "this table")
         require_first_token(table, "this table")
     except InputError as error:
         return str(error)
@@ -68,18 +65,18 @@ def _room(cap: int | None) -> str:
     return "room for the cap; before vLLM 0.32 this is the cap itself"
 
 
-def _lost(table: ThresholdTable, refused: str | None) -> tuple[str, ...]:
+def _lost(view: TableView, refused: str | None) -> tuple[str, ...]:
     lost = []
     if refused is not None:
         lost.append(f"the table as a whole: the scheduler class does not start with it ({refused})")
-    if pace_of(table) is not None:
+    if view.limits.pace_per_iteration is not None:
         lost.append(
             "the pace, by flags alone: without the scheduler class vLLM admits greedily, and "
-            f"--max-num-seqs {unpaced_cap(table)} comes closest (docs/practical-table.md)"
+            f"--max-num-seqs {view.unpaced_cap} comes closest (docs/practical-table.md)"
         )
-    if table.policy.startswith("nested"):
+    if view.rule.segmented:
         lost.append("segments, by flags alone: without the scheduler class nothing is held")
     return tuple(lost)
 
 
-VLLM = Engine("vllm", translate, lambda config: shell_flags("vllm serve MODEL", config))
+VLLM = Engine("vllm", translate, partial(shell_flags, "vllm serve MODEL"))

@@ -29,9 +29,9 @@ from vllm.v1.request import Request, RequestStatus
 
 from fluid.errors import InputError
 from fluid.files import FileModel
-from thresholds.export.admission import EngineLimits, limits_of, require_same_server
-from thresholds.export.holds import Segments
-from thresholds.export.jsonio import read_table
+from thresholds.export.admission import Restraints, require_same_server, restraints_of
+from thresholds.export.holds import SegmentHolds
+from thresholds.limits import Limits
 from thresholds.table import ThresholdTable
 
 # vLLM's classes carry no types here.
@@ -97,8 +97,9 @@ class _FollowsTable(_Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         vllm_config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
         self.settings = settings = _settings(vllm_config.additional_config)
-        table = read_table(settings.table)
-        self.limits = _limits(table, settings)
+        table = ThresholdTable.read(settings.table)
+        self.restraints = _restraints(table, settings)
+        self.limits = self.restraints.limits
         _raise_watermark(vllm_config.scheduler_config, self.limits)
         super().__init__(*args, **kwargs)
         _require_plain(self)
@@ -106,11 +107,12 @@ class _FollowsTable(_Scheduler):
         tolerance = settings.kv_tolerance
         require_same_server(table, capacity, self.block_size, tolerance, settings.table)
         self.counters = Counters()
-        self._segments = Segments(self.limits) if self.limits.segment_thresholds else None
-        self._credit = 1.0 + self.limits.pace_per_iteration
+        segmented = bool(self.restraints.segment_thresholds)
+        self._segments = SegmentHolds(self.restraints) if segmented else None
+        self._credit = 1.0 + self.limits.pace
         self._drain = False
         self._logged_at_s = self.clock()
-        logger.info("fluidwait follows %s: %s", settings.table, self.limits)
+        logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """vLLM's own step, on the requests that the table lets it see."""
@@ -157,7 +159,7 @@ class _FollowsTable(_Scheduler):
         new: set[Request] = set()
         # vLLM 0.29 has no queue of waiting requests that hold KV.
         residents = len(self.running) + len(getattr(self, "kv_holding_waiting", ()))
-        overdue = self._longest_wait_s() >= self.limits.max_wait_s
+        overdue = self._longest_wait_s() >= self.restraints.max_wait_s
         while self.waiting:
             head = self.waiting.peek_request()
             if head.status == RequestStatus.WAITING:
@@ -173,13 +175,13 @@ class _FollowsTable(_Scheduler):
 
     def _admits(self, residents: int, new: int, room: float) -> bool:
         """Cap, segments and pace (THEORY 3.5) for one more new request."""
-        if residents >= self.limits.cap_requests or new >= room:
+        if residents >= self.limits.cap or new >= room:
             return False
         return residents == 0 or self._credit - new >= 1
 
     def _longest_wait_s(self) -> float:
         """How long the first new request in the queue has waited."""
-        if math.isinf(self.limits.max_wait_s):
+        if math.isinf(self.restraints.max_wait_s):
             return 0.0
         first = next((one for one in self.waiting if one.status == RequestStatus.WAITING), None)
         return 0.0 if first is None else self.clock() - first.arrival_time
@@ -190,7 +192,7 @@ class _FollowsTable(_Scheduler):
         Where segments have room for new requests, hold the others, and yet nothing runs, the memory
         is full of requests that wait for each other.
         """
-        counters, pace = self.counters, self.limits.pace_per_iteration
+        counters, pace = self.counters, self.limits.pace
         counters.admitted += admitted
         self._credit = max(self._credit - admitted, 0.0)
         computes = output.total_num_scheduled_tokens > 0
@@ -225,14 +227,14 @@ def _settings(additional_config: Any) -> Settings:
     return Settings.from_document(found, "--additional-config")
 
 
-def _limits(table: ThresholdTable, settings: Settings) -> EngineLimits:
-    limits = limits_of(table, settings.table)
+def _restraints(table: ThresholdTable, settings: Settings) -> Restraints:
+    restraints = restraints_of(table, settings.table)
     if settings.max_wait_s is None:
-        return limits
-    return replace(limits, max_wait_s=settings.max_wait_s)
+        return restraints
+    return replace(restraints, max_wait_s=settings.max_wait_s)
 
 
-def _raise_watermark(config: Any, limits: EngineLimits) -> None:
+def _raise_watermark(config: Any, limits: Limits) -> None:
     """Let vLLM keep the table's watermark free, or its own if that is larger."""
     if limits.watermark_fraction == 0:
         return

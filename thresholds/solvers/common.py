@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from fluid.errors import InfeasibleError
+from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium
-from thresholds.problem import Problem
-from thresholds.solvers.wait.batch import Floats, FullBatch
-from thresholds.table import (
+from fluid.workload import Workload
+from thresholds.fields import (
     SCHEMA_VERSION,
     Condition,
     EngineFlags,
     Memory,
     Predicted,
     Price,
+    Scheduler,
     SolverReport,
     Threshold,
-    ThresholdTable,
     ValidFor,
     created_by,
 )
+from thresholds.table import ThresholdTable
 
-Solver = Callable[[Problem, Equilibrium], ThresholdTable]
-"""Solves a problem whose workload is stable; the equilibrium is that of the workload."""
-
-FOLLOWED_BY = "the scheduler class for vLLM follows it (export --to vllm)"
+FOLLOWED_BY = "the scheduler class for vLLM follows it (export to vllm)"
 """Where tables with segments can be served, for their notes."""
 
-_ROUNDING = 1e-9
-"""Relative error of a sum in double precision, far above what occurs."""
 
-
-def new_table(
-    problem: Problem,
+def solved_table(
+    policy: str,
+    workload: Workload,
+    server: Server,
     *,
     params: dict[str, int | float],
     thresholds: Sequence[int | float],
@@ -47,15 +43,15 @@ def new_table(
     cuts: Sequence[int] | None = None,
     min_rate_per_s: float = 0.0,
     prices: tuple[Price, ...] = (),
+    scheduler: Scheduler = "greedy",
 ) -> ThresholdTable:
-    """A table of the problem's policy, not yet validated; `thresholds.solve` adds engines' flags.
+    """A table of a policy, not yet validated; `Solver.solve` adds engines' flags.
 
     One threshold per class, or per segment where `cuts` says at which output lengths they end.
 
     Drift and memory conditions that hold at some rates of a mix hold at all smaller ones, so that
     the table is valid from rate 0 on unless a limit on a delay says otherwise.
     """
-    workload, server = problem.workload, problem.server
     if cuts is None:
         named = zip(workload.classes, thresholds, strict=True)
         entries = [Threshold(name=one.name, threshold=value) for one, value in named]
@@ -71,7 +67,7 @@ def new_table(
         server=server,
         workload_sha256=workload.sha256(),
         server_sha256=server.sha256(),
-        policy=problem.policy,
+        policy=policy,
         params=params,
         thresholds=tuple(entries),
         memory=memory,
@@ -84,47 +80,9 @@ def new_table(
         solver=solver,
         engine_flags=EngineFlags(vllm={}, sglang={}, trtllm={}),
         notes=notes,
-        scheduler=problem.scheduler,
+        scheduler=scheduler,
         prices=prices,
     )
-
-
-def wait_memory(batch: FullBatch, thresholds: Floats) -> Memory:
-    """M(n) of literal WAIT: from an empty start KV stays below it on every path (THEORY 3.7)."""
-    return Memory(
-        required_tokens=float(batch.memory(thresholds)),
-        buffer_tokens=0.0,
-        capacity_tokens=batch.server.usable_kv_tokens,
-        overflow_probability=0.0,
-    )
-
-
-def condition(text: str, value: float, limit: float, strict: bool = False) -> Condition:
-    """The certificate of `value` ≤ `limit` (< if `strict`), slack relative to the limit."""
-    slack = (limit - value) / limit
-    if not strict and abs(slack) < _ROUNDING:
-        slack = 0.0
-    return Condition(condition=text, slack=slack, holds=slack > 0 if strict else slack >= 0)
-
-
-def stability_condition(found: Equilibrium) -> Condition:
-    """1/α* ≤ 1: the fluid stability of the workload itself (THEORY 2.3)."""
-    return condition("fluid stability: 1/α* ≤ 1", 1 / found.max_scale, 1.0)
-
-
-def require_certified(certificate: tuple[Condition, ...]) -> None:
-    """Refuse a result of which a condition does not hold.
-
-    Raises:
-        InfeasibleError: Naming the first such condition.
-    """
-    for one in certificate:
-        if not one.holds:
-            raise InfeasibleError(
-                f"no table: {one.condition} fails by {-one.slack:.2%}",
-                one.condition,
-                "lower the rates or raise kv_capacity_tokens",
-            )
 
 
 def predicted(

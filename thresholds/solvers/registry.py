@@ -1,29 +1,34 @@
-"""Registry of threshold solvers: one file each, one line here."""
+"""Registry of threshold solvers: a room each, one line here."""
 
 from __future__ import annotations
 
-from thresholds.solvers.common import Solver
-from thresholds.solvers.nested.nested_cap import solve_nested_cap
-from thresholds.solvers.nested.nested_wait import solve_nested
-from thresholds.solvers.paced.solver import solve_paced
-from thresholds.solvers.wait.objectives import WAIT_OBJECTIVES
-from thresholds.solvers.wait.sharp import SHARP
-from thresholds.solvers.wait.solver import solve_wait
+from typing import Any
 
-SOLVERS: dict[str, Solver] = {
-    "paced": solve_paced,
-    "wait": solve_wait,
-    "nested-wait": solve_nested,
-    "nested-cap": solve_nested_cap,
-}
+from fluid.errors import InputError
+from thresholds.solvers.nested.nested_cap import NestedCap
+from thresholds.solvers.nested.nested_wait import NestedWait
+from thresholds.solvers.paced.solver import Paced
+from thresholds.solvers.solver import Solver
+from thresholds.solvers.wait.solver import Wait
 
-OBJECTIVES: dict[str, tuple[str, ...]] = {
-    "paced": ("latency",),
-    "wait": (*WAIT_OBJECTIVES, SHARP),
-    "nested-wait": ("latency", "memory", "slack"),
-    "nested-cap": ("latency",),
-}
-"""What each policy's solver can aim at."""
+SOLVERS: dict[str, type[Solver]] = {one.policy: one for one in (Paced, Wait, NestedWait, NestedCap)}
 
-KEEPS_MEAN_LIMITS = frozenset({"wait"})
-"""Solvers with limits on mean TTFT, TPOT and latency among their constraints."""
+
+def solver_named(policy: str, **options: Any) -> Solver:
+    """The solver of a policy by its name, with these of its options.
+
+    Raises:
+        InputError: An unknown policy, an option that its solver does not have, or a value that is
+            not allowed.
+
+    >>> solver_named("nested-cap", segments=2)
+    NestedCap(segments=2, prompts='worst')
+    """
+    if policy not in SOLVERS:
+        raise InputError("policy", policy, "one of " + ", ".join(SOLVERS))
+    kind = SOLVERS[policy]
+    for name, value in options.items():
+        if name not in kind.options():
+            own = ", ".join(kind.options())
+            raise InputError(name, value, f"no such option of policy {policy}, which has {own}")
+    return kind(**options)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from validation.experiments.compare import PolicyResult
+from validation.experiments.simulate import PolicyResult
 from validation.simulator.metrics import interval
 
 TOLERANCE = 0.005

@@ -22,11 +22,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from fluid.errors import ClusterError, FluidwaitError, InputError
-from validation.experiments.compare import PolicyResult
-from validation.experiments.sweep import Configuration, run_one
+from validation.experiments.rows import Configuration, run_one
+from validation.experiments.simulate import PolicyResult
 from validation.policies import POLICIES
 from validation.simulator.compiling import source_digest
 from validation.simulator.model import Model
+from validation.simulator.runs import Runs
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -55,14 +56,12 @@ class Order:
     thresholds: tuple[int, ...]
     cuts: tuple[int, ...]
     rate_per_s: float
-    replications: int
-    requests: int
-    seed: int
+    runs: Runs
 
     def configuration(self) -> Configuration:
         """What was ordered."""
         policy = POLICIES[self.policy].configure(self.values, self.thresholds, self.cuts)
-        return Configuration(policy, self.rate_per_s, self.replications, self.requests, self.seed)
+        return Configuration(policy, self.rate_per_s, self.runs)
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,9 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
     """
     if find_spec("distributed") is None:
         missing = "Dask, which is not installed: pip install fluidwait[dask]"
-        raise InputError("--cluster" if address else "--workers", address or workers, missing)
+        raise InputError("cluster" if address else "workers", address or workers, missing)
     if (address is None) == (workers is None):
-        raise InputError("--workers", workers, "a number without --cluster")
+        raise InputError("workers", workers, "a number, where no cluster is given")
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         if address is None:
@@ -102,7 +101,7 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
 
 
 class Cluster:
-    """Runs configurations on the workers of a scheduler: a `Runner` of `sweep`.
+    """Runs configurations on the workers of a scheduler: a `Runner`.
 
     Attributes:
         address: Of the scheduler.
@@ -124,7 +123,7 @@ class Cluster:
             raise self._lost() from None
 
     def __call__(
-        self, model: Model, configurations: Sequence[Configuration], device: str
+        self, model: Model, configurations: Sequence[Configuration]
     ) -> Iterator[tuple[int, PolicyResult]]:
         """Results as they come, with their positions.
 
@@ -149,7 +148,7 @@ class Cluster:
                 sent = batch.stop
                 pickled = pickle.dumps(orders[batch.start : batch.stop])
                 future = self._client.submit(
-                    task, held, pickled, device, software(), pure=False, retries=RETRIES
+                    task, held, pickled, software(), pure=False, retries=RETRIES
                 )
                 positions[future.key] = batch
                 finished.add(future)
@@ -185,7 +184,7 @@ class Cluster:
             ) from None
         except ImportError as error:
             allowed = f"workers with the same fluidwait as here ({error})"
-            raise InputError("--cluster", self.address, allowed) from None
+            raise InputError("cluster", self.address, allowed) from None
         if isinstance(outcome, FluidwaitError):
             raise outcome
         assert isinstance(outcome, Done)
@@ -195,9 +194,7 @@ class Cluster:
         return ClusterError(f"lost the scheduler at {self.address}")
 
 
-def run_orders(
-    model: bytes, orders: bytes, device: str, expected: Mapping[str, str]
-) -> Done | FluidwaitError:
+def run_orders(model: bytes, orders: bytes, expected: Mapping[str, str]) -> Done | FluidwaitError:
     """Run configurations on a worker.
 
     An error that every worker would raise is returned, so that Dask does not try again.
@@ -211,8 +208,7 @@ def run_orders(
     try:
         _require_software(expected)
         results = [
-            run_one(_unpickled(model), order.configuration(), 1, device)
-            for order in pickle.loads(orders)
+            run_one(_unpickled(model), order.configuration(), 1) for order in pickle.loads(orders)
         ]
     except FluidwaitError as error:
         return error
@@ -274,9 +270,7 @@ def _order(configuration: Configuration) -> Order:
         policy.thresholds,
         policy.cuts,
         configuration.rate_per_s,
-        configuration.replications,
-        configuration.requests,
-        configuration.seed,
+        configuration.runs,
     )
 
 
@@ -294,7 +288,7 @@ def _client(address: str) -> Iterator[Client]:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError):
         allowed = "the address of a running Dask scheduler, as tcp://HOST:8786"
-        raise InputError("--cluster", address, allowed) from None
+        raise InputError("cluster", address, allowed) from None
     with client:
         yield client
 

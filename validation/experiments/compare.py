@@ -1,217 +1,215 @@
-"""Policies side by side on the same arrivals: figures with intervals and a verdict each."""
+"""Policies side by side by rate: verdicts, latencies, largest stable rates, recoveries."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fluid.errors import InputError
-from validation.policies import ConfiguredPolicy, policy_label
-from validation.simulator.cpu import Job
-from validation.simulator.engine import LATENCY, TPOT, TTFT
-from validation.simulator.metrics import (
-    Interval,
-    Replication,
-    interval,
-    verdict,
+from fluid.result import Block, Result, Table, number, percent, with_half_width
+from fluid.server import Server
+from fluid.traces.tape import Tape
+from fluid.workload import Workload
+from validation.experiments.largest_rate import (
+    LargestRate,
+    fluid_limit_per_s,
+    largest_stable_rates,
 )
-from validation.simulator.model import Model
-from validation.simulator.run import chosen_device, run
+from validation.experiments.recovery import Recovery, recoveries_table, recovery, require_burst
+from validation.experiments.rows import LOCAL, Runner, grid, run_rows
+from validation.experiments.simulate import PolicyResult, frame_of
+from validation.experiments.store import Store, opened
+from validation.policies import PolicyLike, configured
+from validation.simulator.arrivals import Arrivals
+from validation.simulator.model import model_of
+from validation.simulator.runs import Runs
+
+if TYPE_CHECKING:
+    from fluid.plots.style import Panels
+    from validation.experiments.pictures import RateLine
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Watches a stage of work: (its name, its steps) → what is called after each of them."""
+
+_SPARE = ("KV mean", "wasted", "collapsed", "evictions /req", "p99 s", "completed")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean over requests with the half width of its 95 % interval over replications, and quantiles.
-
-    `half_width` is None where one replication gives no interval.
-    """
-
-    mean: float
-    half_width: float | None
-    p50: float
-    p90: float
-    p99: float
-
-
-@dataclass(frozen=True)
-class PolicyResult:
-    """What one policy did at one rate. Seconds; None where the figure does not exist.
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
+    """Policies side by side.
 
     Attributes:
-        verdict: "stable", "unstable" or "undecided": whether the backlog grows.
-        verdict_reason: Why, in one sentence.
-        growth_per_arrival, growth_low, growth_high: See `backlog.Verdict`.
-        more_requests: Arrivals after which an open verdict should be decided.
-        completed_share, completed_share_half_width: Completed ÷ arrived in the window.
-        collapsed_share: Share of replications with a completed share below 95 % and a growing
-            backlog.
-        completed_shares: The completed share of each replication.
-        completed_each_per_s: Completions per second of each replication.
-        latency_means_s: Mean latency of each replication.
-        latency_s, ttft_s, tpot_s: Of the requests that completed; None where none did, TPOT also
-            where none has two output tokens.
-        latency_note: What they are worth where the policy is unstable; empty elsewhere.
-        wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
-        unfinished_requests: Requests of the window that never completed, mean per replication.
-        device: "cpu" or "cuda", on which it ran; their times agree to about 1e-12.
+        results: For every rate every policy, in this order.
+        largest_rates: One per policy, where they were looked for.
+        recoveries: For every rate every policy, where a burst was asked for.
+        limit_per_s: The largest rate in the fluid model; None for a recording.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.compare(load, server, "greedy", rates=[1, 2], runs=fw.Runs(2, 300))
+    >>> [one.rate_per_s for one in found.results]
+    [1.0, 2.0]
     """
 
-    policy: str
-    params: dict[str, Any]
-    rate_per_s: float
-    verdict: str
-    verdict_reason: str
-    growth_per_arrival: float | None
-    growth_low: float | None
-    growth_high: float | None
-    more_requests: int | None
-    replications: int
-    requests: int
-    completed_per_s: float
-    completed_share: float
-    completed_share_half_width: float | None
-    collapsed_share: float
-    completed_shares: tuple[float, ...]
-    completed_each_per_s: tuple[float, ...]
-    latency_means_s: tuple[float, ...]
-    latency_s: Spread | None
-    ttft_s: Spread | None
-    tpot_s: Spread | None
-    latency_note: str
-    evictions_per_request: float
-    wasted_token_share: float
-    kv_mean_tokens: float
-    kv_max_tokens: int
-    unfinished_requests: float
-    device: str
+    results: tuple[PolicyResult, ...]
+    largest_rates: tuple[LargestRate, ...]
+    recoveries: tuple[Recovery, ...]
+    limit_per_s: float | None
 
-    @property
-    def label(self) -> str:
-        """Policy with its parameters, e.g. ``greedy:watermark=0.01``."""
-        return policy_label(self.policy, self.params)
+    def blocks(self) -> Iterator[Block]:
+        columns = ("policy", "rate /s", "verdict", "completed", "collapsed", "latency s", "p99 s")
+        rows = tuple(_row(one) for one in self.results)
+        more = ("evictions /req", "wasted", "KV mean")
+        yield Table("Policies by rate", (*columns, *more), rows, spare=_SPARE)
+        for result in self.results:
+            yield from result.caveats()
+        if self.limit_per_s is not None:
+            yield f"Fluid limit: {number(self.limit_per_s)} /s."
+        for one in self.largest_rates:
+            yield one.sentence(self.limit_per_s)
+        if self.recoveries:
+            yield recoveries_table(self.recoveries)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data with the field names as keys, ready for JSON."""
-        return asdict(self)
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"policies": [one.as_dict() for one in self.results]}
+        if self.largest_rates:
+            document["capacities"] = [one.document() for one in self.largest_rates]
+            document["largest_stable_rate_per_s"] = {
+                one.policy: one.largest_stable_rate_per_s for one in self.largest_rates
+            }
+        if self.recoveries:
+            document["recoveries"] = [asdict(one) for one in self.recoveries]
+        return document
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Figures by name, one entry per policy and rate."""
+        return frame_of(self.results)
+
+    def plot(self, ax: Panels | None = None) -> Panels:
+        """Mean latency, and completed rate, against the offered rate.
+
+        Args:
+            ax: Two axes, side by side; those of a new figure where None.
+        """
+        from validation.experiments.pictures import draw_by_rate
+
+        labels = dict.fromkeys(one.label for one in self.results)
+        return draw_by_rate({label: self._line(label) for label in labels}, self.limit_per_s, ax)
+
+    def _line(self, label: str) -> RateLine:
+        from validation.experiments.pictures import RateLine
+
+        rows = sorted((one for one in self.results if one.label == label), key=_rate)
+        spreads = [one.latency_s for one in rows]
+        return RateLine(
+            np.array([one.rate_per_s for one in rows]),
+            np.array([one.completed_per_s for one in rows]),
+            np.array([np.nan if one is None else one.mean for one in spreads]),
+            np.array([(one and one.half_width) or 0.0 for one in spreads]),
+        )
 
 
 def compare(
-    model: Model,
-    policies: Sequence[ConfiguredPolicy],
+    load: Workload | Tape,
+    server: Server,
+    policies: PolicyLike | Iterable[PolicyLike],
     *,
-    replications: int,
-    requests: int,
-    seed: int = 0,
-    rate_scale: float = 1.0,
-    threads: int | None = None,
-    device: str = "cpu",
-    on_done: Callable[[], None] | None = None,
-) -> list[PolicyResult]:
-    """Run every policy on the same replications.
-
-    A recorded tape is one sample path and runs once, whatever `replications` says.
+    rates: Iterable[float] | None = None,
+    arrivals: Arrivals | str | None = None,
+    runs: Runs = Runs(20, 20_000),
+    find_capacity: bool = False,
+    burst: int | None = None,
+    store: Store | str | Path | None = None,
+    runner: Runner = LOCAL,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Simulate policies side by side at every rate.
 
     Args:
-        device: "cpu", "cuda", or "auto"; see `validation.simulator.run`.
+        load: A workload, or a recording, which runs once, at its own length.
+        policies: As `policy` makes them, or as text that `parse_policy` reads.
+        rates: Total rates per second; that of the load where None.
+        arrivals: How the workload arrives; Poisson where None.
+        find_capacity: Whether to look for the largest stable rate of each policy.
+        burst: Also measure the recovery from so many requests at once.
+        store: Folder that keeps finished rows; those that it holds are not run again.
+        runner: Where configurations run; the results do not depend on it.
+        progress: Watches the stages of the work.
 
     Raises:
-        InputError: No replications or no requests asked for, or the device is not there.
+        InputError: No policies or rates, a policy that cannot run, or a burst beside a recording.
+        ClusterError: The runner lost its cluster; the rows so far are in the store.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.compare(load, server, ["greedy", "greedy:cap=2"], runs=fw.Runs(6, 1_500))
+    >>> found.frame()["verdict"]
+    ['stable', 'unstable']
     """
-    if replications < 1:
-        raise InputError("replications", replications, "at least 1")
-    if model.tape.size:
-        replications, requests = 1, int(model.tape.size)
-    jobs = [
-        Job(policy, replication, seed, rate_scale)
-        for policy in policies
-        for replication in range(replications)
-    ]
-    device = chosen_device(device)
-    done = run(model, jobs, requests, device=device, threads=threads, on_done=on_done)
-    rate_per_s = model.rate_per_s * rate_scale
-    samples = [done[k : k + replications] for k in range(0, len(done), replications)]
-    return [
-        summarise(policy, rate_per_s, requests, sample, device)
-        for policy, sample in zip(policies, samples, strict=True)
-    ]
+    chosen = configured(policies)
+    if burst is not None:
+        require_burst(load, burst)
+    model = model_of(load, server, arrivals)
+    offered_per_s = model.offered(rates)
+    watched: Progress = progress or (lambda title, total: nullcontext(lambda: None))
+    rows = grid(chosen, offered_per_s, runs)
+    largest: list[LargestRate] = []
+    with opened(store) as kept:
+        with watched("compare", len(rows)) as advance:
+            results = run_rows(model, rows, kept, runner=runner, on_done=advance)
+        if find_capacity:
+            with watched("capacity", len(chosen)) as advance:
+                largest = largest_stable_rates(
+                    load,
+                    server,
+                    chosen,
+                    arrivals=arrivals,
+                    runs=runs,
+                    store=kept,
+                    runner=runner,
+                    on_done=advance,
+                )
+    recoveries: list[Recovery] = []
+    if burst is not None:
+        with watched("recovery", len(rows) * runs.replications) as advance:
+            recoveries = [
+                recovery(
+                    load,
+                    server,
+                    one.policy,
+                    burst,
+                    rate_per_s=one.rate_per_s,
+                    arrivals=arrivals,
+                    runs=runs,
+                    on_done=advance,
+                )
+                for one in rows
+            ]
+    limit_per_s = fluid_limit_per_s(load, server)
+    return Comparison(tuple(results), tuple(largest), tuple(recoveries), limit_per_s)
 
 
-def summarise(
-    policy: ConfiguredPolicy,
-    rate_per_s: float,
-    requests: int,
-    sample: Sequence[Replication],
-    device: str,
-) -> PolicyResult:
-    """Figures of one policy from its replications."""
-    outcome = verdict(sample)
-    shares = np.array([one.completed_share for one in sample])
-    completed = interval(shares)
-    decoded = sum(one.tokens_decoded for one in sample)
-    rates_per_s = [one.completed / one.window_s for one in sample]
-    return PolicyResult(
-        policy=policy.policy.name,
-        params=policy.params,
-        rate_per_s=rate_per_s,
-        verdict=outcome.word,
-        verdict_reason=outcome.reason,
-        growth_per_arrival=_known(outcome.growth_per_arrival),
-        growth_low=_known(outcome.low),
-        growth_high=_known(outcome.high),
-        more_requests=outcome.more_requests,
-        replications=len(sample),
-        requests=requests,
-        completed_per_s=float(np.mean(rates_per_s)),
-        completed_share=completed.mean,
-        completed_share_half_width=_known(completed.half_width),
-        collapsed_share=float(np.mean([one.collapsed for one in sample])),
-        completed_shares=tuple(shares.tolist()),
-        completed_each_per_s=tuple(rates_per_s),
-        latency_means_s=tuple(float(one.mean_s[-1, LATENCY]) for one in sample),
-        latency_s=_spread(sample, LATENCY),
-        ttft_s=_spread(sample, TTFT),
-        tpot_s=_spread(sample, TPOT),
-        latency_note=_latency_note(sample, outcome.word),
-        evictions_per_request=float(np.mean([one.evictions / one.arrived for one in sample])),
-        wasted_token_share=sum(one.tokens_lost for one in sample) / decoded if decoded else 0.0,
-        kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in sample])),
-        kv_max_tokens=max(one.kv_max_tokens for one in sample),
-        unfinished_requests=float(np.mean([one.unfinished for one in sample])),
-        device=device,
+def _row(one: PolicyResult) -> tuple[str, ...]:
+    latency = one.latency_s
+    return (
+        one.label,
+        number(one.rate_per_s),
+        one.verdict,
+        percent(one.completed_share, 2),
+        percent(one.collapsed_share, 0),
+        with_half_width(latency.mean, latency.half_width) if latency else "–",
+        number(latency.p99) if latency else "–",
+        number(one.evictions_per_request, 3),
+        percent(one.wasted_token_share),
+        number(one.kv_mean_tokens),
     )
 
 
-def latency_difference(one: PolicyResult, other: PolicyResult) -> Interval | None:
-    """Mean latency of `one` less that of `other`, with the 95 % interval of the paired difference.
-
-    Both saw the same arrivals in each replication, so that most of the randomness cancels.
-    None where one of them is unstable.
-    """
-    if "unstable" in (one.verdict, other.verdict):
-        return None
-    return interval(np.array(one.latency_means_s) - np.array(other.latency_means_s))
-
-
-def _latency_note(sample: Sequence[Replication], word: str) -> str:
-    if word != "unstable":
-        return ""
-    completed = int(sum(one.count[-1, LATENCY] for one in sample))
-    return f"of the {completed:,} that completed; the system was still filling"
-
-
-def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:
-    """Pooled over classes; None where no request has the metric."""
-    means = [one.mean_s[-1, metric] for one in sample if one.count[-1, metric] > 0]
-    if not means:
-        return None
-    overall = interval(means)
-    p50, p90, p99 = np.nanmean([one.quantile_s[-1, metric] for one in sample], axis=0)
-    return Spread(overall.mean, _known(overall.half_width), float(p50), float(p90), float(p99))
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _rate(one: PolicyResult) -> float:
+    return one.rate_per_s

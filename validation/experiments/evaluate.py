@@ -1,38 +1,20 @@
-"""The simulator behind `thresholds.evaluator.Evaluator`."""
+"""The simulator behind `thresholds.evaluator.Evaluator`, and its results as tables hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluation
-from thresholds.solvers.paced.boundary import Limits
-from thresholds.table import Interval, PolicyValidation, Scheduler
-from validation.experiments.compare import PolicyResult, compare
-from validation.policies import POLICIES, ConfiguredPolicy
+from thresholds.fields import Interval, PolicyValidation, Scheduler
+from thresholds.limits import Limits
+from validation.experiments.following import restrained
+from validation.experiments.simulate import PolicyResult, latency_difference, simulate
+from validation.simulator import metrics
 from validation.simulator.model import poisson_model
-
-_NAMES = {
-    "pace_per_iteration": "pace",
-    "cap_requests": "cap",
-    "watermark_fraction": "watermark",
-}
-
-_NO_CAP = 10**6
-
-
-def restrained(scheduler: Scheduler, params: Mapping[str, float]) -> ConfiguredPolicy:
-    """The simulator's policy for a practical table's parameters on top of a scheduler.
-
-    vLLM's own cap on sequences is lifted: the table's cap is the one that counts.
-    """
-    values: dict[str, float | str] = {
-        parameter: params[name] for name, parameter in _NAMES.items() if name in params
-    }
-    if scheduler == "vllm-v1":
-        values["max_num_seqs"] = _NO_CAP
-    return POLICIES[scheduler].configure(values)
+from validation.simulator.runs import Runs
 
 
 def simulate_settings(
@@ -50,49 +32,50 @@ def simulate_settings(
     Raises:
         InputError: The scheduler cannot run on the server (first-token convention).
     """
-    results = compare(
-        poisson_model(workload, server),
-        [restrained(scheduler, one.params) for one in settings],
-        replications=replications,
-        requests=requests,
-        seed=seed,
-    )
+    policies = [restrained(scheduler, one) for one in settings]
+    runs = Runs(replications, requests, seed)
+    results = simulate(poisson_model(workload, server), policies, runs)
     return [
-        Evaluation(limits, one.completed_each_per_s, policy_validation(one))
+        Evaluation(limits, one.completed_each_per_s, policy_validation(one, results[0]))
         for limits, one in zip(settings, results, strict=True)
     ]
 
 
-def policy_validation(result: PolicyResult) -> PolicyValidation:
-    """A simulated result as it is written into a table."""
-    latency = None
-    found = None if result.verdict == "unstable" else result.latency_s
-    if found is not None and found.half_width is not None:
-        latency = Interval(mean=found.mean, half_width=found.half_width)
+def policy_validation(result: PolicyResult, own: PolicyResult | None = None) -> PolicyValidation:
+    """A simulated result as it is written into a table.
+
+    Args:
+        own: Result of the table's own policy, where this is one beside it.
+    """
+    spread = None if result.verdict == "unstable" else result.latency_s
+    difference = None if own is None else latency_difference(own, result)
     return PolicyValidation.model_validate(
         {
             "policy": result.policy,
             "params": {name: _plain(value) for name, value in result.params.items()},
             "rate_per_s": result.rate_per_s,
             "verdict": result.verdict,
-            "latency_s": latency,
+            "latency_s": None if spread is None else _interval(spread.mean, spread.half_width),
             "completed_share": Interval(
                 mean=result.completed_share,
                 half_width=result.completed_share_half_width or 0.0,
             ),
             "evictions_per_request": result.evictions_per_request,
             "collapsed_share": result.collapsed_share,
+            "latency_difference_s": None if difference is None else _of_metrics(difference),
         }
     )
 
 
+def _of_metrics(found: metrics.Interval) -> Interval | None:
+    return _interval(found.mean, None if math.isnan(found.half_width) else found.half_width)
+
+
+def _interval(mean: float, half_width: float | None) -> Interval | None:
+    """None where a single replication gives no interval."""
+    return None if half_width is None else Interval(mean=mean, half_width=half_width)
+
+
 def _plain(value: object) -> object:
-    """A parameter as a table holds it; numbers also where the command line gave text."""
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    """A parameter as a table holds it."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,20 +1,28 @@
-"""The largest rate at which a policy is stable: the search of `boundary_search`, simulated."""
+"""The largest rate at which a policy is stable, : the search of `boundary_search`, simulated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from fluid.result import Block, Result, number, percent
+from fluid.server import Server
+from fluid.steady.stability import stability
+from fluid.traces.tape import Tape
+from fluid.workload import Workload
 from validation.experiments.boundary_search import BUDGET_S, TOLERANCE, Bracket, Budget, search
-from validation.experiments.store import Store
-from validation.experiments.sweep import LOCAL, Configuration, Runner, sweep
-from validation.policies import ConfiguredPolicy
-from validation.simulator.model import Model
+from validation.experiments.rows import LOCAL, Configuration, Runner, run_rows
+from validation.experiments.store import Store, opened
+from validation.policies import PolicyLike, configured
+from validation.simulator.arrivals import Arrivals
+from validation.simulator.model import model_of
+from validation.simulator.runs import Runs
 
 
-@dataclass(frozen=True)
-class Capacity:
+@dataclass(frozen=True, repr=False)
+class LargestRate(Result):
     """Result of a search.
 
     Attributes:
@@ -23,78 +31,150 @@ class Capacity:
         simulations: Configurations that were needed.
         saturated_per_s: Throughput under a backlog; None where it did not settle.
         reason: What the bracket rests on, and whether a budget ended the search.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.largest_stable_rate(load, server, "greedy:cap=4", runs=fw.Runs(2, 300))
+    >>> found.policy, found.simulations > 2
+    ('greedy:cap=4', True)
     """
 
     policy: str
     largest_stable_rate_per_s: float | None
     smallest_unstable_rate_per_s: float | None
     simulations: int
-    saturated_per_s: float | None = None
-    reason: str = ""
+    saturated_per_s: float | None
+    reason: str
+
+    def blocks(self) -> Iterable[Block]:
+        return [self.sentence()]
+
+    def sentence(self, limit_per_s: float | None = None) -> str:
+        """The bracket and what it rests on, also as a share of the fluid limit where known."""
+        rate_per_s = self.largest_stable_rate_per_s
+        top_per_s = self.smallest_unstable_rate_per_s
+        top = "" if top_per_s is None else f" to {number(top_per_s)}"
+        of_limit = rate_per_s / limit_per_s if limit_per_s and rate_per_s else None
+        share = "" if of_limit is None else f", {percent(of_limit)} of that"
+        return f"{self.policy}: stable up to {number(rate_per_s)}{top} /s{share} ({self.reason})."
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def find_capacity(
-    model: Model, policy: ConfiguredPolicy, start_per_s: float, **settings: Any
-) -> Capacity:
-    """The capacity of one policy; see `find_capacities` for the settings."""
-    return find_capacities(model, [policy], start_per_s, **settings)[0]
+def fluid_limit_per_s(load: Workload | Tape, server: Server) -> float | None:
+    """The largest total rate of the mix in the fluid model; None for a recording."""
+    if isinstance(load, Tape):
+        return None
+    return stability(load, server).max_scale * load.rate_per_s
 
 
-def find_capacities(
-    model: Model,
-    policies: Sequence[ConfiguredPolicy],
-    start_per_s: float,
+def largest_stable_rate(
+    load: Workload | Tape,
+    server: Server,
+    policy: PolicyLike,
     *,
-    replications: int = 20,
-    requests: int = 20_000,
-    seed: int = 0,
+    arrivals: Arrivals | str | None = None,
+    start_per_s: float | None = None,
+    runs: Runs = Runs(20, 20_000),
     tolerance: float = TOLERANCE,
-    store: Store | None = None,
-    device: str = "cpu",
+    store: Store | str | Path | None = None,
+) -> LargestRate:
+    """The largest rate at which one policy is stable; arguments as of `largest_stable_rates`.
+
+    Raises:
+        InputError: The policy cannot run.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> runs = fw.Runs(replications=2, requests=300)
+    >>> found = fw.largest_stable_rate(load, server, "greedy:cap=4", runs=runs)
+    >>> found.largest_stable_rate_per_s < found.smallest_unstable_rate_per_s
+    True
+    """
+    found = largest_stable_rates(
+        load,
+        server,
+        [policy],
+        arrivals=arrivals,
+        start_per_s=start_per_s,
+        runs=runs,
+        tolerance=tolerance,
+        store=store,
+    )
+    return found[0]
+
+
+def largest_stable_rates(
+    load: Workload | Tape,
+    server: Server,
+    policies: PolicyLike | Iterable[PolicyLike],
+    *,
+    arrivals: Arrivals | str | None = None,
+    start_per_s: float | None = None,
+    runs: Runs = Runs(20, 20_000),
+    tolerance: float = TOLERANCE,
+    store: Store | str | Path | None = None,
     runner: Runner = LOCAL,
     budget_s: float = BUDGET_S,
     on_done: Callable[[], None] | None = None,
-) -> list[Capacity]:
-    """Bracket each boundary, from `start_per_s` on (the fluid limit is a good start).
+) -> list[LargestRate]:
+    """Bracket the boundary of each policy, from `start_per_s` on.
 
     All rates see the same arrivals, stretched in time, so that verdicts differ by the rate alone.
     The policies advance together, one rate each at a time, so that a runner has work for all.
 
     Args:
-        requests: Arrivals of the shortest runs; they are extended as far as it takes.
+        load: A workload, or a recording, which is played faster or slower.
+        arrivals: How the workload arrives; Poisson where None.
+        start_per_s: The fluid limit where None, or the rate of a recording.
+        runs: The shortest ones; they are extended as far as it takes.
+        tolerance: Largest relative distance of either end of the bracket from the boundary.
+        store: Folder that keeps finished rows; those that it holds are not run again.
+        runner: Where configurations run; the results do not depend on it.
         budget_s: Seconds after which no longer run is started.
         on_done: Called after each policy.
+
+    Raises:
+        InputError: A policy that cannot run.
+        ClusterError: The runner lost its cluster; the rows so far are in the store.
     """
-    size = int(model.tape.size) or requests
+    chosen = configured(policies)
+    model = model_of(load, server, arrivals)
+    start_per_s = start_per_s or fluid_limit_per_s(load, server) or model.rate_per_s
+    size = int(model.tape.size) or runs.requests
     budget = Budget(size, fixed=model.tape.size > 0, seconds=budget_s)
-    searches = [search(start_per_s, tolerance, budget) for _ in policies]
+    searches = [search(start_per_s, tolerance, budget) for _ in chosen]
     asked = {index: next(search) for index, search in enumerate(searches)}
-    simulations = [0] * len(policies)
-    found: dict[int, Capacity] = {}
-    while asked:
-        rows = [
-            Configuration(policies[index], one.rate_per_s, replications, one.requests, seed)
-            for index, one in asked.items()
-        ]
-        results = sweep(model, rows, store, device=device, runner=runner)
-        for index, result in zip(list(asked), results, strict=True):
-            simulations[index] += 1
-            try:
-                asked[index] = searches[index].send(result)
-            except StopIteration as end:
-                del asked[index]
-                found[index] = _capacity(policies[index].label, end.value, simulations[index])
-                if on_done:
-                    on_done()
-    return [found[index] for index in range(len(policies))]
+    simulations = [0] * len(chosen)
+    found: dict[int, LargestRate] = {}
+    with opened(store) as rows:
+        while asked:
+            configurations = [
+                Configuration(chosen[index], one.rate_per_s, replace(runs, requests=one.requests))
+                for index, one in asked.items()
+            ]
+            results = run_rows(model, configurations, rows, runner=runner)
+            for index, result in zip(list(asked), results, strict=True):
+                simulations[index] += 1
+                try:
+                    asked[index] = searches[index].send(result)
+                except StopIteration as end:
+                    del asked[index]
+                    found[index] = _found(chosen[index].label, end.value, simulations[index])
+                    if on_done:
+                        on_done()
+    return [found[index] for index in range(len(chosen))]
 
 
-def _capacity(label: str, found: Bracket, simulations: int) -> Capacity:
-    return Capacity(
+def _found(label: str, bracket: Bracket, simulations: int) -> LargestRate:
+    return LargestRate(
         label,
-        found.low_per_s,
-        found.high_per_s,
+        bracket.low_per_s,
+        bracket.high_per_s,
         simulations,
-        found.saturated_per_s,
-        found.reason,
+        bracket.saturated_per_s,
+        bracket.reason,
     )

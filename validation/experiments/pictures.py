@@ -1,8 +1,9 @@
-"""Plots of simulations, in one style: colour-blind safe, units on the axes, vector output."""
+"""Pictures of simulations, drawn from plain data: nothing here simulates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,104 +14,68 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
-from fluid.traces.tape import Tape
-from thresholds.table import PolicyValidation
-from validation.experiments.compare import PolicyResult
-from validation.experiments.replay import Replay, policy_of, replay_model
-from validation.policies import POLICIES, ConfiguredPolicy
-from validation.simulator.arrivals import Arrivals
-from validation.simulator.cpu import Job, SamplePath, run_traced
-from validation.simulator.engine import WINDOW_END
-from validation.simulator.model import Model
+from fluid.plots.style import COLOURS, MARKERS, STYLE, Panels, panels
+from validation.experiments.paths import WatchedRun
 
-_POINTS = 1500
-"""Points per line: more than a page can show."""
+Floats = NDArray[np.float64]
 
 
-def plot_replay(
-    found: Replay,
-    path: Path,
-    tape: Tape | None = None,
-    rate_scale: float = 1.0,
-    arrivals: Arrivals | None = None,
-) -> None:
-    """One replication over time under each policy: waiting requests, KV in use, completions.
+@dataclass(frozen=True)
+class RateLine:
+    """Figures of one policy by offered rate, each of shape (k,), the rates ascending.
 
-    Shown is the replication in which the first policy beside the table did as well as in the
-    median, until the end of the measured window.
+    Attributes:
+        latency_s: Mean, with `half_width_s` of its interval; NaN where the policy is unstable.
     """
-    first = found.results[0]
-    shares = found.results[min(1, len(found.results) - 1)].completed_shares
-    replication = int(np.argsort(shares)[len(shares) // 2])
-    jobs = {}
-    for policy, result in zip(_policies(found), found.results, strict=True):
-        label = f"this table ({found.table.policy})" if result is first else policy.label
-        jobs[f"{label}: {result.verdict}"] = Job(policy, replication, found.seed, rate_scale)
-    title = (
-        f"{found.table.workload.name} on {found.table.server.name} "
-        f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
-    )
-    plot_paths(replay_model(found.table, tape, arrivals), jobs, first.requests, title, path)
+
+    rate_per_s: Floats
+    completed_per_s: Floats
+    latency_s: Floats
+    half_width_s: Floats
 
 
-def plot_paths(
-    model: Model, jobs: Mapping[str, Job], requests: int, title: str, path: Path
-) -> None:
-    """One replication over time per label, the first drawn thickest, until the window ends."""
-    capacity_tokens = int(model.constants[0]["kv_capacity_tokens"])
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 8), layout="constrained")
-        axes: Sequence[Axes] = figure.subplots(3, 1, sharex=True)
-        for index, (colour, (label, job)) in enumerate(zip(COLOURS, jobs.items(), strict=False)):
-            trace = run_traced(model, job, requests)
-            _draw(axes, trace, capacity_tokens, colour, label, own=index == 0)
-        arrived = trace.arrived_at_s
-        count = np.arange(1.0, len(arrived) + 1)
-        axes[2].plot(_thinned(arrived), _thinned(count), "k:", lw=1, label="arrived")
-        axes[0].set_ylabel("waiting requests")
-        axes[1].set_ylabel("KV in use (% of capacity)")
-        axes[2].set_ylabel("completed requests")
-        axes[2].set_xlabel("time (s)")
-        axes[2].set_xlim(0, arrived[int(WINDOW_END * len(arrived))])
-        axes[2].legend(fontsize=8)
-        axes[0].set_title(title)
-        figure.savefig(path, bbox_inches="tight")
+def draw_run(
+    run: WatchedRun, labels: Sequence[str], title: str, ax: Panels | None = None
+) -> Panels:
+    """Waiting requests, KV in use and completions over time, the first policy drawn thickest.
+
+    Args:
+        labels: One per path.
+        ax: Three axes; those of a new figure where None.
+    """
+    with panels(ax, (8, 8), rows=3, sharex=True) as axes:
+        waiting, held, completed = np.ravel(axes)
+        for index, (label, path) in enumerate(zip(labels, run.paths, strict=True)):
+            style: dict[str, Any] = {
+                "color": COLOURS[index % len(COLOURS)],
+                "lw": 1.0 if index else 1.6,
+                "zorder": 2 if index else 3,
+                "label": label,
+            }
+            waiting.plot(path.time_s, path.waiting_requests, **style)
+            held.plot(path.time_s, 100 * np.array(path.kv_share), **style)
+            completed.plot(path.completed_at_s, path.completed, **style)
+        completed.plot(run.arrived_at_s, run.arrived, "k:", lw=1, label="arrived")
+        waiting.set(ylabel="waiting requests", title=title)
+        held.set_ylabel("KV in use (% of capacity)")
+        completed.set(ylabel="completed requests", xlabel="time (s)", xlim=(0, run.end_s))
+        completed.legend(fontsize=8)
+    return axes
 
 
-def plot_validated(rows: Mapping[str, PolicyValidation], path: Path) -> None:
-    """Mean latency, where there is one, and completed share by policy, with 95 % intervals."""
-    labels = list(rows)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.2 + 0.4 * len(rows)), layout="constrained")
-        latency, completed = figure.subplots(1, 2, sharey=True)
-        for index, row in enumerate(rows.values()):
-            colour = COLOURS[index % len(COLOURS)]
-            for ax, factor, found in (
-                (latency, 1.0, row.latency_s),
-                (completed, 100.0, row.completed_share),
-            ):
-                if found is not None:
-                    width = factor * found.half_width
-                    ax.errorbar(factor * found.mean, index, xerr=width, fmt="o", color=colour)
-            if row.latency_s is None:
-                latency.text(0.02, index, "unstable", transform=latency.get_yaxis_transform())
-        latency.set(xlabel="mean latency (s)", yticks=range(len(labels)), yticklabels=labels)
-        latency.set_xlim(left=0)
-        latency.set_ylim(len(labels) - 0.5, -0.5)
-        completed.set_xlabel("completed ÷ arrived (%)")
-        figure.savefig(path, bbox_inches="tight")
+def draw_by_rate(
+    lines: Mapping[str, RateLine], limit_per_s: float | None, ax: Panels | None = None
+) -> Panels:
+    """Mean latency, and completed rate, against the offered rate, a line per policy.
 
-
-def plot_compare(results: Sequence[PolicyResult], limit_per_s: float | None, path: Path) -> None:
-    """Mean latency against offered rate, and completed against offered, one line per policy."""
-    labels = list(dict.fromkeys(one.label for one in results))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
-        latency, completed = figure.subplots(1, 2)
-        for index, label in enumerate(labels):
-            rows = sorted((one for one in results if one.label == label), key=_rate)
-            stable = [(one, one.latency_s) for one in rows if one.latency_s]
+    Args:
+        lines: By label.
+        limit_per_s: The fluid limit, where there is one.
+        ax: Two axes; those of a new figure where None.
+    """
+    with panels(ax, (10, 4.2), columns=2) as axes:
+        latency, completed = np.ravel(axes)
+        for index, (label, line) in enumerate(lines.items()):
             style: dict[str, Any] = {
                 "color": COLOURS[index % len(COLOURS)],
                 "marker": MARKERS[index % len(MARKERS)],
@@ -118,29 +83,47 @@ def plot_compare(results: Sequence[PolicyResult], limit_per_s: float | None, pat
                 "lw": 1.2,
                 "label": label,
             }
+            known = np.isfinite(line.latency_s)
             latency.errorbar(
-                [one.rate_per_s for one, _ in stable],
-                [spread.mean for _, spread in stable],
-                yerr=[spread.half_width or 0.0 for _, spread in stable],
+                line.rate_per_s[known],
+                line.latency_s[known],
+                yerr=line.half_width_s[known],
                 capsize=2,
                 **style,
             )
-            completed.plot(
-                [one.rate_per_s for one in rows], [one.completed_per_s for one in rows], **style
-            )
-        for ax in (latency, completed):
-            ax.set_xlabel("offered rate (requests/s)")
+            completed.plot(line.rate_per_s, line.completed_per_s, **style)
+        for one in (latency, completed):
+            one.set_xlabel("offered rate (requests/s)")
             if limit_per_s is not None:
-                ax.axvline(limit_per_s, color="black", ls=":", lw=1, label="fluid limit")
-        offered = [one.rate_per_s for one in results]
-        completed.plot([min(offered), max(offered)], [min(offered), max(offered)], "k-", lw=0.6)
+                one.axvline(limit_per_s, color="black", ls=":", lw=1, label="fluid limit")
+        offered = np.concatenate([line.rate_per_s for line in lines.values()])
+        ends = [offered.min(), offered.max()]
+        completed.plot(ends, ends, "k-", lw=0.6)
         latency.set_ylabel("mean latency (s), where not unstable")
         latency.set_yscale("log")
         for axis_format in (latency.yaxis.set_major_formatter, latency.yaxis.set_minor_formatter):
             axis_format(LogFormatter(minor_thresholds=(2, 0.5)))
         completed.set_ylabel("completed rate (requests/s)")
         completed.legend(fontsize=8)
-        figure.savefig(path, bbox_inches="tight")
+    return axes
+
+
+def draw_boundaries(
+    ax: Axes, guaranteed_per_s: Mapping[str, Floats], simulated_per_s: Mapping[str, Floats]
+) -> None:
+    """Boundaries inside a region of two classes, each of points of shape (k, 2).
+
+    Args:
+        guaranteed_per_s: By rule, what a theorem guarantees.
+        simulated_per_s: By policy, the largest rates found stable in simulation.
+    """
+    for index, (rule, points) in enumerate(guaranteed_per_s.items(), start=1):
+        dash = ("--", "-.")[index % 2]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        ax.plot(*points.T, dash, marker=marker, color=colour, ms=3, label=rule)
+    for index, (policy, points) in enumerate(simulated_per_s.items(), 1 + len(guaranteed_per_s)):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        ax.plot(*points.T, ":", marker=marker, color=colour, label=f"simulated: {policy}")
 
 
 def plot_slack(
@@ -172,38 +155,3 @@ def plot_slack(
         axes.set_ylabel("mean latency (s)")
         axes.legend(fontsize=8)
         figure.savefig(path, bbox_inches="tight")
-
-
-def _rate(result: PolicyResult) -> float:
-    return result.rate_per_s
-
-
-def _policies(found: Replay) -> list[ConfiguredPolicy]:
-    others = [
-        POLICIES[one.policy].configure(
-            {k: v for k, v in one.params.items() if k not in ("thresholds", "cuts")},
-            tuple(one.params.get("thresholds", ())),
-            tuple(one.params.get("cuts", ())),
-        )
-        for one in found.results[1:]
-    ]
-    return [policy_of(found.table), *others]
-
-
-def _draw(
-    axes: Sequence[Axes], trace: SamplePath, capacity: float, colour: str, label: str, own: bool
-) -> None:
-    clock, held, _, waiting = trace.series.T
-    done = np.sort(trace.completed_at_s[np.isfinite(trace.completed_at_s)])
-    width = 1.6 if own else 1.0
-    for ax, x, y in (
-        (axes[0], clock, waiting),
-        (axes[1], clock, 100 * held / capacity),
-        (axes[2], done, np.arange(1.0, len(done) + 1)),
-    ):
-        ax.plot(_thinned(x), _thinned(y), color=colour, lw=width, zorder=2 + own, label=label)
-
-
-def _thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every k-th point, so that a vector file stays small."""
-    return values[:: max(1, len(values) // _POINTS)]

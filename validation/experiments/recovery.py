@@ -9,7 +9,7 @@ can collapse for good. Otherwise a path that ends first shows only that it takes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,12 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.result import Block, Result, Table, number, percent
+from fluid.server import Server
+from fluid.traces.tape import Tape
 from fluid.transient.metastable import Criterion
-from validation.policies import ConfiguredPolicy
+from fluid.workload import Workload
+from validation.policies import PolicyLike, configured
 from validation.simulator import cpu
+from validation.simulator.arrivals import Arrivals
 from validation.simulator.backlog import grows_after
 from validation.simulator.metrics import interval
-from validation.simulator.model import TAPE_ROW, Model
+from validation.simulator.model import TAPE_ROW, Model, poisson_model
+from validation.simulator.runs import Runs
 
 BURST_AT = 0.2
 """Share of the arrivals before the burst."""
@@ -37,8 +43,8 @@ _LEAST_S = 1e-3
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Recovery:
+@dataclass(frozen=True, repr=False)
+class Recovery(Result):
     """Recovery of one policy from one burst at one rate.
 
     Attributes:
@@ -47,6 +53,12 @@ class Recovery:
         recovery_s, recovery_half_width_s: Mean time over those, with its 95 % half width; None
             where too few came back.
         horizon_s: Mean time from the burst to the end of the arrivals.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> fw.recovery(load, server, "greedy:cap=2", 50, runs=fw.Runs(2, 300)).time
+    'never'
     """
 
     policy: str
@@ -54,52 +66,81 @@ class Recovery:
     burst_requests: int
     replications: int
     recovered_share: float
+    collapsed_share: float
     recovery_s: float | None
     recovery_half_width_s: float | None
     horizon_s: float
-    collapsed_share: float = 0.0
+
+    def blocks(self) -> Iterable[Block]:
+        return [recoveries_table([self])]
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
 
     @property
-    def outcome(self) -> str:
-        """The time, or what is known where no replication came back."""
-        if self.recovery_s is not None:
-            return f"{self.recovery_s:.3g} s"
-        if self.collapsed_share > 0.5:
-            return "never"
-        return f"not within {self.horizon_s:.3g} s"
+    def time(self) -> str:
+        """The mean time with its interval, in words where nobody came back."""
+        if self.recovery_s is None:
+            never = self.collapsed_share > 0.5
+            return "never" if never else f"not within {number(self.horizon_s)} s"
+        width_s = self.recovery_half_width_s
+        return number(self.recovery_s) + (f" ± {number(width_s, 2)}" if width_s else "")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data with the field names as keys, ready for JSON."""
-        return asdict(self)
+
+def recoveries_table(recoveries: Sequence[Recovery]) -> Table:
+    """One row each; all from the same burst."""
+    title = f"Recovery from {recoveries[0].burst_requests} requests at one instant"
+    rows = tuple(
+        (
+            one.policy,
+            number(one.rate_per_s),
+            percent(one.recovered_share, 0),
+            one.time,
+            number(one.horizon_s),
+        )
+        for one in recoveries
+    )
+    columns = ("policy", "rate /s", "recovered", "after s", "watched for s")
+    return Table(title, columns, rows, spare=("watched for s",))
 
 
 def recovery(
-    model: Model,
-    policy: ConfiguredPolicy,
+    load: Workload | Tape,
+    server: Server,
+    policy: PolicyLike,
     burst_requests: int,
     *,
-    rate_per_s: float,
-    replications: int,
-    requests: int,
-    seed: int = 0,
+    rate_per_s: float | None = None,
+    arrivals: Arrivals | str | None = None,
+    runs: Runs = Runs(20, 20_000),
     on_done: Callable[[], None] | None = None,
 ) -> Recovery:
-    """Simulate the burst in every replication.
+    """Simulate the burst in every replication, on the CPU.
+
+    Args:
+        load: A workload; a recording is refused, it has one path only.
+        burst_requests: How many arrive at one instant.
+        rate_per_s: Of all other arrivals together; that of the workload where None.
+        arrivals: How the workload arrives; Poisson where None.
+        on_done: Called after each replication.
 
     Raises:
-        InputError: No burst, no replications, or a recorded tape, which has one path only.
+        InputError: No burst, a recording, or a policy that cannot run.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> fw.recovery(load, server, "greedy", 20, runs=fw.Runs(2, 300)).recovered_share
+    1.0
     """
-    if burst_requests < 1:
-        raise InputError("burst", burst_requests, "at least 1 request")
-    if replications < 1:
-        raise InputError("replications", replications, "at least 1")
-    if model.tape.size:
-        raise InputError("burst", burst_requests, "a workload's own arrivals, no tape")
-    scale = rate_per_s / model.rate_per_s
+    workload = require_burst(load, burst_requests)
+    model = poisson_model(workload, server, arrivals)
+    (chosen,) = configured(policy)
+    scale = model.rate_scale(rate_per_s)
     times, horizons, collapsed = [], [], 0
-    for replication in range(replications):
-        job = cpu.Job(policy, replication, seed, scale)
-        recovered_s, horizon_s, grows = _one_path(model, job, burst_requests, requests)
+    for replication in range(runs.replications):
+        job = cpu.Job(chosen, replication, runs.seed, scale)
+        recovered_s, horizon_s, grows = _one_path(model, job, burst_requests, runs.requests)
         collapsed += recovered_s is None and grows
         times.append(recovered_s)
         horizons.append(horizon_s)
@@ -108,16 +149,29 @@ def recovery(
     back = [one for one in times if one is not None]
     mean = interval(back) if back else None
     return Recovery(
-        policy=policy.label,
-        rate_per_s=rate_per_s,
+        policy=chosen.label,
+        rate_per_s=model.rate_per_s if rate_per_s is None else rate_per_s,
         burst_requests=burst_requests,
-        replications=replications,
-        recovered_share=len(back) / replications,
+        replications=runs.replications,
+        recovered_share=len(back) / runs.replications,
+        collapsed_share=collapsed / runs.replications,
         recovery_s=mean.mean if mean else None,
         recovery_half_width_s=mean.half_width if mean and len(back) > 1 else None,
         horizon_s=float(np.mean(horizons)),
-        collapsed_share=collapsed / replications,
     )
+
+
+def require_burst(load: Workload | Tape, burst_requests: int) -> Workload:
+    """The workload that a burst can come on top of.
+
+    Raises:
+        InputError: No burst, or a recording.
+    """
+    if burst_requests < 1:
+        raise InputError("burst", burst_requests, "at least 1 request")
+    if isinstance(load, Tape):
+        raise InputError("burst", burst_requests, "a workload's own arrivals, no tape")
+    return load
 
 
 def _one_path(

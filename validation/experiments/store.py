@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Self
 
 from fluid.errors import InputError
 from fluid.files import require_folder
-from validation.experiments.compare import PolicyResult, Spread
+from validation.experiments.simulate import SPREAD, PolicyResult, Spread, spread_columns
 
 FLUSH_S = 5.0
 """Finished rows wait in memory for so long, to be written together."""
@@ -33,7 +34,6 @@ STALE_S = 3600.0
 """Age at which a temporary file belongs to no living run: writing one takes milliseconds."""
 
 _VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"2"
-_SPREAD = "Spread | None"
 _ARROW_TYPES = {
     "str": "string",
     "int": "int64",
@@ -125,25 +125,25 @@ class Store:
         self._flushed = time.monotonic()
 
 
+def opened(store: Store | str | Path | None) -> AbstractContextManager[Store | None]:
+    """A store as users give it, open: one that they have, which stays open, a folder, or none."""
+    if isinstance(store, str | Path):
+        return Store(Path(store))
+    return nullcontext(store)
+
+
 def row_of_result(result: PolicyResult, *, key: str, model: str, seed: int) -> dict[str, Any]:
-    """A result as a flat row, the figures of a spread as columns like ``latency_p50_s``."""
-    row: dict[str, Any] = {"key": key, "model": model, "seed": seed, "label": result.label}
-    for field in fields(PolicyResult):
-        value = getattr(result, field.name)
-        if field.type == _SPREAD:
-            for figure, column in _spread_columns(field.name).items():
-                row[column] = None if value is None else getattr(value, figure)
-        else:
-            row[field.name] = json.dumps(value) if field.name == "params" else value
-    return row
+    """A result as it is kept, parameters as JSON."""
+    kept = {"key": key, "model": model, "seed": seed} | result.flat()
+    return kept | {"params": json.dumps(result.params)}
 
 
 def result_of_row(row: dict[str, Any]) -> PolicyResult:
     """The result that `row_of_result` made a row of."""
     values: dict[str, Any] = {}
     for field in fields(PolicyResult):
-        if field.type == _SPREAD:
-            columns = _spread_columns(field.name)
+        if field.type == SPREAD:
+            columns = spread_columns(field.name)
             figures = {figure: row[column] for figure, column in columns.items()}
             values[field.name] = None if figures["mean"] is None else Spread(**figures)
         elif field.name == "params":
@@ -154,11 +154,6 @@ def result_of_row(row: dict[str, Any]) -> PolicyResult:
     return PolicyResult(**values)
 
 
-def _spread_columns(name: str) -> dict[str, str]:
-    """Column of each figure: ``{"p50": "latency_p50_s", …}`` for ``latency_s``."""
-    return {one.name: f"{name.removesuffix('_s')}_{one.name}_s" for one in fields(Spread)}
-
-
 @cache
 def _schema() -> Any:
     """Columns of a row, in the order of the fields of `PolicyResult`."""
@@ -166,8 +161,8 @@ def _schema() -> Any:
 
     columns = {"key": "string", "model": "string", "seed": "int64", "label": "string"}
     for field in fields(PolicyResult):
-        if field.type == _SPREAD:
-            columns |= dict.fromkeys(_spread_columns(field.name).values(), "double")
+        if field.type == SPREAD:
+            columns |= dict.fromkeys(spread_columns(field.name).values(), "double")
         else:
             columns[field.name] = _ARROW_TYPES[str(field.type)]
     listed = pa.list_(pa.float64())

@@ -2,160 +2,164 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from fluid.errors import ClusterError
-from validation.experiments.compare import PolicyResult, compare
-from validation.experiments.store import Store
-from validation.policies import ConfiguredPolicy
-from validation.simulator.compiling import source_digest
-from validation.simulator.model import Model
+from fluid.errors import InputError
+from fluid.result import Block, Result, Table, number
+from fluid.server import Server
+from fluid.traces.tape import Tape
+from fluid.workload import Workload
+from validation.experiments.rows import LOCAL, Runner, grid, run_rows
+from validation.experiments.simulate import PolicyResult, frame_of
+from validation.experiments.store import Store, opened
+from validation.policies import PolicyLike, configured
+from validation.simulator.arrivals import Arrivals
+from validation.simulator.model import model_of
+from validation.simulator.runs import Runs
 
-
-@dataclass(frozen=True)
-class Configuration:
-    """One row of a sweep: a policy at a rate, with what makes its result reproducible."""
-
-    policy: ConfiguredPolicy
-    rate_per_s: float
-    replications: int
-    requests: int
-    seed: int
-
-    def key(self, model: str) -> str:
-        """Identity of the row: SHA-256 over the configuration, the model and the simulator's code.
-
-        Args:
-            model: The model's digest (`model_digest`).
-        """
-        settings = [
-            source_digest(),
-            model,
-            self.policy.label,
-            self.policy.numbers.tolist(),
-            self.rate_per_s,
-            self.replications,
-            self.requests,
-            self.seed,
-        ]
-        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-
-
-Runner = Callable[[Model, Sequence[Configuration], str], Iterable[tuple[int, PolicyResult]]]
-"""Where configurations run: (model, configurations, device) → (position, result) as they finish."""
+_MOST_SHOWN = 30
 
 
 @dataclass(frozen=True)
-class Local:
-    """Runs configurations in this process, one after another.
+class PolicySummary:
+    """The rows of a policy, counted by verdict.
 
     Attributes:
-        threads: Of the CPU, for the replications of a configuration; all of its cores if None.
+        stable_up_to_per_s: The highest rate up to which every row is stable; None where the lowest
+            has one that is not.
     """
 
-    threads: int | None = None
-
-    def __call__(
-        self, model: Model, configurations: Sequence[Configuration], device: str
-    ) -> Iterator[tuple[int, PolicyResult]]:
-        for position, configuration in enumerate(configurations):
-            yield position, run_one(model, configuration, self.threads, device)
-
-
-LOCAL = Local()
+    policy: str
+    rows: int
+    stable: int
+    undecided: int
+    unstable: int
+    stable_up_to_per_s: float | None
 
 
-def model_digest(model: Model) -> str:
-    """SHA-256 over everything the model holds."""
-    digest = hashlib.sha256()
-    for array in model:
-        digest.update(str(array.dtype).encode() + array.tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True, repr=False)
+class Sweep(Result):
+    """Every policy at every rate under every seed.
 
+    Attributes:
+        results: A row each: for every rate every policy under every seed, in this order.
+        seeds: Of each row.
+        folder: Where the rows are kept; None where they are not.
+        new_rows: How many of them were not there before.
 
-def grid(
-    policies: Sequence[ConfiguredPolicy],
-    rates_per_s: Iterable[float],
-    *,
-    replications: int,
-    requests: int,
-    seed: int = 0,
-    seeds: int = 1,
-) -> list[Configuration]:
-    """Every policy at every rate under each of `seeds` seeds from `seed` on."""
-    return [
-        Configuration(policy, rate_per_s, replications, requests, each)
-        for rate_per_s in rates_per_s
-        for policy in policies
-        for each in range(seed, seed + seeds)
-    ]
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.sweep(load, server, "greedy", rates=[1, 2], seeds=2, runs=fw.Runs(2, 300))
+    >>> found.summaries[0].rows
+    4
+    """
+
+    results: tuple[PolicyResult, ...]
+    seeds: tuple[int, ...]
+    folder: str | None
+    new_rows: int
+
+    @cached_property
+    def summaries(self) -> tuple[PolicySummary, ...]:
+        """One per policy, in the order in which they first appear."""
+        of_policy: dict[str, list[PolicyResult]] = {}
+        for one in self.results:
+            of_policy.setdefault(one.label, []).append(one)
+        return tuple(_summary(label, rows) for label, rows in of_policy.items())
+
+    def blocks(self) -> Iterator[Block]:
+        columns = ("policy", "rows", "stable", "undecided", "unstable", "stable up to /s")
+        rows = []
+        for one in self.summaries[:_MOST_SHOWN]:
+            counts = (one.rows, one.stable, one.undecided, one.unstable)
+            rows.append((one.policy, *map(str, counts), number(one.stable_up_to_per_s)))
+        yield Table("Rows by policy", columns, tuple(rows), spare=("rows",))
+        policies = len(self.summaries)
+        if policies > _MOST_SHOWN:
+            yield f"The first {_MOST_SHOWN} of {policies} policies; all are in the rows."
+        kept = "" if self.folder is None else f", {self.new_rows:,} of them new, in {self.folder}"
+        yield f"{len(self.results):,} rows{kept}."
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder,
+            "rows": len(self.results),
+            "new_rows": self.new_rows,
+            "policies": [asdict(one) for one in self.summaries],
+        }
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Figures by name, one entry per row."""
+        return frame_of(self.results) | {"seed": list(self.seeds)}
 
 
 def sweep(
-    model: Model,
-    configurations: Sequence[Configuration],
-    store: Store | None = None,
+    load: Workload | Tape,
+    server: Server,
+    policies: PolicyLike | Iterable[PolicyLike],
     *,
-    device: str = "cpu",
+    rates: Iterable[float] | None = None,
+    seeds: int = 1,
+    arrivals: Arrivals | str | None = None,
+    runs: Runs = Runs(20, 20_000),
+    store: Store | str | Path | None = None,
     runner: Runner = LOCAL,
     on_done: Callable[[], None] | None = None,
-) -> list[PolicyResult]:
-    """Run the configurations that the store does not hold yet; results in their order.
+) -> Sweep:
+    """Run every policy at every rate under every seed.
 
     Args:
-        runner: Where they run; the results do not depend on it.
-        on_done: Called after each configuration.
+        load: A workload, or a recording, which runs once and under one seed.
+        policies: As `policy` makes them, or as text that `parse_policy` reads.
+        rates: Total rates per second; that of the load where None.
+        seeds: How many, from that of `runs` on.
+        arrivals: How the workload arrives; Poisson where None.
+        store: Folder that keeps finished rows; those that it holds are not run again.
+        runner: Where configurations run; the results do not depend on it.
+        on_done: Called after each row.
 
     Raises:
-        InputError: A configuration that cannot run.
+        InputError: No policies or rates, too many rows, or a policy that cannot run.
         ClusterError: The runner lost its cluster; the rows so far are in the store.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.sweep(load, server, ["greedy"], rates=[1, 2], runs=fw.Runs(2, 300))
+    >>> found.frame()["rate_per_s"]
+    [1.0, 2.0]
     """
-    digest = model_digest(model)
-    keys = [configuration.key(digest) for configuration in configurations]
-    results: dict[str, PolicyResult] = {}
-    missing: dict[str, Configuration] = {}
-    for key, configuration in zip(keys, configurations, strict=True):
-        found = None if store is None else store.find(key)
-        if found is None:
-            missing[key] = configuration
-        else:
-            results[key] = found
-    advance = on_done or (lambda: None)
-    for _ in range(len(keys) - len(missing)):
-        advance()
-    missing_keys = list(missing)
-    try:
-        for position, result in runner(model, list(missing.values()), device):
-            key = missing_keys[position]
-            results[key] = result
-            if store is not None:
-                store.add(key, result, model=digest, seed=missing[key].seed)
-            advance()
-    except ClusterError as error:
-        if store is None:
-            raise
-        kept = f"{len(store)} rows are kept in {store.path}"
-        raise ClusterError(f"{error}; {kept}: start again to continue from them") from None
-    return [results[key] for key in keys]
+    chosen = configured(policies)
+    model = model_of(load, server, arrivals)
+    offered_per_s = model.offered(rates)
+    if seeds < 1:
+        raise InputError("seeds", seeds, "at least 1")
+    if seeds > 1 and isinstance(load, Tape):
+        raise InputError("seeds", seeds, "1 for a recording, which has no random numbers")
+    configurations = grid(chosen, offered_per_s, runs, seeds)
+    with opened(store) as rows:
+        kept = 0 if rows is None else len(rows)
+        results = run_rows(model, configurations, rows, runner=runner, on_done=on_done)
+        new = 0 if rows is None else len(rows) - kept
+    given = tuple(one.runs.seed for one in configurations)
+    return Sweep(tuple(results), given, None if rows is None else str(rows.path), new)
 
 
-def run_one(
-    model: Model,
-    configuration: Configuration,
-    threads: int | None = None,
-    device: str = "cpu",
-) -> PolicyResult:
-    """Simulate one configuration."""
-    return compare(
-        model,
-        [configuration.policy],
-        replications=configuration.replications,
-        requests=configuration.requests,
-        seed=configuration.seed,
-        rate_scale=configuration.rate_per_s / model.rate_per_s,
-        threads=threads,
-        device=device,
-    )[0]
+def _summary(label: str, rows: Sequence[PolicyResult]) -> PolicySummary:
+    verdicts = [one.verdict for one in rows]
+    failing = [one.rate_per_s for one in rows if one.verdict != "stable"]
+    lowest_failing = min(failing, default=float("inf"))
+    holding = [one.rate_per_s for one in rows if one.rate_per_s < lowest_failing]
+    return PolicySummary(
+        label,
+        len(rows),
+        verdicts.count("stable"),
+        verdicts.count("undecided"),
+        verdicts.count("unstable"),
+        max(holding, default=None),
+    )

@@ -7,52 +7,34 @@ admitted is evicted first and waits at the front. The simulator runs the same ru
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
 
 from fluid.errors import InputError
+from thresholds.limits import Limits
+from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Chunk, Decoder, run_iteration
 
 
-@dataclass(frozen=True)
-class AdmissionLimits:
-    """Parameters of a paced table; what is absent does not restrain.
+def paced_limits(table: ThresholdTable) -> Limits:
+    """The limits of a table of policy paced.
 
-    Attributes:
-        pace: Admissions per iteration, on average at most (THEORY 3.5).
-        cap: Residents at most.
-        watermark: Share of the KV that admissions leave free.
+    Raises:
+        InputError: Another policy.
     """
+    if table.policy != Paced.policy:
+        raise InputError("policy", table.policy, Paced.policy)
+    return table.limits
 
-    pace: float = math.inf
-    cap: float = math.inf
-    watermark: float = 0.0
 
-    @classmethod
-    def of_table(cls, table: ThresholdTable) -> AdmissionLimits:
-        """The limits of a table of policy paced.
-
-        Raises:
-            InputError: Another policy.
-        """
-        if table.policy != "paced":
-            raise InputError("policy", table.policy, "paced")
-        return cls(
-            pace=table.params.get("pace_per_iteration", math.inf),
-            cap=table.params.get("cap_requests", math.inf),
-            watermark=table.params.get("watermark_fraction", 0.0),
-        )
-
-    @property
-    def policy(self) -> str:
-        """The simulator's policy that follows them."""
-        values = [f"watermark={self.watermark!r}", "progress=kept"]
-        values += [f"cap={self.cap!r}"] if math.isfinite(self.cap) else []
-        values += [f"pace={self.pace!r}"] if math.isfinite(self.pace) else []
-        return "greedy:" + ",".join(values)
+def simulated_policy(limits: Limits) -> str:
+    """The simulator's policy that follows them."""
+    values = [f"watermark={limits.watermark_fraction!r}", "progress=kept"]
+    values += [] if limits.cap_requests is None else [f"cap={limits.cap_requests!r}"]
+    values += [] if limits.pace_per_iteration is None else [f"pace={limits.pace_per_iteration!r}"]
+    return "greedy:" + ",".join(values)
 
 
 @dataclass
@@ -93,7 +75,7 @@ class Engine:
         cache: KVCache,
         capacity_tokens: int,
         block: int,
-        limits: AdmissionLimits,
+        limits: Limits,
     ) -> None:
         self.decoder, self.cache, self.limits = decoder, cache, limits
         self.capacity_tokens, self.block = capacity_tokens // block * block, block
@@ -111,7 +93,7 @@ class Engine:
         pace = self.limits.pace
         if self.waiting or self.residents:
             self.credit = min(self.credit + pace, 1.0 + pace)
-        limit = self.capacity_tokens * (1.0 - self.limits.watermark)
+        limit = self.capacity_tokens * (1.0 - self.limits.watermark_fraction)
         before = len(self.residents)
         most = min(self.limits.cap, self.cache.slots)
         while self.waiting and len(self.residents) < most:

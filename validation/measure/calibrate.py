@@ -1,223 +1,239 @@
-"""From measured iterations to a server: fit, held-out error, intervals, range of validity.
-
-The knots are chosen by cross-validation (`validation.measure.knots`), all coefficients by
-non-negative least squares on the relative error (`validation.measure.fit`). The error that is told
-is that of rows which took no part, in the choice of knots neither.
-
-Intervals come from a wild bootstrap (Wu 1986): the fitted relative residuals, corrected for
-leverage, return with random signs, and as many knots are sought anew on the same batches. They hold
-for all coefficients together: the largest studentised deviation decides.
-"""
+"""From measured iterations to a server file: what was fitted, and how far to trust it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fluid.errors import InputError
+from fluid.files import write_document
 from fluid.iteration import IterationTime
-from fluid.server import MeasuredRange
-from validation.measure.composition import LINEAR_TERMS, Compositions, Floats, Measurements
-from validation.measure.fit import (
-    FitError,
-    coefficients,
-    design,
-    error_of,
-    fit_iteration_time,
-    fold_of,
-    iteration_time,
-    nonnegative,
-    predict,
+from fluid.result import Block, Note, Result, Table, number, percent
+from fluid.server import MeasuredRange, Server
+from fluid.workload import Workload
+from validation.measure.carry import Carried, carry
+from validation.measure.composition import LINEAR_TERMS, Floats, Measurements
+from validation.measure.estimate import (
+    CONFIDENCE,
+    FOLDS,
+    EstimatedTime,
+    estimate_iteration_time,
 )
-from validation.measure.knots import Staircase, choose_additions, choose_knots
-
-CONFIDENCE = 0.95
-FOLDS = 5
-
-LEAST_ROWS = 10
-"""The six coefficients of the smallest model must be fitted to 0.8 × 0.8 of the rows."""
-
-_DRAWS = 200
-
-_ALONE = 0.5
-"""Leverage above which a row's own residual says nothing about its noise."""
-
-_WIDENING = 1.2
-"""The bootstrap repeats the search for knots but not the choice of their number: simulated tables
-cover the truth at `CONFIDENCE` from a factor of 1.05 to 1.15 on."""
+from validation.measure.fit import FitError
+from validation.measure.importers import read_measurements
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A fitted iteration time and how far to trust it.
+@dataclass(frozen=True, repr=False, eq=False)
+class Calibration(Result):
+    """A server made of measured iterations, with intervals and the error of held-out rows.
 
     Attributes:
-        seed: Of the folds and of the bootstrap.
-        in_sample: Relative error of the fit on all rows.
-        relative_residuals: predicted/measured − 1, shape (N,).
-        draws: Bootstrap repetitions of the iteration time.
-        unmeasured: Terms of which the rows say nothing; they are 0 and have no interval.
+        estimate: The fitted iteration time with its residuals and bootstrap repetitions.
+        server: What the other commands read; its source tells origin and error.
+        capacity_is_known: Whether the rows or the caller said how much KV fits.
+        carried: Figures of a workload on this server, with their intervals; empty without one.
+
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> import fluidwait as fw
+    >>> rows = Path(mkdtemp()) / "gpu.csv"
+    >>> columns = ["prefill_tokens", "prefill_context_tokens", "decode_batch"]
+    >>> columns += ["decode_context_tokens_total", "iteration_ms"]
+    >>> batches = [(n, n * context) for n in (1, 4, 16, 64) for context in (64, 512, 2048)]
+    >>> lines = [f"0,0,{n},{kv},{10 + 0.05 * n + 3e-4 * kv}" for n, kv in batches]
+    >>> written = rows.write_text("\\n".join([",".join(columns), *lines]))
+    >>> found = fw.calibrate(rows, kv_tokens=50_000)
+    >>> print(f"{found.server.name}: {found.iteration_time.per_kv_token_s:.1e} s per KV token")
+    gpu: 3.0e-07 s per KV token
     """
 
-    measurements: Measurements
-    iteration_time: IterationTime
-    in_sample: FitError
-    relative_residuals: Floats
-    draws: tuple[IterationTime, ...]
-    unmeasured: tuple[str, ...]
-    seed: int
+    estimate: EstimatedTime
+    server: Server
+    capacity_is_known: bool
+    carried: Mapping[str, Carried]
 
-    @cached_property
+    @property
+    def iteration_time(self) -> IterationTime:
+        """τ of a batch, as in the server file."""
+        return self.server.iteration_time
+
+    @property
     def held_out(self) -> FitError:
-        """Relative error of rows that took no part in fit and choice of knots, 5 folds."""
-        data = self.measurements
-        return _held_out(data.compositions, data.seconds, self.seed)
+        """Relative error of rows that took no part in fit and choice of knots."""
+        return self.estimate.held_out
 
     @property
     def measured_range(self) -> MeasuredRange:
         """The batches that the fit has seen."""
-        return self.measurements.measured_range
-
-    @cached_property
-    def bounds(self) -> Floats:
-        """Joint intervals of f at the knots and `LINEAR_TERMS`, shape (knots + 4, 2)."""
-        knots = self.iteration_time.tokens_knots
-        estimate = _values(self.iteration_time, knots)
-        drawn = np.array([_values(one, knots) for one in self.draws])
-        # Around the estimate, not around their own mean: the bias of the search counts as well.
-        spread = np.sqrt(np.square(drawn - estimate).mean(axis=0))
-        deviation = np.abs(drawn - estimate)[:, spread > 0] / spread[spread > 0]
-        level = np.quantile(deviation.max(axis=1), CONFIDENCE) if deviation.size else 0.0
-        reach = _WIDENING * level
-        return np.column_stack(
-            [np.maximum(estimate - reach * spread, 0.0), estimate + reach * spread]
-        )
+        return self.estimate.measured_range
 
     def intervals(self) -> dict[str, Any]:
         """Joint intervals by coefficient, [low, high]; None where the rows say nothing."""
-        knots, linear = np.split(self.bounds, [-len(LINEAR_TERMS)])
-        named = {
-            name: None if name in self.unmeasured else ends
-            for name, ends in zip(LINEAR_TERMS, linear.tolist(), strict=True)
+        return self.estimate.intervals()
+
+    def write(self, path: str | Path) -> None:
+        """Write the server file.
+
+        Raises:
+            InputError: The folder does not exist, or cannot be written to.
+        """
+        write_document(self.server.document(), path)
+
+    def blocks(self) -> Iterable[Block]:
+        """Coefficients with joint intervals, the error of held-out rows, and what they mean."""
+        tau, held_out = self.iteration_time, self.held_out
+        if not self.capacity_is_known:
+            yield Note(
+                "the rows do not say how much KV fits: kv_capacity_tokens "
+                f"{self.server.kv_capacity_tokens} is the most that one batch read; give kv_tokens"
+            )
+        yield self._coefficients()
+        yield (
+            f"f has {len(tau.tokens_knots)} knots up to {number(tau.tokens_knots[-1])} tokens. "
+            f"Relative error of held-out rows ({FOLDS} folds): {percent(held_out.mean, 2)} in "
+            f"the mean, {percent(held_out.p95, 2)} at the 95th percentile."
+        )
+        for quantity, (low, high) in self.measured_range:
+            yield f"Measured {quantity}: {low:,.10g} to {high:,.10g}."
+        for name in self.estimate.unmeasured:
+            yield Note(f"{name} was not measured: no row depends on it; it is 0")
+        if self.carried:
+            yield Table(
+                "Carried to the workload",
+                ("figure", "value", "from", "to"),
+                tuple(
+                    (name, number(one.estimate), number(one.low), number(one.high))
+                    for name, one in self.carried.items()
+                ),
+            )
+
+    def _coefficients(self) -> Table:
+        intervals = self.intervals()
+        ends = {"overhead_s": intervals["seconds_knots"][0]}
+        ends |= {name: intervals[name] or (None, None) for name in LINEAR_TERMS}
+        return Table(
+            f"Iteration time of {self.server.name}, joint {percent(CONFIDENCE, 0)} intervals",
+            ("coefficient", "value", "from", "to"),
+            tuple(
+                (name, number(getattr(self.iteration_time, name)), number(low), number(high))
+                for name, (low, high) in ends.items()
+            ),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Iteration time, intervals, errors and range; `carried` if there was a workload."""
+        in_sample = self.estimate.in_sample
+        document: dict[str, Any] = {
+            "name": self.server.name,
+            "rows": len(self.estimate.measurements),
+            "kv_capacity_tokens": self.server.kv_capacity_tokens,
+            "iteration_time": self.iteration_time.document(),
+            "intervals": self.intervals(),
+            "held_out_mean": self.held_out.mean,
+            "held_out_p95": self.held_out.p95,
+            "in_sample_mean": in_sample.mean,
+            "in_sample_p95": in_sample.p95,
+            "measured_range": self.measured_range.document(),
+            "unmeasured": list(self.estimate.unmeasured),
         }
-        return {"confidence": CONFIDENCE, "joint": True, "seconds_knots": knots.tolist()} | named
+        if self.carried:
+            document["carried"] = {name: asdict(one) for name, one in self.carried.items()}
+        return document
+
+    def frame(self) -> dict[str, Floats]:
+        """A row per measured batch: what it consisted of, measured and predicted seconds."""
+        data = self.estimate.measurements
+        batches = data.compositions
+        return {
+            "tokens": batches.tokens,
+            "kv_tokens": batches.kv_tokens,
+            "prefill_tokens": batches.prefill_tokens,
+            "decode_requests": batches.decode_requests,
+            "prefill_tokens_sq": batches.prefill_tokens_sq,
+            "prefill_context_tokens": batches.prefill_context_tokens,
+            "measured_s": data.seconds,
+            "predicted_s": batches.seconds(self.iteration_time),
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Residuals above; below f, and the measured times less their linear terms.
+
+        Args:
+            ax: Two axes to draw into; None for a figure of their own.
+        """
+        from validation.measure.residuals import draw_residuals
+
+        return draw_residuals(self.iteration_time, self.frame(), ax)
 
 
-def calibrate(measurements: Measurements, seed: int = 0) -> Calibration:
-    """Fit τ to measured iterations.
+def calibrate(
+    rows: Measurements | str | Path,
+    *,
+    layout: str = "csv",
+    name: str | None = None,
+    kv_tokens: int | None = None,
+    block_tokens: int = 16,
+    workload: Workload | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """A server from measured iteration times (THEORY 1.3), with intervals and held-out error.
+
+    Args:
+        rows: Measured batches, or their file.
+        layout: Format of that file: "csv" (docs/calibrate.md) or "vllm-bench".
+        name: Of the server; that of the file if None.
+        kv_tokens: KV tokens that fit; None takes what the rows know, else the most that a batch
+            read.
+        block_tokens: KV tokens of a block.
+        workload: Load to whose M*, α* and thresholds the intervals are carried.
+        seed: Of the folds and of the bootstrap.
 
     Raises:
-        InputError: Fewer rows than the smallest model needs, or batches from which two coefficients
-            cannot be told apart.
+        InputError: A file that is not of this layout, a number out of range, fewer rows than the
+            smallest model needs, or batches from which two coefficients cannot be told apart.
+
+    >>> import fluidwait as fw
+    >>> fw.calibrate("gpu.csv", layout="excel")
+    Traceback (most recent call last):
+    fluid.errors.InputError: from: got 'excel'; allowed: one of csv, vllm-bench
     """
-    compositions, seconds = measurements.compositions, measurements.seconds
-    if len(seconds) < LEAST_ROWS:
-        allowed = f"at least {LEAST_ROWS} rows: 6 coefficients, cross-validated"
-        raise InputError("rows", len(seconds), allowed)
-    unmeasured = _unmeasured(compositions)
-    additions = choose_additions(compositions, seconds, FOLDS, seed)
-    knots = Staircase(compositions, seconds).path(seconds, additions)[-1]
-    knots = _without_flat_jumps(compositions, seconds, knots)
-    tau = fit_iteration_time(compositions, seconds, knots)
-    residuals = compositions.seconds(tau) / seconds - 1
-    return Calibration(
-        measurements=measurements,
-        iteration_time=tau,
-        in_sample=error_of(residuals),
-        relative_residuals=residuals,
-        draws=_bootstrap(compositions, seconds, tau, additions, seed),
-        unmeasured=unmeasured,
-        seed=seed,
+    for field, value in (("kv_tokens", kv_tokens), ("block_tokens", block_tokens)):
+        if value is not None and value < 1:
+            raise InputError(field, value, "at least 1")
+    if isinstance(rows, Measurements):
+        estimate = estimate_iteration_time(rows, seed)
+    else:
+        measurements = read_measurements(rows, layout)
+        try:
+            estimate = estimate_iteration_time(measurements, seed)
+        except InputError as error:
+            raise error.in_file(str(rows)) from None
+    data = estimate.measurements
+    capacity = kv_tokens or data.kv_capacity_tokens
+    server = _server(estimate, data.name if name is None else name, capacity, block_tokens)
+    carried = carry(estimate.draws, workload, server, CONFIDENCE) if workload else {}
+    return Calibration(estimate, server, capacity is not None, carried)
+
+
+def _server(
+    estimate: EstimatedTime, name: str, capacity_tokens: int | None, block_tokens: int
+) -> Server:
+    """The server file, with the error and the origin in its source."""
+    data, error = estimate.measurements, estimate.held_out
+    most_read = int(data.measured_range.kv_tokens[1])
+    return Server.from_document(
+        {
+            "name": name,
+            "source": f"{data.source}; {len(data)} batches, fitted by fluidwait calibrate: "
+            f"relative error {percent(error.mean)} in the mean and {percent(error.p95)} at the "
+            f"95th percentile of held-out rows, {percent(estimate.in_sample.largest)} at most in "
+            "sample",
+            "kv_capacity_tokens": capacity_tokens or max(most_read, block_tokens),
+            "block_tokens": block_tokens,
+            "first_token": "prefill",
+            "iteration_time": estimate.iteration_time.document(),
+            "measured_range": estimate.measured_range.document(),
+        }
     )
-
-
-def _unmeasured(compositions: Compositions) -> tuple[str, ...]:
-    """Terms whose column is 0 in every row.
-
-    Raises:
-        InputError: A column that the others explain: its coefficient is arbitrary.
-    """
-    tokens = compositions.tokens
-    columns = design(compositions, (0.0, float(tokens.max())))
-    first = columns.shape[1] - len(LINEAR_TERMS)
-    lengths = np.linalg.norm(columns, axis=0)
-    seen = lengths > 0
-    scaled = columns[:, seen] / lengths[seen]
-    for position, index in enumerate(np.flatnonzero(seen)):
-        others = np.delete(scaled, position, axis=1)
-        left = scaled[:, position] - others @ np.linalg.lstsq(others, scaled[:, position])[0]
-        if np.linalg.norm(left) < 1e-6:
-            name = LINEAR_TERMS[index - first] if index >= first else "f"
-            allowed = "batches that vary tokens, decodes, their context and prompts independently"
-            raise InputError(name, "cannot be told from the other coefficients", allowed)
-    return tuple(
-        name for name, length in zip(LINEAR_TERMS, lengths[first:], strict=True) if length == 0
-    )
-
-
-def _without_flat_jumps(
-    compositions: Compositions, seconds: Floats, knots: tuple[float, ...]
-) -> tuple[float, ...]:
-    """Leave out the second knot of each jump to which the fit gives no height."""
-    rises = coefficients(compositions, seconds, knots)[: len(knots)]
-    repeats = np.diff(knots, prepend=-1.0) == 0
-    return tuple(np.array(knots)[~(repeats & (rises == 0))].tolist())
-
-
-def _held_out(compositions: Compositions, seconds: Floats, seed: int) -> FitError:
-    """Error of every row under a fit, with its own choice of knots, to the other folds."""
-    fold = fold_of(len(seconds), FOLDS, seed + 1)
-    errors = np.empty(len(seconds))
-    for part in range(FOLDS):
-        held, kept = fold == part, fold != part
-        rest, rest_s = compositions.take(kept), seconds[kept]
-        knots = choose_knots(rest, rest_s, FOLDS, seed)
-        weights = coefficients(rest, rest_s, knots)
-        predicted = predict(compositions.take(held), weights, knots)
-        errors[held] = predicted / seconds[held] - 1
-    return error_of(errors)
-
-
-def _bootstrap(
-    compositions: Compositions, seconds: Floats, tau: IterationTime, additions: int, seed: int
-) -> tuple[IterationTime, ...]:
-    """Repeated fits to τ's own times with its residuals under random signs, knots found anew."""
-    predicted = compositions.seconds(tau)
-    search = Staircase(compositions, predicted)
-    noise = _noise(compositions, seconds / predicted - 1, predicted, tau)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (_DRAWS, len(seconds)))
-    found = []
-    for sign in signs:
-        relative = 1 + sign * noise
-        knots = search.path(predicted * relative, additions)[-1]
-        columns = design(compositions, knots) / predicted[:, None]
-        found.append(iteration_time(nonnegative(columns, relative), knots))
-    return tuple(found)
-
-
-def _noise(
-    compositions: Compositions, residuals: Floats, predicted: Floats, tau: IterationTime
-) -> Floats:
-    """Size of the noise of each row, freed of what the fit has absorbed, shape (N,)."""
-    columns = design(compositions, tau.tokens_knots) / predicted[:, None]
-    weights = np.array(
-        [*np.diff(tau.seconds_knots, prepend=0.0), *(getattr(tau, one) for one in LINEAR_TERMS)]
-    )
-    active = columns[:, weights > 0]
-    basis, _ = np.linalg.qr(active / np.linalg.norm(active, axis=0))
-    leverage = np.square(basis).sum(axis=1)
-    freedom = max(len(residuals) - active.shape[1], 1)
-    pooled = np.sqrt(np.square(residuals).sum() / freedom)
-    own = np.abs(residuals) / np.maximum(1 - leverage, 1 - _ALONE)
-    return np.asarray(np.where(leverage > _ALONE, pooled, own))
-
-
-def _values(tau: IterationTime, knots: tuple[float, ...]) -> Floats:
-    """f at the knots (above a jump at its second knot), then `LINEAR_TERMS`, shape (knots + 4,)."""
-    places = np.array(knots)
-    above = np.diff(places, prepend=-1.0) == 0
-    seconds = tau.token_seconds(np.where(above, places * (1 + 1e-12), places))
-    return np.array([*seconds, *(getattr(tau, one) for one in LINEAR_TERMS)])

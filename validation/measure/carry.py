@@ -8,16 +8,17 @@ upper end of M* is None.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 from thresholds.solvers.paced.boundary import boundary_load
-from validation.measure.calibrate import CONFIDENCE, Calibration
 
 _REPETITIONS = 60
 
@@ -31,11 +32,14 @@ class Carried:
     high: float | None
 
 
-def carry(calibration: Calibration, workload: Workload, server: Server) -> dict[str, Carried]:
+def carry(
+    draws: Sequence[IterationTime], workload: Workload, server: Server, confidence: float
+) -> dict[str, Carried]:
     """M* in tokens, α*, pace per iteration and watermark, each with its interval.
 
     Args:
-        server: The server made of the calibration.
+        draws: Bootstrap repetitions of the iteration time.
+        server: With the fitted iteration time.
 
     Raises:
         InputError: As `fluid.steady.equilibrium.equilibrium`.
@@ -43,9 +47,9 @@ def carry(calibration: Calibration, workload: Workload, server: Server) -> dict[
     estimate = _figures(workload, server)
     drawn = [
         _figures(workload, server.model_copy(update={"iteration_time": tau}))
-        for tau in calibration.draws[:_REPETITIONS]
+        for tau in draws[:_REPETITIONS]
     ]
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     found = {}
     for name, value in estimate.items():
         values = [one[name] for one in drawn]

@@ -20,7 +20,7 @@ def load_checkpoint(decoder: Decoder, folder: Path) -> None:
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise InputError("--checkpoint", str(folder), "a folder with *.safetensors files")
+        raise InputError("checkpoint", str(folder), "a folder with *.safetensors files")
     missing = dict(decoder.named_parameters())
     for file in files:
         with safe_open(file, framework="pt") as weights:

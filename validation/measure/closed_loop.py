@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from fluid.errors import InputError
+from fluid.result import Block, Result, Table, number
 from fluid.server import Server
 from fluid.traces.tape import Tape
-from validation.measure.batching import AdmissionLimits, Engine, Request
+from thresholds.limits import Limits
+from thresholds.table import ThresholdTable
+from validation.measure.batching import Engine, Request, paced_limits, simulated_policy
 from validation.measure.composition import Floats
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
+from validation.measure.target import Target
 from validation.policies import parse_policy
 from validation.simulator.cpu import Job, run_traced
 from validation.simulator.engine import WINDOW_END, WINDOW_START
@@ -24,8 +29,34 @@ from validation.simulator.model import tape_model
 
 
 @dataclass(frozen=True)
+class AlikeRequests:
+    """Load of a closed loop: requests of one shape.
+
+    Attributes:
+        requests: Arrivals per run, at least 5.
+        seed: Of arrivals and of the prompts' tokens.
+
+    Raises:
+        InputError: Naming the first field that is too small.
+    """
+
+    requests: int = 500
+    prompt_tokens: int = 512
+    output_tokens: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"requests": 5, "prompt_tokens": 1, "output_tokens": 1, "seed": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InputError(name, getattr(self, name), f"at least {value}")
+
+
+@dataclass(frozen=True)
 class Figures:
     """Means over the requests that arrive in the measured window (20 to 80 % of the arrivals).
+
+    What had not happened to all of them when the run ended is None.
 
     Attributes:
         latency_half_width_s: Of the 95 % interval of the mean latency, from ten batches of requests
@@ -33,9 +64,9 @@ class Figures:
         completed_per_s: Requests completed per second of the window.
     """
 
-    latency_s: float
+    latency_s: float | None
     latency_half_width_s: float | None
-    ttft_s: float
+    ttft_s: float | None
     completed_per_s: float
 
 
@@ -48,25 +79,101 @@ class ClosedLoop:
         admitted: Admissions of each iteration.
     """
 
-    limits: AdmissionLimits
+    limits: Limits
     rate_per_s: float
     requests: tuple[Request, ...]
     admitted: tuple[int, ...]
     measured: Figures
     simulated: Figures
 
+    @property
+    def evictions_per_request(self) -> float:
+        """Evictions of the engine, divided by the requests."""
+        return sum(one.evictions for one in self.requests) / len(self.requests)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: measured beside simulated."""
         return {
-            "policy": self.limits.policy,
+            "policy": simulated_policy(self.limits),
             "rate_per_s": self.rate_per_s,
             "requests": len(self.requests),
             "iterations": len(self.admitted),
-            "evictions_per_request": sum(one.evictions for one in self.requests)
-            / len(self.requests),
+            "evictions_per_request": self.evictions_per_request,
             "measured": asdict(self.measured),
             "simulated": asdict(self.simulated),
         }
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """A run with what it was made for: a policy by name, and the rate that was asked for."""
+
+    name: str
+    offered_per_s: float
+    loop: ClosedLoop
+
+
+@dataclass(frozen=True, repr=False)
+class ClosedLoopRuns(Result):
+    """Measured beside simulated latency, a run per rate and policy.
+
+    Attributes:
+        server: On which the same tapes were simulated.
+        command: What is told of how this was measured.
+    """
+
+    model: str
+    device: str
+    server: str
+    command: str
+    runs: tuple[NamedRun, ...]
+
+    def blocks(self) -> Iterable[Block]:
+        """A line per run."""
+        yield Table(
+            f"{self.model} on {self.device}, simulated with {self.server}",
+            ("policy", "rate /s", "latency s", "±", "simulated", "TTFT s", "simulated", "evicted"),
+            tuple(
+                (
+                    one.name,
+                    number(one.offered_per_s),
+                    number(one.loop.measured.latency_s),
+                    number(one.loop.measured.latency_half_width_s),
+                    number(one.loop.simulated.latency_s),
+                    number(one.loop.measured.ttft_s),
+                    number(one.loop.simulated.ttft_s),
+                    number(one.loop.evictions_per_request),
+                )
+                for one in self.runs
+            ),
+            spare=("evicted", "±"),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Each run with its measured and its simulated figures."""
+        runs = [
+            {"name": one.name, "offered_per_s": one.offered_per_s} | one.loop.as_dict()
+            for one in self.runs
+        ]
+        return {
+            "model": self.model,
+            "device": self.device,
+            "command": self.command,
+            "runs": runs,
+        }
+
+    def frame(self) -> dict[str, list[Any]]:
+        """A row per run."""
+        columns: dict[str, list[Any]] = {
+            "policy": [one.name for one in self.runs],
+            "offered_per_s": [one.offered_per_s for one in self.runs],
+        }
+        for side in ("measured", "simulated"):
+            figures = [asdict(getattr(one.loop, side)) for one in self.runs]
+            for name in ("latency_s", "latency_half_width_s", "ttft_s", "completed_per_s"):
+                columns[f"{side}_{name}"] = [one[name] for one in figures]
+        evictions = [one.loop.evictions_per_request for one in self.runs]
+        return columns | {"evictions_per_request": evictions}
 
 
 def poisson_tape(
@@ -85,7 +192,7 @@ def closed_loop(
     decoder: Decoder,
     server: Server,
     tape: Tape,
-    limits: AdmissionLimits,
+    limits: Limits,
     seed: int = 0,
     on_done: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -106,7 +213,7 @@ def closed_loop(
     if server.first_token != "prefill":
         raise InputError("first_token", server.first_token, "prefill, as the engine works")
     model = tape_model(tape, server)
-    trace = run_traced(model, Job(parse_policy(limits.policy), 0, 0, 1.0), len(tape))
+    trace = run_traced(model, Job(parse_policy(simulated_policy(limits)), 0, 0, 1.0), len(tape))
     simulated = _figures(trace.arrived_at_s, trace.first_token_at_s, trace.completed_at_s)
     engine = _engine(decoder, server, tape, limits)
     requests = _requests(decoder, tape, seed)
@@ -118,7 +225,52 @@ def closed_loop(
     )
 
 
-def _engine(decoder: Decoder, server: Server, tape: Tape, limits: AdmissionLimits) -> Engine:
+def closed_loop_runs(
+    target: Target,
+    server: Server,
+    rates_per_s: Sequence[float],
+    table: ThresholdTable | None = None,
+    load: AlikeRequests | None = None,
+    *,
+    command: str = "",
+    on_done: Callable[[], None] = lambda: None,
+) -> ClosedLoopRuns:
+    """Serve Poisson arrivals under a table and under greedy, beside the simulator.
+
+    Args:
+        rates_per_s: Arrivals per second, a run for each and policy.
+        table: Thresholds of policy paced to serve under as well.
+        on_done: Called after each request.
+
+    Raises:
+        InputError: A rate that is not positive, a table of another policy, or as `closed_loop`.
+    """
+    for rate in rates_per_s:
+        if not 0 < rate < math.inf:
+            raise InputError("rates", rate, "requests per second > 0")
+    load = load or AlikeRequests()
+    policies = closed_loop_policies(table)
+    decoder = target.decoder()
+    runs = []
+    for rate in rates_per_s:
+        tape = poisson_tape(rate, load.requests, load.prompt_tokens, load.output_tokens, load.seed)
+        for name, limits in policies.items():
+            found = closed_loop(decoder, server, tape, limits, load.seed, on_done)
+            runs.append(NamedRun(name, rate, found))
+    return ClosedLoopRuns(target.shape.name, str(target.device), server.name, command, tuple(runs))
+
+
+def closed_loop_policies(table: ThresholdTable | None) -> dict[str, Limits]:
+    """What the engine serves under, by name: the table's limits, if there is one, and greedy.
+
+    Raises:
+        InputError: A table of another policy than paced.
+    """
+    greedy = {"greedy": Limits(watermark_fraction=0.01)}
+    return greedy if table is None else {"table": paced_limits(table)} | greedy
+
+
+def _engine(decoder: Decoder, server: Server, tape: Tape, limits: Limits) -> Engine:
     """An engine with a slot for everyone who can be resident, warmed up."""
     import torch
 
@@ -134,9 +286,7 @@ def _engine(decoder: Decoder, server: Server, tape: Tape, limits: AdmissionLimit
             "cap", value, "a lower cap: the slots need more memory than is free"
         ) from (error)
     for _ in range(3):
-        warm = Engine(
-            decoder, cache, server.usable_kv_tokens, server.block_tokens, AdmissionLimits()
-        )
+        warm = Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, Limits())
         warm.waiting.append(Request(0.0, [0] * int(tape.num_prefill_tokens[0]), 2))
         for _ in range(2):
             warm.form_batch()
@@ -192,7 +342,7 @@ def _serve(
 
 
 def _figures(arrived_s: Floats, first_s: Floats, completed_s: Floats) -> Figures:
-    """Figures of one run; NaN where something had not happened when it ended."""
+    """Figures of one run; times are NaN where something had not happened when it ended."""
     start = int(WINDOW_START * len(arrived_s))
     end = max(int(WINDOW_END * len(arrived_s)), start + 1)
     since, until = arrived_s[start], arrived_s[min(end, len(arrived_s) - 1)]
@@ -200,11 +350,15 @@ def _figures(arrived_s: Floats, first_s: Floats, completed_s: Floats) -> Figures
     half_width = None
     if len(latencies) >= 50:
         means = [part.mean() for part in np.array_split(latencies, 10)]
-        half_width = interval(means).half_width
+        half_width = _known(interval(means).half_width)
     completed = np.count_nonzero((since < completed_s) & (completed_s <= until))
     return Figures(
-        latency_s=float(latencies.mean()),
+        latency_s=_known(latencies.mean()),
         latency_half_width_s=half_width,
-        ttft_s=float((first_s - arrived_s)[start:end].mean()),
+        ttft_s=_known((first_s - arrived_s)[start:end].mean()),
         completed_per_s=completed / max(float(until - since), 1e-9),
     )
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -86,7 +86,7 @@ class Measurements:
         measured_range: The compositions that were seen.
         source: Where the rows come from, in words.
         kv_capacity_tokens: KV tokens that fit on the device, where that was measured.
-        name: A name for the server, usually the device.
+        name: A name for the server: that of the file.
     """
 
     compositions: Compositions
@@ -94,7 +94,7 @@ class Measurements:
     measured_range: MeasuredRange
     source: str
     kv_capacity_tokens: int | None = None
-    name: str | None = None
+    name: str = "measured"
 
     def __len__(self) -> int:
         return len(self.seconds)

@@ -27,9 +27,9 @@ def device_named(name: str) -> torch.device:
         InputError: An unknown name, or no CUDA device.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise InputError("--device", name, "auto, cpu or cuda")
+        raise InputError("device", name, "auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device", name, "cpu: torch finds no CUDA device")
+        raise InputError("device", name, "cpu: torch finds no CUDA device")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -42,7 +42,7 @@ def dtype_named(name: str) -> torch.dtype:
         InputError: An unknown name.
     """
     if name not in DTYPES:
-        raise InputError("--dtype", name, "one of " + ", ".join(DTYPES))
+        raise InputError("dtype", name, "one of " + ", ".join(DTYPES))
     return DTYPES[name]
 
 
@@ -63,7 +63,7 @@ def require_room(shape: ModelShape, device: torch.device, dtype: torch.dtype) ->
     free = free_bytes(device)
     if need > free:
         allowed = f"a model of at most the {free / 2**30:.1f} GiB that are free on {device.type}"
-        raise InputError("--model", f"{shape.name}: {need / 2**30:.1f} GiB", allowed)
+        raise InputError("model", f"{shape.name}: {need / 2**30:.1f} GiB", allowed)
 
 
 def kv_capacity_tokens(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> int | None:

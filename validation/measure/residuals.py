@@ -1,34 +1,33 @@
-"""Pictures of a calibration: residuals, and the staircase f with what was measured of it."""
+"""Picture of a calibration: residuals, and the staircase f with what was measured of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from fluid.plots.steady import COLOURS, figure_at
-from validation.measure.calibrate import Calibration
+from fluid.iteration import IterationTime
+from fluid.plots.style import COLOURS, Panels, panels
+from validation.measure.composition import Floats
 
 
-def plot_calibration(found: Calibration, path: Path) -> None:
-    """Relative residuals against tokens above; f and the measured times less their linear terms."""
-    data, tau = found.measurements, found.iteration_time
-    tokens = data.compositions.tokens
-    rest_s = data.seconds - (data.compositions.seconds(tau) - tau.token_seconds(tokens))
-    prefills = data.compositions.prefill_tokens > 0
-    decodes = data.compositions.decode_requests > 0
-    kinds = {
-        "decode": decodes & ~prefills,
-        "mixed": decodes & prefills,
-        "prefill": prefills & ~decodes,
-    }
-    with figure_at(path, figsize=(6.5, 6)) as figure:
-        residuals: Axes
-        staircase: Axes
-        residuals, staircase = figure.subplots(2, 1, sharex=True)
-        for (kind, rows), colour, marker in zip(kinds.items(), COLOURS, "o^s", strict=False):
+def draw_residuals(tau: IterationTime, rows: Mapping[str, Floats], ax: Panels = None) -> Panels:
+    """Relative residuals against tokens above; f and the measured times less their linear terms.
+
+    Args:
+        rows: Columns of shape (N,): tokens, prefill_tokens, decode_requests, measured_s,
+            predicted_s.
+        ax: Two axes; None for a new figure.
+    """
+    tokens, measured_s, predicted_s = (
+        rows[name] for name in ("tokens", "measured_s", "predicted_s")
+    )
+    residuals = 100 * (predicted_s / measured_s - 1)
+    rest_s = measured_s - (predicted_s - tau.token_seconds(tokens))
+    with panels(ax, (6.5, 6), 2, 1, sharex=True) as axes:
+        above, below = np.ravel(axes)
+        for (kind, chosen), colour, marker in zip(_kinds(rows), COLOURS, "o^s", strict=False):
             style: dict[str, Any] = {
                 "marker": marker,
                 "ls": "none",
@@ -36,21 +35,35 @@ def plot_calibration(found: Calibration, path: Path) -> None:
                 "alpha": 0.6,
                 "color": colour,
             }
-            share = 100 * found.relative_residuals[rows]
-            residuals.plot(tokens[rows], share, label=kind, **style)
-            staircase.plot(tokens[rows], 1e3 * rest_s[rows], **style)
-        residuals.axhline(0, color="black", lw=0.8)
-        residuals.set(ylabel="predicted ÷ measured − 1 (%)", title="Residuals of the fit")
-        residuals.legend(fontsize=8)
-        # Both sides of every jump, so that it is drawn upright.
-        knots = np.asarray(tau.tokens_knots)
-        grid = np.unique([*np.geomspace(1, tokens.max(), 400), *knots, *(knots * (1 + 1e-9))])
-        grid = grid[grid > 0]
-        staircase.plot(grid, 1e3 * tau.token_seconds(grid), color="black", lw=1, label="f")
-        staircase.set(
+            above.plot(tokens[chosen], residuals[chosen], label=kind, **style)
+            below.plot(tokens[chosen], 1e3 * rest_s[chosen], **style)
+        above.axhline(0, color="black", lw=0.8)
+        above.set(ylabel="predicted ÷ measured − 1 (%)", title="Residuals of the fit", xscale="log")
+        above.legend(fontsize=8)
+        grid = _grid(tau, float(tokens.max()))
+        below.plot(grid, 1e3 * tau.token_seconds(grid), color="black", lw=1, label="f")
+        below.set(
             xlabel="tokens computed in the iteration",
             ylabel="time less linear terms (ms)",
             xscale="log",
             yscale="log",
         )
-        staircase.legend(fontsize=8)
+        below.legend(fontsize=8)
+        return axes
+
+
+def _kinds(rows: Mapping[str, Floats]) -> list[tuple[str, Any]]:
+    """Rows by what their batches consist of."""
+    prefills, decodes = rows["prefill_tokens"] > 0, rows["decode_requests"] > 0
+    return [
+        ("decode", decodes & ~prefills),
+        ("mixed", decodes & prefills),
+        ("prefill", prefills & ~decodes),
+    ]
+
+
+def _grid(tau: IterationTime, most_tokens: float) -> Floats:
+    """Token counts at which f is drawn: both sides of every jump, so that it stands upright."""
+    knots = np.asarray(tau.tokens_knots)
+    grid = np.unique([*np.geomspace(1, most_tokens, 400), *knots, *(knots * (1 + 1e-9))])
+    return np.asarray(grid[grid > 0])

@@ -63,5 +63,5 @@ def shape_named(name: str) -> ModelShape:
         InputError: There is none of that name.
     """
     if name not in SHAPES:
-        raise InputError("--model", name, "one of " + ", ".join(SHAPES))
+        raise InputError("model", name, "one of " + ", ".join(SHAPES))
     return SHAPES[name]

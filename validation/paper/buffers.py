@@ -12,15 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from fluid.errors import InfeasibleError
 from fluid.server import Server, load_server
 from fluid.workload import Workload
-from thresholds.problem import Problem
-from thresholds.solvers.nested.cuts import buffer_decomposition, even_cuts
-from thresholds.solvers.nested.nested_cap import ETA, LARGEST_RATIO
+from thresholds.solvers.nested.cuts import even_cuts
+from thresholds.solvers.nested.nested_cap import paper_shape
+from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import NestedMemory, log_term, nested_memory
 from thresholds.solvers.nested.segments import Segments, distinct_lengths
-from validation.paper.experiment import MET, NOT_MET, Claim, Experiment, Lab, Result, Table
-from validation.paper.pictures import panels
+from validation.paper.experiment import (
+    MET,
+    NOT_MET,
+    Claim,
+    Experiment,
+    ExperimentResult,
+    Lab,
+    PageTable,
+)
+from validation.paper.pictures import side_by_side
 from validation.paper.settings import chat
 
 SERVER = "paper-lmsys"
@@ -73,15 +82,13 @@ class Case:
 
     def whole(self) -> float:
         """Least memory of whole thresholds, tokens; infinite where drift never holds."""
-        problem = Problem(
-            self.workload(),
-            self.server(),
-            policy="nested-wait",
-            horizon_s=self.horizon_s,
-            overflow_probability=self.overflow_probability,
+        solver = NestedWait(
+            horizon_s=self.horizon_s, overflow_probability=self.overflow_probability
         )
-        designs = buffer_decomposition(problem)
-        return min((one.requirement_tokens for one in designs), default=float("inf"))
+        try:
+            return solver.buffers(self.workload(), self.server()).least_tokens
+        except InfeasibleError:
+            return float("inf")
 
 
 CASES = (
@@ -99,21 +106,22 @@ def least_thresholds(segments: Segments) -> np.ndarray | None:
 
     On a server of THEORY Eq. 1 the batch adds seconds in proportion to n_1.
     """
-    q = np.minimum(segments.survivals + ETA, LARGEST_RATIO)
-    shape = np.cumprod(np.append(1.0, q))
+    shape = paper_shape(segments)
     idle_s, one_s = (float(segments.iteration_time_s(n * shape)) for n in (0.0, 1.0))
     left = 1 / segments.rates_per_s[0] - (one_s - idle_s)
     return shape * idle_s / left if left > 0 else None
 
 
-def run_buffers(lab: Lab) -> Result:
+def run_buffers(lab: Lab) -> ExperimentResult:
     """No simulation."""
     memories = {case: case.real() for case in CASES}
     found = {case: _row(case, by_count) for case, by_count in memories.items()}
     header = ("case", "best L", "KV needed (tokens)", "base", "buffers", "whole thresholds")
-    table = Table("Number of segments of least KV", header, tuple(row for row, _ in found.values()))
+    table = PageTable(
+        "Number of segments of least KV", header, tuple(row for row, _ in found.values())
+    )
     claims = tuple(claim for _, claim in found.values())
-    return Result((), (table,), claims, {"memories": memories, "capacity": _capacity()})
+    return ExperimentResult((), (table,), claims, {"memories": memories, "capacity": _capacity()})
 
 
 def _row(case: Case, by_count: dict[int, NestedMemory]) -> tuple[tuple[str, ...], Claim]:
@@ -131,9 +139,9 @@ def _capacity() -> int:
     return load_server(SERVER).usable_kv_tokens
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """KV needed over the number of segments, and its base, a line for each case."""
-    with panels(2, width=10) as (figure, axes):
+    with side_by_side(2, width=10) as (figure, axes):
         for case, by_count in result.facts["memories"].items():
             one = axes[0 if case.rate_per_s == BASE_RATE_PER_S else 1]
             counts = list(by_count)

@@ -11,15 +11,15 @@ from validation.paper.experiment import (
     CLIPPED,
     EXACT,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
+    PageTable,
     Run,
-    Table,
     cell,
     find,
     named,
 )
-from validation.paper.pictures import latency_lines, panels
+from validation.paper.pictures import latency_lines, side_by_side
 from validation.paper.settings import CLIPPED_RATE, SARATHI, SINGLE, VLLM, a100
 
 RATES_PER_S = (18.0, 19.0, 20.0, 21.0, 22.0, 23.0)
@@ -33,7 +33,7 @@ _KINDS = {
 """Arrivals, and what the nominal rate is multiplied by."""
 
 
-def run_clipped(lab: Lab) -> Result:
+def run_clipped(lab: Lab) -> ExperimentResult:
     """The same nominal rates exact and clipped, and exact at the rate that clipping makes."""
     runs: list[Run] = []
     for kind, (arrivals, factor) in _KINDS.items():
@@ -50,13 +50,13 @@ def run_clipped(lab: Lab) -> Result:
         for policy in POLICIES
     )
     header = ("nominal rate /s", "policy", "exact", "clipped", f"exact × {CLIPPED_RATE:.4f}")
-    table = Table("Mean latency ± standard deviation between runs, seconds", header, rows)
+    table = PageTable("Mean latency ± standard deviation between runs, seconds", header, rows)
     facts = {
         "growth": {policy: _growth(runs, policy, "clipped", "exact") for policy in POLICIES},
         "faster": {policy: _growth(runs, policy, "exact, faster", "exact") for policy in POLICIES},
         "rate": CLIPPED_RATE,
     }
-    return Result(tuple(runs), (table,), (), facts)
+    return ExperimentResult(tuple(runs), (table,), (), facts)
 
 
 def _growth(runs: Sequence[Run], policy: str, kind: str, base: str) -> float:
@@ -69,9 +69,9 @@ def _name(policy: str, kind: str) -> str:
     return f"{policy}, {kind}"
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """A panel for each policy."""
-    with panels(len(POLICIES), width=11) as (figure, axes):
+    with side_by_side(len(POLICIES), width=11) as (figure, axes):
         for one, policy in zip(axes, POLICIES, strict=True):
             names = {_name(policy, kind): kind for kind in _KINDS}
             latency_lines(one, [run for run in result.runs if run.name in names], labels=names)

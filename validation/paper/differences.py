@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 
 from validation.paper.experiment import (
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
+    PageTable,
     Run,
-    Table,
     best,
     cell,
     faster,
     find,
     named,
 )
-from validation.paper.pictures import latency_lines, panels
+from validation.paper.pictures import latency_lines, side_by_side
 from validation.paper.published import LARGEST_RATES_PER_S, TWENTY_RUNS
 from validation.paper.settings import (
     CLIPPED_RATE,
@@ -47,7 +47,7 @@ STEP_TOKENS = (512, 531)
 _LOADS = {"single": SINGLE, "two classes": TWO}
 
 
-def run_differences(lab: Lab) -> Result:
+def run_differences(lab: Lab) -> ExperimentResult:
     """Batch caps of vLLM, chunks of Sarathi, and three servers."""
     server = a100()
     capped = {
@@ -82,7 +82,7 @@ def run_differences(lab: Lab) -> Result:
         _table("Sarathi by its chunk", chunks),
         *(_table(f"Iteration time: {name}", runs) for name, runs in by_server.items()),
     )
-    return Result((*capped["single"], *chunks), tables, (), facts)
+    return ExperimentResult((*capped["single"], *chunks), tables, (), facts)
 
 
 def _capped(cap: int) -> str:
@@ -129,19 +129,19 @@ def _wait_first(runs: Sequence[Run]) -> str:
     return faster("", best(runs, WAITS, 22.0), find(runs, SARATHI, 22.0)).verdict
 
 
-def _table(caption: str, runs: Sequence[Run]) -> Table:
+def _table(caption: str, runs: Sequence[Run]) -> PageTable:
     names = dict.fromkeys(one.name for one in runs)
     rows = tuple(
         (f"`{name}`", *(cell(find(runs, name, rate)) for rate in RATES_PER_S)) for name in names
     )
     rates = tuple(f"{rate:g}/s" for rate in RATES_PER_S)
     header = ("policy", *rates)
-    return Table(f"{caption}: mean latency ± standard deviation, seconds", header, rows)
+    return PageTable(f"{caption}: mean latency ± standard deviation, seconds", header, rows)
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """Caps of vLLM with the published points on both loads; the policies on a straight line."""
-    with panels(3, width=12) as (figure, axes):
+    with side_by_side(3, width=12) as (figure, axes):
         for one, (load, runs) in zip(axes, result.facts["capped"].items(), strict=False):
             latency_lines(one, runs)
             for rate in (22.0, 23.0):

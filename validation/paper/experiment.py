@@ -34,7 +34,7 @@ MARKS = {"stable": "", "unstable": "¹", "undecided": "²"}
 
 
 @dataclass(frozen=True)
-class Effort:
+class Sizes:
     """How much is simulated.
 
     Attributes:
@@ -49,8 +49,8 @@ class Effort:
     seed: int = 0
 
 
-FULL = Effort(replications=10, table_replications=20, requests=10_000, long_requests=2_000)
-QUICK = Effort(replications=2, table_replications=3, requests=400, long_requests=60)
+FULL = Sizes(replications=10, table_replications=20, requests=10_000, long_requests=2_000)
+QUICK = Sizes(replications=2, table_replications=3, requests=400, long_requests=60)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table of the page; cells are text."""
 
     caption: str
@@ -108,7 +108,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     """What an experiment found.
 
     Attributes:
@@ -116,7 +116,7 @@ class Result:
     """
 
     runs: tuple[Run, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[PageTable, ...] = ()
     claims: tuple[Claim, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ class Lab:
         on_done: Called after each replication.
     """
 
-    effort: Effort
+    sizes: Sizes
     threads: int | None = None
     on_done: Callable[[], None] | None = None
 
@@ -150,8 +150,8 @@ class Lab:
         Raises:
             InputError: A policy that cannot run this workload.
         """
-        count = replications or self.effort.replications
-        first = self.effort.seed if seed is None else seed
+        count = replications or self.sizes.replications
+        first = self.sizes.seed if seed is None else seed
         model = poisson_model(workload, server, parse_arrivals(arrivals))
         cases = [(name, rate_per_s) for rate_per_s in rates_per_s for name in policies]
         jobs = [
@@ -159,7 +159,7 @@ class Lab:
             for name, rate_per_s in cases
             for replication in range(count)
         ]
-        size = requests or self.effort.requests
+        size = requests or self.sizes.requests
         done = run(model, jobs, size, threads=self.threads, on_done=self.on_done)
         return tuple(
             _summary(*case, size, done[k * count : (k + 1) * count]) for k, case in enumerate(cases)
@@ -180,8 +180,8 @@ class Experiment:
     name: str
     title: str
     shows: str
-    run: Callable[[Lab], Result]
-    draw: Callable[[Result], Figure]
+    run: Callable[[Lab], ExperimentResult]
+    draw: Callable[[ExperimentResult], Figure]
 
 
 def _summary(name: str, rate_per_s: float, requests: int, sample: Sequence[Replication]) -> Run:

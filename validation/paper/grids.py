@@ -7,8 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from validation.paper.experiment import Experiment, Lab, Result, Run, Table, best, cell, find, named
-from validation.paper.pictures import logarithmic, panels
+from validation.paper.experiment import (
+    Experiment,
+    ExperimentResult,
+    Lab,
+    PageTable,
+    Run,
+    best,
+    cell,
+    find,
+    named,
+)
+from validation.paper.pictures import logarithmic, side_by_side
 from validation.paper.settings import BASELINES, SINGLE, a100, chat, nested_cap, per_stage
 
 LIMITS = tuple(range(20, 201, 10))
@@ -30,7 +40,7 @@ def capped(total: int) -> str:
     return f"nested-cap:thresholds={total}"
 
 
-def run_limits(lab: Lab) -> Result:
+def run_limits(lab: Lab) -> ExperimentResult:
     """Caps and literal thresholds over tl; literal ones repeat, as they are whole per stage."""
     texts = dict.fromkeys([*map(capped, LIMITS), *map(literal, LIMITS)])
     runs = lab.simulate(SINGLE, a100(), named(texts), LIMIT_RATES_PER_S)
@@ -45,18 +55,18 @@ def run_limits(lab: Lab) -> Result:
     )
     rates = tuple(f"{rate:g}/s" for rate in LIMIT_RATES_PER_S)
     header = ("tl", *(f"cap, {one}" for one in rates), "n", *(f"literal, {one}" for one in rates))
-    table = Table("Mean latency ± standard deviation between runs, seconds", header, rows)
+    table = PageTable("Mean latency ± standard deviation between runs, seconds", header, rows)
     facts = {
         "caps": {rate: best(runs, [*map(capped, LIMITS)], rate) for rate in LIMIT_RATES_PER_S},
         "literal": {rate: best(runs, [*map(literal, LIMITS)], rate) for rate in LIMIT_RATES_PER_S},
         "largest": {rate: find(runs, capped(LIMITS[-1]), rate) for rate in LIMIT_RATES_PER_S},
     }
-    return Result(runs, (table,), (), facts)
+    return ExperimentResult(runs, (table,), (), facts)
 
 
-def draw_limits(result: Result) -> Figure:
+def draw_limits(result: ExperimentResult) -> Figure:
     """Latency over tl, a panel for each rate."""
-    with panels(len(LIMIT_RATES_PER_S), width=11) as (figure, axes):
+    with side_by_side(len(LIMIT_RATES_PER_S), width=11) as (figure, axes):
         for one, rate in zip(axes, LIMIT_RATES_PER_S, strict=True):
             for form, style in ((capped, "o-"), (literal, "s--")):
                 found = [find(result.runs, form(total), rate).mean_s for total in LIMITS]
@@ -80,7 +90,7 @@ def chat_forms() -> dict[tuple[int, int], str]:
     return {key: text for key, text in found.items() if text is not None}
 
 
-def run_chat_grid(lab: Lab) -> Result:
+def run_chat_grid(lab: Lab) -> ExperimentResult:
     """Caps by segment over tl and L, beside the baselines."""
     forms = chat_forms()
     texts = dict.fromkeys([*BASELINES, *forms.values()])
@@ -93,7 +103,7 @@ def run_chat_grid(lab: Lab) -> Result:
             for total, row in zip(CHAT_LIMITS, grid, strict=True)
         )
         header = ("tl", *(f"L = {count}" for count in SEGMENTS))
-        tables.append(Table(f"Mean latency at {rate:g}/s, seconds", header, rows))
+        tables.append(PageTable(f"Mean latency at {rate:g}/s, seconds", header, rows))
     facts = {
         "missing": len(CHAT_LIMITS) * len(SEGMENTS) - len(forms),
         "grids": grids,
@@ -106,7 +116,7 @@ def run_chat_grid(lab: Lab) -> Result:
             rate: [find(runs, name, rate) for name in BASELINES] for rate in CHAT_RATES_PER_S
         },
     }
-    return Result(runs, tuple(tables), (), facts)
+    return ExperimentResult(runs, tuple(tables), (), facts)
 
 
 def _grid(runs: Sequence[Run], forms: dict[tuple[int, int], str], rate: float) -> np.ndarray:
@@ -125,9 +135,9 @@ def _cell_of_least(grid: np.ndarray) -> dict[str, float]:
     return {"tl": CHAT_LIMITS[row], "segments": SEGMENTS[column], "mean_s": grid[row, column]}
 
 
-def draw_chat_grid(result: Result) -> Figure:
+def draw_chat_grid(result: ExperimentResult) -> Figure:
     """Latency over tl, a line for each L, and the best baseline."""
-    with panels(len(CHAT_RATES_PER_S), width=9) as (figure, axes):
+    with side_by_side(len(CHAT_RATES_PER_S), width=9) as (figure, axes):
         for one, (rate, grid) in zip(axes, result.facts["grids"].items(), strict=True):
             for count, column in zip(SEGMENTS, grid.T, strict=True):
                 one.plot(CHAT_LIMITS, column, ".-", lw=1, label=f"L = {count}")

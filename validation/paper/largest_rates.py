@@ -9,19 +9,19 @@ from matplotlib.figure import Figure
 
 from fluid.workload import Workload
 from validation.experiments.boundary_search import TOLERANCE
-from validation.experiments.largest_rate import find_capacity
+from validation.experiments.largest_rate import largest_stable_rates
 from validation.paper.experiment import (
     CLIPPED,
     EXACT,
     Claim,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
-    Table,
+    PageTable,
     at_least,
     named,
 )
-from validation.paper.pictures import panels
+from validation.paper.pictures import side_by_side
 from validation.paper.published import LARGEST_RATES_PER_S
 from validation.paper.settings import (
     BASELINES,
@@ -31,11 +31,9 @@ from validation.paper.settings import (
     TWO,
     VLLM,
     a100,
-    limit_per_s,
     practical_table,
 )
-from validation.simulator.arrivals import parse_arrivals
-from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 WAIT = {
     "single": ("wait:thresholds=1", "wait:thresholds=2", "nested-cap:thresholds=100"),
@@ -49,7 +47,7 @@ WAIT = {
 _LOADS = {"single": SINGLE, "two classes": TWO}
 
 
-def run_largest_rates(lab: Lab) -> Result:
+def run_largest_rates(lab: Lab) -> ExperimentResult:
     """Every policy on both workloads."""
     rows: list[tuple[str, ...]] = []
     claims: list[Claim] = []
@@ -64,7 +62,7 @@ def run_largest_rates(lab: Lab) -> Result:
             rows.append((load, _code(name), shown, _rate(rate_per_s), _rate(exact[name])))
         claims += _claims(load, here)
     header = ("load", "policy", "published /s", "here, nominal /s", "here, exact Poisson /s")
-    table = Table("Largest stable rate", header, tuple(rows))
+    table = PageTable("Largest stable rate", header, tuple(rows))
     single = found["single"]
     facts = {
         "rates": found,
@@ -73,24 +71,19 @@ def run_largest_rates(lab: Lab) -> Result:
         "vllm": single[VLLM],
         "sarathi": single[SARATHI],
     }
-    return Result((), (table,), tuple(claims), facts)
+    return ExperimentResult((), (table,), tuple(claims), facts)
 
 
 def _by_policy(lab: Lab, workload: Workload, load: str, arrivals: str) -> dict[str, float]:
     """Largest stable rate, nominal, of every policy; NaN where none was found."""
     server = a100()
     policies = named((*BASELINES, *WAIT[load])) | {TABLE: practical_table(workload, server)}
-    model = poisson_model(workload, server, parse_arrivals(arrivals))
+    sizes = lab.sizes
+    runs = Runs(sizes.replications, sizes.requests, sizes.seed)
     rates = {}
     for name, policy in policies.items():
-        found = find_capacity(
-            model,
-            policy,
-            limit_per_s(workload, server),
-            replications=lab.effort.replications,
-            requests=lab.effort.requests,
-            seed=lab.effort.seed,
-            on_done=lab.on_done,
+        (found,) = largest_stable_rates(
+            workload, server, policy, arrivals=arrivals, runs=runs, on_done=lab.on_done
         )
         largest = found.largest_stable_rate_per_s
         rates[name] = math.nan if largest is None else largest
@@ -126,9 +119,9 @@ def _claims(load: str, rates: Mapping[str, float]) -> list[Claim]:
     ]
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """Published against measured, by policy."""
-    with panels(2, width=9) as (figure, axes):
+    with side_by_side(2, width=9) as (figure, axes):
         for one, (load, rates) in zip(axes, result.facts["rates"].items(), strict=True):
             published = LARGEST_RATES_PER_S[load]
             for place, (name, rate_per_s) in enumerate(rates.items()):

@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from fluid.files import write_text
-from fluid.plots.steady import STYLE
+from fluid.plots.style import STYLE
 from validation.paper import EXPERIMENTS
-from validation.paper.experiment import MET, NOT_MET, OPEN, Effort, Result, seconds
+from validation.paper.experiment import MET, NOT_MET, OPEN, ExperimentResult, Sizes, seconds
 from validation.paper.published import SOURCE
 from validation.paper.settings import CLIPPED_RATE
 
@@ -31,7 +31,7 @@ class Cost:
     cores: int
 
 
-def render(results: Mapping[str, Result], effort: Effort, cost: Cost) -> str:
+def render(results: Mapping[str, ExperimentResult], sizes: Sizes, cost: Cost) -> str:
     """The page as Markdown; every measured number in it comes from the results."""
     environment = Environment(
         loader=PackageLoader("validation.paper"),
@@ -47,7 +47,7 @@ def render(results: Mapping[str, Result], effort: Effort, cost: Cost) -> str:
     return environment.get_template("page.md.jinja").render(
         experiments=EXPERIMENTS,
         results=results,
-        effort=effort,
+        sizes=sizes,
         cost=cost,
         source=SOURCE,
         figures=FIGURES,
@@ -65,7 +65,7 @@ def figure_name(name: str) -> str:
 
 
 def write_page(
-    out: Path, results: Mapping[str, Result], figures: Mapping[str, Figure], text: str
+    out: Path, results: Mapping[str, ExperimentResult], figures: Mapping[str, Figure], text: str
 ) -> None:
     """Figures first, then ``reproduction.md``, which refers to them."""
     folder = out / FIGURES

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
+from fluid.plots.style import COLOURS, MARKERS, STYLE
 from validation.paper.experiment import Run
 from validation.paper.published import Latency
 
@@ -18,7 +18,7 @@ _DASHES = ("-", "--")
 
 
 @contextmanager
-def panels(count: int = 1, width: float = 7.0) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def side_by_side(count: int = 1, width: float = 7.0) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """A figure with axes side by side."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, 4.2), layout="constrained")

@@ -16,10 +16,10 @@ from fluid.workload import Workload
 from validation.paper.experiment import (
     Claim,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
+    PageTable,
     Run,
-    Table,
     at_least,
     best,
     cell,
@@ -27,7 +27,7 @@ from validation.paper.experiment import (
     find,
     named,
 )
-from validation.paper.pictures import latency_lines, panels, published_points
+from validation.paper.pictures import latency_lines, published_points, side_by_side
 from validation.paper.published import DECODE_ONLY_SAVING, LONG_DECODE, TWENTY_RUNS, Latency
 from validation.paper.settings import (
     BASELINES,
@@ -69,7 +69,7 @@ class Load:
     claims: Callable[[Sequence[Run]], tuple[Claim, ...]] = lambda runs: ()
     facts: Callable[[Sequence[Run]], dict[str, Any]] = lambda runs: {}
 
-    def run(self, lab: Lab) -> Result:
+    def run(self, lab: Lab) -> ExperimentResult:
         """All policies at all rates."""
         server = a100()
         table = practical_table(self.workload, server)
@@ -78,7 +78,7 @@ class Load:
             server,
             {**named((*BASELINES, *self.wait)), TABLE: table},
             self.rates_per_s,
-            requests=lab.effort.long_requests if self.long else None,
+            requests=lab.sizes.long_requests if self.long else None,
         )
         limit = limit_per_s(self.workload, server)
         facts = {
@@ -86,11 +86,13 @@ class Load:
             "limit_per_s": limit,
             "nominal_limit_per_s": limit / CLIPPED_RATE,
         }
-        return Result(runs, (rates_table(runs),), self.claims(runs), facts | self.facts(runs))
+        return ExperimentResult(
+            runs, (rates_table(runs),), self.claims(runs), facts | self.facts(runs)
+        )
 
-    def draw(self, result: Result) -> Figure:
+    def draw(self, result: ExperimentResult) -> Figure:
         """Latency by rate, the fluid limit and what is published."""
-        with panels() as (figure, (axes,)):
+        with side_by_side() as (figure, (axes,)):
             latency_lines(axes, result.runs)
             axes.axvline(result.facts["nominal_limit_per_s"], color="black", ls=":", lw=1)
             published_points(axes, self.published)
@@ -99,11 +101,11 @@ class Load:
             return figure
 
 
-def rates_table(runs: Sequence[Run]) -> Table:
+def rates_table(runs: Sequence[Run]) -> PageTable:
     """Rates down, policies across."""
     names = tuple(dict.fromkeys(one.name for one in runs))
     rates_per_s = dict.fromkeys(one.rate_per_s for one in runs)
-    return Table(
+    return PageTable(
         "Mean latency ± standard deviation between runs, seconds",
         ("rate /s", *(f"`{name}`" if name != TABLE else name for name in names)),
         tuple(
@@ -228,7 +230,7 @@ DECODE_ONLY_LOAD = Load(
 )
 
 
-def run_chat(lab: Lab) -> Result:
+def run_chat(lab: Lab) -> ExperimentResult:
     """Real chats; their lengths are read from the examples when it runs."""
     return chat_load().run(lab)
 

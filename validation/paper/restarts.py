@@ -14,16 +14,16 @@ from validation.paper.experiment import (
     NOT_MET,
     Claim,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
+    PageTable,
     Run,
-    Table,
     cell,
     faster,
     find,
     named,
 )
-from validation.paper.pictures import latency_lines, panels, published_points
+from validation.paper.pictures import latency_lines, published_points, side_by_side
 from validation.paper.published import (
     A100_BYTES_PER_S,
     KV_BYTES_PER_TOKEN,
@@ -48,10 +48,10 @@ A100_RATES_PER_S = (1.8, 2.0, 2.2, 4.0)
 CHEAP_RATES_PER_S = (3.0, 3.5, 4.0, 4.5, 5.0)
 
 
-def run_restarts(lab: Lab) -> Result:
+def run_restarts(lab: Lab) -> ExperimentResult:
     """The A100 at rates it carries and at the published one; the what-if server at those."""
     server, cheap = a100(), cheap_reads(READ_SHARE)
-    requests = lab.effort.long_requests
+    requests = lab.sizes.long_requests
     here = _simulate(lab, server, A100_RATES_PER_S, requests)
     there = _simulate(lab, cheap, CHEAP_RATES_PER_S, requests)
     shorter = _simulate(lab, cheap, CHEAP_RATES_PER_S, requests // 2)
@@ -78,7 +78,7 @@ def run_restarts(lab: Lab) -> Result:
         _table(f"{what_if}, {requests:,} requests", there, CHEAP_RATES_PER_S),
         _table(f"{what_if}, {requests // 2:,} requests", shorter, CHEAP_RATES_PER_S),
     )
-    return Result(shorter, tables, _claims(here), facts)
+    return ExperimentResult(shorter, tables, _claims(here), facts)
 
 
 def _kv_reads(server: Server) -> float:
@@ -116,7 +116,7 @@ def _order(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def _table(caption: str, runs: Sequence[Run], rates_per_s: Sequence[float]) -> Table:
+def _table(caption: str, runs: Sequence[Run], rates_per_s: Sequence[float]) -> PageTable:
     rows = []
     for name in dict.fromkeys(one.name for one in runs):
         found = [find(runs, name, rate) for rate in rates_per_s]
@@ -126,7 +126,7 @@ def _table(caption: str, runs: Sequence[Run], rates_per_s: Sequence[float]) -> T
     published = " and ".join(
         f"{policy} {share:.2%}" for policy, share in LONG_DECODE_RESTARTS[4.0].items()
     )
-    return Table(
+    return PageTable(
         f"{caption}: latency ± standard deviation, seconds; restarts per request "
         f"(published at 4/s: {published})",
         ("policy", *rates),
@@ -134,9 +134,9 @@ def _table(caption: str, runs: Sequence[Run], rates_per_s: Sequence[float]) -> T
     )
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """The what-if server beside the published points."""
-    with panels() as (figure, (axes,)):
+    with side_by_side() as (figure, (axes,)):
         latency_lines(axes, result.runs)
         published_points(axes, LONG_DECODE)
         axes.axvline(result.facts["cheap_limit_per_s"], color="black", ls=":", lw=1)

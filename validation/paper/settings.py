@@ -8,12 +8,11 @@ from pathlib import Path
 from fluid.server import Server, load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from thresholds.problem import Problem
-from thresholds.solve import solve
 from thresholds.solvers.nested.cuts import even_cuts
 from thresholds.solvers.nested.nested_cap import segment_caps
 from thresholds.solvers.nested.segments import distinct_lengths
-from validation.experiments.replay import policy_of
+from thresholds.solvers.paced.solver import Paced
+from validation.experiments.following import policy_of
 from validation.policies import ConfiguredPolicy
 from validation.simulator.arrivals import CLIP
 
@@ -104,7 +103,7 @@ def limit_per_s(workload: Workload, server: Server) -> float:
 def practical_table(workload: Workload, server: Server) -> ConfiguredPolicy:
     """What follows the toolkit's own table, added to vLLM's scheduler of today."""
     at = workload.at_rate(_TABLE_LOAD * limit_per_s(workload, server))
-    return policy_of(solve(Problem(at, server, scheduler="vllm-v1")))
+    return policy_of(Paced(scheduler="vllm-v1").solve(at, server))
 
 
 def per_stage(total: int, stages: int) -> int:

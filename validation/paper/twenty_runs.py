@@ -12,16 +12,16 @@ from validation.paper.experiment import (
     EXACT,
     Claim,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
+    PageTable,
     Run,
-    Table,
     cell,
     faster,
     find,
     named,
 )
-from validation.paper.pictures import logarithmic, panels
+from validation.paper.pictures import logarithmic, side_by_side
 from validation.paper.published import TWENTY_RUNS, Latency
 from validation.paper.settings import SARATHI, SINGLE, TWO, VLLM, a100, nested_cap
 
@@ -48,12 +48,12 @@ def tuned(lab: Lab, workload: Workload, rate_per_s: float, arrivals: str) -> str
         named(wait_forms(workload)),
         [rate_per_s],
         arrivals=arrivals,
-        seed=lab.effort.seed + 1,
+        seed=lab.sizes.seed + 1,
     )
     return min(pilot, key=lambda one: one.mean_s).name
 
 
-def run_twenty(lab: Lab) -> Result:
+def run_twenty(lab: Lab) -> ExperimentResult:
     """Both workloads, both kinds of arrivals."""
     rows: list[tuple[str, ...]] = []
     claims: list[Claim] = []
@@ -67,8 +67,8 @@ def run_twenty(lab: Lab) -> Result:
                 published = str(TWENTY_RUNS[load, rate_per_s][policy])
                 shown = [f"{cell(one)} (`{one.name}`)" for one in found]
                 rows.append((load, f"{rate_per_s:g}", policy, published, *shown))
-    table = Table(
-        f"Mean latency ± standard deviation of {lab.effort.table_replications} runs, seconds",
+    table = PageTable(
+        f"Mean latency ± standard deviation of {lab.sizes.table_replications} runs, seconds",
         ("load", "rate /s", "policy", "published", "here", "here, exact Poisson"),
         tuple(rows),
     )
@@ -79,7 +79,7 @@ def run_twenty(lab: Lab) -> Result:
         "wait": single[2],
         "published": TWENTY_RUNS["single", RATES_PER_S[0]],
     }
-    return Result(tuple(runs), (table,), tuple(claims), facts)
+    return ExperimentResult(tuple(runs), (table,), tuple(claims), facts)
 
 
 def _three(lab: Lab, workload: Workload, rate_per_s: float, arrivals: str) -> list[Run]:
@@ -91,7 +91,7 @@ def _three(lab: Lab, workload: Workload, rate_per_s: float, arrivals: str) -> li
         named(policies),
         [rate_per_s],
         arrivals=arrivals,
-        replications=lab.effort.table_replications,
+        replications=lab.sizes.table_replications,
     )
     return [find(runs, name, rate_per_s) for name in policies]
 
@@ -105,13 +105,13 @@ def _claims(where: str, runs: Sequence[Run]) -> list[Claim]:
     ]
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """Published beside measured, a group for each load and rate."""
     table = result.tables[0]
     published = [TWENTY_RUNS[row[0], float(row[1])][row[2]] for row in table.rows]
     measured = [Latency(one.mean_s, one.sd_s) for one in result.runs]
     places = range(len(table.rows))
-    with panels(width=8.5) as (figure, (axes,)):
+    with side_by_side(width=8.5) as (figure, (axes,)):
         for latencies, marker, label in ((published, "k*", "published"), (measured, "o", "here")):
             means_s = [one.mean_s for one in latencies]
             widths_s = [one.sd_s or 0.0 for one in latencies]

@@ -8,17 +8,17 @@ from validation.paper.experiment import (
     MET,
     NOT_MET,
     Experiment,
+    ExperimentResult,
     Lab,
-    Result,
+    PageTable,
     Run,
-    Table,
     cell,
     difference,
     find,
     judged,
     named,
 )
-from validation.paper.pictures import latency_lines, panels
+from validation.paper.pictures import latency_lines, side_by_side
 from validation.paper.settings import SINGLE, TWO, a100
 
 RATES_PER_S = (14.0, 16.0, 18.0, 20.0, 22.0)
@@ -33,7 +33,7 @@ TWO_PAIRS = (
 _WORDS = {MET: "yes", NOT_MET: "no"}
 
 
-def run_waiting(lab: Lab) -> Result:
+def run_waiting(lab: Lab) -> ExperimentResult:
     """All pairs at all rates."""
     runs: list[Run] = []
     rows: list[tuple[str, ...]] = []
@@ -49,18 +49,20 @@ def run_waiting(lab: Lab) -> Result:
                 shown = _WORDS.get(verdicts[-1], "undecided")
                 rows.append((f"`{pair[0]}`", f"{rate:g}", cell(waiting), cell(free), shown))
     header = ("with waiting", "rate /s", "with", "without", "faster without")
-    table = Table("Mean latency ± standard deviation between runs, seconds", header, tuple(rows))
+    table = PageTable(
+        "Mean latency ± standard deviation between runs, seconds", header, tuple(rows)
+    )
     facts = {
         "pairs": len(verdicts),
         "faster": verdicts.count(MET),
         "slower": verdicts.count(NOT_MET),
     }
-    return Result(tuple(runs), (table,), (), facts)
+    return ExperimentResult(tuple(runs), (table,), (), facts)
 
 
-def draw(result: Result) -> Figure:
+def draw(result: ExperimentResult) -> Figure:
     """One class on the left, two on the right."""
-    with panels(2, width=10) as (figure, axes):
+    with side_by_side(2, width=10) as (figure, axes):
         for one, title, pairs in zip(
             axes, (SINGLE.name, TWO.name), (SINGLE_PAIRS, TWO_PAIRS), strict=True
         ):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from fluid.errors import InputError
+from thresholds.labels import policy_label
 from validation.policies.a_min import A_MIN
 from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
@@ -13,7 +16,7 @@ from validation.policies.sarathi import SARATHI
 from validation.policies.vllm_v0 import VLLM_V0
 from validation.policies.vllm_v1 import VLLM_V1
 from validation.policies.wait import WAIT, WAIT_CAP
-from validation.simulator.policy import ConfiguredPolicy, Policy, policy_label
+from validation.simulator.policy import ConfiguredPolicy, Policy
 
 _ALL = (
     GREEDY,
@@ -32,7 +35,44 @@ _ALL = (
     SLAI,
 )
 
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
+POLICIES: dict[str, Policy] = {one.name: one for one in _ALL}
+"""Every scheduling rule of the simulator, by name.
+
+>>> import fluidwait as fw
+>>> sorted(fw.POLICIES)[:3]
+['a-min', 'dai', 'flow-control']
+>>> fw.POLICIES["greedy"].summary
+'admit in order while the prompt fits; cap, pace and watermark restrain it'
+"""
+
+PolicyLike = ConfiguredPolicy | str
+"""A policy with its parameters, or text that `parse_policy` reads."""
+
+
+def policy(
+    name: str,
+    /,
+    *,
+    thresholds: Sequence[int] = (),
+    cuts: Sequence[int] = (),
+    **values: float | str,
+) -> ConfiguredPolicy:
+    """A scheduling rule with its parameters; those not named keep their defaults.
+
+    Args:
+        name: A name in `POLICIES`.
+        thresholds: Requests, one per class or segment, where the rule needs them.
+        cuts: Output length in tokens at which each segment ends, ascending.
+        values: Parameters by name: numbers, or words where the parameter has choices.
+
+    Raises:
+        InputError: Unknown policy or parameter (lists what exists), or a value out of range.
+
+    >>> import fluidwait as fw
+    >>> fw.policy("greedy", watermark=0.01, cap=90).label
+    'greedy:watermark=0.01,cap=90'
+    """
+    return _rule(name).configure(values, tuple(thresholds), tuple(cuts))
 
 
 def parse_policy(text: str) -> ConfiguredPolicy:
@@ -40,10 +80,13 @@ def parse_policy(text: str) -> ConfiguredPolicy:
 
     Raises:
         InputError: Unknown policy or parameter, or a value out of range.
+
+    >>> import fluidwait as fw
+    >>> fw.parse_policy("greedy:watermark=0.050").params
+    {'watermark': 0.05}
     """
     name, _, rest = text.partition(":")
-    if name not in POLICIES:
-        raise InputError("policy", name, "one of " + ", ".join(POLICIES))
+    rule = _rule(name)
     values: dict[str, float | str] = {}
     tables: dict[str, tuple[int, ...]] = {}
     for part in filter(None, rest.split(",")):
@@ -54,14 +97,36 @@ def parse_policy(text: str) -> ConfiguredPolicy:
             tables[key] = _integers(name, key, value)
         else:
             values[key] = value
-    return POLICIES[name].configure(values, **tables)
+    return rule.configure(values, **tables)
 
 
-def _integers(policy: str, key: str, text: str) -> tuple[int, ...]:
+def configured(
+    policies: PolicyLike | Iterable[PolicyLike], least: int = 1
+) -> list[ConfiguredPolicy]:
+    """Policies as users give them, one or several, text among them.
+
+    Raises:
+        InputError: As `parse_policy`, or fewer than `least`.
+    """
+    given = [policies] if isinstance(policies, str | ConfiguredPolicy) else policies
+    found = [parse_policy(one) if isinstance(one, str) else one for one in given]
+    if len(found) < least:
+        raise InputError("policies", len(found), f"at least {least}")
+    return found
+
+
+def _rule(name: str) -> Policy:
+    if name not in POLICIES:
+        raise InputError("policy", name, "one of " + ", ".join(POLICIES))
+    return POLICIES[name]
+
+
+def _integers(name: str, key: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("/"))
     except ValueError:
-        raise InputError(f"policy {policy}: {key}", text, "integers ≥ 1, as 3/1") from None
+        raise InputError(f"policy {name}: {key}", text, "integers ≥ 1, as 3/1") from None
 
 
-__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "parse_policy", "policy_label"]
+__all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "PolicyLike"]
+__all__ += ["configured", "parse_policy", "policy", "policy_label"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.server import peak_kv_tokens
 from validation.simulator.compiling import kernel
 from validation.simulator.engine import block_rounded, choose_victim, evict
 from validation.simulator.model import Model
@@ -62,16 +63,14 @@ def decode_or_preempt(model, lane, slot, victim_rule, requeue, progress):
     return True
 
 
-def peak_tokens(model: Model) -> NDArray[np.int64]:
-    """KV tokens of each shape in its last stage (THEORY 1.2), shape (shapes,).
+def peak_tokens(model: Model, block_tokens: int = 1) -> NDArray[np.int64]:
+    """KV tokens of each shape in its last stage, in whole blocks, shape (shapes,).
 
-    The last output's KV is never written: prompt + outputs − 1, or context + outputs for a
-    decode-only request, whose stages start at 1.
+    Prefill emits the first token: these rules take no server where it does not.
     """
-    prompt = model.shapes["prompt_tokens"]
-    decode_only = prompt == model.shapes["context_tokens"]
-    peak: NDArray[np.int64] = prompt + model.shapes["output_tokens"] - np.where(decode_only, 0, 1)
-    return peak
+    context = model.shapes["context_tokens"]
+    prompt = model.shapes["prompt_tokens"] - context
+    return peak_kv_tokens(prompt, model.shapes["output_tokens"], context, block_tokens=block_tokens)
 
 
 def require_blocks(policy: str, model: Model, reserved: int) -> None:
@@ -83,7 +82,7 @@ def require_blocks(policy: str, model: Model, reserved: int) -> None:
     block = int(model.constants[0]["block_tokens"])
     blocks = int(model.constants[0]["kv_capacity_tokens"]) // block
     usable = (blocks - reserved) * block
-    peak = -(-peak_tokens(model) // block) * block
+    peak = peak_tokens(model, block)
     too_large = np.flatnonzero(peak > usable)
     if len(too_large):
         raise InputError(

@@ -154,7 +154,7 @@ class Queueing:
 Rule = Callable[[Queueing], list[Request]]
 
 
-def simulate(
+def simulate_slowly(
     requests: Sequence[Request],
     server: Server,
     rule: Rule,

@@ -1,7 +1,6 @@
 """What a page about a table says: its verdict, figures with intervals, plots, how to repeat them.
 
-Plain data; `fluidwait report` lays it out. A table that is not validated is replayed first, so that
-no page goes round without a simulation.
+A table that is not validated is replayed first, so that no page goes round without a simulation.
 """
 
 from __future__ import annotations
@@ -9,50 +8,64 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from fluid.files import write_text
+from fluid.result import Block, Result
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from thresholds.fields import Validated
+from thresholds.labels import policy_label
+from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.solvers.paced.boundary import boundary_load
-from thresholds.table import ThresholdTable, Validated
+from thresholds.table import ThresholdTable
+from validation.experiments.conclusion import conclusion_of_validation
+from validation.experiments.following import policy_of, policy_of_row
+from validation.experiments.paths import WatchedRun
 from validation.experiments.recovery import Recovery, recovery
-from validation.experiments.replay import BASELINES, policy_of, replay, replay_model
-from validation.policies import ConfiguredPolicy, parse_policy, policy_label
-from validation.report.pictures import TAPE, Picture, Row, report_pictures
+from validation.experiments.replay import BASELINES, TAPE, replay
+from validation.experiments.simulate import samples
+from validation.experiments.watch import median_replication, watch
+from validation.policies import ConfiguredPolicy
+from validation.report.page import render_page
+from validation.report.pictures import Row, report_pictures
+from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 _SAME_RATE = 1e-9
 
 
-@dataclass(frozen=True)
-class Effort:
-    """Size of the simulations that a report runs itself."""
-
-    replications: int = 10
-    requests: int = 10_000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything on the page.
+@dataclass(frozen=True, repr=False)
+class Report(Result):
+    """Everything on a page about a table.
 
     Attributes:
         table: With its validation, also where the file had none.
         replayed: Whether the validation was made for this report.
         rows: The table and what it was compared with at the same rate.
         saturated: Rows of the validation at other rates; a refined table has some at saturation.
+        watched: A median run of `rows`.
         recoveries: From `burst_requests` at one instant, by policy.
         commands: Shell commands that make the figures again, one per line.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.make_report(fw.solve(load, server), runs=fw.Runs(4, 1_500))
+    >>> found.conclusion
+    'The table HOLDS, and makes no measurable difference to the best policy beside it.'
+    >>> found.commands[1]
+    'fluidwait equilibrium workload.json --server server.json'
     """
 
     table: ThresholdTable
     equilibrium: Equilibrium
     replayed: bool
-    conclusion: str
-    holds: bool
     rows: tuple[Row, ...]
     saturated: tuple[Row, ...]
-    pictures: tuple[Picture, ...]
+    watched: WatchedRun
     burst_requests: int
     recoveries: tuple[Recovery, ...]
     commands: tuple[str, ...]
@@ -63,104 +76,168 @@ class Report:
         assert self.table.validated is not None
         return self.table.validated
 
+    @property
+    def conclusion(self) -> str:
+        """What the simulation says in one sentence."""
+        return conclusion_of_validation([row.result for row in self.rows])
+
+    @property
+    def holds(self) -> bool:
+        """Whether the table is stable."""
+        return self.rows[0].result.verdict == "stable"
+
+    def blocks(self) -> Iterator[Block]:
+        yield self.conclusion
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "conclusion": self.conclusion,
+            "holds": self.holds,
+            "table": self.table.document(),
+            "recoveries": [asdict(one) for one in self.recoveries],
+            "commands": list(self.commands),
+        }
+
+    def frame(self) -> dict[str, list[Any]]:
+        """Figures by name, one entry per policy at the table's rate; None where there is none."""
+        results = [row.result for row in self.rows]
+        return {
+            "label": [row.label for row in self.rows],
+            "verdict": [one.verdict for one in results],
+            "completed_share": [one.completed_share.mean for one in results],
+            "latency_s": [one.latency_s and one.latency_s.mean for one in results],
+            "evictions_per_request": [one.evictions_per_request for one in results],
+            "recovered_share": [one.recovered_share for one in self.recoveries],
+            "recovery_s": [one.recovery_s for one in self.recoveries],
+        }
+
+    def html(self) -> str:
+        """The page, which needs nothing from the network."""
+        return render_page(
+            "report.html.jinja",
+            report=self,
+            table=self.table,
+            fluid=self.equilibrium,
+            fluid_verdict=self.equilibrium.sentence,
+            meanings=PARAMETER_MEANINGS,
+            pictures=report_pictures(
+                self.equilibrium,
+                self.validated,
+                self.rows,
+                self.watched,
+                _process(self.validated),
+            ),
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the page, whole or not at all.
+
+        Raises:
+            InputError: The folder does not exist.
+        """
+        write_text(path, self.html())
+
 
 def make_report(
     table: ThresholdTable,
-    file: str,
-    effort: Effort,
+    *,
+    file: str = "table.json",
+    runs: Runs = Runs(10, 10_000),
     on_done: Callable[[], None] | None = None,
 ) -> Report:
     """Gather the page of a table.
 
     Args:
         file: Name of the table in the commands.
-        effort: Of the replay, where the table is not validated, and of the recovery runs.
+        runs: Of the replay, where the table is not validated, and of the recovery runs.
         on_done: Called after each simulated replication.
 
     Raises:
-        InputError: No replications or requests, or a policy that cannot be simulated.
+        InputError: A policy that cannot be simulated.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> table = fw.solve(load, fw.Server.named("paper-long-decode"))
+    >>> fw.make_report(table, runs=fw.Runs(replications=2, requests=300)).replayed
+    True
     """
-    replayed = table.validated is None
-    if replayed:
-        table = _replayed(table, effort, on_done)
-    validated = table.validated
-    assert validated is not None
-    rows, saturated = _rows(table, validated)
-    found = equilibrium(table.workload, table.server)
+    if table.validated is not None:
+        return _gathered(table, runs, file, None, on_done)
+    found = replay(table, runs=runs, on_done=on_done)
+    return _gathered(found.validated_table, runs, file, found.watched, on_done)
+
+
+def simulated_runs(table: ThresholdTable, runs: Runs) -> int:
+    """How often `make_report` will call `on_done`."""
+    if table.validated is None:
+        return 2 * runs.replications * (1 + len(BASELINES))
+    return runs.replications * len(_rows(table, table.validated)[0])
+
+
+def _gathered(
+    table: ThresholdTable,
+    runs: Runs,
+    file: str,
+    watched: WatchedRun | None,
+    on_done: Callable[[], None] | None,
+) -> Report:
+    """
+    Args:
+        table: With its validation.
+        watched: A run of it, where the validation was made just now.
+    """
+    assert table.validated is not None
+    rows, saturated = _rows(table, table.validated)
+    policies = [policy_of(table), *(policy_of_row(row.result) for row in rows[1:])]
+    rate_per_s = rows[0].result.rate_per_s
     burst = max(1, math.ceil(boundary_load(table.workload, table.server).population))
-    policies = {row.label: policy for row, policy in zip(rows, _policies(table, rows), strict=True)}
     return Report(
         table=table,
-        equilibrium=found,
-        replayed=replayed,
-        conclusion=conclusion(rows),
-        holds=rows[0].result.verdict == "stable",
+        equilibrium=equilibrium(table.workload, table.server),
+        replayed=watched is not None,
         rows=rows,
         saturated=saturated,
-        pictures=tuple(report_pictures(table, validated, rows, policies)),
+        watched=watched or _watched(table, table.validated, policies, rate_per_s),
         burst_requests=burst,
         recoveries=tuple(
             recovery(
-                replay_model(table),
+                table.workload,
+                table.server,
                 policy,
                 burst,
-                rate_per_s=rows[0].result.rate_per_s,
-                replications=effort.replications,
-                requests=effort.requests,
-                seed=effort.seed,
+                rate_per_s=rate_per_s,
+                runs=runs,
                 on_done=on_done,
             )
-            for policy in policies.values()
+            for policy in policies
         ),
-        commands=_commands(table, validated, rows, file, effort),
+        commands=_commands(table, table.validated, rows, file, runs),
     )
 
 
-def simulated_runs(table: ThresholdTable, effort: Effort) -> int:
-    """How often `make_report` will call `on_done`."""
-    if table.validated is None:
-        return 2 * effort.replications * (1 + len(BASELINES))
-    return effort.replications * len(_rows(table, table.validated)[0])
-
-
-def conclusion(rows: Sequence[Row]) -> str:
-    """What the simulation says in one sentence, also where the table does not help."""
-    own, others = rows[0].result, rows[1:]
-    if own.verdict == "undecided":
-        return "Undecided: too few requests to tell whether the table holds."
-    if own.verdict == "unstable":
-        return "The table does not hold at this rate: do not use it there."
-    stable = [row for row in others if row.result.verdict == "stable" and row.result.latency_s]
-    if not others:
-        return "The table holds."
-    if not stable:
-        return "The table holds; no policy beside it is stable at this rate."
-    best = min(stable, key=lambda row: row.result.latency_s.mean if row.result.latency_s else 0.0)
-    if own.latency_s is None or best.result.latency_s is None:
-        return "The table holds."
-    difference = own.latency_s.mean - best.result.latency_s.mean
-    if abs(difference) <= own.latency_s.half_width + best.result.latency_s.half_width:
-        return (
-            f"The table holds; its mean latency and that of {best.label} cannot be told apart: "
-            "their intervals overlap."
-        )
-    share = abs(difference) / best.result.latency_s.mean
-    return (
-        f"The table holds; its mean latency is {share:.1%} "
-        f"{'below' if difference < 0 else 'above'} that of {best.label}."
+def _watched(
+    table: ThresholdTable,
+    validated: Validated,
+    policies: Sequence[ConfiguredPolicy],
+    rate_per_s: float,
+) -> WatchedRun:
+    """A run of the validation, for which one policy is simulated again to find its median."""
+    model = poisson_model(table.workload, table.server, _process(validated))
+    runs = Runs(validated.replications, validated.requests, validated.seed)
+    (first,) = samples(model, policies[:2][-1], runs, rate_per_s)
+    return watch(
+        model,
+        policies,
+        median_replication(first.replications),
+        requests=runs.requests,
+        seed=runs.seed,
+        rate_per_s=rate_per_s,
     )
 
 
-def _replayed(
-    table: ThresholdTable, effort: Effort, on_done: Callable[[], None] | None
-) -> ThresholdTable:
-    return replay(
-        table,
-        replications=effort.replications,
-        requests=effort.requests,
-        seed=effort.seed,
-        on_done=on_done,
-    ).validated_table()
+def _process(validated: Validated) -> str:
+    """How requests arrive in the watched run: Poisson in place of a recording."""
+    return "poisson" if validated.arrivals == TAPE else validated.arrivals
 
 
 def _rows(table: ThresholdTable, validated: Validated) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
@@ -168,7 +245,7 @@ def _rows(table: ThresholdTable, validated: Validated) -> tuple[tuple[Row, ...],
     rate_per_s = validated.policies[0].rate_per_s
     named = [
         Row(
-            f"this table ({table.policy})" if not index else policy_label(one.policy, one.params),
+            f"this table ({table.policy})" if not index else one.label,
             one,
         )
         for index, one in enumerate(validated.policies)
@@ -180,12 +257,8 @@ def _rows(table: ThresholdTable, validated: Validated) -> tuple[tuple[Row, ...],
     )
 
 
-def _policies(table: ThresholdTable, rows: Sequence[Row]) -> list[ConfiguredPolicy]:
-    return [policy_of(table), *(parse_policy(row.label) for row in rows[1:])]
-
-
 def _commands(
-    table: ThresholdTable, validated: Validated, rows: Sequence[Row], file: str, effort: Effort
+    table: ThresholdTable, validated: Validated, rows: Sequence[Row], file: str, runs: Runs
 ) -> tuple[str, ...]:
     """Commands that need nothing but the table (and the tape, if it was one)."""
     quoted = shlex.quote(file)
@@ -196,7 +269,8 @@ def _commands(
         solve += " --budget-s 30"
     check = f"fluidwait replay {quoted}"
     for row in rows[1:]:
-        check += f" --policy {shlex.quote(row.label)}"
+        label = policy_label(row.result.policy, row.result.params, exact=True)
+        check += f" --policy {shlex.quote(label)}"
     rate_per_s = rows[0].result.rate_per_s
     if abs(rate_per_s / table.workload.rate_per_s - 1) > _SAME_RATE:
         check += f" --rate {rate_per_s!r}"
@@ -206,6 +280,7 @@ def _commands(
         check += f" --replications {validated.replications} --requests {validated.requests}"
         if validated.arrivals != "poisson":
             check += f" --arrivals {shlex.quote(validated.arrivals)}"
+        check += f" --seed {validated.seed}"
     extract = (
         f"import json; t = json.load(open({json.dumps(file)})); "
         '[json.dump(t[k], open(k + ".json", "w")) for k in ("workload", "server")]'
@@ -214,7 +289,7 @@ def _commands(
         f"python -c {shlex.quote(extract)}",
         "fluidwait equilibrium workload.json --server server.json",
         f"{solve} -o solved.json",
-        f"{check} --seed {validated.seed}",
-        f"fluidwait report {quoted} --replications {effort.replications} "
-        f"--requests {effort.requests} --seed {effort.seed} -o report.html",
+        check,
+        f"fluidwait report {quoted} --replications {runs.replications} "
+        f"--requests {runs.requests} --seed {runs.seed} -o report.html",
     )

@@ -1,29 +1,19 @@
-"""Pictures of a report, as SVG elements."""
+"""Pictures of a report, as SVG elements, from what the report holds."""
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-
-from fluid.plots.steady import plot_composition, plot_latency, plot_region
+from fluid.plots.style import save
+from fluid.steady.equilibrium import Equilibrium
 from fluid.steady.region import StabilityRegion
-from thresholds.table import PolicyValidation, ThresholdTable, Validated
-from validation.experiments.compare import compare
-from validation.experiments.pictures import plot_paths, plot_validated
-from validation.experiments.replay import replay_model
-from validation.policies import ConfiguredPolicy
-from validation.simulator.arrivals import Arrivals, parse_arrivals
-from validation.simulator.cpu import Job
-from validation.simulator.model import Model
-
-TAPE = "tape"
-"""Arrivals of a table validated on a recording, which the table does not hold."""
+from thresholds.fields import PolicyValidation, Validated
+from thresholds.validated_picture import draw_validated
+from validation.experiments.paths import WatchedRun
+from validation.experiments.pictures import draw_run
+from validation.report.page import inline_svg
 
 
 @dataclass(frozen=True)
@@ -43,91 +33,58 @@ class Row:
     result: PolicyValidation
 
 
-def _arrivals(validated: Validated) -> Arrivals | None:
-    """The process to simulate: that of the validation, Poisson in place of a recording."""
-    return None if validated.arrivals == TAPE else parse_arrivals(validated.arrivals)
-
-
 def report_pictures(
-    table: ThresholdTable,
+    balance: Equilibrium,
     validated: Validated,
     rows: Sequence[Row],
-    policies: dict[str, ConfiguredPolicy],
+    watched: WatchedRun,
+    process: str,
 ) -> list[Picture]:
     """What a report shows of a table, from the simulation outwards.
 
     Args:
-        rows: Validated policies at one rate, the table's own first; `policies` alike, by label.
+        balance: Of the table's own load.
+        rows: Validated policies at one rate, the table's own first.
+        watched: A run of these policies, in this order.
+        process: How its requests arrived.
     """
-    workload, server = table.workload, table.server
+    workload, server = balance.workload, balance.server
     rate_per_s = rows[0].result.rate_per_s
-    scale = rate_per_s / workload.rate_per_s
-    model = replay_model(table, arrivals=_arrivals(validated))
-    replication = _median_replication(model, [*policies.values()][:2][-1], validated, scale)
-    jobs = {
-        label: Job(policy, replication, seed=validated.seed, rate_scale=scale)
-        for label, policy in policies.items()
-    }
-    process = "poisson" if validated.arrivals == TAPE else validated.arrivals
+    labels = [row.label for row in rows]
     title = f"{workload.name} on {server.name} at {rate_per_s:.4g} requests/s"
+    run = partial(draw_run, watched, labels, title)
     made = [
         Picture(
             "Side by side",
             "Means with 95 % intervals over the replications.",
             inline_svg(
-                "compare", lambda path: plot_validated({r.label: r.result for r in rows}, path)
+                "compare",
+                partial(save, lambda: draw_validated({r.label: r.result for r in rows})),
             ),
         ),
         Picture(
             "One run",
-            f"The run of {validated.replications} in which {[*jobs][:2][-1]} did as well as in the "
-            f"median (replication {replication} of seed {validated.seed}, arrivals: {process}).",
-            inline_svg(
-                "run", lambda path: plot_paths(model, jobs, validated.requests, title, path)
-            ),
+            f"The run of {validated.replications} in which {labels[:2][-1]} did as well as in the "
+            f"median (replication {watched.replication} of seed {validated.seed}, "
+            f"arrivals: {process}).",
+            inline_svg("run", partial(save, run)),
         ),
     ]
     if len(workload.classes) == 2:
         region = StabilityRegion(workload, server)
         caption = "Rates that the server carries in the fluid model, and this load."
-        picture = inline_svg("region", partial(plot_region, region))
+        picture = inline_svg("region", partial(save, region.plot))
         made.append(Picture("Stable rates", caption, picture))
     made += [
         Picture(
             "Latency by rate",
             "First-order fluid figures of work-conserving service, up to the boundary.",
-            inline_svg("latency", partial(plot_latency, workload, server)),
+            inline_svg("latency", partial(save, balance.plot)),
         ),
         Picture(
             "KV by stage",
             "Where the cache goes at equilibrium, by age of the requests.",
-            inline_svg("stages", partial(plot_composition, workload, server)),
+            inline_svg("stages", partial(save, partial(balance.plot, picture="stages"))),
         ),
     ]
     return made
-
-
-def _median_replication(
-    model: Model, policy: ConfiguredPolicy, validated: Validated, scale: float
-) -> int:
-    """The run in which the policy's completed share was the median."""
-    again = compare(
-        model,
-        [policy],
-        replications=validated.replications,
-        requests=validated.requests,
-        seed=validated.seed,
-        rate_scale=scale,
-    )
-    shares = again[0].completed_shares
-    return int(np.argsort(shares)[len(shares) // 2])
-
-
-def inline_svg(name: str, draw: Callable[[Path], None]) -> str:
-    """A plot as an SVG element; its ids begin with `name`, as a page has room for each id once."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plot.svg"
-        draw(path)
-        text = path.read_text(encoding="utf-8")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", text)

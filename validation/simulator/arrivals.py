@@ -158,6 +158,17 @@ def parse_arrivals(text: str) -> Arrivals:
     return Arrivals(kind, **values)  # type: ignore[arg-type]  # burst was read as an integer
 
 
+def as_arrivals(given: Arrivals | str | None) -> Arrivals:
+    """Arrivals as users give them: text is read, and nothing is Poisson.
+
+    Raises:
+        InputError: As `parse_arrivals`.
+    """
+    if given is None:
+        return Arrivals()
+    return parse_arrivals(given) if isinstance(given, str) else given
+
+
 def rate_pieces(workload: Workload) -> NDArray[np.void]:
     """PIECE records of the workload's rate profile, one constant piece where it has none."""
     profile = workload.rate_profile or ()

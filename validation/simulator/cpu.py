@@ -118,7 +118,7 @@ def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
         InputError: No jobs, no requests, or a policy that cannot run this model.
     """
     if not jobs:
-        raise InputError("replications", 0, "at least 1")
+        raise InputError("policies", "none", "at least one")
     if model.tape.size:
         requests = int(model.tape.size)
     if requests < 1:
@@ -128,8 +128,12 @@ def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
     return requests
 
 
-def run_traced(model: Model, job: Job, requests: int) -> SamplePath:
+def run_traced(model: Model, job: Job, requests: int, iterations: int | None = None) -> SamplePath:
     """Run one replication and keep everything that happened.
+
+    Args:
+        iterations: How many it has, where that is known (`Replication.iterations`): without it, or
+            if it has more, the replication runs twice.
 
     Raises:
         InputError: A policy that cannot run this model.
@@ -137,10 +141,12 @@ def run_traced(model: Model, job: Job, requests: int) -> SamplePath:
     job.policy.check(model)
     if model.tape.size:
         requests = int(model.tape.size)
-    lane = new_lane(model, requests)
+    lane = new_lane(model, requests, series_rows=iterations or 0)
     _simulate(model, lane, job)
-    lane = new_lane(model, requests, series_rows=int(lane.scalars[0]["iterations"]))
-    _simulate(model, lane, job)
+    needed = int(lane.scalars[0]["iterations"])
+    if needed > len(lane.series):
+        lane = new_lane(model, requests, series_rows=needed)
+        _simulate(model, lane, job)
     return SamplePath(
         lane.requests["arrived_at_s"],
         lane.requests["first_token_at_s"],
@@ -148,7 +154,7 @@ def run_traced(model: Model, job: Job, requests: int) -> SamplePath:
         lane.requests["evictions"],
         model.shapes["report_class"][lane.requests["shape"]],
         lane.requests["shape"],
-        lane.series,
+        lane.series[:needed],
         lane.path[: lane.scalars[0]["path_rows"]],
     )
 
@@ -156,4 +162,4 @@ def run_traced(model: Model, job: Job, requests: int) -> SamplePath:
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
     start(model, lane, job.seed, job.replication, job.rate_scale)
     thresholds = job.policy.threshold_table(model)
-    job.policy.policy.simulate(model.service, lane, job.policy.numbers, thresholds)
+    job.policy.policy.run_lane(model.service, lane, job.policy.numbers, thresholds)

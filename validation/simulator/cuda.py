@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from validation.simulator.compiling import rebound
 from validation.simulator.cpu import Job, checked_requests
-from validation.simulator.engine import simulate, start
+from validation.simulator.engine import run_lane, start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model, Service
 from validation.simulator.policy import Policy
@@ -141,7 +141,7 @@ def compiled(policy: Policy) -> Any:
 
 def kernel_source(policy: Policy) -> Any:
     """The Python function that becomes the policy's kernel."""
-    return rebound(replicate, policy.name.replace("-", "_"), simulate=policy.simulate)
+    return rebound(replicate, policy.name.replace("-", "_"), run_lane=policy.run_lane)
 
 
 def replicate(
@@ -182,4 +182,4 @@ def replicate(
     job = jobs[index]
     model = Model(constants, shapes, knots, tape, arrivals, profile)
     start(model, lane, job.seed, job.replication, job.rate_scale)
-    simulate(Service(constants, shapes, knots), lane, params[index], thresholds[index])
+    run_lane(Service(constants, shapes, knots), lane, params[index], thresholds[index])

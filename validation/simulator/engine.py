@@ -35,7 +35,7 @@ def queue_of(model, shape):
     raise NotImplementedError
 
 
-def simulate(model, lane, params, thresholds):
+def run_lane(model, lane, params, thresholds):
     """Run one started replication in `lane`, until all that arrived in the window complete.
 
     `model` is a `Service`: to hand a whole `Model` around would halve the speed.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from fluid.statistics import half_width
 from validation.simulator.backlog import Verdict, behind, verdict
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
@@ -153,7 +153,4 @@ class Interval:
 def interval(values: Sequence[float] | Floats, level: float = 0.95) -> Interval:
     """Mean over independent replications with its `level` confidence interval."""
     sample = np.asarray(values, dtype=float)
-    if len(sample) < 2:
-        return Interval(float(sample.mean()), float("nan"))
-    factor = stats.t.ppf((1 + level) / 2, len(sample) - 1)
-    return Interval(float(sample.mean()), float(factor * sample.std(ddof=1) / np.sqrt(len(sample))))
+    return Interval(float(sample.mean()), half_width(sample, level))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.server import Server, require_fits
+from fluid.server import Server, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
-from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, rate_pieces
+from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
 
 SHAPE = np.dtype(
     [
@@ -74,6 +76,36 @@ class Model(NamedTuple):
         """Total arrival rate before scaling."""
         return float(self.constants[0]["rate_per_s"])
 
+    def rate_scale(self, rate_per_s: float | None) -> float:
+        """A total rate in multiples of the model's own, as the simulator's jobs have it.
+
+        Args:
+            rate_per_s: None for the model's own.
+
+        Raises:
+            InputError: It is not positive and finite.
+        """
+        if rate_per_s is None:
+            return 1.0
+        if not 0 < rate_per_s < math.inf:
+            raise InputError("rate_per_s", rate_per_s, "requests per second > 0")
+        return rate_per_s / self.rate_per_s
+
+    def offered(self, rates_per_s: Iterable[float] | None) -> list[float]:
+        """The total rates that are asked for, or the model's own.
+
+        Raises:
+            InputError: None at all, or one that is not positive and finite.
+        """
+        if rates_per_s is None:
+            return [self.rate_per_s]
+        rates = [float(one) for one in rates_per_s]
+        if not rates:
+            raise InputError("rates", "none", "at least one")
+        for one in rates:
+            self.rate_scale(one)
+        return rates
+
     @property
     def classes(self) -> int:
         """Number of report classes."""
@@ -103,13 +135,39 @@ class Service(NamedTuple):
     knots: NDArray[np.void]
 
 
-def poisson_model(workload: Workload, server: Server, arrivals: Arrivals | None = None) -> Model:
+def model_of(
+    load: Workload | Tape, server: Server, arrivals: Arrivals | str | None = None
+) -> Model:
+    """What to simulate: a workload that arrives as told, or a recording as it is.
+
+    Raises:
+        InputError: As `poisson_model` or `tape_model`, or a kind of arrivals beside a recording.
+    """
+    if isinstance(load, Workload):
+        return poisson_model(load, server, arrivals)
+    if arrivals is not None:
+        allowed = "none beside a tape, which has its own"
+        raise InputError("arrivals", as_arrivals(arrivals).label, allowed)
+    return tape_model(load, server)
+
+
+def poisson_model(
+    workload: Workload, server: Server, arrivals: Arrivals | str | None = None
+) -> Model:
     """Arrivals of the workload's classes, Poisson unless told otherwise; a shape for every class.
 
     The workload's rate profile applies to every kind of arrivals.
 
+    Args:
+        arrivals: As `Arrivals`, or as text that `parse_arrivals` reads.
+
     Raises:
         InputError: A request of some class can never fit into memory.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> fw.poisson_model(load, fw.Server.named("paper-long-decode")).rate_per_s
+    2.0
     """
     require_fits(workload, server)
     classes = workload.classes
@@ -121,7 +179,7 @@ def poisson_model(workload: Workload, server: Server, arrivals: Arrivals | None 
     shapes["output_tokens"] = [one.decode_tokens for one in classes]
     shapes["report_class"] = np.arange(len(classes))
     model = _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()))
-    record = (arrivals or Arrivals()).record(workload)
+    record = as_arrivals(arrivals).record(workload)
     return model._replace(arrivals=record, profile=rate_pieces(workload))
 
 
@@ -143,9 +201,9 @@ def tape_model(tape: Tape, server: Server) -> Model:
 
 
 def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
-    stored_outputs = pairs[:, 1] - (1 if server.first_token == "prefill" else 0)
-    block = server.block_tokens
-    peak = -(-(pairs[:, 0] + stored_outputs) // block) * block
+    peak = peak_kv_tokens(
+        *pairs.T, first_token=server.first_token, block_tokens=server.block_tokens
+    )
     too_large = np.flatnonzero(peak > server.usable_kv_tokens)
     if len(too_large):
         row = int(too_large[0])

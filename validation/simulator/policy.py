@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from thresholds.labels import policy_label
 from validation.simulator.compiling import bind
-from validation.simulator.engine import simulate
+from validation.simulator.engine import run_lane
 from validation.simulator.model import Model
 
 
@@ -28,8 +30,8 @@ class Parameter:
     summary: str
     choices: tuple[str, ...] = ()
 
-    def number(self, value: float | str) -> float:
-        """Check a value and turn it into what the kernel reads.
+    def parsed(self, value: float | str) -> float | str:
+        """A word as it is, a number as a number, a whole one as an integer.
 
         Raises:
             InputError: Not a number, out of range, or not one of the choices.
@@ -37,15 +39,19 @@ class Parameter:
         if self.choices:
             if value not in self.choices:
                 raise InputError(self.name, value, "one of " + ", ".join(self.choices))
-            return float(self.choices.index(str(value)))
+            return str(value)
         allowed = f"a number from {self.lowest:g} to {self.highest:g}"
         try:
             number = float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             raise InputError(self.name, value, allowed) from None
         if not self.lowest <= number <= self.highest:
             raise InputError(self.name, value, allowed)
-        return number
+        return int(number) if number.is_integer() else number
+
+    def number(self, parsed: float | str) -> float:
+        """What the kernel reads for a value that `parsed` has checked."""
+        return float(self.choices.index(str(parsed)) if self.choices else parsed)
 
 
 EVICTION_PARAMETERS = (
@@ -87,10 +93,10 @@ class Policy:
     never_evicts: bool = False
 
     @cached_property
-    def simulate(self) -> Any:
+    def run_lane(self) -> Any:
         """The engine's loop compiled for this policy."""
         suffix = self.name.replace("-", "_")
-        return bind(simulate, suffix, form_batch=self.form_batch, queue_of=self.queue_of)
+        return bind(run_lane, suffix, form_batch=self.form_batch, queue_of=self.queue_of)
 
     def configure(
         self,
@@ -108,24 +114,24 @@ class Policy:
         Raises:
             InputError: An unknown parameter (lists what exists), or a value out of range.
         """
-        values = dict(values or {})
-        names = [parameter.name for parameter in self.parameters]
-        for name, value in values.items():
-            if name not in names:
-                known = ", ".join(names) if names else "none"
-                raise InputError(f"policy {self.name}: parameter", name, f"one of {known}")
-            index = names.index(name)
-            try:
-                self.parameters[index].number(value)
-            except InputError as error:
-                field = f"policy {self.name}: {error.field}"
-                raise InputError(field, error.value, error.allowed) from None
+        parsed = {name: self._parsed(name, value) for name, value in (values or {}).items()}
         if (self.per_class or self.per_segment) and (not thresholds or min(thresholds) < 1):
             field = f"policy {self.name}: thresholds"
             unit = "class" if self.per_class else "segment"
             raise InputError(field, list(thresholds), f"integers ≥ 1, one per {unit}")
         self._check_cuts(thresholds, cuts)
-        return ConfiguredPolicy(self, values, thresholds, cuts)
+        return ConfiguredPolicy(self, parsed, thresholds, cuts)
+
+    def _parsed(self, name: str, value: float | str) -> float | str:
+        parameters = {one.name: one for one in self.parameters}
+        if name not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise InputError(f"policy {self.name}: parameter", name, f"one of {known}")
+        try:
+            return parameters[name].parsed(value)
+        except InputError as error:
+            field = f"policy {self.name}: {error.field}"
+            raise InputError(field, error.value, error.allowed) from None
 
     def _check_cuts(self, thresholds: tuple[int, ...], cuts: tuple[int, ...]) -> None:
         field = f"policy {self.name}: cuts"
@@ -138,14 +144,19 @@ class Policy:
 
 @dataclass(frozen=True)
 class ConfiguredPolicy:
-    """A policy with its parameters: `values` as given, `thresholds` and `cuts` where needed."""
+    """A policy with its parameters; made by `Policy.configure`.
+
+    Attributes:
+        values: Those that were given: numbers, and words where the parameter has choices.
+        thresholds, cuts: Where the rule needs them.
+    """
 
     policy: Policy
     values: Mapping[str, float | str]
     thresholds: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def numbers(self) -> NDArray[np.float64]:
         """Parameters as the kernel reads them, shape (parameters,)."""
         return np.array(
@@ -199,23 +210,12 @@ class ConfiguredPolicy:
 
     @property
     def params(self) -> dict[str, Any]:
-        """Parameters as given, thresholds among them, ready for JSON."""
+        """Given parameters, thresholds among them, ready for JSON: infinity is a word."""
+        values = {name: "inf" if one == math.inf else one for name, one in self.values.items()}
         lists = {"thresholds": list(self.thresholds), "cuts": list(self.cuts)}
-        return {**self.values, **{name: one for name, one in lists.items() if one}}
+        return {**values, **{name: one for name, one in lists.items() if one}}
 
     @property
     def label(self) -> str:
         """Name and given parameters, as `parse_policy` reads them."""
         return policy_label(self.policy.name, self.params)
-
-
-def policy_label(name: str, params: Mapping[str, Any]) -> str:
-    """``NAME:key=value,…`` with numbers to six digits."""
-    shown = [f"{key}={_short(value)}" for key, value in params.items()]
-    return name + (":" + ",".join(shown) if shown else "")
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "/".join(map(str, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

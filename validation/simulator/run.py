@@ -9,7 +9,7 @@ from fluid.errors import InputError
 from validation.simulator import cpu
 from validation.simulator.metrics import Replication
 from validation.simulator.model import Model
-from validation.simulator.runs import DEVICES
+from validation.simulator.runs import require_known_device
 
 
 def run(
@@ -48,8 +48,7 @@ def chosen_device(device: str) -> str:
     Raises:
         InputError: An unknown device, or CUDA where it is not available.
     """
-    if device not in DEVICES:
-        raise InputError("device", device, ", ".join(DEVICES[:-1]) + " or " + DEVICES[-1])
+    require_known_device(device)
     if device == "cpu":
         return device
     reason = why_no_cuda()

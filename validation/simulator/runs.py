@@ -10,6 +10,16 @@ from fluid.errors import InputError
 DEVICES = ("cpu", "cuda", "auto")
 
 
+def require_known_device(device: str) -> None:
+    """Refuse a device that does not exist anywhere.
+
+    Raises:
+        InputError: It is not in `DEVICES`.
+    """
+    if device not in DEVICES:
+        raise InputError("device", device, ", ".join(DEVICES[:-1]) + " or " + DEVICES[-1])
+
+
 @dataclass(frozen=True)
 class Runs:
     """Size of an experiment and where it runs.
@@ -23,7 +33,8 @@ class Runs:
     Raises:
         InputError: Naming the first field that is out of range.
 
-    >>> Runs(replications=20, requests=10_000)
+    >>> import fluidwait as fw
+    >>> fw.Runs(replications=20, requests=10_000)
     Runs(replications=20, requests=10000, seed=0, device='cpu')
     """
 
@@ -36,8 +47,7 @@ class Runs:
         _require_whole("replications", self.replications, 1)
         _require_whole("requests", self.requests, 1)
         _require_whole("seed", self.seed, 0)
-        if self.device not in DEVICES:
-            raise InputError("device", self.device, ", ".join(DEVICES[:-1]) + " or " + DEVICES[-1])
+        require_known_device(self.device)
 
 
 def _require_whole(name: str, value: Any, least: int) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from fluid.plots.steady import COLOURS, MARKERS, STYLE
+from fluid.plots.style import COLOURS, MARKERS, panels
 from validation.theorems.statement import Floats, Line, Plot
 
 
-def plot_finding(plot: Plot, path: Path) -> None:
-    """Measured points with their intervals; expectations as lines."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axes = figure.subplots()
+def draw_plot(plot: Plot, ax: Any = None) -> Axes:
+    """Measured points with their intervals; expectations as lines.
+
+    Args:
+        ax: Where to draw; None for a new figure.
+    """
+    axes: Axes
+    with panels(ax, (7, 3.6)) as axes:
         if plot.log_x:
             axes.set_xscale("log")
         if plot.log_y:
@@ -36,7 +38,19 @@ def plot_finding(plot: Plot, path: Path) -> None:
             axes.set_xticks(range(len(plot.names)), plot.names, rotation=30, ha="right")
         axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
         axes.legend(fontsize=8)
-        figure.savefig(path, bbox_inches="tight")
+    return axes
+
+
+def draw_plots(plots: dict[str, Plot], ax: Any = None) -> Any:
+    """A panel for each plot under its title, one below the other.
+
+    Args:
+        ax: As many axes as there are plots; None for a new figure.
+    """
+    with panels(ax, (7, 3.6 * len(plots)), len(plots)) as axes:
+        for (title, plot), one in zip(plots.items(), np.ravel(axes), strict=True):
+            draw_plot(plot, one).set_title(title)
+    return axes
 
 
 def _error(line: Line) -> Floats | None:

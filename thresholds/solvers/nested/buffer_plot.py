@@ -1,54 +1,45 @@
-"""Plots of threshold tables, in the style of `fluid.plots.steady`."""
+"""Picture of base memory and buffers against the number of segments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
-from fluid.plots.steady import COLOURS, STYLE, require_plot_path
-from thresholds.solvers.nested.design import Design
+from fluid.plots.style import COLOURS, Panels, panels
 
 _HATCHES = ("", "//", "..")
 
 
-def plot_buffers(designs: Sequence[Design], path: Path) -> None:
-    """Base memory and buffers of Nested WAIT against the number of segments (THEORY 5.2).
-
-    Pale bars are designs with which drift fails.
+def draw_buffers(
+    segments: ArrayLike,
+    parts: Mapping[str, Sequence[float]],
+    drift: Sequence[bool],
+    capacity_tokens: float,
+    title: str,
+    ax: Panels | None = None,
+) -> Panels:
+    """Stacked bars, tokens of each part by number of segments (THEORY 5.2).
 
     Args:
-        designs: At least one, as from `thresholds.solvers.nested.cuts.buffer_decomposition`.
+        segments: L of each design, shape (k,).
+        parts: KV tokens by name, from the bottom up, k each.
+        drift: Whether drift holds for each design; pale bars are those with which it fails.
     """
-    require_plot_path(path)
-    counts = np.array([len(one.ends) for one in designs])
-    names = ("base", "deterministic_buffer", "stochastic_buffer")
-    parts = np.array([[float(getattr(one.memory, name)) for one in designs] for name in names])
-    drift = np.array([one.load < 1 for one in designs])
-    capacity = designs[0].segments.server.usable_kv_tokens
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 4.2), layout="constrained")
-        axes: Axes = figure.subplots()
-        floors = np.vstack([np.zeros(len(counts)), np.cumsum(parts, axis=0)[:-1]])
-        for name, part, floor, colour, hatch in zip(
-            names, parts, floors, COLOURS, _HATCHES, strict=False
-        ):
-            label = name.replace("_", " ").replace("base", "base memory")
+    counts = np.asarray(segments)
+    with panels(ax, (6.5, 4.2)) as axes:
+        floor = np.zeros(len(counts))
+        for (label, part), colour, hatch in zip(parts.items(), COLOURS, _HATCHES, strict=False):
+            height = np.asarray(part, dtype=float)
             bars = axes.bar(
-                counts, part, bottom=floor, color=colour, hatch=hatch, label=label, linewidth=0
+                counts, height, bottom=floor, color=colour, hatch=hatch, label=label, linewidth=0
             )
+            floor = floor + height
             for bar, holds in zip(bars, drift, strict=True):
                 bar.set_alpha(1.0 if holds else 0.25)
-        axes.axhline(capacity, color="black", ls=":", label="KV memory")
-        axes.set(
-            xlabel="segments L (pale: drift fails)",
-            ylabel="KV (tokens)",
-            title=f"Nested WAIT on {designs[0].segments.server.name}",
-        )
+        axes.axhline(capacity_tokens, color="black", ls=":", label="KV memory")
+        axes.set(xlabel="segments L (pale: drift fails)", ylabel="KV (tokens)", title=title)
         for handle in axes.legend(fontsize=8).get_patches():
             handle.set_alpha(1.0)
-        figure.savefig(path, bbox_inches="tight")
+    return axes

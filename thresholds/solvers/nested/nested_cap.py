@@ -9,106 +9,178 @@ passes silently; the certificate here does not.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from fluid.errors import InfeasibleError
+from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium
-from thresholds.problem import Problem
-from thresholds.solvers.common import (
-    FOLLOWED_BY,
-    condition,
-    new_table,
-    predicted,
-    rounded_down,
-    stability_condition,
+from fluid.workload import Workload
+from thresholds.evaluator import Evaluator
+from thresholds.fields import Condition, Memory, SolverReport
+from thresholds.solvers.certificate import condition, stability_condition
+from thresholds.solvers.common import FOLLOWED_BY, predicted, rounded_down, solved_table
+from thresholds.solvers.nested.conditions import chain_conditions, drift_condition
+from thresholds.solvers.nested.cuts import (
+    CutSearch,
+    candidate_designs,
+    even_cuts,
+    lengths_to_cut,
+    require_nested_options,
 )
-from thresholds.solvers.nested.cuts import candidate_designs, even_cuts
-from thresholds.solvers.nested.nested_wait import check_nested
-from thresholds.solvers.nested.requirement import STRICT, Floats, ratios
-from thresholds.solvers.nested.segments import Lengths, Segments, distinct_lengths
-from thresholds.table import (
-    Condition,
-    Memory,
-    SolverReport,
-    ThresholdTable,
-)
+from thresholds.solvers.nested.requirement import STRICT, Floats
+from thresholds.solvers.nested.rules import NestedCapRule
+from thresholds.solvers.nested.segments import Prompts, Segments
+from thresholds.solvers.rule import Rule
+from thresholds.solvers.solver import Solver
+from thresholds.table import ThresholdTable
 
 ETA = 0.05
 LARGEST_RATIO = 0.99
 
 
-def solve_nested_cap(problem: Problem, found: Equilibrium) -> ThresholdTable:
-    """Caps of the segments; of several numbers of segments the one with the most drift slack.
+@dataclass(frozen=True)
+class NestedCap(Solver):
+    """The paper's caps per segment of output length, without waiting; lengths unknown.
+
+    Attributes:
+        segments: L; None for that with the most drift slack.
+        prompts: Prompt that the memory of a segment counts where prompts differ (THEORY 5.4):
+            "worst" or "weighted", the rate-weighted mean.
 
     Raises:
-        InputError: A number of segments out of range.
-        InfeasibleError: A condition of 4.3 fails, or the caps round to 0; naming it.
+        InputError: Naming the option that is out of range. `solve` raises it too for more segments
+            than the load has output lengths.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=64, output=20))
+    >>> table = fw.NestedCap(segments=1).solve(load, fw.Server.named("paper-lmsys"))
+    >>> table.thresholds[0].up_to_tokens
+    20
     """
-    check_nested(problem)
-    lengths = distinct_lengths(problem.workload, problem.server, problem.prompts)
-    candidates = _candidates(problem, lengths)
-    tried = [(segments, largest_caps(segments)) for segments in candidates]
-    tried = [(segments, caps) for segments, caps in tried if caps.all()]
+
+    policy: ClassVar[str] = NestedCapRule.policy
+    rule: ClassVar[Rule] = NestedCapRule()
+
+    segments: int | None = None
+    prompts: Prompts = "worst"
+
+    def __post_init__(self) -> None:
+        require_nested_options(self.segments, self.prompts)
+
+    def _table(
+        self,
+        workload: Workload,
+        server: Server,
+        found: Equilibrium,
+        evaluator: Evaluator | None,
+    ) -> ThresholdTable:
+        lengths = lengths_to_cut(workload, server, self.segments, self.prompts)
+        chosen = _chosen(CutSearch(lengths, segments=self.segments), found)
+        segments, caps = chosen.segments, chosen.caps
+        _require_certified(chosen)
+        return solved_table(
+            self.policy,
+            workload,
+            server,
+            params={},
+            thresholds=[int(one) for one in caps],
+            cuts=[int(one) for one in segments.cuts],
+            memory=Memory(
+                required_tokens=float(segments.memory_tokens @ chosen.per_stage),
+                buffer_tokens=0.0,
+                capacity_tokens=server.usable_kv_tokens,
+                overflow_probability=None,
+            ),
+            predicted=predicted(found, None),
+            max_rate_per_s=(1 - STRICT) / chosen.load * workload.rate_per_s,
+            certificate=chosen.certificate,
+            solver=SolverReport(
+                name=f"closed form (the paper's construction, η = {ETA}), largest caps that fit",
+                status="feasible",
+                objective=None,
+                optimality_gap=None,
+            ),
+            notes=(
+                "no flag of a serving system expresses caps per segment of output; " + FOLLOWED_BY,
+                "caps bound what advances, not what waits at the boundaries with its KV: overflows "
+                "are possible and evict",
+                *found.caveats,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Caps:
+    """The largest caps on some segments, and which conditions they satisfy."""
+
+    segments: Segments
+    caps: Floats
+    certificate: tuple[Condition, ...]
+
+    @property
+    def per_stage(self) -> Floats:
+        """n_k of full caps, spread evenly over the stages of their segments; (L,)."""
+        return np.asarray(self.caps / self.segments.widths)
+
+    @property
+    def load(self) -> float:
+        """Λ_1 ΔT(n)/n_1."""
+        return float(self.segments.load(self.per_stage))
+
+    @property
+    def broken(self) -> list[str]:
+        """Conditions that fail."""
+        return [one.condition for one in self.certificate if not one.holds]
+
+
+def _chosen(search: CutSearch, found: Equilibrium) -> _Caps:
+    """Of several numbers of segments the one with fewest broken conditions, then least load.
+
+    Raises:
+        InfeasibleError: The caps of some segment round to 0 for all of them.
+    """
+    tried = []
+    for segments in _candidates(search):
+        caps = largest_caps(segments)
+        if caps.all():
+            tried.append(_Caps(segments, caps, _certificate(found, segments, caps)))
     if not tried:
         raise InfeasibleError(
             "some segment's cap rounds to 0 requests",
             "memory",
             "use fewer segments, or raise kv_capacity_tokens, or use policy paced",
         )
-    certified = [_certificate(found, *one) for one in tried]
-    chosen = min(range(len(tried)), key=lambda one: _rank(certified[one], *tried[one]))
-    segments, caps = tried[chosen]
-    _require_certified(segments, caps, certified[chosen])
-    n = caps / segments.widths
-    return new_table(
-        problem,
-        params={},
-        thresholds=[int(one) for one in caps],
-        cuts=[int(one) for one in segments.cuts],
-        memory=Memory(
-            required_tokens=float(segments.memory_tokens @ n),
-            buffer_tokens=0.0,
-            capacity_tokens=problem.server.usable_kv_tokens,
-            overflow_probability=None,
-        ),
-        predicted=predicted(found, None),
-        max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * problem.workload.rate_per_s,
-        certificate=certified[chosen],
-        solver=SolverReport(
-            name=f"closed form (the paper's construction, η = {ETA}), largest caps that fit",
-            status="feasible",
-            objective=None,
-            optimality_gap=None,
-        ),
-        notes=(
-            "no flag of a serving system expresses caps per segment of output; " + FOLLOWED_BY,
-            "caps bound what advances, not what waits at the boundaries with its KV: overflows are "
-            "possible and evict",
-            *found.caveats,
-        ),
-    )
+    return min(tried, key=lambda one: (len(one.broken), one.load))
 
 
-def _candidates(problem: Problem, lengths: Lengths) -> list[Segments]:
+def _candidates(search: CutSearch) -> list[Segments]:
     """The cuts of `nested-wait`, so that the two can be compared."""
-    if problem.segments == len(lengths.outputs):
+    lengths = search.lengths
+    if search.segments == len(lengths.outputs):
         return [lengths.segments(np.arange(len(lengths.outputs)))]
-    designs = candidate_designs(problem, lengths)
-    wanted = [one.segments for k, one in designs.items() if problem.segments in (None, k)]
-    return wanted or [lengths.segments(even_cuts(lengths, problem.segments))]
+    designs = candidate_designs(search)
+    wanted = [one.segments for k, one in designs.items() if search.segments in (None, k)]
+    return wanted or [lengths.segments(even_cuts(lengths, search.segments))]
+
+
+def paper_shape(segments: Segments, eta: float = ETA) -> Floats:
+    """n_k/n_1 = q_2 ⋯ q_k with q_k = min(p_k + η, 0.99), shape (L,)."""
+    q = np.minimum(segments.survivals + eta, LARGEST_RATIO)
+    return np.cumprod(np.append(1.0, q))
 
 
 def segment_caps(segments: Segments, total: float, eta: float = ETA) -> Floats:
     """Δ_k n_k rounded, with Σ Δ_k n_k = `total` requests in service before rounding; (L,)."""
-    q = np.minimum(segments.survivals + eta, LARGEST_RATIO)
-    shape = segments.widths * np.cumprod(np.append(1.0, q))
+    shape = segments.widths * paper_shape(segments, eta)
     return np.asarray(np.rint(total * shape / shape.sum()))
 
 
 def largest_caps(segments: Segments) -> Floats:
     """The caps of the largest whole tl whose full segments, spread evenly, fit into memory."""
-    q = np.minimum(segments.survivals + ETA, LARGEST_RATIO)
-    shape = np.cumprod(np.append(1.0, q))
+    shape = paper_shape(segments)
     per_first = float(segments.memory_tokens @ shape)
     capacity = segments.server.usable_kv_tokens
     total = int(capacity / per_first * float(segments.widths @ shape))
@@ -119,46 +191,31 @@ def largest_caps(segments: Segments) -> Floats:
         total -= 1
 
 
-def _rank(
-    certificate: tuple[Condition, ...], segments: Segments, caps: Floats
-) -> tuple[int, float]:
-    """Fewest broken conditions first, then the least drift load."""
-    broken = sum(not one.holds for one in certificate)
-    return broken, float(segments.load(caps / segments.widths))
-
-
 def _certificate(found: Equilibrium, segments: Segments, caps: Floats) -> tuple[Condition, ...]:
     n = caps / segments.widths
-    chain = [
-        condition(f"boundary {k}: p_k < n_k/n_k−1", float(p), float(r), strict=True)
-        for k, (p, r) in enumerate(zip(segments.survivals, ratios(n), strict=True), start=2)
-    ]
     filled = float(segments.memory_tokens @ n)
     return (
         stability_condition(found),
-        condition("drift: Λ_1 ΔT(n)/n_1 < 1", float(segments.load(n)), 1.0, strict=True),
-        *chain,
+        drift_condition(segments, n),
+        *chain_conditions(segments, n, decreasing=False),
         condition("memory: full caps ≤ C", filled, segments.server.usable_kv_tokens),
     )
 
 
-def _require_certified(
-    segments: Segments, caps: Floats, certificate: tuple[Condition, ...]
-) -> None:
+def _require_certified(chosen: _Caps) -> None:
     """Refuse caps of which a condition fails, with the changes that may help."""
-    broken = [one.condition for one in certificate if not one.holds]
+    broken = chosen.broken
     if not broken:
         return
     changes, scale = [], None
-    load = float(segments.load(caps / segments.widths))
-    if load >= 1:
-        scale = rounded_down((1 - STRICT) / load)
+    if chosen.load >= 1:
+        scale = rounded_down((1 - STRICT) / chosen.load)
         changes.append(f"multiply all rates by at most {scale}")
     if any(one.startswith("boundary") for one in broken):
         changes.append("use fewer segments, so that fewer requests survive each boundary")
     changes.append("raise kv_capacity_tokens, or use policy paced")
     raise InfeasibleError(
-        f"no caps for {segments.count} segments: {', '.join(broken)} fails",
+        f"no caps for {chosen.segments.count} segments: {', '.join(broken)} fails",
         broken[0],
         ", or ".join(changes),
         scale,

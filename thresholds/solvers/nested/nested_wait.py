@@ -7,110 +7,151 @@ iteration time. Cuts come from the dynamic program of `design`.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from fluid.errors import InputError
+from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium
-from thresholds.problem import Problem
-from thresholds.solvers.common import (
-    FOLLOWED_BY,
-    condition,
-    new_table,
-    predicted,
-    require_certified,
-    stability_condition,
-)
+from fluid.workload import Workload
+from thresholds.checks import is_number, require_choice
+from thresholds.evaluator import Evaluator
+from thresholds.fields import Condition, Memory, SolverReport
+from thresholds.solvers.certificate import condition, require_certified, stability_condition
+from thresholds.solvers.common import FOLLOWED_BY, predicted, solved_table
+from thresholds.solvers.nested.buffers import BufferStudy, buffer_study
+from thresholds.solvers.nested.conditions import chain_conditions, drift_condition
 from thresholds.solvers.nested.cuts import (
-    MOST_SEGMENTS,
+    CutSearch,
     WholeOptimum,
     best_over_cuts,
+    lengths_to_cut,
+    require_nested_options,
     with_program,
 )
 from thresholds.solvers.nested.infeasible import infeasible
-from thresholds.solvers.nested.requirement import STRICT, mean_latency_s, nested_memory, ratios
-from thresholds.solvers.nested.segments import Segments, distinct_lengths
-from thresholds.table import Condition, Memory, SolverReport, ThresholdTable
+from thresholds.solvers.nested.requirement import STRICT, mean_latency_s, nested_memory
+from thresholds.solvers.nested.rules import NestedWaitRule
+from thresholds.solvers.nested.segments import Prompts
+from thresholds.solvers.rule import Rule
+from thresholds.solvers.solver import Solver
+from thresholds.table import ThresholdTable
+
+_OBJECTIVES = ("latency", "memory", "slack")
 
 
-def solve_nested(problem: Problem, found: Equilibrium) -> ThresholdTable:
-    """Whole thresholds n_k for literal Nested WAIT.
+@dataclass(frozen=True)
+class NestedWait(Solver):
+    """Literal Nested WAIT: whole thresholds n_k of segments of output length, lengths unknown.
 
-    Raises:
-        InputError: A probability, horizon or number of segments out of range.
-        InfeasibleError: No whole thresholds satisfy drift, the chain and memory with its buffers.
-    """
-    check_nested(problem)
-    lengths = distinct_lengths(problem.workload, problem.server, problem.prompts)
-    best = best_over_cuts(problem, lengths)
-    if not np.isfinite(best.value):
-        raise infeasible(problem, lengths, best)
-    best = with_program(problem, best)
-    segments, n = best.segments, best.thresholds
-    memory = nested_memory(n, segments, best.log)
-    certificate = _certificate(found, best)
-    require_certified(certificate)
-    latency_s = float(mean_latency_s(n, segments))
-    # Weighted prompts are means: no path is bounded by them.
-    bounded = problem.prompts == "worst" or not segments.prompts_differ
-    return new_table(
-        problem,
-        params={},
-        thresholds=[int(one) for one in n],
-        cuts=[int(one) for one in segments.cuts],
-        memory=Memory(
-            required_tokens=float(memory.base),
-            buffer_tokens=float(memory.buffer),
-            capacity_tokens=problem.server.usable_kv_tokens,
-            overflow_probability=_overflow_probability(problem, segments) if bounded else None,
-            stochastic_buffer_tokens=float(memory.stochastic_buffer),
-            horizon_s=problem.horizon_s,
-        ),
-        predicted=predicted(found, latency_s),
-        max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * problem.workload.rate_per_s,
-        certificate=certificate,
-        solver=_report(best),
-        notes=(*_notes(problem, found, best, bounded), *found.caveats),
-    )
-
-
-def check_nested(problem: Problem) -> None:
-    """Refuse parameters of the nested policies that make no sense.
+    Attributes:
+        objective: What is best: "latency" (least mean over requests), "memory" (least KV with its
+            buffers) or "slack" (largest distance from the drift condition).
+        segments: L; None for the best L.
+        overflow_probability: δ of Theorem 2 (THEORY 4.5): of any overflow within the horizon.
+        horizon_s: T of Theorem 2.
+        prompts: Prompt that the memory of a segment counts where prompts differ (THEORY 5.4):
+            "worst", which bounds every path, or "weighted", the rate-weighted mean, with which no
+            overflow probability is known.
 
     Raises:
-        InputError: Naming the parameter.
+        InputError: Naming the first option that is out of range. `solve` raises it too for more
+            segments than the load has output lengths.
+
+    >>> import fluidwait as fw
+    >>> solver = fw.NestedWait(segments=2, overflow_probability=0.05, horizon_s=600.0)
+    >>> solver.policy, solver.objective, solver.prompts
+    ('nested-wait', 'latency', 'worst')
     """
-    if not 0 < problem.overflow_probability < 1:
-        allowed = "a probability above 0 and below 1"
-        raise InputError("overflow_probability", problem.overflow_probability, allowed)
-    if not 0 < problem.horizon_s < math.inf:
-        raise InputError("horizon_s", problem.horizon_s, "seconds > 0")
-    outputs = len({one.decode_tokens for one in problem.workload.classes})
-    most = min(MOST_SEGMENTS, outputs)
-    if problem.segments is not None and not 1 <= problem.segments <= most:
-        allowed = f"1 to {most} for {outputs} distinct output lengths"
-        raise InputError("segments", problem.segments, allowed)
-    if problem.prompts not in ("worst", "weighted"):
-        raise InputError("prompts", problem.prompts, "worst or weighted")
 
+    policy: ClassVar[str] = NestedWaitRule.policy
+    rule: ClassVar[Rule] = NestedWaitRule()
 
-def _overflow_probability(problem: Problem, segments: Segments) -> float:
-    """δ; 0 for one segment, which has no boundary, so that M(n) bounds every path (THEORY 3.7)."""
-    return problem.overflow_probability if segments.count > 1 else 0.0
+    objective: str = "latency"
+    segments: int | None = None
+    overflow_probability: float = 0.01
+    horizon_s: float = 3600.0
+    prompts: Prompts = "worst"
+
+    def __post_init__(self) -> None:
+        allowed = f"{' or '.join(_OBJECTIVES)}, for policy {self.policy}"
+        require_choice("objective", self.objective, _OBJECTIVES, allowed)
+        if not (is_number(self.overflow_probability) and 0 < self.overflow_probability < 1):
+            allowed = "a probability above 0 and below 1"
+            raise InputError("overflow_probability", self.overflow_probability, allowed)
+        if not (is_number(self.horizon_s) and self.horizon_s > 0):
+            raise InputError("horizon_s", self.horizon_s, "seconds > 0")
+        require_nested_options(self.segments, self.prompts)
+
+    def buffers(self, workload: Workload, server: Server) -> BufferStudy:
+        """Base memory and buffers against the number of segments (THEORY 5.2).
+
+        Raises:
+            InfeasibleError: Drift fails for every number of segments.
+        """
+        return buffer_study(self._search(workload, server))
+
+    def _search(self, workload: Workload, server: Server) -> CutSearch:
+        return CutSearch(
+            lengths_to_cut(workload, server, self.segments, self.prompts),
+            self.objective,
+            self.segments,
+            self.overflow_probability,
+            self.horizon_s,
+        )
+
+    def _table(
+        self,
+        workload: Workload,
+        server: Server,
+        found: Equilibrium,
+        evaluator: Evaluator | None,
+    ) -> ThresholdTable:
+        search = self._search(workload, server)
+        best = best_over_cuts(search)
+        if not np.isfinite(best.value):
+            raise infeasible(search, best)
+        best = with_program(search, best)
+        segments, n = best.segments, best.thresholds
+        memory = nested_memory(n, segments, best.log)
+        certificate = _certificate(found, best)
+        require_certified(certificate)
+        # Weighted prompts are means: no path is bounded by them.
+        bounded = self.prompts == "worst" or not segments.prompts_differ
+        # One segment has no boundary, so that M(n) bounds every path (THEORY 3.7).
+        probability = self.overflow_probability if segments.count > 1 else 0.0
+        return solved_table(
+            self.policy,
+            workload,
+            server,
+            params={},
+            thresholds=[int(one) for one in n],
+            cuts=[int(one) for one in segments.cuts],
+            memory=Memory(
+                required_tokens=float(memory.base),
+                buffer_tokens=float(memory.buffer),
+                capacity_tokens=server.usable_kv_tokens,
+                overflow_probability=probability if bounded else None,
+                stochastic_buffer_tokens=float(memory.stochastic_buffer),
+                horizon_s=self.horizon_s,
+            ),
+            predicted=predicted(found, float(mean_latency_s(n, segments))),
+            max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * workload.rate_per_s,
+            certificate=certificate,
+            solver=_report(best),
+            notes=(*_notes(search, found, best, bounded), *found.caveats),
+        )
 
 
 def _certificate(found: Equilibrium, best: WholeOptimum) -> tuple[Condition, ...]:
     segments, n = best.segments, best.thresholds
-    chain = []
-    for k, (p, r) in enumerate(zip(segments.survivals, ratios(n), strict=True), start=2):
-        chain.append(condition(f"boundary {k}: p_k < n_k/n_k−1", float(p), float(r), strict=True))
-        chain.append(condition(f"boundary {k}: n_k/n_k−1 < 1", float(r), 1.0, strict=True))
     needed = float(nested_memory(n, segments, best.log).total)
     return (
         stability_condition(found),
-        condition("drift: Λ_1 ΔT(n)/n_1 < 1", float(segments.load(n)), 1.0, strict=True),
-        *chain,
+        drift_condition(segments, n),
+        *chain_conditions(segments, n, decreasing=True),
         condition("memory: M(n) + buffers ≤ C", needed, segments.server.usable_kv_tokens),
     )
 
@@ -129,7 +170,7 @@ def _report(best: WholeOptimum) -> SolverReport:
 
 
 def _notes(
-    problem: Problem, found: Equilibrium, best: WholeOptimum, bounded: bool
+    search: CutSearch, found: Equilibrium, best: WholeOptimum, bounded: bool
 ) -> tuple[str, ...]:
     notes = ["no flag of a serving system expresses literal Nested WAIT; " + FOLLOWED_BY]
     latency_s = float(mean_latency_s(best.thresholds, best.segments))
@@ -144,8 +185,7 @@ def _notes(
             "prompts differ and are counted by their weighted mean: no overflow probability is "
             "known (use prompts worst for the bound of Theorem 2)"
         )
-    outputs = len({one.decode_tokens for one in problem.workload.classes})
-    if best.segments.count < outputs:
+    if best.segments.count < len(search.lengths.outputs):
         notes.append(
             "cuts are the best for thresholds in proportion to a power of the entry rates (exact "
             "dynamic program), not jointly with these thresholds"

@@ -181,6 +181,14 @@ class Lengths:
             rate_sums=self.rate_sums[last],
         )
 
+    def scaled(self, factor: float) -> Lengths:
+        """The same requests at so many times their rates."""
+        return replace(
+            self,
+            rates_per_s=factor * self.rates_per_s,
+            rate_sums=factor * self.rate_sums,
+        )
+
     @cached_property
     def held_sums(self) -> Floats:
         """Σ_{t=1}^{i} of t rounded up to whole blocks, for every KV i that can occur."""

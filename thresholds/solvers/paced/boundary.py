@@ -32,6 +32,7 @@ from fluid.server import Server
 from fluid.stages import Stages, class_stages
 from fluid.steady.stability import stability
 from fluid.workload import Workload
+from thresholds.limits import Limits
 
 Floats = NDArray[np.float64]
 
@@ -51,31 +52,6 @@ Measured on 26 loads (``python tests/benchmarks/spread_lengths.py``).
 
 _CYCLES = np.linspace(0.75, 4.0, 1000)
 """Frequencies at which synchrony is looked for, in cycles per mean service."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Restraints on admission; None where there is none.
-
-    Attributes:
-        watermark_fraction: Share of the KV cache that admissions leave free.
-        cap_requests: Requests in service at most.
-        pace_per_iteration: Admissions per iteration, on average at most.
-    """
-
-    watermark_fraction: float = 0.0
-    cap_requests: int | None = None
-    pace_per_iteration: float | None = None
-
-    @property
-    def params(self) -> dict[str, int | float]:
-        """The restraints that there are, by the names of the table."""
-        given = {
-            "pace_per_iteration": self.pace_per_iteration,
-            "cap_requests": self.cap_requests,
-            "watermark_fraction": self.watermark_fraction,
-        }
-        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -119,17 +95,27 @@ class BoundaryLoad:
     def closed_form(self) -> Limits:
         """A pace where memory swings in step, otherwise a watermark alone."""
         if self.swing <= IN_STEP:
-            return Limits(self.watermark_fraction)
-        return Limits(LEAST_WATERMARK, pace_per_iteration=self.pace_per_iteration)
+            return Limits(watermark_fraction=self.watermark_fraction)
+        return Limits(self.pace_per_iteration, watermark_fraction=LEAST_WATERMARK)
 
 
 def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
-    """The workload's mix at the edge of the stable region of the server."""
+    """The workload's mix at the edge of the stable region of the server (THEORY 3.5).
+
+    Raises:
+        InputError: A request does not fit into the cache.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(report=fw.Requests(2.4, prompt=512, output=1000))
+    >>> edge = fw.boundary_load(load, fw.Server.named("paper-long-decode"))
+    >>> round(edge.rate_per_s, 3), round(edge.pace_per_iteration, 4)
+    (2.742, 0.1352)
+    """
     edge = stability(workload, server)
     per_stage = edge.boundary_per_stage
     stages = [class_stages(one, server) for one in workload.classes]
-    room_tokens = -math.log(OVERSHOOT_PROBABILITY) * overshoot_tokens(per_stage, stages)
-    first, last = _held_at_ends(stages)
+    first, last = (_held_at(stages, end) for end in (0, -1))
+    room_tokens = -math.log(OVERSHOOT_PROBABILITY) * overshoot_tokens(per_stage, first, last)
     return BoundaryLoad(
         rate_per_s=edge.max_scale * workload.rate_per_s,
         per_stage=per_stage,
@@ -143,15 +129,17 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
     )
 
 
-def overshoot_tokens(per_stage: Floats, stages: Sequence[Stages]) -> float:
+def overshoot_tokens(per_stage: Floats, first: Floats, last: Floats) -> float:
     """1/θ: KV above its level at the closure of admission, mean of the highest later point.
 
     Growth per request is counted between its first and last stage, so that blocks and conventions
     are those of the server. Infinite without prompts or contexts to release.
+
+    Args:
+        first, last: KV that a request of each class holds at its first and last stage, shape (m,).
     """
     from scipy.optimize import brentq
 
-    first, last = _held_at_ends(stages)
     if not (per_stage @ first) > 0:
         return math.inf
     grown = float(per_stage @ (last - first))
@@ -168,11 +156,9 @@ def overshoot_tokens(per_stage: Floats, stages: Sequence[Stages]) -> float:
     return 1.0 / float(brentq(excess, lowest, highest))
 
 
-def _held_at_ends(stages: Sequence[Stages]) -> tuple[Floats, Floats]:
-    """KV held at the first and at the last stage of each class, shape (m,)."""
-    held = [one.held_kv_tokens for one in stages]
-    first, last = (np.array([one[k] for one in held], dtype=float) for k in (0, -1))
-    return first, last
+def _held_at(stages: Sequence[Stages], stage: int) -> Floats:
+    """KV held at a stage of each class, by its position, shape (m,)."""
+    return np.array([one.held_kv_tokens[stage] for one in stages], dtype=float)
 
 
 def _synchrony(workload: Workload, stages: Sequence[Stages]) -> float:

@@ -24,15 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.server import Server
+from fluid.statistics import half_width
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluation, Evaluator
-from thresholds.solvers.paced.boundary import (
-    LARGEST_WATERMARK,
-    LEAST_WATERMARK,
-    BoundaryLoad,
-    Limits,
-)
-from thresholds.table import Scheduler
+from thresholds.fields import Scheduler
+from thresholds.limits import Limits
+from thresholds.solvers.paced.boundary import LARGEST_WATERMARK, LEAST_WATERMARK, BoundaryLoad
 
 Floats = NDArray[np.float64]
 
@@ -78,7 +75,7 @@ class Family:
 FAMILIES = (
     Family(
         "watermark alone",
-        lambda load, multiple, watermark: Limits(watermark),
+        lambda load, multiple, watermark: Limits(watermark_fraction=watermark),
         (1.0,),
         _WATERMARKS,
         None,
@@ -86,7 +83,7 @@ FAMILIES = (
     Family(
         "cap and watermark",
         lambda load, multiple, watermark: Limits(
-            watermark, cap_requests=max(1, round(multiple * load.population))
+            cap_requests=max(1, round(multiple * load.population)), watermark_fraction=watermark
         ),
         _CAPS,
         (0.0, 0.05),
@@ -95,7 +92,7 @@ FAMILIES = (
     Family(
         "pace and watermark",
         lambda load, multiple, watermark: Limits(
-            watermark, pace_per_iteration=multiple * load.pace_per_iteration
+            multiple * load.pace_per_iteration, watermark_fraction=watermark
         ),
         _PACES,
         (LEAST_WATERMARK, 0.05),
@@ -121,6 +118,11 @@ class Finalist:
     def mean(self) -> float:
         """Mean saturation throughput ÷ fluid limit."""
         return float(self.throughput_shares.mean())
+
+    @property
+    def half_width(self) -> float:
+        """Of its 95 % interval over replications."""
+        return half_width(self.throughput_shares)
 
 
 @dataclass(frozen=True)

@@ -6,87 +6,107 @@ which also says what each restraint is worth.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
+from dataclasses import dataclass
+from typing import ClassVar, get_args
 
 from fluid.errors import InputError
+from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
-from thresholds.problem import Problem
-from thresholds.solvers.common import (
-    condition,
-    new_table,
-    predicted,
-    require_certified,
-    stability_condition,
-)
+from fluid.workload import Workload
+from thresholds.checks import is_number, require_choice
+from thresholds.evaluator import Evaluator
+from thresholds.fields import Condition, Memory, Scheduler, SolverReport, Validated
+from thresholds.solvers.certificate import condition, require_certified, stability_condition
+from thresholds.solvers.common import predicted, solved_table
 from thresholds.solvers.paced.boundary import IN_STEP, BoundaryLoad, boundary_load
-from thresholds.solvers.paced.refine import OFFERED, Finalist, Refined, refine
-from thresholds.table import (
-    Condition,
-    Memory,
-    SolverReport,
-    ThresholdTable,
-    Validated,
-)
+from thresholds.solvers.paced.refine import OFFERED, Refined, refine
+from thresholds.solvers.paced.rule import PacedRule
+from thresholds.solvers.rule import Rule
+from thresholds.solvers.solver import Solver
+from thresholds.table import ThresholdTable
 
 NEAR_BOUNDARY = 0.95
 _MEMORY_MATTERS = 0.5
+_NO_DIFFERENCE = {"latency_difference_s": None}
 
 
-def solve_paced(problem: Problem, found: Equilibrium) -> ThresholdTable:
-    """Pace, cap and watermark for a stable workload; output lengths need not be known.
+@dataclass(frozen=True)
+class Paced(Solver):
+    """The practical form: pace, cap and watermark; output lengths need not be known.
+
+    Attributes:
+        budget_s: Seconds to spend on refining them on a simulator; 0 for the closed form.
+        scheduler: Whose batching and eviction they are added to: "greedy" or "vllm-v1".
 
     Raises:
-        InputError: A budget without an evaluator, or a budget below 0.
-        InfeasibleError: A condition of the certificate fails.
+        InputError: A budget that is no number of seconds, or an unknown scheduler.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(long=fw.Requests(2.0, prompt=512, output=1000))
+    >>> table = fw.Paced().solve(load, fw.Server.named("paper-long-decode"))
+    >>> round(table.limits.pace_per_iteration, 3)
+    0.135
     """
-    workload, server = problem.workload, problem.server
-    load = boundary_load(workload, server)
-    certificate = _certificate(problem, found, load)
-    require_certified(certificate)
-    refined = _refined(problem, load)
-    limits = load.closed_form() if refined is None else refined.chosen.limits
-    table = new_table(
-        problem,
-        params=limits.params,
-        thresholds=load.per_stage.tolist(),
-        memory=Memory(
-            required_tokens=load.required_tokens,
-            buffer_tokens=limits.watermark_fraction * server.usable_kv_tokens,
-            capacity_tokens=server.usable_kv_tokens,
-            overflow_probability=None,
-        ),
-        predicted=predicted(found, policy_latency_s=None),
-        max_rate_per_s=load.rate_per_s,
-        certificate=certificate,
-        solver=SolverReport(
-            name="boundary inventory", status="closed form", objective=None, optimality_gap=None
-        ),
-        notes=(*_notes(problem, found, load), *found.caveats),
-    )
-    return table if refined is None else _with_evidence(table, load, refined)
+
+    policy: ClassVar[str] = PacedRule.policy
+    rule: ClassVar[Rule] = PacedRule()
+
+    budget_s: float = 0.0
+    scheduler: Scheduler = "greedy"
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.budget_s) and self.budget_s >= 0):
+            raise InputError("budget_s", self.budget_s, "a number of seconds, 0 or more")
+        known = get_args(Scheduler)
+        require_choice("scheduler", self.scheduler, known, "one of " + ", ".join(known))
+
+    def _table(
+        self,
+        workload: Workload,
+        server: Server,
+        found: Equilibrium,
+        evaluator: Evaluator | None,
+    ) -> ThresholdTable:
+        load = boundary_load(workload, server)
+        certificate = _certificate(server, found, load)
+        require_certified(certificate)
+        refined = self._refined(workload, server, load, evaluator)
+        limits = load.closed_form() if refined is None else refined.chosen.limits
+        table = solved_table(
+            self.policy,
+            workload,
+            server,
+            params=limits.params,
+            thresholds=load.per_stage.tolist(),
+            memory=Memory(
+                required_tokens=load.required_tokens,
+                buffer_tokens=limits.watermark_fraction * server.usable_kv_tokens,
+                capacity_tokens=server.usable_kv_tokens,
+                overflow_probability=None,
+            ),
+            predicted=predicted(found, policy_latency_s=None),
+            max_rate_per_s=load.rate_per_s,
+            certificate=certificate,
+            solver=SolverReport(
+                name="boundary inventory", status="closed form", objective=None, optimality_gap=None
+            ),
+            notes=(*_notes(workload, server, found, load), *found.caveats),
+            scheduler=self.scheduler,
+        )
+        return table if refined is None else _with_evidence(table, load, refined)
+
+    def _refined(
+        self, workload: Workload, server: Server, load: BoundaryLoad, evaluator: Evaluator | None
+    ) -> Refined | None:
+        if self.budget_s == 0:
+            return None
+        if evaluator is None:
+            raise InputError("budget_s", self.budget_s, "0 where no evaluator is given")
+        return refine(workload, server, self.scheduler, load, evaluator, self.budget_s)
 
 
-def _refined(problem: Problem, load: BoundaryLoad) -> Refined | None:
-    if not 0 <= problem.budget_s < math.inf:
-        raise InputError("budget_s", problem.budget_s, "a number of seconds, 0 or more")
-    if problem.budget_s == 0:
-        return None
-    if problem.evaluator is None:
-        raise InputError("budget_s", problem.budget_s, "0 where no evaluator is given")
-    return refine(
-        problem.workload,
-        problem.server,
-        problem.scheduler,
-        load,
-        problem.evaluator,
-        problem.budget_s,
-    )
-
-
-def _certificate(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[Condition, ...]:
-    capacity = problem.server.usable_kv_tokens
+def _certificate(server: Server, found: Equilibrium, load: BoundaryLoad) -> tuple[Condition, ...]:
+    capacity = server.usable_kv_tokens
     return (
         stability_condition(found),
         condition("memory at the design rate: M* ≤ C", found.kv_tokens or 0.0, capacity),
@@ -100,9 +120,12 @@ def _with_evidence(table: ThresholdTable, load: BoundaryLoad, refined: Refined) 
     It is valid up to the rate that the simulator kept up, where that is below the fluid limit.
     """
     chosen, rate_per_s = refined.chosen, table.workload.rate_per_s
-    sustained = min(1.0, chosen.mean - _half_width(chosen))
+    sustained = min(1.0, chosen.mean - chosen.half_width)
     margin = sustained * load.rate_per_s / rate_per_s - 1
-    evaluations = [*refined.at_design, *refined.at_saturation]
+    # At saturation the first setting is another one: no difference to the table's own latency.
+    rows = [one.row for one in refined.at_design]
+    rows[0] = rows[0].model_copy(update=_NO_DIFFERENCE)
+    rows += [one.row.model_copy(update=_NO_DIFFERENCE) for one in refined.at_saturation]
     return table.model_copy(
         update={
             "valid_for": table.valid_for.model_copy(
@@ -126,7 +149,7 @@ def _with_evidence(table: ThresholdTable, load: BoundaryLoad, refined: Refined) 
                 replications=refined.replications,
                 requests=refined.requests,
                 seed=refined.seed,
-                policies=tuple(one.row for one in evaluations),
+                policies=tuple(rows),
             ),
             "notes": (_verdict(refined), *table.notes),
         }
@@ -136,7 +159,7 @@ def _with_evidence(table: ThresholdTable, load: BoundaryLoad, refined: Refined) 
 def _verdict(refined: Refined) -> str:
     """What the families reach, and why this one was taken, in words."""
     reached = ", ".join(
-        f"{one.family} {one.mean:.1%} ± {_half_width(one):.1%}" for one in refined.finalists
+        f"{one.family} {one.mean:.1%} ± {one.half_width:.1%}" for one in refined.finalists
     )
     first, *others = refined.finalists
     why = f"{refined.chosen.family} is worth its restraint"
@@ -150,19 +173,12 @@ def _verdict(refined: Refined) -> str:
     return f"simulated throughput at {OFFERED:g} of the fluid limit ÷ that limit: {reached}; {why}"
 
 
-def _half_width(one: Finalist) -> float:
-    """Of the 95 % interval over replications."""
-    from scipy.stats import t
-
-    shares = one.throughput_shares
-    error = float(np.std(shares, ddof=1)) / math.sqrt(len(shares))
-    return float(t.ppf(0.975, len(shares) - 1)) * error
-
-
-def _notes(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[str, ...]:
+def _notes(
+    workload: Workload, server: Server, found: Equilibrium, load: BoundaryLoad
+) -> tuple[str, ...]:
     """Where the table cannot help, or why it takes the form it has."""
     notes = []
-    full = _memory_near_boundary(problem, found)
+    full = _memory_near_boundary(workload, server, found)
     if full < _MEMORY_MATTERS:
         notes.append(
             f"{NEAR_BOUNDARY:.0%} of the largest stable rate fills only {full:.0%} of the memory: "
@@ -182,7 +198,7 @@ def _notes(problem: Problem, found: Equilibrium, load: BoundaryLoad) -> tuple[st
     return tuple(notes)
 
 
-def _memory_near_boundary(problem: Problem, found: Equilibrium) -> float:
+def _memory_near_boundary(workload: Workload, server: Server, found: Equilibrium) -> float:
     """M*/C at `NEAR_BOUNDARY` of the largest stable rates; below 1, as M* = C at α* at most."""
-    near = equilibrium(problem.workload.scaled(NEAR_BOUNDARY * found.max_scale), problem.server)
+    near = equilibrium(workload.scaled(NEAR_BOUNDARY * found.max_scale), server)
     return (near.kv_tokens or 0.0) / near.kv_capacity_tokens

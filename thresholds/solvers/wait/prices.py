@@ -13,9 +13,9 @@ import numpy as np
 
 from fluid.steady.capacity import margin_derivatives
 from fluid.workload import Workload
+from thresholds.fields import Price
 from thresholds.solvers.wait.batch import FullBatch
 from thresholds.solvers.wait.objectives import Outcome
-from thresholds.table import Price
 
 _MOST_CLASSES = 8
 """With more classes only prices of memory and of limits are given."""

@@ -20,20 +20,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.errors import InfeasibleError, InputError
+from fluid.errors import InputError
 from fluid.steady.equilibrium import Equilibrium
-from thresholds.problem import Problem
-from thresholds.solvers.common import (
-    condition,
-    new_table,
-    predicted,
-    require_certified,
-    stability_condition,
+from fluid.workload import Workload
+from thresholds.fields import SolverReport
+from thresholds.solvers.certificate import condition, require_certified, stability_condition
+from thresholds.solvers.common import predicted, solved_table
+from thresholds.solvers.wait.batch import STRICT, FullBatch
+from thresholds.solvers.wait.conditions import (
+    NOT_SERVED,
+    memory_condition,
+    too_little_memory,
     wait_memory,
 )
-from thresholds.solvers.wait.batch import STRICT, FullBatch
 from thresholds.solvers.wait.mean_limits import MeanLimits
-from thresholds.table import SolverReport, ThresholdTable
+from thresholds.solvers.wait.rule import WaitRule
+from thresholds.table import ThresholdTable
 
 Floats = NDArray[np.float64]
 
@@ -117,14 +119,7 @@ def best_whole(formula: SharpLatency) -> tuple[Floats, float, float]:
         return best, value_s, value_s
     least = formula.least()
     if batch.memory(least) > capacity:
-        needed = math.ceil(batch.memory(least))
-        raise InfeasibleError(
-            f"literal WAIT needs whole thresholds with {needed} KV tokens, the server has "
-            f"{capacity}",
-            "memory",
-            f"raise kv_capacity_tokens to at least {needed}, or use policy paced, which needs no "
-            "whole request at every stage",
-        )
+        raise too_little_memory(batch, least)
     low, high = 0.0, 1.0
     while batch.memory(formula.best_at(high)) > capacity:
         low, high = high, 2 * high
@@ -141,7 +136,7 @@ def best_whole(formula: SharpLatency) -> tuple[Floats, float, float]:
 
 
 def solve_sharp(
-    problem: Problem, found: Equilibrium, batch: FullBatch, limits: MeanLimits
+    workload: Workload, found: Equilibrium, batch: FullBatch, limits: MeanLimits
 ) -> ThresholdTable:
     """The table of least mean latency by the sharper formula.
 
@@ -149,10 +144,10 @@ def solve_sharp(
         InputError: The server is not affine, or there are limits on means.
         InfeasibleError: No whole thresholds above the fluid inventory fit into memory.
     """
-    workload, server = problem.workload, problem.server
+    server = batch.server
     if limits or not server.iteration_time.is_affine:
         allowed = "latency with limits on means or on a server that is not affine in tokens"
-        raise InputError("objective", problem.objective, allowed)
+        raise InputError("objective", SHARP, allowed)
     formula = sharp_latency(batch)
     thresholds, value_s, bound_s = best_whole(formula)
     certificate = (
@@ -161,9 +156,7 @@ def solve_sharp(
             condition(f"inventory of {one.name}: n*/n < 1", float(share), 1.0, strict=True)
             for one, share in zip(workload.classes, formula.inventory / thresholds, strict=True)
         ),
-        condition(
-            "memory: Σ n_j m_j ≤ C", float(batch.memory(thresholds)), server.usable_kv_tokens
-        ),
+        memory_condition(batch, thresholds),
     )
     require_certified(certificate)
     work_s = batch.work_seconds(server.iteration_time.last_slope_s)
@@ -174,8 +167,10 @@ def solve_sharp(
     gap = max(0.0, (value_s - bound_s) / bound_s)
     drift = float(batch.loads(thresholds).max())
     covered = "covers" if drift < 1 else "does not cover"
-    return new_table(
-        problem,
+    return solved_table(
+        WaitRule.policy,
+        workload,
+        server,
         params={},
         thresholds=[int(n) for n in thresholds],
         memory=wait_memory(batch, thresholds),
@@ -190,7 +185,7 @@ def solve_sharp(
             objective_name="latency_s",
         ),
         notes=(
-            "no serving system can express literal WAIT",
+            NOT_SERVED,
             f"Theorem 1 {covered} these thresholds (largest λΔT(n)/n is {drift:.3f}): they are "
             "above the fluid inventory, which keeps each class stable while the others are",
             *found.caveats,

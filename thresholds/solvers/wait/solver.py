@@ -6,35 +6,36 @@ checked on the server's own iteration time, and the prices of what limits them (
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium
 from fluid.workload import Workload
-from thresholds.problem import Problem
-from thresholds.solvers.common import (
-    condition,
-    new_table,
-    predicted,
-    require_certified,
-    rounded_down,
-    rounded_up,
-    stability_condition,
+from thresholds.checks import require_choice
+from thresholds.evaluator import Evaluator
+from thresholds.fields import Condition, SolverReport
+from thresholds.solvers.certificate import condition, require_certified, stability_condition
+from thresholds.solvers.common import predicted, rounded_down, rounded_up, solved_table
+from thresholds.solvers.rule import Rule
+from thresholds.solvers.solver import Solver
+from thresholds.solvers.wait.batch import STRICT, FullBatch, full_batch
+from thresholds.solvers.wait.conditions import (
+    NOT_SERVED,
+    memory_condition,
+    too_little_memory,
     wait_memory,
 )
-from thresholds.solvers.wait.batch import STRICT, FullBatch, full_batch
 from thresholds.solvers.wait.mean_limits import MeanLimits, mean_limits
 from thresholds.solvers.wait.objectives import WAIT_OBJECTIVES, Outcome
 from thresholds.solvers.wait.prices import prices
+from thresholds.solvers.wait.rule import WaitRule
 from thresholds.solvers.wait.sharp import SHARP, solve_sharp
-from thresholds.table import (
-    Condition,
-    SolverReport,
-    ThresholdTable,
-)
+from thresholds.table import ThresholdTable
 
 Floats = NDArray[np.float64]
 
@@ -45,41 +46,73 @@ _OPTIMAL = 1e-9
 """A gap that is none."""
 
 
-def solve_wait(problem: Problem, found: Equilibrium) -> ThresholdTable:
-    """Whole thresholds n_j of literal WAIT that are best for the problem's objective.
+@dataclass(frozen=True)
+class Wait(Solver):
+    """Literal WAIT: whole thresholds n_j for requests whose output lengths are known.
+
+    Attributes:
+        objective: What is best: "latency" or "ttft" (least mean over requests), "memory" (least
+            KV), "slack" (largest distance to all conditions), "rate" (largest sustainable multiple
+            of the mix), or "sharp-latency" (least mean by a formula closer to simulation, beyond
+            Theorem 1; affine servers).
 
     Raises:
-        InputError: Output lengths are not known to the scheduler.
-        InfeasibleError: No whole thresholds satisfy drift strictly, memory, and the limits on mean
-            delays.
+        InputError: Another objective. `solve` raises it too where output lengths are not known to
+            the scheduler.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=64, output=20))
+    >>> table = fw.Wait(objective="memory").solve(load, fw.Server.named("paper-lmsys"))
+    >>> [one.threshold for one in table.thresholds]
+    [1]
     """
-    workload, server = problem.workload, problem.server
-    if not workload.decode_known:
-        allowed = "true: wait sorts requests by output length; use policy paced"
-        raise InputError("decode_known", False, allowed)
-    batch, limits = full_batch(workload, server), mean_limits(workload)
-    if problem.objective == SHARP:
-        return solve_sharp(problem, found, batch, limits)
-    least = _require_feasible(workload, batch, limits)
-    outcome = WAIT_OBJECTIVES[problem.objective](batch, limits, least)
-    thresholds = outcome.thresholds
-    certificate = _certificate(workload, batch, limits, found, thresholds)
-    require_certified(certificate)
-    slowest, fastest = valid_scales(batch, limits, thresholds)
-    latency_s = float(batch.mean_latency_s(thresholds))
-    return new_table(
-        problem,
-        params={},
-        thresholds=[int(n) for n in thresholds],
-        memory=wait_memory(batch, thresholds),
-        predicted=predicted(found, latency_s, float(batch.mean_s(batch.ttft_s(thresholds)))),
-        min_rate_per_s=slowest * workload.rate_per_s,
-        max_rate_per_s=fastest * workload.rate_per_s,
-        certificate=certificate,
-        solver=_report(outcome),
-        notes=(*_notes(found, latency_s), *found.caveats),
-        prices=prices(workload, batch, outcome),
-    )
+
+    policy: ClassVar[str] = WaitRule.policy
+    rule: ClassVar[Rule] = WaitRule()
+    keeps: ClassVar[tuple[str, ...]] = ("mean",)
+
+    objective: str = "latency"
+
+    def __post_init__(self) -> None:
+        known = (*WAIT_OBJECTIVES, SHARP)
+        allowed = f"{' or '.join(known)}, for policy {self.policy}"
+        require_choice("objective", self.objective, known, allowed)
+
+    def _table(
+        self,
+        workload: Workload,
+        server: Server,
+        found: Equilibrium,
+        evaluator: Evaluator | None,
+    ) -> ThresholdTable:
+        if not workload.decode_known:
+            allowed = "true: wait sorts requests by output length; use policy paced"
+            raise InputError("decode_known", False, allowed)
+        batch, limits = full_batch(workload, server), mean_limits(workload)
+        if self.objective == SHARP:
+            return solve_sharp(workload, found, batch, limits)
+        least = _require_feasible(workload, batch, limits)
+        outcome = WAIT_OBJECTIVES[self.objective](batch, limits, least)
+        thresholds = outcome.thresholds
+        certificate = _certificate(workload, batch, limits, found, thresholds)
+        require_certified(certificate)
+        slowest, fastest = valid_scales(batch, limits, thresholds)
+        latency_s = float(batch.mean_latency_s(thresholds))
+        return solved_table(
+            self.policy,
+            workload,
+            server,
+            params={},
+            thresholds=[int(n) for n in thresholds],
+            memory=wait_memory(batch, thresholds),
+            predicted=predicted(found, latency_s, float(batch.mean_s(batch.ttft_s(thresholds)))),
+            min_rate_per_s=slowest * workload.rate_per_s,
+            max_rate_per_s=fastest * workload.rate_per_s,
+            certificate=certificate,
+            solver=_report(outcome),
+            notes=(*_notes(found, latency_s), *found.caveats),
+            prices=prices(workload, batch, outcome),
+        )
 
 
 def valid_scales(batch: FullBatch, limits: MeanLimits, thresholds: Floats) -> tuple[float, float]:
@@ -121,20 +154,11 @@ def _require_feasible(workload: Workload, batch: FullBatch, limits: MeanLimits) 
     broken = limits.broken(batch)
     if broken is not None:
         raise _too_fast(workload, batch, limits, *broken)
-    changes = []
-    if least is not None:
-        changes.append(f"raise kv_capacity_tokens to at least {math.ceil(batch.memory(least))}")
     scale = None if limits else _feasible_scale(batch)
+    changes = []
     if scale is not None:
         changes.append(f"multiply all rates by at most {rounded_down(scale)}")
-    changes.append("use policy paced, which needs no whole request at every stage")
-    needed = "unbounded" if least is None else f"{float(batch.memory(least)):.0f}"
-    raise InfeasibleError(
-        f"literal WAIT needs whole thresholds with {needed} KV tokens, the server has {capacity}",
-        "drift" if least is None else "memory",
-        ", or ".join(changes),
-        scale,
-    )
+    raise too_little_memory(batch, least, changes, scale)
 
 
 def _too_fast(
@@ -197,9 +221,6 @@ def _certificate(
         condition(f"drift of {names[j]}: λΔT(n)/n < 1{of_all}", float(loads[j]), 1.0, strict=True)
         for j in shown
     ]
-    memory = condition(
-        "memory: Σ n_j m_j ≤ C", float(batch.memory(thresholds)), batch.server.usable_kv_tokens
-    )
     delays = [
         condition(
             f"mean {kind} of {names[j]} ≤ {limit_s[j]:g} s", float(value_s[j]), float(limit_s[j])
@@ -207,7 +228,12 @@ def _certificate(
         for kind, value_s, limit_s in limits.values(batch, thresholds)
         for j in np.flatnonzero(np.isfinite(limit_s))
     ]
-    return (stability_condition(found), *drift, memory, *delays)
+    return (
+        stability_condition(found),
+        *drift,
+        memory_condition(batch, thresholds),
+        *delays,
+    )
 
 
 def _report(outcome: Outcome) -> SolverReport:
@@ -221,7 +247,7 @@ def _report(outcome: Outcome) -> SolverReport:
 
 
 def _notes(found: Equilibrium, latency_s: float) -> tuple[str, ...]:
-    notes = ["no serving system can express literal WAIT"]
+    notes = [NOT_SERVED]
     if found.latency_s is not None:
         notes.append(
             "literal WAIT waits for n_j arrivals: its predicted mean latency "

@@ -16,12 +16,26 @@ IMPORTERS: dict[str, Callable[[Path], Measurements]] = {
 }
 
 
-def read_measurements(path: Path, layout: str = "csv") -> Measurements:
+def read_measurements(path: str | Path, layout: str = "csv") -> Measurements:
     """Read measured iterations.
+
+    Args:
+        layout: "csv" for a table (docs/calibrate.md), "vllm-bench" for a detailed benchmark result.
 
     Raises:
         InputError: An unknown layout, or a file that does not follow it.
+
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> import fluidwait as fw
+    >>> rows = Path(mkdtemp()) / "gpu.csv"
+    >>> columns = ["prefill_tokens", "prefill_context_tokens", "decode_batch"]
+    >>> columns += ["decode_context_tokens_total", "iteration_ms"]
+    >>> written = rows.write_text(",".join(columns) + "\\n512,0,4,2048,31.5")
+    >>> found = fw.read_measurements(rows)
+    >>> len(found), float(found.seconds[0]), float(found.compositions.tokens[0])
+    (1, 0.0315, 516.0)
     """
     if layout not in IMPORTERS:
-        raise InputError("--from", layout, "one of " + ", ".join(IMPORTERS))
-    return IMPORTERS[layout](path)
+        raise InputError("from", layout, "one of " + ", ".join(IMPORTERS))
+    return IMPORTERS[layout](Path(path))

@@ -94,6 +94,7 @@ def _measurements(table: Floats, path: Path) -> Measurements:
         measured_range=seen,
         source=record.source if record else path.name,
         kv_capacity_tokens=record.kv_capacity_tokens if record else None,
+        name=path.stem,
     )
 
 

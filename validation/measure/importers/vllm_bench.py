@@ -54,7 +54,7 @@ def read_vllm_bench(path: Path) -> Measurements:
     compositions, seen = from_table(table)
     model = document.get("model_id", "unknown model")
     source = f"{path.name}: vllm bench serve of {model}, one request at a time"
-    return Measurements(compositions, table[:, 4], seen, source)
+    return Measurements(compositions, table[:, 4], seen, source, name=path.stem)
 
 
 def _list(document: dict[str, Any], name: str, path: Path) -> list[Any]:

@@ -1,0 +1,108 @@
+"""What a user must know before trusting an equilibrium: conditions that do not hold, in sentences.
+
+Those of THEORY 2.6, the batches that the server's iteration time was measured on, and rates that
+vary over time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.steady.intake import Intake
+from fluid.workload import Workload
+
+
+def range_caveats(
+    curve: Intake, balance_intake_s: float | None, boundary_intake_s: float
+) -> tuple[str, ...]:
+    """One sentence for each quantity of the batches that leaves the server's measured range.
+
+    Args:
+        balance_intake_s: Intake at equilibrium in seconds; None where there is none.
+        boundary_intake_s: Intake at the largest stable multiple of the rates.
+    """
+    measured = curve.server.measured_range
+    if measured is None:
+        return ()
+    kv_read_per_s = float(
+        curve.flow.rates_per_s @ [one.kv_tokens[one.decodes].sum() for one in curve.stages]
+    )
+    per_s = {
+        "tokens": curve.flow.tokens_per_s,
+        "kv_tokens": kv_read_per_s,
+        "decode_requests": curve.flow.decodes_per_s,
+    }
+    places = {"at the edge of stability": boundary_intake_s}
+    if balance_intake_s is not None:
+        places = {"at equilibrium": balance_intake_s} | places
+    found = []
+    for quantity, rate in per_s.items():
+        for place, intake_s in places.items():
+            # Whatever the mean says, an iteration computes at least one token.
+            value = max(rate * intake_s, 1.0) if quantity == "tokens" else rate * intake_s
+            wrong = measured.outside(quantity, value)
+            if wrong:
+                found.append(f"{place} an iteration has {wrong}: its time is extrapolated")
+                break
+    prompts = curve.flow.prompt_tokens[curve.flow.prompt_tokens > 0].tolist()
+    wrong_prompts = [measured.outside("prompt_tokens", one) for one in sorted(prompts)]
+    wrong = next((one for one in reversed(wrong_prompts) if one), None)
+    if wrong:
+        found.append(f"a request has {wrong}: the time of its prefill is extrapolated")
+    return tuple(found)
+
+
+def profile_caveats(workload: Workload, max_scale: float) -> tuple[str, ...]:
+    """What a constant-rate equilibrium does not say about rates that vary (THEORY 5.1)."""
+    if workload.rate_profile is None:
+        return ()
+    peak = max(one.multiplier for one in workload.rate_profile)
+    overload = "above" if peak > max_scale else "within"
+    return (
+        f"rates vary over time: these figures are for their long-run mean; the peak, {peak:.4g} "
+        f"times the mean, is {overload} the largest stable multiple {max_scale:.4g}",
+    )
+
+
+def condition_caveats(
+    curve: Intake,
+    utilisation: float,
+    iteration_s: float | None,
+    added_s: tuple[NDArray[np.float64], ...],
+) -> tuple[str, ...]:
+    """Conditions of THEORY 2.6 that fail, each with its number; the last three need ΔT*.
+
+    Args:
+        iteration_s: ΔT*; None where there is none.
+        added_s: What the stages of a request add to it, see `Intake.stage_seconds`.
+    """
+    found = []
+    if curve.method != "closed-form" and not curve.server.iteration_time.is_affine:
+        knots = len(curve.server.iteration_time.tokens_knots)
+        found.append(
+            f"iteration time is not affine in tokens ({knots} knots): "
+            "equilibrium and latencies are approximate"
+        )
+    if iteration_s is None:
+        return tuple(found)
+    if utilisation > 0.8:
+        found.append(f"utilisation {utilisation:.3f} is above 0.8: latencies are underestimated")
+    per_stage = curve.flow.rates_per_s * iteration_s
+    residents = float(per_stage @ [one.count for one in curve.stages])
+    if residents < 5:
+        found.append(
+            f"only {residents:.2f} requests in service on average, fewer than 5: "
+            "latencies are approximate"
+        )
+    prefill_s = [
+        float(own_s[~stages.decodes].sum())
+        for stages, own_s in zip(curve.stages, added_s, strict=True)
+    ]
+    lumps = float(per_stage @ np.square(prefill_s)) / iteration_s**2
+    if lumps > 0.05:
+        found.append(
+            f"prefills come in lumps, Σ n·w0²/ΔT² = {lumps:.3f} is above 0.05: "
+            "latencies are underestimated"
+        )
+    return tuple(found)

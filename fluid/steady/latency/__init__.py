@@ -1,0 +1,1 @@
+"""Latency laws for any iteration time (THEORY 9)."""

@@ -1,0 +1,283 @@
+"""The slow part: linear second-order theory with two slopes of f (THEORY 9.2).
+
+A prompt token costs `token_s` and a decode `decode_s` on top of what is linear anyway, so that a
+class-j request adds a_j(v) seconds to the v-th iteration after its first. Transforms are taken in
+the iteration number at z = e^{−iω}: D and K count the decodes and the KV that one second of intake
+brings, κ the seconds, and 1/(1 − z·H·κ) is the feedback G of longer iterations on themselves.
+H = b/(1 − (1 − b)z) delays the entry into prefill by a queue; b = 1 where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft, rfft
+
+from fluid.steady.latency.kernels import linear_moments
+from fluid.steady.latency.load import Load
+
+Floats = NDArray[np.float64]
+Waves = NDArray[np.complex128]
+
+_LEAST, _LONGEST = 64, 1 << 15
+_NEGLIGIBLE = 2e-3
+_NEAREST = 0.9995
+"""Feedback of a load that the slopes would make unstable is cut to this."""
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """f near where the chain spends its time: token_s·P + decode_s·B + a rest.
+
+    Attributes:
+        noise_s2: Variance of the rest.
+    """
+
+    token_s: float
+    decode_s: float
+    noise_s2: float = 0.0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the decodes B and the KV K that they read, B' and K' one iteration after τ."""
+
+    decodes_next: float
+    kv_next: float
+    decodes_var: float
+    kv_var: float
+    decodes_kv: float
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Stages of each class as waves on n points, shape (m, n/2 + 1).
+
+    Attributes:
+        wave: z, shape (n/2 + 1,).
+        tokens, fixed_s: Prompt tokens, and seconds apart from f, by chunk.
+        decodes, kv_read, held: Afterwards; held from the first chunk on.
+        old_decodes, old_kv: The same from an age on.
+        chunks: Iterations that a prompt takes, shape (m,).
+    """
+
+    size: int
+    wave: Waves
+    tokens: Waves
+    fixed_s: Waves
+    decodes: Waves
+    kv_read: Waves
+    held: Waves
+    old_decodes: Waves
+    old_kv: Waves
+    chunks: NDArray[np.int64]
+
+
+def chunk_lengths(prompt: float, budget: float | None) -> Floats:
+    """Tokens of a prompt by iteration, in whole budgets; all at once without one."""
+    if budget is None or prompt <= budget:
+        return np.array([prompt])
+    count = math.ceil(prompt / budget)
+    return np.asarray(np.minimum(budget, prompt - budget * np.arange(count)))
+
+
+def transforms(load: Load, size: int, budget: float | None, age: int) -> Transforms:
+    """Waves of all stages; `age` is where the slow decodes begin."""
+    m = len(load.stages)
+    rows = np.zeros((7, m, size))
+    chunks = np.ones(m, dtype=np.int64)
+    tau = load.tau
+    for j, stages in enumerate(load.stages):
+        if load.prompts[j] > 0:
+            part = chunk_lengths(load.prompts[j], budget)
+            before = np.cumsum(part) - part
+            fixed = tau.per_prefill_token_s * part + tau.per_prefill_token_sq_s * part**2
+            rows[0, j, : len(part)] = part
+            rows[1, j, : len(part)] = fixed + tau.per_prefill_context_token_s * part * before
+            chunks[j] = len(part)
+            rows[4, j, : len(part)] = np.minimum(before + part, stages.held_kv_tokens[0])
+        else:
+            rows[0, j, 0], rows[1, j, 0] = 1.0, load.first_s[j]
+            rows[4, j, 0] = stages.held_kv_tokens[0]
+        start, end = chunks[j], chunks[j] + stages.count - 1
+        rows[2, j, start:end] = 1.0
+        rows[3, j, start:end] = stages.kv_tokens[1:]
+        rows[4, j, start:end] = stages.held_kv_tokens[1:]
+        rows[5, j, start + age : end] = 1.0
+        rows[6, j, start + age : end] = stages.kv_tokens[1 + age :]
+    wave = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
+    tokens, fixed_s, decodes, kv_read, held, old_decodes, old_kv = rfft(rows)
+    return Transforms(
+        size, wave, tokens, fixed_s, decodes, kv_read, held, old_decodes, old_kv, chunks
+    )
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Linear theory around a mean iteration time.
+
+    Attributes:
+        mean_s: μ = E τ.
+        parts: See `Transforms`.
+        own: Transform of a_j, shape (m, F).
+        lag, feedback: H and G.
+        work: Σ λ_j a_j(0 …), what of a second of intake is work; prompts alone: `prompt_work`.
+    """
+
+    load: Load
+    slopes: Slopes
+    mean_s: float
+    parts: Transforms = field(repr=False)
+    own: Waves = field(repr=False)
+    lag: Waves = field(repr=False)
+    feedback: Waves = field(repr=False)
+    work: float
+    prompt_work: float
+
+    @cached_property
+    def _all(self) -> tuple[Floats, Floats]:
+        return self._moments(self.parts.decodes, self.parts.kv_read)
+
+    def _moments(self, effect: Waves, other: Waves) -> tuple[Floats, Floats]:
+        spectrum, sums = linear_moments(
+            self.own,
+            effect,
+            other,
+            self.load.rates_per_s,
+            self.mean_s,
+            self.slopes.noise_s2,
+            self.feedback,
+            self.lag,
+            self.parts.wave,
+        )
+        return spectrum, sums
+
+    @property
+    def spectrum(self) -> Floats:
+        """Of τ, shape (F,)."""
+        return self._all[0]
+
+    @cached_property
+    def covariance(self) -> Floats:
+        """γ_s of iteration times s apart, s = 0 … n/2."""
+        return np.asarray(irfft(self.spectrum, self.parts.size)[: self.parts.size // 2 + 1])
+
+    @property
+    def variance_s2(self) -> float:
+        """γ_0."""
+        return float(self.covariance[0])
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of all decodes."""
+        return Moments(*map(float, self._all[1]))
+
+    @cached_property
+    def old_moments(self) -> Moments:
+        """Of the slow decodes alone."""
+        _, sums = self._moments(self.parts.old_decodes, self.parts.old_kv)
+        return Moments(*map(float, sums))
+
+    @cached_property
+    def kv_held_sd_tokens(self) -> float:
+        """Standard deviation of the KV held."""
+        _, sums = self._moments(self.parts.held, self.parts.held)
+        return math.sqrt(max(float(sums[2]), 0.0))
+
+    @property
+    def gain(self) -> float:
+        """A bound-to-be-used slope of the chain's mean in the assumed mean: feedback by decodes."""
+        return min(max((self.work - self.prompt_work) / max(1 - self.prompt_work, 0.02), 0), 0.97)
+
+    def after_prefill_s(self) -> list[Floats]:
+        """Cov(τ_{n+s}, ends of prefill of j in n)/(λ_j μ) summed over 1 … s, s = 0 … N_j.
+
+        The third statement of THEORY 9.1.
+        """
+        parts, back = self.parts, np.conj(self.lag)
+        shared = irfft(back * self.spectrum / self.mean_s, parts.size)
+        response = irfft(back * self.lag * self.feedback * self.own, parts.size, axis=1)
+        found = []
+        for j, later in enumerate(self.load.later):
+            k = parts.chunks[j]
+            e = response[j, k - 1 : k + later] + shared[k : k + later + 1]
+            e[0] = 0.0
+            found.append(np.cumsum(e))
+        return found
+
+    def own_after_prefill_s(self) -> list[Floats]:
+        """The part of `after_prefill_s` that the request's own decodes cause."""
+        parts, tau = self.parts, self.load.tau
+        decode_s = self.slopes.decode_s + tau.per_decode_request_s
+        own = decode_s * parts.decodes + tau.per_kv_token_s * parts.kv_read
+        response = irfft(self.feedback * own, parts.size, axis=1)
+        found = []
+        for j, later in enumerate(self.load.later):
+            k = parts.chunks[j]
+            e = response[j, k - 1 : k + later].copy()
+            e[0] = 0.0
+            found.append(np.cumsum(e))
+        return found
+
+    def without_old(self) -> Slow:
+        """The same with the slow decodes at their mean."""
+        parts, load = self.parts, self.load
+        decode_s = self.slopes.decode_s + load.tau.per_decode_request_s
+        old = decode_s * parts.old_decodes + load.tau.per_kv_token_s * parts.old_kv
+        own = self.own - old
+        kappa = load.rates_per_s @ own
+        return replace(self, own=own, feedback=1 / (1 - parts.wave * self.lag * kappa))
+
+
+class SlowTheory:
+    """Builds `Slow` for one load and rule; waves are kept by length."""
+
+    def __init__(self, load: Load, budget: float | None = None) -> None:
+        self.load, self.budget = load, budget
+        self._kept: dict[tuple[int, int], Transforms] = {}
+        chunks = 1 if budget is None else math.ceil(load.prompts.max() / budget)
+        self._shortest = 2 * (int(load.later.max()) + 1) + 2 * chunks + _LEAST
+
+    def at(self, slopes: Slopes, mean_s: float, lag: float = 1.0, age: int = 0) -> Slow:
+        """Linear theory with these slopes; the length is doubled until the feedback has died out.
+
+        Args:
+            lag: b of H.
+            age: Where slow decodes begin.
+        """
+        size = 1 << int(self._shortest + 8 / lag).bit_length()
+        while True:
+            found = self._on(size, slopes, mean_s, lag, age)
+            impulse = np.abs(irfft(found.feedback, size))
+            late, all_of_it = impulse[size // 2 :].sum(), impulse[1:].sum()
+            if late <= _NEGLIGIBLE * all_of_it or size >= _LONGEST:
+                return found
+            size *= 2
+
+    def _on(self, size: int, slopes: Slopes, mean_s: float, lag: float, age: int) -> Slow:
+        key = (size, age)
+        if key not in self._kept:
+            self._kept[key] = transforms(self.load, size, self.budget, age)
+        parts, load = self._kept[key], self.load
+        decode_s = slopes.decode_s + load.tau.per_decode_request_s
+        first = slopes.token_s * parts.tokens + parts.fixed_s
+        own = first + decode_s * parts.decodes + load.tau.per_kv_token_s * parts.kv_read
+        kappa = load.rates_per_s @ own
+        work = float(kappa[0].real)
+        delay = lag / (1 - (1 - lag) * parts.wave)
+        loop = parts.wave * delay * kappa * min(1.0, _NEAREST / max(work, 1e-300))
+        return Slow(
+            load=load,
+            slopes=slopes,
+            mean_s=mean_s,
+            parts=parts,
+            own=own,
+            lag=delay,
+            feedback=1 / (1 - loop),
+            work=work,
+            prompt_work=float((load.rates_per_s @ first[:, :1])[0].real),
+        )

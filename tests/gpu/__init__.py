@@ -1,0 +1,1 @@
+"""Everything that a machine with a GPU can tell, in one command: ``python -m tests.gpu``."""

@@ -1,0 +1,119 @@
+"""Random small servers under pressure, with every policy at random parameters.
+
+What the compiled engine, its slow reference and the GPU have to agree on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fluid.errors import InputError
+from fluid.iteration import IterationTime
+from fluid.server import Server
+from fluid.workload import RequestClass, Workload
+from tests.support.policy_cases import RANDOM_PARAMETERS
+from validation.policies import POLICIES, ConfiguredPolicy, Policy
+from validation.simulator.model import poisson_model
+
+EVICTION_OPTIONS = {
+    "victim": ["last-admitted", "latest-arrival"],
+    "requeue": ["front", "back"],
+    "progress": ["lost", "lost", "kept"],
+}
+
+SEGMENT_THRESHOLDS = {"nested-wait": (1, 3), "nested-cap": (2, 12)}
+"""Range of the thresholds per segment."""
+
+
+@dataclass(frozen=True)
+class Case:
+    workload: Workload
+    server: Server
+    policy: ConfiguredPolicy
+    seed: int
+
+
+def random_iteration_time(rng: random.Random) -> IterationTime:
+    knots = [0.0, 40.0, 40.0, 100.0, 300.0] if rng.random() < 0.5 else [0.0, 100.0]
+    seconds = sorted(rng.uniform(0.01, 0.1) for _ in knots)
+    return IterationTime(
+        tokens_knots=tuple(knots),
+        seconds_knots=tuple(seconds),
+        per_kv_token_s=rng.choice([0.0, 1e-4]),
+        per_prefill_token_s=rng.choice([0.0, 1e-3]),
+        per_decode_request_s=rng.choice([0.0, 1e-3]),
+        per_prefill_token_sq_s=rng.choice([0.0, 1e-5]),
+        per_prefill_context_token_s=rng.choice([0.0, 1e-5]),
+    )
+
+
+def random_case(name: str, number: int) -> Case:
+    """A small server under pressure: memory for a few requests, rates near the limit."""
+    rng = random.Random(f"{name}-{number}")
+    decode_only = rng.random() < 0.2
+    classes = tuple(
+        RequestClass(
+            name=f"class-{index}",
+            rate_per_s=rng.uniform(0.2, 4.0),
+            prefill_tokens=0 if decode_only else rng.randint(1, 30),
+            context_tokens=rng.randint(1, 30) if decode_only else 0,
+            decode_tokens=rng.randint(1, 25),
+        )
+        for index in range(rng.randint(1, 3))
+    )
+    largest = max(c.prefill_tokens + c.context_tokens + c.decode_tokens for c in classes)
+    block = rng.choice([1, 1, 4, 16])
+    capacity = -(-largest // block) * block * rng.choice([1, 2, 3, 4, 8])
+    policy = POLICIES[name]
+    first_tokens = ["prefill"] if policy.engine_convention_only else ["prefill", "decode"]
+    server = Server(
+        name="small",
+        source="test",
+        kv_capacity_tokens=capacity,
+        block_tokens=block,
+        first_token=rng.choice(first_tokens),
+        iteration_time=random_iteration_time(rng),
+    )
+    known = {parameter.name for parameter in policy.parameters}
+    values: dict[str, Any] = {
+        key: rng.choice(choices) for key, choices in EVICTION_OPTIONS.items() if key in known
+    }
+    if name in RANDOM_PARAMETERS:
+        values |= RANDOM_PARAMETERS[name](rng, largest)
+    thresholds, cuts = random_thresholds(rng, policy, classes)
+    workload = Workload(name="random", classes=classes)
+    configured = policy.configure(values, thresholds, cuts)
+    return Case(workload, large_enough(server, workload, configured), configured, seed=number)
+
+
+def random_thresholds(
+    rng: random.Random, policy: Policy, classes: Sequence[RequestClass]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Thresholds and cuts, if the policy needs them; the cuts its own or those of the workload."""
+    if policy.per_class:
+        return tuple(rng.randint(1, 3) for _ in classes), ()
+    if not policy.per_segment:
+        return (), ()
+    lengths = {one.decode_tokens for one in classes}
+    cuts = rng.sample(range(1, max(lengths)), min(max(lengths) - 1, rng.randint(0, 3)))
+    own = rng.random() < 0.5
+    segments = len(cuts) + 1 if own else len(lengths)
+    last = max(lengths) + rng.choice([0, 5])
+    lowest, highest = SEGMENT_THRESHOLDS[policy.name]
+    thresholds = tuple(rng.randint(lowest, highest) for _ in range(segments))
+    return thresholds, (*sorted(cuts), last) if own else ()
+
+
+def large_enough(server: Server, workload: Workload, policy: ConfiguredPolicy) -> Server:
+    """With as many more blocks as the policy needs beside its largest request."""
+    while True:
+        try:
+            policy.check(poisson_model(workload, server))
+        except InputError:
+            more = server.kv_capacity_tokens + server.block_tokens
+            server = server.model_copy(update={"kv_capacity_tokens": more})
+        else:
+            return server

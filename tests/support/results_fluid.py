@@ -1,0 +1,67 @@
+"""One of each result of `fluid`, for the contract that all results keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fluid.result import Result
+from fluid.server import Server, ServerList
+from fluid.steady.bounds import bounds
+from fluid.steady.capacity import QUERIES, capacity
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.fluctuation import fluctuation
+from fluid.steady.phase import phase
+from fluid.steady.stability import stability
+from fluid.traces.summarise import summarise_trace
+from fluid.transient.inflow import Burst
+from fluid.transient.metastable import Criterion, equilibria, recovery_map
+from fluid.transient.path import Admission, simulate_fluid
+from fluid.workload import Requests, Workload
+from tests.support.trace_samples import DATA
+
+PAIR = Workload.of(
+    "chat-and-a-long-name-of-what-else-comes",
+    chat=Requests(2.0, prompt=512, output=200),
+    **{"reports-that-take-a-long-while": Requests(0.5, prompt=512, output=1000)},
+)
+ENGINE, PAPER = Server.named("engine-long-decode"), Server.named("paper-long-decode")
+A100 = Server.named("a100-80gb-llama-2-7b")
+GREEDY = Admission(watermark=0.01)
+
+
+def _path() -> Result:
+    return simulate_fluid(
+        PAIR, PAPER, horizon_s=20.0, bursts=[Burst(5.0, 20.0)], snapshots_s=[1.0, 6.0, 19.0]
+    )
+
+
+def _map() -> Result:
+    criterion = Criterion(horizon_s=60.0, hold_s=30.0)
+    return recovery_map(PAIR, PAPER, [1.0, 2.5], [0.0, 20.0], criterion, GREEDY)
+
+
+FLUID_RESULTS: dict[str, Callable[[], Result]] = {
+    "equilibrium": lambda: equilibrium(PAIR, A100),
+    "equilibrium-unstable": lambda: equilibrium(PAIR.scaled(100), PAPER),
+    "equilibrium-evictions": lambda: equilibrium(PAIR, PAPER, evictions=0.01),
+    "stability": lambda: stability(PAIR, A100),
+    "stability-affine": lambda: stability(PAIR.scaled(100), PAPER),
+    **{
+        f"capacity-{query}": lambda query=query: capacity(
+            PAIR, PAPER, query, "chat" if query == "output" else None
+        )
+        for query in QUERIES
+    },
+    "fluctuation": lambda: fluctuation(PAIR, PAPER),
+    "bounds": lambda: bounds(PAIR, A100, batch_tokens=2048),
+    "phase": lambda: phase(PAIR, ENGINE, rate=np.arange(1, 21), kv_tokens=[500, 50_000]),
+    "path": _path,
+    "recovery-map": _map,
+    "equilibria": lambda: equilibria(PAIR, PAPER, GREEDY, settle_s=50.0, measure_s=50.0),
+    "trace": lambda: summarise_trace(DATA / "azure-2024.csv"),
+    "trace-snapshot": lambda: summarise_trace(DATA / "metrics.prom", rate_per_s=2.0),
+    "servers": ServerList.builtin,
+}
+"""Factories by name."""

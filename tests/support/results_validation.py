@@ -1,0 +1,105 @@
+"""A small result of every kind that `validation` answers with, for the tests of all results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from fluid.result import Result
+from fluid.server import load_server
+from fluid.traces.tape import Tape
+from fluid.workload import RequestClass, Workload
+from thresholds.solvers.paced.solver import Paced
+from thresholds.table import ThresholdTable
+from validation.experiments.compare import Comparison, compare
+from validation.experiments.largest_rate import LargestRate, largest_stable_rate
+from validation.experiments.recovery import Recovery, recovery
+from validation.experiments.region import Region, region
+from validation.experiments.replay import Replay, replay
+from validation.experiments.sweep import Sweep, sweep
+from validation.report.content import Report, make_report
+from validation.simulator.runs import Runs
+
+SERVER = load_server("paper-long-decode")
+CHAT = RequestClass(name="chat", rate_per_s=2.0, prefill_tokens=512, decode_tokens=100)
+CODE = RequestClass(name="code", rate_per_s=1.0, prefill_tokens=512, decode_tokens=300)
+LOAD = Workload(name="chat", classes=(CHAT,))
+PAIR = Workload(name="pair", classes=(CHAT, CODE))
+POLICIES = ["greedy", "greedy:cap=2"]
+RUNS = Runs(replications=3, requests=300)
+
+
+@cache
+def table() -> ThresholdTable:
+    return Paced().solve(PAIR, SERVER)
+
+
+def tape() -> Tape:
+    return Tape(np.arange(200) / 2.0, np.full(200, 512), np.full(200, 100))
+
+
+def a_replay() -> Replay:
+    return replay(table(), POLICIES, runs=RUNS)
+
+
+def a_replay_of_a_tape() -> Replay:
+    return replay(table(), POLICIES, tape=tape())
+
+
+def an_unstable_replay() -> Replay:
+    return replay(table(), POLICIES, rate_per_s=60.0, runs=Runs(3, 1000))
+
+
+def a_comparison() -> Comparison:
+    return compare(
+        LOAD, SERVER, POLICIES, rates=[1.0, 2.0], runs=RUNS, find_capacity=True, burst=10
+    )
+
+
+def a_comparison_on_a_tape() -> Comparison:
+    return compare(tape(), SERVER, POLICIES)
+
+
+def a_largest_rate() -> LargestRate:
+    return largest_stable_rate(LOAD, SERVER, "greedy:cap=2", runs=RUNS, tolerance=0.2)
+
+
+def a_recovery() -> Recovery:
+    return recovery(LOAD, SERVER, "greedy", 10, runs=RUNS)
+
+
+def a_sweep() -> Sweep:
+    return sweep(LOAD, SERVER, POLICIES, rates=[1.0, 2.0], seeds=2, runs=RUNS)
+
+
+def a_region() -> Region:
+    return region(PAIR, SERVER)
+
+
+def a_simulated_region() -> Region:
+    return region(PAIR, SERVER, POLICIES, 2, Runs(2, 200))
+
+
+def a_report() -> Report:
+    return make_report(table(), runs=RUNS)
+
+
+VALIDATION_RESULTS: dict[str, Callable[[], Result]] = {
+    one.__name__.replace("_", " "): one
+    for one in (
+        a_replay,
+        a_replay_of_a_tape,
+        an_unstable_replay,
+        a_comparison,
+        a_comparison_on_a_tape,
+        a_largest_rate,
+        a_recovery,
+        a_sweep,
+        a_region,
+        a_simulated_region,
+        a_report,
+    )
+}
+"""By name."""

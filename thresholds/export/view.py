@@ -1,0 +1,113 @@
+"""A table as engines see it: its restraints, and sizes that follow from them, each found once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fluid.stages import class_stages
+from thresholds.fields import TableFields
+from thresholds.limits import Limits
+from thresholds.rules import rule_of
+from thresholds.solvers.paced.boundary import boundary_load
+from thresholds.solvers.rule import Rule
+
+LEAST_TOKEN_BUDGET = 2048
+"""Token budgets below this cost prefill throughput on every GPU that the engines support."""
+
+_UNPACED_CAP = 0.9
+"""Share of the fluid population: the best of the caps where lengths are alike, 98 % of the limit
+under vLLM's rules (``python tests/benchmarks/practical_table.py``)."""
+
+DEFAULT_MAX_WAIT_S = 5.0
+"""Longest wait at a gate of literal Nested WAIT, which could otherwise starve a request."""
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table, and its path where it has one."""
+
+    table: TableFields
+    file: str | None = None
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Pace, cap and watermark."""
+        return self.table.limits
+
+    @property
+    def rule(self) -> Rule:
+        """What the table's policy means."""
+        return rule_of(self.table.policy)
+
+    @property
+    def has_watermark(self) -> bool:
+        """Whether admissions leave a share of the memory free."""
+        return self.limits.watermark_fraction > 0
+
+    @property
+    def max_wait_s(self) -> float:
+        """After so long at a gate a request opens it; infinite without gates."""
+        default = DEFAULT_MAX_WAIT_S if self.rule.gated else math.inf
+        return float(self.table.params.get("max_wait_s", default))
+
+    @cached_property
+    def residents(self) -> int:
+        """Requests that fill the server's memory at their mean KV, Σ λ m / Σ λ S tokens each."""
+        server = self.table.server
+        stages = [class_stages(one, server) for one in self.table.workload.classes]
+        rates = np.array([one.rate_per_s for one in self.table.workload.classes])
+        memory = float(rates @ [one.memory_sum for one in stages])
+        held = memory / float(rates @ [float(one.count) for one in stages])
+        return math.ceil(server.usable_kv_tokens / held)
+
+    @property
+    def seats(self) -> int:
+        """Room for requests in service: the cap, or twice what fills the memory on average."""
+        cap = self.limits.cap_requests
+        return 2 * self.residents if cap is None else cap
+
+    @cached_property
+    def unpaced_cap(self) -> int:
+        """The cap that comes closest to a pace where an engine can only cap."""
+        load = boundary_load(self.table.workload, self.table.server)
+        return max(1, math.floor(_UNPACED_CAP * load.population))
+
+    @property
+    def cap_without_pace(self) -> tuple[int, str]:
+        """Requests in service at most for an engine that cannot pace, and why so many."""
+        if self.limits.cap_requests is not None:
+            return self.seats, "the table's cap"
+        if self.rule.caps:
+            every = int(sum(one.threshold for one in self.table.thresholds))
+            return every, "the caps of all segments"
+        if self.limits.pace_per_iteration is not None:
+            why = f"stands in for the pace: {_UNPACED_CAP:g} of the fluid population"
+            return self.unpaced_cap, why
+        return self.seats, "must not bind: the table has no cap"
+
+    @property
+    def mean_prompt_tokens(self) -> float:
+        """Rate-weighted mean of the prompts."""
+        classes = self.table.workload.classes
+        prompts = [one.prefill_tokens for one in classes]
+        return float(np.average(prompts, weights=[one.rate_per_s for one in classes]))
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens per iteration, a power of two: a token for each seat, and one iteration's prompts.
+
+        Those are the longest prompt, and as many mean prompts as the pace lets in.
+        """
+        longest = max(one.prefill_tokens for one in self.table.workload.classes)
+        paced = (self.limits.pace_per_iteration or 0.0) * self.mean_prompt_tokens
+        needed = self.seats + longest + paced
+        return max(LEAST_TOKEN_BUDGET, 1 << math.ceil(math.log2(needed)))
+
+    @property
+    def first_gate(self) -> int | None:
+        """Requests that literal Nested WAIT waits for, n_1; None for tables that do not wait."""
+        return int(self.table.thresholds[0].threshold) if self.rule.gated else None

@@ -1,0 +1,270 @@
+"""The fields of a threshold table, part by part, as they stand in its JSON document.
+
+What a table can do (read, write, print, draw) is `thresholds.table.ThresholdTable`; whoever only
+reads its fields, as the exports do, needs no more than this.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import version
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fluid.files import FileModel
+from fluid.server import Server
+from fluid.workload import Name, Workload
+from thresholds.labels import policy_label
+from thresholds.limits import Limits
+
+SCHEMA_VERSION = "1.3"
+MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
+
+Number = int | float
+NonNegative = Annotated[float, Field(ge=0)]
+Scheduler = Literal["greedy", "vllm-v1"]
+"""Rules of batching and eviction under a practical table: the theory's own, or vLLM's."""
+
+_SAME_RATE = 1e-9
+"""Relative distance of two rates that are one."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Threshold(FileModel):
+    """Threshold of one class, or of one segment of Nested WAIT.
+
+    Attributes:
+        threshold: Whole requests: n_j for "wait", n_k for "nested-wait", the cap Δ_k n_k on a whole
+            segment for "nested-cap"; for "paced" the class's boundary inventory n^C_j (their sum
+            is the pace, if any).
+        up_to_tokens: Output length l'_k at which the segment ends (THEORY 4.1); None for a class.
+    """
+
+    name: Name
+    threshold: Annotated[Number, Field(gt=0)]
+    up_to_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
+class Memory(FileModel):
+    """KV memory behind a table, in tokens.
+
+    Attributes:
+        required_tokens: KV that the thresholds can fill, M(n) of THEORY 3.2.
+        buffer_tokens: Kept free on top of it, or by the watermark.
+        capacity_tokens: What the server has.
+        overflow_probability: Bound on the probability of an overflow, where one is known.
+        stochastic_buffer_tokens: Of the buffer, what boundary queues take that grow beyond their
+            thresholds by chance; the rest holds full ones (THEORY 4.5, nested-wait only).
+        horizon_s: Seconds within which `overflow_probability` bounds any overflow (nested-wait).
+    """
+
+    required_tokens: NonNegative
+    buffer_tokens: NonNegative
+    capacity_tokens: NonNegative
+    overflow_probability: Share | None
+    stochastic_buffer_tokens: NonNegative | None = None
+    horizon_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class Predicted(FileModel):
+    """Fluid equilibrium at the table's own rates (THEORY 2), and the policy's mean latency.
+
+    Attributes:
+        latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike. None where the
+            equilibrium has no such figure (tpot_s with single-token outputs).
+        policy_latency_s: Mean latency under the table's own policy, where a formula exists; None
+            where only simulation tells. policy_ttft_s alike.
+    """
+
+    utilisation: float
+    max_scale: float
+    binding: Literal["compute", "memory"]
+    iteration_time_s: float | None
+    kv_tokens: float | None
+    latency_s: float | None
+    ttft_s: float | None
+    tpot_s: float | None
+    throughput_tokens_per_s: float | None
+    policy_latency_s: float | None
+    policy_ttft_s: float | None = None
+
+
+class Interval(FileModel):
+    """Mean over replications and half width of its 95 % confidence interval."""
+
+    mean: float
+    half_width: NonNegative
+
+
+class PolicyValidation(FileModel):
+    """What one policy did in simulation.
+
+    Attributes:
+        params: As the policy was given them; integers for thresholds and cuts.
+        verdict: Whether completions track arrivals (DESIGN: 99 % interval against 1 %).
+        latency_s: None where it does not exist because the policy is unstable.
+        completed_share: Completed ÷ arrived in the measured window.
+        collapsed_share: Share of replications that completed less than 95 % of the arrivals.
+        latency_difference_s: Mean latency of the table's own policy less that of this one, paired
+            over replications, which saw the same arrivals. None for the table's own policy, where
+            one of the two has no mean latency, and in tables before schema 1.3.
+    """
+
+    policy: str
+    params: dict[str, Number | str | tuple[int, ...]]
+    rate_per_s: NonNegative
+    verdict: Literal["stable", "unstable", "undecided"]
+    latency_s: Interval | None
+    completed_share: Interval
+    evictions_per_request: NonNegative
+    collapsed_share: Share
+    latency_difference_s: Interval | None = None
+
+    @property
+    def label(self) -> str:
+        """Policy with its parameters, e.g. ``greedy:watermark=0.01``."""
+        return policy_label(self.policy, self.params)
+
+
+class Validated(FileModel):
+    """A simulation of the table beside other policies, on the same arrivals.
+
+    Attributes:
+        policies: The table's own policy first.
+        arrivals: How requests came: a process such as "poisson" or "gamma:cv=2", or "tape" for
+            recorded arrivals.
+    """
+
+    replications: Annotated[int, Field(ge=1)]
+    requests: Annotated[int, Field(ge=1)]
+    seed: int
+    policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
+    arrivals: Name = "poisson"
+
+    @property
+    def side_by_side(self) -> tuple[PolicyValidation, ...]:
+        """The table's own policy and those simulated at the same rate."""
+        rate_per_s = self.policies[0].rate_per_s
+        return tuple(
+            one
+            for one in self.policies
+            if math.isclose(one.rate_per_s, rate_per_s, rel_tol=_SAME_RATE)
+        )
+
+
+class ValidFor(FileModel):
+    """Total rates of the same mix at which the drift and memory conditions hold.
+
+    Attributes:
+        max_rate_per_s: Supremum; for strict conditions the rate itself is not included.
+        until: Date (ISO) after which the table must be solved again, if there is one.
+    """
+
+    min_rate_per_s: NonNegative
+    max_rate_per_s: NonNegative
+    until: str | None
+
+
+class Condition(FileModel):
+    """One condition of the certificate; `slack` is relative to the condition's right side."""
+
+    condition: Name
+    slack: float
+    holds: bool
+
+
+class SolverReport(FileModel):
+    """How the thresholds were found.
+
+    Attributes:
+        objective: Value of the objective; None for a closed form.
+        optimality_gap: |objective − bound|/bound, where no table of this policy is better than the
+            bound; None where no bound is known.
+        objective_name: What was minimised or maximised, with its unit.
+    """
+
+    name: Name
+    status: str
+    objective: float | None
+    optimality_gap: float | None
+    objective_name: Name = "latency_s"
+
+
+class Price(FileModel):
+    """What one more unit of a limit would be worth to the objective.
+
+    Attributes:
+        of: The limit, for example "kv_capacity_tokens" or "rate_per_s of code".
+        value: Change of the objective per unit of the limit, in `unit`.
+        words: The same as a sentence, in units that a reader thinks in.
+    """
+
+    of: Name
+    value: float
+    unit: Name
+    words: Name
+
+
+class EngineFlags(FileModel):
+    """Flags that express the table in a serving system; empty where it cannot be expressed."""
+
+    vllm: dict[str, Number | str]
+    sglang: dict[str, Number | str]
+    trtllm: dict[str, Number | str]
+
+
+class TableFields(FileModel):
+    """Everything that a threshold table holds.
+
+    Attributes:
+        workload_sha256: SHA-256 of the workload's sorted-key JSON; server_sha256 alike.
+        params: Parameters of the policy by name.
+        thresholds: One entry per class, in the order of the workload.
+        validated: A simulation of the table, once there is one.
+        certificate: Conditions checked on the server's own iteration time.
+        prices: Dual prices of the limits that bind, where the solver knows them.
+        scheduler: What the table's limits are added to, in its refinement and in a replay.
+        notes: What a reader of the table must know.
+    """
+
+    schema_version: Annotated[str, Field(pattern=rf"^{MAJOR_VERSION}\.\d+$")]
+    created_by: str
+    workload: Workload
+    server: Server
+    workload_sha256: Sha256
+    server_sha256: Sha256
+    policy: Name
+    params: dict[str, Number]
+    thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
+    memory: Memory
+    predicted: Predicted
+    validated: Validated | None
+    valid_for: ValidFor
+    certificate: Annotated[tuple[Condition, ...], Field(min_length=1)]
+    solver: SolverReport
+    engine_flags: EngineFlags
+    notes: tuple[str, ...]
+    prices: tuple[Price, ...] = ()
+    scheduler: Scheduler = "greedy"
+
+    @property
+    def limits(self) -> Limits:
+        """The restraints among its parameters.
+
+        Raises:
+            InputError: One is out of range.
+        """
+        return Limits.of_params(self.params)
+
+    @property
+    def settings(self) -> dict[str, Number]:
+        """What is set, by name: its parameters, or its thresholds where it has none."""
+        return self.params or {one.name: one.threshold for one in self.thresholds}
+
+
+def created_by() -> str:
+    """Name and version of this distribution, as written into tables."""
+    return f"fluidwait {version('fluidwait')}"

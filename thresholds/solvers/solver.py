@@ -1,0 +1,100 @@
+"""What every solver of thresholds is: options, and one way from a load to a table."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from fluid.errors import InfeasibleError
+from fluid.server import Server
+from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.workload import Workload
+from thresholds.evaluator import Evaluator
+from thresholds.export.engines import engine_flags
+from thresholds.solvers.common import rounded_down
+from thresholds.solvers.rule import Rule
+from thresholds.table import ThresholdTable
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A rule of admission with the options of its solver, which are checked when it is made.
+
+    A subclass is a frozen dataclass whose fields are the options.
+
+    Attributes:
+        policy: Name of the policy that its tables set.
+        rule: What its tables mean.
+        keeps: Statistics of the classes' objectives that are among its constraints.
+    """
+
+    policy: ClassVar[str]
+    rule: ClassVar[Rule]
+    keeps: ClassVar[tuple[str, ...]] = ()
+
+    def solve(
+        self, workload: Workload, server: Server, evaluator: Evaluator | None = None
+    ) -> ThresholdTable:
+        """The table for a load, at its mean rates where they vary.
+
+        Args:
+            evaluator: Simulates settings, for solvers that refine on a simulator.
+
+        Raises:
+            InputError: A request that does not fit into the cache, or an option that does not suit
+                the load.
+            InfeasibleError: The workload is unstable (THEORY 2.1–2.3), or no table satisfies the
+                conditions; with the binding cause and the nearest feasible change.
+        """
+        found = equilibrium(workload, server)
+        if not found.stable:
+            raise _unstable(workload, server, found)
+        table = self._table(workload, server, found, evaluator)
+        notes = (*self._slo_notes(workload), *table.notes)
+        return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Names of the options."""
+        return tuple(one.name for one in fields(cls))
+
+    @abstractmethod
+    def _table(
+        self,
+        workload: Workload,
+        server: Server,
+        found: Equilibrium,
+        evaluator: Evaluator | None,
+    ) -> ThresholdTable:
+        """The table of a stable load, without engines' flags; `found` is its equilibrium."""
+
+    def _slo_notes(self, workload: Workload) -> tuple[str, ...]:
+        """An objective that is not among the constraints must not look as if it were."""
+        names = [
+            one.name
+            for one in workload.classes
+            if one.slo is not None and one.slo.quantile not in self.keeps
+        ]
+        if not names:
+            return ()
+        return (
+            f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",
+        )
+
+
+def _unstable(workload: Workload, server: Server, found: Equilibrium) -> InfeasibleError:
+    nearest = f"multiply all rates by at most {rounded_down(found.max_scale)}"
+    if found.kv_tokens is not None:
+        block = server.block_tokens
+        needed = math.ceil(found.kv_tokens / block) * block
+        nearest += f", or raise kv_capacity_tokens to at least {needed}"
+    nearest += ", or admit a part of the load (overload)"
+    return InfeasibleError(
+        f"workload {workload.name} is unstable on server {server.name} "
+        f"(utilisation {found.utilisation:.3f})",
+        found.binding,
+        nearest,
+        found.max_scale,
+    )

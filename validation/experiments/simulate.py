@@ -1,0 +1,289 @@
+"""Policies on the same arrivals, at one rate: figures with intervals and a verdict each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from fluid.result import number
+from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
+from validation.simulator.cpu import Job
+from validation.simulator.engine import LATENCY, TPOT, TTFT
+from validation.simulator.metrics import (
+    Interval,
+    Replication,
+    interval,
+    verdict,
+)
+from validation.simulator.model import Model
+from validation.simulator.run import chosen_device, run
+from validation.simulator.runs import Runs
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over requests with the half width of its 95 % interval over replications, and quantiles.
+
+    `half_width` is None where one replication gives no interval.
+    """
+
+    mean: float
+    half_width: float | None
+    p50: float
+    p90: float
+    p99: float
+
+
+SPREAD = "Spread | None"
+"""The type of fields that hold one, as it is written."""
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """What one policy did at one rate. Seconds; None where the figure does not exist.
+
+    Attributes:
+        verdict: "stable", "unstable" or "undecided": whether the backlog grows.
+        verdict_reason: Why, in one sentence.
+        growth_per_arrival, growth_low, growth_high: See `backlog.Verdict`.
+        more_requests: Arrivals after which an open verdict should be decided.
+        completed_share, completed_share_half_width: Completed ÷ arrived in the window.
+        collapsed_share: Share of replications with a completed share below 95 % and a growing
+            backlog.
+        completed_shares: The completed share of each replication.
+        completed_each_per_s: Completions per second of each replication.
+        latency_means_s: Mean latency of each replication.
+        latency_s, ttft_s, tpot_s: Of the requests that completed; None where none did, TPOT also
+            where none has two output tokens.
+        latency_note: What they are worth where the policy is unstable; empty elsewhere.
+        wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
+        unfinished_requests: Requests of the window that never completed, mean per replication.
+        device: "cpu" or "cuda", on which it ran; their times agree to about 1e-12.
+    """
+
+    policy: str
+    params: dict[str, Any]
+    rate_per_s: float
+    verdict: str
+    verdict_reason: str
+    growth_per_arrival: float | None
+    growth_low: float | None
+    growth_high: float | None
+    more_requests: int | None
+    replications: int
+    requests: int
+    completed_per_s: float
+    completed_share: float
+    completed_share_half_width: float | None
+    collapsed_share: float
+    completed_shares: tuple[float, ...]
+    completed_each_per_s: tuple[float, ...]
+    latency_means_s: tuple[float, ...]
+    latency_s: Spread | None
+    ttft_s: Spread | None
+    tpot_s: Spread | None
+    latency_note: str
+    evictions_per_request: float
+    wasted_token_share: float
+    kv_mean_tokens: float
+    kv_max_tokens: int
+    unfinished_requests: float
+    device: str
+
+    @property
+    def label(self) -> str:
+        """Policy with its parameters, e.g. ``greedy:watermark=0.01``."""
+        return policy_label(self.policy, self.params)
+
+    def caveats(self) -> Iterator[str]:
+        """What else to know of the verdict and the latencies, in sentences."""
+        place = f"{self.label} at {number(self.rate_per_s)} /s"
+        if self.verdict == "undecided":
+            yield f"{place}: undecided, {self.verdict_reason}{self.more}."
+        if self.latency_note:
+            yield f"{place}: latencies {self.latency_note}."
+
+    @property
+    def more(self) -> str:
+        """How many more requests should decide an open verdict; empty where unknown."""
+        return f"; about {self.more_requests:,} more requests" if self.more_requests else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data with the field names as keys, ready for JSON."""
+        return asdict(self)
+
+    def flat(self) -> dict[str, Any]:
+        """Label and fields in a row, the figures of a spread as columns like ``latency_p50_s``."""
+        row: dict[str, Any] = {"label": self.label}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.type == SPREAD:
+                for figure, column in spread_columns(one.name).items():
+                    row[column] = None if value is None else getattr(value, figure)
+            else:
+                row[one.name] = value
+        return row
+
+
+def spread_columns(name: str) -> dict[str, str]:
+    """Column of each figure: ``{"p50": "latency_p50_s", …}`` for ``latency_s``."""
+    return {one.name: f"{name.removesuffix('_s')}_{one.name}_s" for one in fields(Spread)}
+
+
+def frame_of(results: Iterable[PolicyResult]) -> dict[str, list[Any]]:
+    """Figures by name, one entry per result; without what is a list for each replication."""
+    rows = [one.flat() for one in results]
+    names = [name for name, value in (rows[0] if rows else {}).items() if _is_figure(value)]
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _is_figure(value: Any) -> bool:
+    return not isinstance(value, dict | tuple)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The replications of one policy at one rate.
+
+    Attributes:
+        rate_scale: The rate in multiples of the model's own, as the simulator's jobs have it.
+    """
+
+    policy: ConfiguredPolicy
+    rate_per_s: float
+    rate_scale: float
+    requests: int
+    device: str
+    replications: tuple[Replication, ...]
+
+    def result(self) -> PolicyResult:
+        """Figures of the policy from its replications."""
+        outcome = verdict(self.replications)
+        shares = np.array([one.completed_share for one in self.replications])
+        completed = interval(shares)
+        decoded = sum(one.tokens_decoded for one in self.replications)
+        lost = sum(one.tokens_lost for one in self.replications)
+        rates_per_s = [one.completed / one.window_s for one in self.replications]
+        evictions = [one.evictions / one.arrived for one in self.replications]
+        means_s = [float(one.mean_s[-1, LATENCY]) for one in self.replications]
+        return PolicyResult(
+            policy=self.policy.policy.name,
+            params=self.policy.params,
+            rate_per_s=self.rate_per_s,
+            verdict=outcome.word,
+            verdict_reason=outcome.reason,
+            growth_per_arrival=_known(outcome.growth_per_arrival),
+            growth_low=_known(outcome.low),
+            growth_high=_known(outcome.high),
+            more_requests=outcome.more_requests,
+            replications=len(self.replications),
+            requests=self.requests,
+            completed_per_s=float(np.mean(rates_per_s)),
+            completed_share=completed.mean,
+            completed_share_half_width=_known(completed.half_width),
+            collapsed_share=float(np.mean([one.collapsed for one in self.replications])),
+            completed_shares=tuple(shares.tolist()),
+            completed_each_per_s=tuple(rates_per_s),
+            latency_means_s=tuple(means_s),
+            latency_s=_spread(self.replications, LATENCY),
+            ttft_s=_spread(self.replications, TTFT),
+            tpot_s=_spread(self.replications, TPOT),
+            latency_note=_latency_note(self.replications, outcome.word),
+            evictions_per_request=float(np.mean(evictions)),
+            wasted_token_share=lost / decoded if decoded else 0.0,
+            kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in self.replications])),
+            kv_max_tokens=max(one.kv_max_tokens for one in self.replications),
+            unfinished_requests=float(np.mean([one.unfinished for one in self.replications])),
+            device=self.device,
+        )
+
+
+def simulate(
+    model: Model,
+    policies: PolicyLike | Iterable[PolicyLike],
+    runs: Runs,
+    rate_per_s: float | None = None,
+    *,
+    threads: int | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> list[PolicyResult]:
+    """Run every policy on the same replications.
+
+    A recorded tape is one sample path and runs once, whatever `runs` says.
+
+    Args:
+        rate_per_s: Of all arrivals together; the model's own where None.
+        threads: Of the CPU; all of its cores if None. Results do not depend on it.
+        on_done: Called after each replication.
+
+    Raises:
+        InputError: No policy, one that cannot run this model, a rate that is none, or a device
+            that is not there.
+    """
+    done = samples(model, policies, runs, rate_per_s, threads=threads, on_done=on_done)
+    return [one.result() for one in done]
+
+
+def samples(
+    model: Model,
+    policies: PolicyLike | Iterable[PolicyLike],
+    runs: Runs,
+    rate_per_s: float | None = None,
+    *,
+    threads: int | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> list[Sample]:
+    """As `simulate`, but with every replication."""
+    chosen = configured(policies)
+    scale = model.rate_scale(rate_per_s)
+    count, requests = runs.replications, runs.requests
+    if model.tape.size:
+        count, requests = 1, int(model.tape.size)
+    jobs = [
+        Job(policy, replication, runs.seed, scale)
+        for policy in chosen
+        for replication in range(count)
+    ]
+    device = chosen_device(runs.device)
+    done = run(model, jobs, requests, device=device, threads=threads, on_done=on_done)
+    offered_per_s = model.rate_per_s if rate_per_s is None else rate_per_s
+    return [
+        Sample(policy, offered_per_s, scale, requests, device, tuple(done[k : k + count]))
+        for policy, k in zip(chosen, range(0, len(done), count), strict=True)
+    ]
+
+
+def latency_difference(one: PolicyResult, other: PolicyResult) -> Interval | None:
+    """Mean latency of `one` less that of `other`, with the 95 % interval of the paired difference.
+
+    Both saw the same arrivals in each replication, so that most of the randomness cancels.
+    None where one of them is unstable.
+    """
+    if "unstable" in (one.verdict, other.verdict):
+        return None
+    return interval(np.array(one.latency_means_s) - np.array(other.latency_means_s))
+
+
+def _latency_note(sample: Sequence[Replication], word: str) -> str:
+    if word != "unstable":
+        return ""
+    completed = int(sum(one.count[-1, LATENCY] for one in sample))
+    return f"of the {completed:,} that completed; the system was still filling"
+
+
+def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:
+    """Pooled over classes; None where no request has the metric."""
+    means = [one.mean_s[-1, metric] for one in sample if one.count[-1, metric] > 0]
+    if not means:
+        return None
+    overall = interval(means)
+    p50, p90, p99 = np.nanmean([one.quantile_s[-1, metric] for one in sample], axis=0)
+    return Spread(overall.mean, _known(overall.half_width), float(p50), float(p90), float(p99))
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
