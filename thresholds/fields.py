@@ -104,10 +104,11 @@ class PolicyValidation(FileModel):
 
     Attributes:
         params: As the policy was given them; integers for thresholds and cuts.
-        verdict: Whether completions track arrivals (DESIGN: 99 % interval against 1 %).
+        verdict: Whether the backlog of requests stays bounded, from its path.
         latency_s: None where it does not exist because the policy is unstable.
         completed_share: Completed ÷ arrived in the measured window.
-        collapsed_share: Share of replications that completed less than 95 % of the arrivals.
+        collapsed_share: Share of replications that completed less than 95 % of the arrivals while
+            their backlog grew.
         latency_difference_s: Mean latency of the table's own policy less that of this one, paired
             over replications, which saw the same arrivals. None for the table's own policy, where
             one of the two has no mean latency, and in tables before schema 1.3.

@@ -14,7 +14,7 @@ from fluid.server import Server, load_server
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from validation.policies import parse_policy
-from validation.reference import REFERENCE_POLICIES, Request, simulate
+from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
 from validation.simulator import cpu
 from validation.simulator.arrivals import parse_arrivals
 from validation.simulator.backlog import STABLE_ERROR, UNSTABLE_ERROR, Verdict, verdict
@@ -211,7 +211,7 @@ def test_the_path_is_that_of_the_slow_simulator() -> None:
         seen[state.clock_s] = (len(state.waiting), len(state.residents))  # type: ignore[attr-defined]
         return batch
 
-    simulate(requests, SECOND, watched, {"cap": 1}, steps=len(trace.series))
+    simulate_slowly(requests, SECOND, watched, {"cap": 1}, steps=len(trace.series))
     for row in trace.backlog:
         waiting, residents = seen[min(seen, key=lambda at: abs(at - row[1]))]
         assert (row[2], row[3]) == (waiting + residents, waiting)
