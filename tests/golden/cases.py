@@ -93,7 +93,7 @@ CASES: dict[str, str] = {
     "replay": f"replay long.json {_RUNS} -o checked.json",
     "solve-short": f"solve short.yaml {_LONG_SERVER} -o short.json",
     "replay-decided": "replay short.json --replications 8 --requests 2000 -o short-checked.json",
-    "replay-unstable": "replay short.json --replications 4 --requests 2000 --rate 400",
+    "replay-unstable": "replay long.json --replications 2 --requests 8000 --rate 4",
     "replay-json": f"replay long.json {_RUNS} --json",
     "replay-rate-plot": f"replay long.json {_RUNS} --rate 1.2 --plot replay.svg",
     "replay-tape": "replay long.json --tape {traces}/tape.csv --policy greedy",

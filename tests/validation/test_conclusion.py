@@ -87,21 +87,27 @@ def test_what_is_concluded(
 
 
 @pytest.mark.parametrize(
-    ("rate_per_s", "policies", "told"),
+    ("rate_per_s", "requests", "policies", "told"),
     [
-        (2.0, ["greedy:watermark=0.01"], "no measurable difference"),
-        (2.0, ["greedy:watermark=0.01", "greedy:cap=4"], "no measurable difference"),
-        (2.0, ["greedy:cap=2"], "none of the policies beside it is stable"),
-        (2.0, ["greedy:cap=2", "greedy:cap=4"], "below that of the best"),
-        (60.0, ["greedy:cap=2"], "UNSTABLE"),
-        (2.0, [], "The table HOLDS."),
+        (2.0, 1500, ["greedy:watermark=0.01"], "no measurable difference"),
+        (2.0, 1500, ["greedy:watermark=0.01", "greedy:cap=4"], "no measurable difference"),
+        (2.0, 1500, ["greedy:cap=2"], "none of the policies beside it is stable"),
+        (2.0, 1500, ["greedy:cap=2", "greedy:cap=4"], "below that of the best"),
+        (60.0, 1500, ["greedy:cap=2"], "UNDECIDED"),
+        (30.0, 12_000, ["greedy:cap=2"], "UNSTABLE"),
+        (2.0, 1500, [], "The table HOLDS."),
     ],
 )
 def test_a_report_concludes_what_its_replay_did(
-    table: ThresholdTable, tmp_path: Path, rate_per_s: float, policies: list[str], told: str
+    table: ThresholdTable,
+    tmp_path: Path,
+    rate_per_s: float,
+    requests: int,
+    policies: list[str],
+    told: str,
 ) -> None:
     """Through the file, where the paired differences are kept."""
-    found = replay(table, policies, rate_per_s=rate_per_s, runs=Runs(6, 1500))
+    found = replay(table, policies, rate_per_s=rate_per_s, runs=Runs(6, requests))
     found.validated_table.write(tmp_path / "table.json")
     report = make_report(ThresholdTable.read(tmp_path / "table.json"), runs=Runs(1, 100))
     assert report.conclusion == found.conclusion

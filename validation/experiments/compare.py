@@ -67,7 +67,7 @@ class Comparison(Result):
         more = ("evictions /req", "wasted", "KV mean")
         yield Table("Policies by rate", (*columns, *more), rows, spare=_SPARE)
         for result in self.results:
-            yield from result.caveats()
+            yield from result.caveats(f"{result.label} at {number(result.rate_per_s)} /s")
         if self.limit_per_s is not None:
             yield f"Fluid limit: {number(self.limit_per_s)} /s."
         for one in self.largest_rates:

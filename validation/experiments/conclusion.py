@@ -26,13 +26,11 @@ class Evidence:
         latency_s: Mean with its interval; None where it does not exist, or was not kept.
         difference_s: Mean latency of the table less that of this policy, paired over replications;
             None for the table itself, where it does not exist, or was not kept.
-        doubt: Where the verdict is "undecided", why, and what would decide; empty where not kept.
     """
 
     verdict: str
     latency_s: Interval | None
     difference_s: Interval | None
-    doubt: str = ""
 
 
 def conclusion_of_results(results: Sequence[PolicyResult]) -> str:
@@ -58,8 +56,7 @@ def conclusion(evidence: Sequence[Evidence]) -> str:
     """What the figures say, without flattery: also when the table does not help."""
     own, *others = evidence
     if own.verdict == "undecided":
-        why = own.doubt or "too few requests to tell whether the table holds; ask for more"
-        return f"UNDECIDED: {why}."
+        return "UNDECIDED: too few requests to tell whether the table holds; ask for more."
     if own.verdict == "unstable":
         return "The table is UNSTABLE here: do not use it at this rate."
     if not others:
@@ -93,13 +90,7 @@ def _of_result(result: PolicyResult, own: PolicyResult) -> Evidence:
         width_s = float("nan") if spread.half_width is None else spread.half_width
         latency_s = Interval(spread.mean, width_s)
     difference_s = None if result is own else latency_difference(own, result)
-    more = f" for about {result.more_requests:,}" if result.more_requests else ""
-    return Evidence(
-        result.verdict,
-        latency_s,
-        difference_s,
-        f"{result.verdict_reason}; ask{more} more requests",
-    )
+    return Evidence(result.verdict, latency_s, difference_s)
 
 
 def _of_table(kept: TableInterval | None) -> Interval | None:

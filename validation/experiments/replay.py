@@ -95,8 +95,7 @@ class Replay(Result):
             title, (*columns, "TPOT s", "evictions /req", "KV mean"), tuple(rows), spare=_SPARE
         )
         for label, one in zip(self.labels, self.results, strict=True):
-            if one.latency_note:
-                yield f"{label}: latencies {one.latency_note}."
+            yield from one.caveats(label)
         yield self.conclusion
 
     def _row(self, label: str, one: PolicyResult) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fluid.result import number
 from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
 from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
@@ -99,18 +98,13 @@ class PolicyResult:
         """Policy with its parameters, e.g. ``greedy:watermark=0.01``."""
         return policy_label(self.policy, self.params)
 
-    def caveats(self) -> Iterator[str]:
-        """What else to know of the verdict and the latencies, in sentences."""
-        place = f"{self.label} at {number(self.rate_per_s)} /s"
+    def caveats(self, place: str) -> Iterator[str]:
+        """What else to know of the verdict and the latencies, in sentences about `place`."""
         if self.verdict == "undecided":
-            yield f"{place}: undecided, {self.verdict_reason}{self.more}."
+            more = f"; about {self.more_requests:,} more requests" if self.more_requests else ""
+            yield f"{place}: undecided, {self.verdict_reason}{more}."
         if self.latency_note:
             yield f"{place}: latencies {self.latency_note}."
-
-    @property
-    def more(self) -> str:
-        """How many more requests should decide an open verdict; empty where unknown."""
-        return f"; about {self.more_requests:,} more requests" if self.more_requests else ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data with the field names as keys, ready for JSON."""
