@@ -32,7 +32,7 @@ def command(
     ],
     rates: Rates = None,
     find_capacity: Annotated[
-        bool, typer.Option("--find-capacity", help="Bisect each policy's largest stable rate.")
+        bool, typer.Option("--find-capacity", help="Bracket each policy's largest stable rate.")
     ] = False,
     burst: Annotated[
         int | None,

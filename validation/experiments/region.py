@@ -1,6 +1,6 @@
 """All rates that a server carries: the fluid region, what theorems guarantee, what policies do.
 
-What a policy carries in simulation is found by bisection along mixes.
+What a policy carries in simulation is searched for along mixes (`largest_rate`).
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def _boundary(
     store: Store | None,
     on_done: Callable[[], None] | None,
 ) -> Iterator[SimulatedPoint]:
-    """Bisect the largest stable rate along each mix."""
+    """The largest stable rate along each mix."""
     for edge in region.boundary(mixes):
         workload = mixed(region.workload, edge)
         configured = policy or _paced(workload, region.server)

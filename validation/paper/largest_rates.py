@@ -1,4 +1,4 @@
-"""λ*: the largest rate each policy carries, by bisection, in both kinds of arrivals."""
+"""λ*: the largest rate each policy carries, in both kinds of arrivals."""
 
 from __future__ import annotations
 
