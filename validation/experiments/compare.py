@@ -93,6 +93,8 @@ class Comparison(Result):
     def plot(self, ax: Panels | None = None) -> Panels:
         """Mean latency, and completed rate, against the offered rate.
 
+        Latencies of an unstable policy depend on the length of the run, and are left out.
+
         Args:
             ax: Two axes, side by side; those of a new figure where None.
         """
@@ -105,7 +107,7 @@ class Comparison(Result):
         from validation.experiments.pictures import RateLine
 
         rows = sorted((one for one in self.results if one.label == label), key=_rate)
-        spreads = [one.latency_s for one in rows]
+        spreads = [None if one.verdict == "unstable" else one.latency_s for one in rows]
         return RateLine(
             np.array([one.rate_per_s for one in rows]),
             np.array([one.completed_per_s for one in rows]),
