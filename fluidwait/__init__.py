@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from fluid.steady.capacity import CapacityAnswer, capacity
     from fluid.steady.equilibrium import Equilibrium, equilibrium
     from fluid.steady.fluctuation import Fluctuation, fluctuation
+    from fluid.steady.latency.predict import latency
+    from fluid.steady.latency.result import Latency
+    from fluid.steady.latency.rule import BatchRule
     from fluid.steady.phase import phase
     from fluid.steady.stability import Stability, stability
     from fluid.traces.registry import read_trace
@@ -71,6 +74,9 @@ _ROOMS = {
     "fluid.steady.capacity": "CapacityAnswer capacity",
     "fluid.steady.equilibrium": "Equilibrium equilibrium",
     "fluid.steady.fluctuation": "Fluctuation fluctuation",
+    "fluid.steady.latency.predict": "latency",
+    "fluid.steady.latency.result": "Latency",
+    "fluid.steady.latency.rule": "BatchRule",
     "fluid.steady.phase": "phase",
     "fluid.steady.stability": "Stability stability",
     "fluid.traces.registry": "read_trace",

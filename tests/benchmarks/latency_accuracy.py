@@ -19,11 +19,11 @@ import numpy as np
 
 from fluid.steady.latency.predict import latency
 from fluid.steady.latency.result import ClassLatency, Latency
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from tests.support.latency_cases import AMPLE, LatencyCase, a100_cases, drawn_case
 from tests.support.simulated_latency import Simulated, simulated
 
-RULES = {"greedy": Rule.greedy(), "vllm-v1": Rule.vllm_v1()}
+RULES = {"greedy": BatchRule.greedy(), "vllm-v1": BatchRule.vllm_v1()}
 DRAWN, ASIDE = range(20), range(100, 120)
 QUANTITIES = ("latency_s", "ttft_s", "tpot_s")
 SHARE = 0.02

@@ -18,13 +18,13 @@ from fluid.steady.fluctuation import fluctuation
 from fluid.steady.latency.onset import eviction_onset_per_s
 from fluid.steady.latency.predict import latency
 from fluid.steady.latency.result import ClassLatency, Latency
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from fluid.steady.stability import largest_scale
 from fluid.workload import RequestClass, Workload
 from tests.support.fluid_strategies import one_class, server_of
 from tests.support.latency_cases import drawn_case, mix
 
-RULES = [Rule.greedy(), Rule.vllm_v1(), Rule.sarathi(cap=1000)]
+RULES = [BatchRule.greedy(), BatchRule.vllm_v1(), BatchRule.sarathi(cap=1000)]
 
 CHAT = mix("chat", (512, 120, 0.7), (1500, 250, 0.1), (100, 60, 0.2))
 
@@ -52,7 +52,7 @@ def all_of(found: Latency) -> ClassLatency:
 
 @pytest.mark.parametrize("rule", RULES, ids=["greedy", "vllm-v1", "sarathi"])
 @pytest.mark.parametrize("factor", [1 / 7, 1000.0])
-def test_another_unit_of_time(rule: Rule, factor: float) -> None:
+def test_another_unit_of_time(rule: BatchRule, factor: float) -> None:
     """All seconds times a factor and rates divided by it: every answer is multiplied."""
     load = at(0.6, CHAT, A100)
     tau = A100.iteration_time
@@ -71,7 +71,7 @@ def test_another_unit_of_time(rule: Rule, factor: float) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["greedy", "vllm-v1", "sarathi"])
-def test_order_of_classes_does_not_matter(rule: Rule) -> None:
+def test_order_of_classes_does_not_matter(rule: BatchRule) -> None:
     load = at(0.7, CHAT, A100)
     turned = load.model_copy(update={"classes": load.classes[::-1]})
     one, other = latency(load, A100, rule), latency(turned, A100, rule)
@@ -81,7 +81,7 @@ def test_order_of_classes_does_not_matter(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["greedy", "vllm-v1", "sarathi"])
-def test_equal_classes_are_one_class(rule: Rule) -> None:
+def test_equal_classes_are_one_class(rule: BatchRule) -> None:
     load = at(0.7, CHAT, A100)
     first = load.classes[0]
     halves = [
@@ -156,7 +156,7 @@ def test_a_flat_f_is_an_infinite_server() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["greedy", "vllm-v1", "sarathi"])
-def test_alone_on_the_server(rule: Rule) -> None:
+def test_alone_on_the_server(rule: BatchRule) -> None:
     """With hardly any load a request finds nobody: its chunks, then decodes of one token."""
     found = all_of(latency(one_class(1e-4, 600, 40), A100, rule))
     tau = A100.iteration_time
@@ -175,7 +175,7 @@ def test_alone_on_the_server(rule: Rule) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rule", RULES[:2], ids=["greedy", "vllm-v1"])
-def test_more_load_takes_longer(rule: Rule, seed: int) -> None:
+def test_more_load_takes_longer(rule: BatchRule, seed: int) -> None:
     case = drawn_case(seed)
     limit = largest_scale(case.workload, case.server)
     found = [
@@ -193,7 +193,7 @@ def test_a_wide_budget_is_no_budget() -> None:
     """Chunks as large as anything that arrives are whole prompts."""
     load = at(0.6, CHAT, A100)
     whole = all_of(latency(load, A100))
-    wide = all_of(latency(load, A100, Rule(budget_tokens=10_000)))
+    wide = all_of(latency(load, A100, BatchRule(budget_tokens=10_000)))
     np.testing.assert_allclose(
         [wide.ttft_s.mean, wide.latency_s.mean, wide.tpot_s.mean],
         [whole.ttft_s.mean, whole.latency_s.mean, whole.tpot_s.mean],
@@ -203,20 +203,20 @@ def test_a_wide_budget_is_no_budget() -> None:
 
 def test_decode_only_servers_have_no_budget() -> None:
     load = one_class(3.0, 0, 100, context=500)
-    one, other = (latency(load, A100, rule) for rule in (Rule.greedy(), Rule.vllm_v1()))
+    one, other = (latency(load, A100, rule) for rule in (BatchRule.greedy(), BatchRule.vllm_v1()))
     assert figures(all_of(one)) == figures(all_of(other))
 
 
 @pytest.mark.parametrize(
     ("level", "memory", "rule", "words"),
     [
-        (1.5, 1, Rule(), "KV tokens on average|more work"),
-        (0.99, 1, Rule(), "memory is full"),
-        (0.9, 1000, Rule(budget_tokens=150), "token budget"),
+        (1.5, 1, BatchRule(), "KV tokens on average|more work"),
+        (0.99, 1, BatchRule(), "memory is full"),
+        (0.9, 1000, BatchRule(budget_tokens=150), "token budget"),
     ],
 )
 def test_no_figures_where_they_would_mean_nothing(
-    level: float, memory: int, rule: Rule, words: str
+    level: float, memory: int, rule: BatchRule, words: str
 ) -> None:
     server = A100.model_copy(update={"kv_capacity_tokens": memory * A100.kv_capacity_tokens})
     found = latency(at(level, CHAT, server), server, rule)
@@ -230,10 +230,10 @@ def test_no_figures_where_they_would_mean_nothing(
 def test_conditions_that_fail_are_said() -> None:
     load = at(0.6, CHAT, A100)
     mean = all_of(latency(load, A100)).latency_s.mean * load.rate_per_s
-    tight = latency(load, A100, Rule(seats=int(2.2 * mean)))
+    tight = latency(load, A100, BatchRule(seats=int(2.2 * mean)))
     assert tight.validity.scope == "nothing"
     assert any("seats" in one for one in tight.validity.sentences())
-    assert "wait for seats" in str(latency(load, A100, Rule(seats=int(mean))).refusal)
+    assert "wait for seats" in str(latency(load, A100, BatchRule(seats=int(mean))).refusal)
     fine = latency(at(0.3, CHAT, A100), A100)
     assert fine.validity.scope == "all"
     assert fine.validity.expected_error == 0.05
@@ -242,13 +242,13 @@ def test_conditions_that_fail_are_said() -> None:
 def test_refusals() -> None:
     paper = load_server("paper-lmsys")
     with pytest.raises(InputError, match="first_token"):
-        latency(one_class(1.0, 100, 10), paper, Rule.vllm_v1())
+        latency(one_class(1.0, 100, 10), paper, BatchRule.vllm_v1())
     with pytest.raises(InputError, match="seats"):
-        Rule(seats=0)
+        BatchRule(seats=0)
     with pytest.raises(InputError, match="watermark_fraction"):
-        Rule(watermark_fraction=1.0)
+        BatchRule(watermark_fraction=1.0)
     with pytest.raises(InputError, match="budget_tokens"):
-        Rule(budget_tokens=0)
+        BatchRule(budget_tokens=0)
 
 
 def test_onset_of_evictions_is_where_the_answer_says_so() -> None:

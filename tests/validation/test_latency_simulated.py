@@ -8,7 +8,7 @@ import pytest
 from fluid.server import load_server
 from fluid.steady.latency.onset import eviction_onset_per_s
 from fluid.steady.latency.predict import latency
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from tests.support.latency_cases import LatencyCase, at_level, drawn_case, mix
 from tests.support.simulated_latency import simulated
 from validation.experiments.compare import compare
@@ -25,9 +25,9 @@ CASES = [
 ]
 
 RULES = [
-    ("greedy", Rule.greedy(), 0.05, 0.15),
-    ("vllm-v1", Rule.vllm_v1(), 0.05, 0.15),
-    ("sarathi:cap=100000", Rule.sarathi(cap=100_000), 0.10, 0.35),
+    ("greedy", BatchRule.greedy(), 0.05, 0.15),
+    ("vllm-v1", BatchRule.vllm_v1(), 0.05, 0.15),
+    ("sarathi:cap=100000", BatchRule.sarathi(cap=100_000), 0.10, 0.35),
 ]
 """Policy, rule, and the stated errors of means and of quantiles at these levels. Sarathi's budget
 of 512 tokens is as short as a prompt, which the chain of THEORY 9.4 describes less well."""
@@ -41,7 +41,7 @@ DEVIATIONS = 4.0
     ("policy", "rule", "mean_error", "quantile_error"), RULES, ids=["greedy", "vllm-v1", "sarathi"]
 )
 def test_means_and_quantiles(
-    case: LatencyCase, policy: str, rule: Rule, mean_error: float, quantile_error: float
+    case: LatencyCase, policy: str, rule: BatchRule, mean_error: float, quantile_error: float
 ) -> None:
     found = latency(case.workload, case.server, rule)
     assert found.pooled is not None

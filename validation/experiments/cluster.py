@@ -92,7 +92,7 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
             local = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address=":0",  # None takes the default port, which may not be free
                 silence_logs=logging.CRITICAL,
                 preload=[_NO_INTERRUPTS],
             )

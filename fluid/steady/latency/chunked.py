@@ -86,6 +86,11 @@ class Chain:
     ends: Floats = field(default_factory=lambda: np.zeros(0))
     good: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
+    @property
+    def open_count(self) -> int:
+        """States in which no prompt is left over; they come first."""
+        return self.states.open_count
+
     def take_step(self, mean_s: float) -> float:
         """Build the chain for an assumed mean iteration time; returns its own."""
         self.decoders = self.memory.decoders(

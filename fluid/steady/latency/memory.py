@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,21 @@ from fluid.steady.latency.chain import HERMITE, HERMITE_WEIGHTS
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slow
 
-if TYPE_CHECKING:
-    from fluid.steady.latency.chunked import Chain
-
 Floats = NDArray[np.float64]
+
+
+class Walked(Protocol):
+    """What a chain says of its states, the open ones first; arrays of shape (m,)."""
+
+    seconds: Floats
+    law: Floats
+    good: NDArray[np.bool_]
+
+    @property
+    def open_count(self) -> int: ...
+
+    @property
+    def variance_s2(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -97,9 +108,9 @@ class Memory:
         return cls(zero, zero, 0.0, 0.0, *slopes, 0.0)
 
     @classmethod
-    def after(cls, slow: Slow, past: Past, chain: Chain, mean_s: float) -> Memory:
+    def after(cls, slow: Slow, past: Past, chain: Walked, mean_s: float) -> Memory:
         """Young decoders from the past, the others from the linear theory."""
-        opened = chain.states.open_count
+        opened = chain.open_count
         requests = _filled(past.requests, chain.good, opened)
         kv_tokens = _filled(past.kv_tokens, chain.good, opened)
         variance = chain.variance_s2

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.steady.latency.predict import solve
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.validity import kv_law, usable_tokens
 from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
@@ -16,7 +16,7 @@ _LEAST_SHARE, _MOST_SHARE, _TOLERANCE = 1e-3, 0.99, 1e-3
 
 
 def eviction_onset_per_s(
-    workload: Workload, server: Server, probability: float, rule: Rule | None = None
+    workload: Workload, server: Server, probability: float, rule: BatchRule | None = None
 ) -> float:
     """Total rate of the mix at which residents exceed 99 % of memory with this probability.
 
@@ -28,7 +28,7 @@ def eviction_onset_per_s(
     """
     if not 0 < probability < 1:
         raise InputError("probability", probability, "between 0 and 1")
-    rule = rule or Rule()
+    rule = rule or BatchRule()
     rule.require_suits(server)
     limit_per_s = largest_scale(workload, server) * workload.rate_per_s
 

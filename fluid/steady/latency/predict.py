@@ -9,7 +9,7 @@ from fluid.steady.intake import intake
 from fluid.steady.latency.chunk_answer import limit_of_budget, solve_chunked
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.result import ClassLatency, Figures, Latency, Spread
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.solved import Cdfs, Solved
 from fluid.steady.latency.sums import ClassLaws, class_laws, pooled, quantiles
 from fluid.steady.latency.validity import validity
@@ -19,7 +19,7 @@ from fluid.workload import Workload
 _SHARES = (0.5, 0.9, 0.99)
 
 
-def latency(workload: Workload, server: Server, rule: Rule | None = None) -> Latency:
+def latency(workload: Workload, server: Server, rule: BatchRule | None = None) -> Latency:
     """Means and quantiles per class and pooled, and how far they may be believed.
 
     Args:
@@ -34,15 +34,13 @@ def latency(workload: Workload, server: Server, rule: Rule | None = None) -> Lat
         InputError: One request of a class does not fit, the rates vary around another mean than
             the given ones, or prompts in chunks are asked for where prefill emits no token.
 
-    >>> from fluid.server import load_server
-    >>> from fluid.workload import RequestClass
-    >>> chat = RequestClass(name="chat", rate_per_s=4.0, prefill_tokens=512, decode_tokens=120)
-    >>> load = Workload(name="chat", classes=(chat,))
-    >>> found = latency(load, load_server("a100-80gb-llama-2-7b"))
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=512, output=120))
+    >>> found = fw.latency(load, fw.Server.named("a100-80gb-llama-2-7b"), fw.BatchRule.greedy())
     >>> found.pooled.ttft_s.p99 > 2 * found.pooled.ttft_s.mean
     True
     """
-    rule = rule or Rule()
+    rule = rule or BatchRule()
     rule.require_suits(server)
     solved = solve(workload, server, rule)
     if isinstance(solved, str):
@@ -66,7 +64,7 @@ def latency(workload: Workload, server: Server, rule: Rule | None = None) -> Lat
     )
 
 
-def solve(workload: Workload, server: Server, rule: Rule) -> Solved | str:
+def solve(workload: Workload, server: Server, rule: BatchRule) -> Solved | str:
     """The chain of the load under the rule, or why there is none."""
     require_fits(workload, server)
     start_s = intake(workload, server).least_balance_s()

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluid.errors import InfeasibleError
 from fluid.result import Block, Note, Result, Table, notes, number
 from fluid.server import Server
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.validity import Validity
 from fluid.workload import Workload
 
@@ -58,11 +59,16 @@ class Latency(Result):
         iteration_s: Of iterations that do work; `kv_tokens`: of the KV held.
         validity: How far the figures may be believed; None where nothing could be computed.
         refusal: Why there are no figures; None where there are.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(60.0, prompt=512, output=120))
+    >>> fw.latency(load, fw.Server.named("a100-80gb-llama-2-7b")).refusal
+    'the load brings more work than the server can do'
     """
 
     workload: Workload
     server: Server
-    rule: Rule
+    rule: BatchRule
     classes: tuple[ClassLatency, ...] = ()
     pooled: ClassLatency | None = None
     iteration_s: Spread | None = None
@@ -137,7 +143,10 @@ class Latency(Result):
         """
         from fluid.plots.latency import draw_latency
 
-        return draw_latency(self, ax)
+        if self.pooled is None:
+            raise InfeasibleError(str(self.refusal), "memory or compute", "lower the rates")
+        rows = (*self.classes, self.pooled) if len(self.classes) > 1 else self.classes
+        return draw_latency(rows, ax)
 
 
 _STATISTICS = ("mean", "p50", "p90", "p99")

@@ -10,7 +10,7 @@ from fluid.server import Server
 
 
 @dataclass(frozen=True)
-class Rule:
+class BatchRule:
     """Whole prompts, or prompts in chunks within a token budget; decodes always run.
 
     Attributes:
@@ -22,7 +22,8 @@ class Rule:
     Raises:
         InputError: Naming the field that is out of range.
 
-    >>> Rule.vllm_v1().budget_tokens
+    >>> import fluidwait as fw
+    >>> fw.BatchRule.vllm_v1().budget_tokens
     2048
     """
 
@@ -39,7 +40,7 @@ class Rule:
             raise InputError("watermark_fraction", self.watermark_fraction, "from 0 to below 1")
 
     @classmethod
-    def greedy(cls, cap: float = math.inf, watermark: float = 0.0) -> Rule:
+    def greedy(cls, cap: float = math.inf, watermark: float = 0.0) -> BatchRule:
         """Whole prompts as soon as they fit; arguments as of the policy ``greedy``."""
         return cls(None, cap, watermark)
 
@@ -49,12 +50,12 @@ class Rule:
         max_num_batched_tokens: int = 2048,
         max_num_seqs: float = 256,
         watermark: float = 0.0,
-    ) -> Rule:
+    ) -> BatchRule:
         """vLLM's current scheduler; arguments as of the policy ``vllm-v1``."""
         return cls(max_num_batched_tokens, max_num_seqs, watermark)
 
     @classmethod
-    def sarathi(cls, chunk: int = 512, cap: float = 128, watermark: float = 0.01) -> Rule:
+    def sarathi(cls, chunk: int = 512, cap: float = 128, watermark: float = 0.01) -> BatchRule:
         """Sarathi-Serve; arguments as of the policy ``sarathi``.
 
         It puts every decode before every chunk, vLLM goes by order of admission. As long as the

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from scipy.stats import gamma
 
-from fluid.steady.latency.rule import Rule
+from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.solved import Solved
 
 Scope = Literal["all", "means", "nothing"]
@@ -123,13 +123,13 @@ def kv_law(solved: Solved) -> Any:
     return gamma((mean / sd) ** 2, scale=sd**2 / mean)
 
 
-def usable_tokens(solved: Solved, rule: Rule) -> float:
+def usable_tokens(solved: Solved, rule: BatchRule) -> float:
     """Memory above which admissions or residents find too little."""
     capacity = solved.load.server.usable_kv_tokens
     return capacity * min(NEARLY_FULL, 1 - rule.watermark_fraction)
 
 
-def validity(solved: Solved, rule: Rule) -> Validity:
+def validity(solved: Solved, rule: BatchRule) -> Validity:
     """The conditions of one answer."""
     mean_s, sd_s = solved.working_iteration_s
     return Validity(
@@ -142,7 +142,7 @@ def validity(solved: Solved, rule: Rule) -> Validity:
     )
 
 
-def _seats_probability(solved: Solved, rule: Rule) -> float:
+def _seats_probability(solved: Solved, rule: BatchRule) -> float:
     """P(N > seats) with the decoders' variance, in a gamma law."""
     if math.isinf(rule.seats):
         return 0.0
