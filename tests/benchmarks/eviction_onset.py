@@ -14,9 +14,9 @@ import numpy as np
 from fluid.steady.latency.onset import eviction_onset_per_s
 from fluid.steady.stability import largest_scale
 from tests.support.latency_cases import drawn_case
-from validation.experiments.compare import compare
-from validation.policies import parse_policy
+from validation.experiments.simulate import simulate
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 PROBABILITIES = (1e-4, 1e-2, 3e-2)
 MEMORY_TOKENS = 30_000
@@ -44,9 +44,7 @@ def main() -> None:
                 cells.append(f"{onset_per_s / limit_per_s:.3f} –")
                 continue
             model = poisson_model(load.at_rate(onset_per_s), server)
-            (result,) = compare(
-                model, [parse_policy("greedy")], replications=4, requests=arguments.requests
-            )
+            (result,) = simulate(model, "greedy", Runs(4, arguments.requests))
             evicted = result.evictions_per_request
             (before if probability == PROBABILITIES[0] else after).append(evicted)
             cells.append(f"{onset_per_s / limit_per_s:.3f} {evicted:.1e}")

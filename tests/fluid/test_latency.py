@@ -21,7 +21,8 @@ from fluid.steady.latency.result import ClassLatency, Latency
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.stability import largest_scale
 from fluid.workload import RequestClass, Workload
-from tests.support.fluid_strategies import one_class, server_of
+from tests.support.builders import one_class
+from tests.support.builders import server as server_of
 from tests.support.latency_cases import drawn_case, mix
 
 RULES = [BatchRule.greedy(), BatchRule.vllm_v1(), BatchRule.sarathi(cap=1000)]

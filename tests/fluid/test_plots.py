@@ -41,7 +41,7 @@ def drawings():
     }
 
 
-@pytest.mark.parametrize("name", ["region", "region with more", "latency", "stages", "phase"])
+@pytest.mark.parametrize("name", ["region", "latency", "stages", "phase"])
 def test_every_plot_is_vector_output_or_drawn_on_the_axes_given(tmp_path, name):
     draw = drawings()[name]
     save(draw, tmp_path / "plot.svg")
@@ -53,12 +53,6 @@ def test_every_plot_is_vector_output_or_drawn_on_the_axes_given(tmp_path, name):
     assert axes.get_xlabel()
     assert axes.get_ylabel()
     assert plt.get_fignums() == []
-
-
-def test_a_region_shows_what_is_beside_the_fluid_boundary():
-    axes = drawings()["region with more"](Figure().subplots())
-    labels = [one.get_text() for one in axes.get_legend().get_texts()]
-    assert labels == ["fluid boundary", "this workload", "WAIT", "simulated: greedy"]
 
 
 def test_phase_is_stability_at_every_pair():

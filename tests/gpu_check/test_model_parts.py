@@ -200,8 +200,9 @@ def test_the_slots_of_the_loop_fit_into_the_capacity() -> None:
 
 def test_the_table_of_the_loop_holds_back(settings: Settings) -> None:
     limits = loop.table_limits(5.0, server(), loop.REAL)
-    assert limits.watermark > 0
-    assert min(limits.pace, limits.cap) < math.inf or limits.watermark > loop.GREEDY.watermark
+    assert limits.watermark_fraction > 0
+    above_greedy = limits.watermark_fraction > loop.GREEDY.watermark_fraction
+    assert min(limits.pace, limits.cap) < math.inf or above_greedy
 
 
 def test_ceilings_are_those_of_the_card_or_measured_now(settings: Settings, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from fluid.steady.latency.predict import latency
 from fluid.steady.latency.rule import BatchRule
 from tests.support.latency_cases import LatencyCase, at_level, drawn_case, mix
 from tests.support.simulated_latency import simulated
-from validation.experiments.compare import compare
-from validation.policies import parse_policy
+from validation.experiments.simulate import simulate
 from validation.simulator.model import poisson_model
+from validation.simulator.runs import Runs
 
 A100 = load_server("a100-80gb-llama-2-7b")
 
@@ -102,7 +102,7 @@ def test_evictions_begin_between_the_onsets() -> None:
     for probability in (1e-4, 3e-2):
         rate_per_s = eviction_onset_per_s(load, server, probability)
         model = poisson_model(load.at_rate(rate_per_s), server)
-        (result,) = compare(model, [parse_policy("greedy")], replications=4, requests=8_000)
+        (result,) = simulate(model, "greedy", Runs(4, 8_000))
         evicted.append(result.evictions_per_request)
     assert evicted[0] < 1e-3
     assert evicted[1] > 10 * max(evicted[0], 1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from matplotlib.figure import Figure
 
 from fluid.errors import InputError
 from fluid.server import load_server
@@ -35,6 +36,10 @@ def test_a_throttled_policy_has_a_smaller_region() -> None:
     (first, _) = found.simulated["greedy:pace=0.1"]
     assert 0 < first.share < 0.8
     assert first.policy == "greedy:pace=0.1"
+    axes = found.plot(Figure().subplots())
+    labels = [one.get_text() for one in axes.get_legend().get_texts()]
+    rules = list(found.guaranteed_per_s)
+    assert labels == ["fluid boundary", "this workload", *rules, "simulated: greedy:pace=0.1"]
 
 
 def test_a_policy_is_checked_before_any_work() -> None:
