@@ -1,6 +1,7 @@
 """Examples of docstrings as blocks of code on the reference pages.
 
-Between sections of a docstring Markdown would take ``>>>`` for a quotation and ``[1, 2]`` for a link.
+Between sections of a docstring Markdown would take ``>>>`` for a quotation and ``[1, 2]`` for a
+link.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -41,12 +41,6 @@ def made(name: str) -> Result:
 @pytest.fixture(params=FACTORIES)
 def result(request: pytest.FixtureRequest) -> Result:
     return made(request.param)
-
-
-@pytest.fixture(autouse=True)
-def no_figure_stays_open() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def tables_of(result: Result) -> list[Table]:
