@@ -152,11 +152,16 @@ class Backlog:
         return seconds / done if done > 0 else math.inf
 
     def early_sojourn_s(self) -> float:
-        """Before queues grow: the least that Little's law gives for any part from the start."""
+        """Before queues grow: the least that Little's law gives for any part from the start.
+
+        A server that is overloaded from the first second on queues at once: the time in service
+        is the most that it can be.
+        """
         done = self.completed[1:]
         seconds = np.cumsum(self.in_system[:-1] * np.diff(self.clock_s))
         some = done > 0
-        return float((seconds[some] / done[some]).min()) if some.any() else math.inf
+        least_s = float((seconds[some] / done[some]).min()) if some.any() else math.inf
+        return min(least_s, self.service_s())
 
     def service_s(self) -> float:
         """Mean time in service by Little's law, the waiting before it left out."""
