@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -214,11 +214,6 @@ def _html(block: Block) -> str:
 def _html_cell(tag: str, text: str, left: bool) -> str:
     side = "left" if left else "right"
     return f'<{tag} style="text-align: {side}">{html.escape(text)}</{tag}>'
-
-
-def rows_of(*cells: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Rows as a table holds them."""
-    return tuple(tuple(one) for one in cells)
 
 
 def notes(texts: Iterable[str]) -> Iterator[Note]:

@@ -59,18 +59,6 @@ Device = Annotated[
 LoadFile = Annotated[
     Path | None, typer.Argument(metavar="WORKLOAD", help="Workload file, or give --tape.")
 ]
-ClusterAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster",
-        metavar="tcp://HOST:PORT",
-        help="Run on the workers of this Dask scheduler (needs fluidwait[dask]).",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Run on so many processes of this machine (needs fluidwait[dask])."),
-]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Threshold table.")]
 
 
@@ -133,12 +121,10 @@ class TrafficOptions:
 class RunOptions:
     """How much is simulated."""
 
-    replications: Annotated[int, typer.Option(help="Independent runs per policy.")]
-    requests: Annotated[int, typer.Option(help="Arrivals per run.")]
+    replications: Replications
+    requests: Requests
     seed: Seed = 0
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda (needs fluidwait[cuda]), or auto: cuda if there is one.")
-    ] = "cpu"
+    device: Device = "cpu"
 
     def runs(self) -> Runs:
         """The same, checked."""

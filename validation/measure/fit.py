@@ -66,11 +66,6 @@ def iteration_time(weights: Floats, tokens_knots: Sequence[float]) -> IterationT
     )
 
 
-def fit_error(tau: IterationTime, compositions: Compositions, seconds: ArrayLike) -> FitError:
-    """Relative error of τ against measured seconds, shape (N,)."""
-    return error_of(compositions.seconds(tau) / np.asarray(seconds, dtype=float) - 1)
-
-
 def error_of(relative: Floats) -> FitError:
     """Summary of signed relative errors, shape (N,)."""
     size = np.abs(relative)
