@@ -5,7 +5,8 @@ hundreds in service, bound by compute, memory or seats. ρ is the rate ÷ the po
 stable rate, its throughput at saturation in long runs. Arrivals of `mmpp` stay about ten requests
 in a state: fluctuations slower than the recording are part of what it says, and no verdict on
 it can know them. Recordings of Azure are the arrivals of windows of the trace, each
-brought to its ρ by its own mean rate, with lengths drawn from the whole trace.
+brought to its ρ by its own mean rate, with lengths drawn from the whole trace; they need
+``--azure AzureLLMInferenceTrace_conv.csv``.
 
 ``--full`` takes about fifteen minutes on two cores, the default about two. ``--seed`` changes all
 recordings; the constants of the verdict were chosen on other seeds and servers.
@@ -14,7 +15,6 @@ recordings; the constants of the verdict were chosen on other seeds and servers.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,9 +34,6 @@ from validation.simulator.arrivals import parse_arrivals
 from validation.simulator.backlog import Word, verdict
 from validation.simulator.metrics import Replication
 from validation.simulator.model import Model, poisson_model, tape_model
-
-AZURE = Path(os.environ.get("FLUIDWAIT_TRACES", "/work/shared/data"))
-AZURE_FILE = "AzureLLMInferenceTrace_conv.csv"
 
 KINDS = ("poisson", "gamma:cv=3", "mmpp", "deterministic")
 SIZES = (10, 30, 100, 300, 1_000, 2_000, 5_000, 20_000)
@@ -188,11 +185,8 @@ def usual_sojourn_s(system: System, largest_per_s: float, seed: int) -> float:
     return float(cpu.run(model, [job], 20_000)[0].mean_s[-1, 0])
 
 
-def azure(seed: int, most: int) -> Iterator[Row]:
-    """Arrivals of windows of the trace, lengths of the whole; nothing where the file is absent."""
-    file = AZURE / AZURE_FILE
-    if not file.exists():
-        return
+def azure(file: Path, seed: int, most: int) -> Iterator[Row]:
+    """Arrivals of windows of the trace, lengths of the whole."""
     times, prompts, outputs = read_azure(file)
     server = load_server("a100-80gb-llama-2-7b")
     policy = parse_policy("vllm-v1")
@@ -284,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--seed", type=int, default=1_000_000)
+    parser.add_argument("--azure", type=Path, metavar="FILE", help="conversations of Azure, 2023")
     arguments = parser.parse_args()
     most = 60 if arguments.full else 8
     begun = time.perf_counter()
@@ -296,7 +291,8 @@ def main() -> None:
             rows += drawn(system, kind, largest_per_s, arguments.seed, most)
         seconds = time.perf_counter() - begun
         print(f"{system.name}: {largest_per_s:.4g} /s, {seconds:.0f} s", flush=True)
-    rows += azure(arguments.seed, most)
+    if arguments.azure:
+        rows += azure(arguments.azure, arguments.seed, most)
     print(summary(rows), by_size(rows), sep="\n\n")
 
 
