@@ -25,6 +25,7 @@ import numpy as np
 
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
+from fluid.traces.registry import read_trace
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from validation.experiments.boundary_search import OVERLOAD
@@ -187,10 +188,11 @@ def usual_sojourn_s(system: System, largest_per_s: float, seed: int) -> float:
 
 def azure(file: Path, seed: int, most: int) -> Iterator[Row]:
     """Arrivals of windows of the trace, lengths of the whole."""
-    times, prompts, outputs = read_azure(file)
+    trace = read_trace(file)
+    times, prompts, outputs = trace.arrived_at_s, trace.num_prefill_tokens, trace.num_decode_tokens
     server = load_server("a100-80gb-llama-2-7b")
     policy = parse_policy("vllm-v1")
-    whole = tape_model(Tape(times, prompts, outputs), server)
+    whole = tape_model(trace, server)
     largest_per_s = largest_rate(whole, policy, 0)
     rng = np.random.default_rng(seed)
     system = System("A100, Azure rows", load((1, 1, 1)), server, policy)
@@ -206,13 +208,6 @@ def azure(file: Path, seed: int, most: int) -> Iterator[Row]:
                 scale = rho * largest_per_s / model.rate_per_s
                 done += cpu.run(model, [cpu.Job(policy, 0, 0, scale)], 0)
             yield row(system, "Azure", rho, size, done, 0.0)
-
-
-def read_azure(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds, prompts, outputs."""
-    rows = np.genfromtxt(file, delimiter=",", skip_header=1, dtype=str)
-    stamps = rows[:, 0].astype("datetime64[us]").astype(np.int64) / 1e6
-    return stamps - stamps[0], rows[:, 1].astype(int), np.maximum(rows[:, 2].astype(int), 1)
 
 
 def row(
