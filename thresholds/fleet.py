@@ -1,14 +1,11 @@
 """The cheapest fleet that carries a workload, and who serves what (THEORY 8).
 
-R_i replicas of server type i, each on its own share of the mix; x_ij is the rate of class j that
-goes to type i. Every replica of an affine type carries one simplex of rates (THEORY 2.3), so that
-
-    minimise Σ cost_i R_i   subject to   Σ_j a_ij x_ij ≤ R_i,  Σ_i x_ij = λ_j,  R_i whole
-
-is a mixed-integer linear program, solved by HiGHS; a linear program then levels the loads. A type
-that is not affine starts with the simplex of its largest single-class rates; where its own
-iteration time does not carry the share found, a_i grows by the ratio and the program is solved
-again. Such a fleet is verified, not proven to be the cheapest.
+R_i replicas of server type i, each on its own share of the mix. Every replica of an affine type
+carries one simplex of rates (THEORY 2.3), so that the fleet is a mixed-integer linear program
+(`thresholds.fleet_program`) whose bound proves it the cheapest; a linear program then levels the
+loads. A type that is not affine starts with the simplex of its largest single-class rates; where
+its own iteration time does not carry the share found, a_i grows by the ratio and the program is
+solved again. Such a fleet is verified, and its cost stands beside one that no fleet goes below.
 """
 
 from __future__ import annotations
@@ -27,6 +24,7 @@ from fluid.steady.region import StabilityRegion, mixed
 from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from thresholds.checks import is_number, is_whole
+from thresholds.fleet_program import carried, cheapest, largest_multiple, levelled, necessary
 from thresholds.solvers.common import rounded_down
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.solver import Solver
@@ -38,8 +36,10 @@ Floats = NDArray[np.float64]
 _INSIDE = 1e-6
 """Distance that every replica's load keeps from the boundary."""
 
+_PROVEN = 1e-9
+"""Relative gap below which only rounding is left of it."""
+
 _ROUNDS = 30
-_NOT_PROVEN = "verified, not proven to be the cheapest"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ class Replicas:
 
 @dataclass(frozen=True, repr=False)
 class Fleet(Result):
-    """The types that are used, their total cost, and whether no fleet is cheaper.
+    """The types that are used, their total cost, and how much less another fleet could cost.
+
+    Attributes:
+        cost_at_least: No fleet that carries the load costs less.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(40.0, prompt=512, output=100))
@@ -99,7 +102,17 @@ class Fleet(Result):
     workload: Workload
     replicas: tuple[Replicas, ...]
     cost: float
-    is_optimal: bool
+    cost_at_least: float
+
+    @property
+    def optimality_gap(self) -> float:
+        """Share of the cost by which another fleet could be cheaper, at most."""
+        return max(0.0, 1 - self.cost_at_least / self.cost)
+
+    @property
+    def is_optimal(self) -> bool:
+        """Whether it is proven that no fleet is cheaper."""
+        return self.optimality_gap <= _PROVEN
 
     def blocks(self) -> Iterator[Block]:
         """A row per type, the cost, and what each replica sets."""
@@ -118,7 +131,12 @@ class Fleet(Result):
             left=(0, 3),
             spare=("share of each class",),
         )
-        proof = "no fleet is cheaper" if self.is_optimal else _NOT_PROVEN
+        proof = "no fleet is cheaper"
+        if not self.is_optimal:
+            proof = (
+                f"no fleet costs less than {number(self.cost_at_least)}, and this one is not proven"
+                f" to be the cheapest (gap {percent(self.optimality_gap)})"
+            )
         yield f"Total cost {number(self.cost)}: {proof}."
         for one in self.replicas:
             yield f"Each {one.server.name}: {settings_words(one.table)}."
@@ -127,6 +145,8 @@ class Fleet(Result):
         """Cost, and each type with its shares and its table."""
         return {
             "cost": self.cost,
+            "cost_at_least": self.cost_at_least,
+            "optimality_gap": self.optimality_gap,
             "is_optimal": self.is_optimal,
             "servers": [
                 {
@@ -170,7 +190,7 @@ def fleet(workload: Workload, types: Sequence[ServerType], solver: Solver | None
     'paced'
     """
     _require_types(types)
-    parts = _verified(workload, types)
+    parts, cost_at_least = _verified(workload, types)
     return Fleet(
         workload=workload,
         replicas=tuple(
@@ -185,7 +205,7 @@ def fleet(workload: Workload, types: Sequence[ServerType], solver: Solver | None
             for kind, one in parts
         ),
         cost=float(sum(kind.cost * one.count for kind, one in parts)),
-        is_optimal=all(one.server.iteration_time.is_affine for one in types),
+        cost_at_least=cost_at_least,
     )
 
 
@@ -199,21 +219,42 @@ class _Part:
     load: float
 
 
-def _verified(workload: Workload, types: Sequence[ServerType]) -> list[tuple[ServerType, _Part]]:
-    """The types that are used, such that the servers' own iteration times carry their parts."""
-    normals = np.array([_normal_s(workload, one.server) for one in types])
+def _verified(
+    workload: Workload, types: Sequence[ServerType]
+) -> tuple[list[tuple[ServerType, _Part]], float]:
+    """The types that are used, such that the servers' own iteration times carry their parts.
+
+    And the cost that no fleet goes below.
+    """
+    servers = [one.server for one in types]
+    normals = np.array([_normal_s(workload, one) for one in servers])
     if np.isinf(normals).all(axis=0).any():
-        require_fits(workload, max(types, key=lambda one: one.server.usable_kv_tokens).server)
+        require_fits(workload, max(servers, key=lambda one: one.usable_kv_tokens))
+    costs = np.array([one.cost for one in types])
+    most = np.array([np.inf if one.max_count is None else one.max_count for one in types])
+    bound = cheapest(necessary(workload, servers, normals), costs, most)
+    if bound is None:
+        raise _too_few(workload, types, normals)
+    counts: NDArray[np.int_] | None = bound.counts
     for _ in range(_ROUNDS):
-        counts, flows = _cheapest(workload, types, normals)
+        halfspaces = carried(workload, normals)
+        # The counts of the bound serve where they leave every server a little inside its region.
+        if counts is None or levelled(halfspaces, counts)[0] > 1 - _INSIDE:
+            found = cheapest(halfspaces, costs, most, _INSIDE)
+            if found is None:
+                raise _too_few(workload, types, normals)
+            counts = found.counts
+        _, flows = levelled(halfspaces, counts)
         parts = [
-            _part(workload, one.server, count, flow)
-            for one, count, flow in zip(types, counts.tolist(), flows, strict=True)
+            _part(workload, one, count, flow)
+            for one, count, flow in zip(servers, counts.tolist(), flows, strict=True)
         ]
         loads = np.array([0.0 if one is None else one.load for one in parts])
         if (loads <= 1).all():
-            return [(kind, one) for kind, one in zip(types, parts, strict=True) if one is not None]
+            used = [(kind, one) for kind, one in zip(types, parts, strict=True) if one is not None]
+            return used, bound.at_least
         normals *= np.where(loads > 1, loads * (1 + _INSIDE), 1.0)[:, None]
+        counts = None
     raise InfeasibleError(
         f"no fleet for {workload.name} could be verified on the servers' own iteration times",
         "iteration time",
@@ -245,73 +286,10 @@ def _normal_s(workload: Workload, server: Server) -> Floats:
     return normal
 
 
-def _cheapest(
-    workload: Workload, types: Sequence[ServerType], normals: Floats
-) -> tuple[NDArray[np.int_], Floats]:
-    """Counts (t,) and flows x_ij (t, m) in requests per second, loads levelled."""
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    kinds, classes = normals.shape
-    most = [np.inf if one.max_count is None else one.max_count for one in types]
-    loads, routed, upper = _constraints(normals, rates)
-    counted = np.hstack([loads, -(1 - _INSIDE) * np.eye(kinds)])
-    found = milp(
-        c=np.concatenate([np.zeros(kinds * classes), [one.cost for one in types]]),
-        constraints=[
-            LinearConstraint(counted, -np.inf, 0),
-            LinearConstraint(np.hstack([routed, np.zeros((classes, kinds))]), 1, 1),
-        ],
-        bounds=Bounds(0, np.concatenate([upper, most])),
-        integrality=np.concatenate([np.zeros(kinds * classes), np.ones(kinds)]),
-    )
-    if not found.success:
-        raise _too_few(workload, types, normals)
-    assert found.x is not None
-    counts = np.rint(found.x[kinds * classes :]).astype(int)
-    level = milp(
-        c=np.append(np.zeros(kinds * classes), 1.0),
-        constraints=[
-            LinearConstraint(np.hstack([loads, -counts[:, None]]), -np.inf, 0),
-            LinearConstraint(np.hstack([routed, np.zeros((classes, 1))]), 1, 1),
-        ],
-        bounds=Bounds(0, np.append(upper, 1.0)),
-    )
-    assert level.x is not None
-    shares = np.clip(level.x[:-1].reshape(kinds, classes), 0, 1)
-    return counts, shares / shares.sum(axis=0) * rates
-
-
-def _constraints(normals: Floats, rates: Floats) -> tuple[Floats, Floats, Floats]:
-    """Loads of the types and sums per class as matrices over shares (t·m,), and upper bounds."""
-    kinds, classes = normals.shape
-    possible = np.isfinite(normals)
-    weights = np.where(possible, normals, 0) * rates
-    loads = np.zeros((kinds, kinds * classes))
-    for kind in range(kinds):
-        loads[kind, kind * classes : (kind + 1) * classes] = weights[kind]
-    return loads, np.tile(np.eye(classes), kinds), possible.astype(float).ravel()
-
-
 def _too_few(workload: Workload, types: Sequence[ServerType], normals: Floats) -> InfeasibleError:
     """The error of counts that are too small, with the scale that they carry."""
-    from scipy.optimize import linprog
-
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    kinds, classes = normals.shape
-    loads, routed, upper = _constraints(normals, rates)
-    limited = [kind for kind, one in enumerate(types) if one.max_count is not None]
-    counts = [types[kind].max_count or 0 for kind in limited]
-    found = linprog(
-        c=np.append(np.zeros(kinds * classes), -1.0),
-        A_ub=np.hstack([loads, np.zeros((kinds, 1))])[limited],
-        b_ub=np.array(counts) * (1 - _INSIDE),
-        A_eq=np.hstack([routed, -np.ones((classes, 1))]),
-        b_eq=np.zeros(classes),
-        bounds=[*((0, None if one else 0) for one in upper), (0, None)],
-    )
-    assert found.x is not None
-    scale = float(found.x[-1])
+    most = np.array([np.inf if one.max_count is None else one.max_count for one in types])
+    scale = largest_multiple(carried(workload, normals), most, _INSIDE)
     change = "allow more servers"
     if scale > 0:
         change = f"multiply all rates by at most {rounded_down(scale)}, or {change}"
@@ -325,7 +303,6 @@ def _part(workload: Workload, server: Server, count: int, flow: Floats) -> _Part
     if not count or not flow.any():
         return None
     rates = np.array([one.rate_per_s for one in workload.classes])
-    flow = np.where(flow > _INSIDE * rates, flow, 0)
     seen = mixed(workload, flow / count)
     names = [one.name for one in workload.classes]
     shares = dict(zip(names, (flow / rates).tolist(), strict=True))

@@ -17,8 +17,10 @@ from fluid.steady.region import StabilityRegion
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 from tests.support.builders import workload
+from tests.support.fleet_cases import excess, random_fleet
 from tests.support.wait_cases import PAPER_TAU, STAIRS, server
 from thresholds.fleet import Fleet, ServerType, fleet
+from thresholds.fleet_program import necessary
 from thresholds.solvers.paced.solver import Paced
 
 
@@ -91,10 +93,58 @@ def test_one_type_needs_as_many_as_its_load() -> None:
     assert list(only.shares.values()) == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.parametrize("seed", range(15))
+def test_no_fleet_of_many_types_is_cheaper(seed: int) -> None:
+    above, gap = excess(random_fleet(seed))
+    assert above <= 1e-9
+    assert gap <= 1e-9
+
+
+def test_large_fleets_whose_prices_nearly_tie_are_proven_to_be_the_cheapest() -> None:
+    load = workload((900.0, 512, 20), (700.0, 200, 60))
+    sizes = [SMALL, LARGE, named(server(PAPER_TAU, 50_000), "medium")]
+    carried = [StabilityRegion(load, one).intercepts_per_s[0] for one in sizes]
+    prices = [carried[0], carried[1] * 1.0003, carried[2] * 0.9998]
+    found = fleet(load, [ServerType(*one) for one in zip(sizes, prices, strict=True)])
+    require_sound(found, load)
+    assert sum(one.count for one in found.replicas) > 30
+    assert found.is_optimal
+    assert found.cost_at_least == pytest.approx(found.cost, rel=1e-9)
+
+
+def test_the_gap_of_a_fleet_on_the_boundary_is_stated() -> None:
+    """Two servers would be full to the last request, so that there are three."""
+    load = workload((1.0, 512, 20))
+    load = load.at_rate(2 * stability(load, LARGE).max_scale)
+    found = fleet(load, [ServerType(LARGE)])
+    assert found.cost == 3
+    assert found.cost_at_least == pytest.approx(2, abs=1e-5)
+    assert not found.is_optimal
+    assert found.optimality_gap == pytest.approx(1 / 3, abs=1e-5)
+    assert "no fleet costs less than 2" in str(found)
+    assert "(gap 33.3 %)" in str(found)
+
+
 def test_a_server_that_is_not_affine_is_verified_on_itself() -> None:
     found = fleet(LOAD, [ServerType(STEPS), ServerType(SMALL, 0.7)])
     require_sound(found, LOAD)
-    assert not found.is_optimal
+    assert found.cost_at_least <= found.cost
+
+
+def test_one_class_on_stairs_is_proven_by_its_largest_rate() -> None:
+    load = workload((30.0, 512, 20))
+    most = stability(load, STEPS).max_scale
+    found = fleet(load.scaled(2.5 * most), [ServerType(STEPS)])
+    assert (found.cost, found.is_optimal) == (3, True)
+
+
+@pytest.mark.parametrize("machine", [STEPS, LARGE])
+def test_what_a_server_carries_meets_the_necessary_half_spaces(machine: Server) -> None:
+    region = StabilityRegion(LOAD, machine)
+    halfspaces = necessary(LOAD, [machine], 1 / region.intercepts_per_s[None])
+    for mix in ([1.0, 0.0], [3.0, 1.0], [1.0, 4.0], [0.0, 1.0]):
+        on_boundary = region.reach(mix) * np.array(mix)
+        assert (halfspaces.normals_s @ on_boundary).max() <= 1 + 1e-6
 
 
 def test_a_class_goes_only_where_its_requests_fit() -> None:

@@ -49,6 +49,14 @@ def uniform(low: int, high: int) -> Workload:
     )
 
 
+def test_requests_that_hardly_grow_have_a_root_in_spite_of_rounding() -> None:
+    """θ is Σ n_j/growth up to e^{−θh}, which rounding loses; here the excess is −7e-15 there."""
+    per_stage = np.array([47.80448531048587, 10.463322322949429])
+    first, last = np.array([734.0, 762.0]), np.array([736.0, 763.0])
+    theta = per_stage.sum() / (per_stage @ (last - first))
+    assert overshoot_tokens(per_stage, first, last) == pytest.approx(1 / theta)
+
+
 @pytest.mark.parametrize(
     "workload", [geometric(1000, 512), geometric(600, 300), uniform(100, 1900)]
 )

@@ -150,7 +150,8 @@ def overshoot_tokens(per_stage: Floats, first: Floats, last: Floats) -> float:
         """θ·growth − Σ n_j(1 − e^{−θ h_j}): negative just above θ = 0, then positive."""
         return inverse_tokens * grown + float(per_stage @ np.expm1(-inverse_tokens * last))
 
-    highest = float(per_stage.sum()) / grown
+    # A hair above Σ n_j/growth, so that the excess is positive there in spite of rounding.
+    highest = float(per_stage.sum()) / grown * (1 + 1e-9)
     # By the quadratic expansion the root is above |drift|/variance.
     lowest = float(per_stage @ first) / float(per_stage @ last**2)
     return 1.0 / float(brentq(excess, lowest, highest))
