@@ -1,0 +1,228 @@
+"""How much of the fluid region whole requests can fill: a bracket of the largest rates.
+
+The memory of THEORY 2.3 is filled by averages: it is necessary that Σ λ_j m_j iterations' worth of
+KV fits, but only where many requests share the memory does a schedule come close to it. The *inner*
+bound is what periodic schedules reach (`fluid.steady.patterns`), mixed in time by a linear program:
+
+    maximise α   subject to   Σ_c x_c N_cj ≥ α λ_j,   Σ_c x_c T_c ≤ 1,   x ≥ 0
+
+with N_cj requests of class j in each period of pattern c, which lasts T_c seconds. Between the two
+bounds nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.server import Server, require_fits
+from fluid.steady.intake import Intake, intake
+from fluid.steady.patterns import Packer, Pattern
+from fluid.steady.stability import curve_stability
+from fluid.workload import Workload
+
+Floats = NDArray[np.float64]
+
+ENOUGH = 0.99
+"""Share of the fluid bound from which on the two are said to agree."""
+
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+"""Requests per period of the patterns that are tried, by growing length of the period."""
+
+_ALONE = 8
+"""Most requests per period of the patterns of one class alone."""
+
+_WORK = 15_000
+"""Most iterations in a period times classes."""
+
+_MANY = 12
+"""Residents from which on patterns of all of them come first."""
+
+_PATIENCE = 4
+_GAIN = 1e-3
+"""So many groups of patterns that gain less than this share end the search."""
+
+_MIXED_AT_MOST = {2: 6, 3: 4}
+"""By number of classes, requests per period up to which every mix of them is tried."""
+
+_VARIED_CLASSES = 8
+"""Most classes for which patterns with one request more of a class are tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """Part of the time that a pattern runs: `periods_per_s` periods in each second."""
+
+    pattern: Pattern
+    periods_per_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Largest stable multiples of a workload's rates: what no schedule exceeds, what one reaches.
+
+    Attributes:
+        fluid_scale: α* of THEORY 2.3, which no schedule of whole prompts exceeds where the
+            iteration time is affine.
+        inner_scale: A multiple that is reached for certain, by `schedule` or by even spacing.
+        schedule: The patterns that reach `inner_scale`; empty where even spacing shows that the
+            bounds agree, without any pattern.
+
+    >>> import fluidwait as fw
+    >>> from fluid.steady.packing import packing
+    >>> tau = fw.IterationTime.affine(0.01)
+    >>> server = fw.Server(name="tiny", source="an example", kv_capacity_tokens=2,
+    ...                    first_token="decode", iteration_time=tau)
+    >>> found = packing(fw.Workload.of(one=fw.Requests(1.0, prompt=1, output=1)), server)
+    >>> round(found.inner_scale, 2), round(found.fluid_scale, 2), found.matters
+    (50.0, 66.67, True)
+    """
+
+    fluid_scale: float
+    inner_scale: float
+    schedule: tuple[Share, ...]
+
+    @property
+    def matters(self) -> bool:
+        """Whether the bounds differ by more than 1 %."""
+        return self.inner_scale < ENOUGH * self.fluid_scale
+
+    @property
+    def certain_scale(self) -> float:
+        """The largest multiple that may be claimed: the fluid bound where the two agree."""
+        return self.inner_scale if self.matters else self.fluid_scale
+
+
+def packing(workload: Workload, server: Server) -> Packing:
+    """Both bounds; costs next to nothing where many requests share the memory.
+
+    Raises:
+        InputError: A request does not fit into the cache, or rates whose mean is not 1.
+    """
+    require_fits(workload, server)
+    # One answer for all rates of a mix.
+    mix = workload.model_copy(update={"name": "mix"}).at_rate(1.0)
+    digits = tuple(float(f"{one.rate_per_s:.12g}") for one in mix.classes)
+    classes = tuple(
+        one.model_copy(update={"rate_per_s": rate, "name": f"c{k}", "slo": None, "weight": 1.0})
+        for k, (one, rate) in enumerate(zip(mix.classes, digits, strict=True))
+    )
+    found = _packing(mix.model_copy(update={"classes": classes, "source": None}), server)
+    rate = workload.rate_per_s
+    shares = tuple(Share(one.pattern, one.periods_per_s) for one in found.schedule)
+    return Packing(found.fluid_scale / rate, found.inner_scale / rate, shares)
+
+
+@lru_cache(maxsize=256)
+def _packing(workload: Workload, server: Server) -> Packing:
+    curve = intake(workload, server)
+    verdict, _ = curve_stability(curve)
+    fluid = verdict.max_scale
+    spaced = _evenly_spaced_scale(curve, float(verdict.boundary_per_stage.sum()))
+    if spaced >= ENOUGH * fluid:
+        return Packing(fluid, spaced, ())
+    rates = curve.flow.rates_per_s
+    patterns: list[Pattern] = []
+    best, idle = Packing(fluid, spaced, ()), 0
+    for fresh in _candidates(Packer(server, curve.stages), curve):
+        patterns += fresh
+        found = Packing(fluid, *_mixed(patterns, rates))
+        idle = idle + 1 if found.inner_scale < (1 + _GAIN) * best.inner_scale else 0
+        if found.inner_scale > best.inner_scale:
+            best = found
+        if not best.matters or idle == _PATIENCE:
+            break
+    return best
+
+
+def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
+    """α reached where each class is admitted at even intervals, from no schedule at all.
+
+    A class that starts a request every g iterations holds at most m/g and its peak once, as KV
+    grows with the stage, so that Σ_j peak_j of the memory is enough to spare.
+    """
+    peaks = sum(float(one.held_kv_tokens.max()) for one in curve.stages)
+    room = curve.server.usable_kv_tokens - peaks
+    if room <= 0:
+        return 0.0
+    # Rates sum up to 1 per second, so that an intake in seconds counts requests per stage.
+    intake_s = min(boundary_intake_s, room / curve.kv_tokens_per_s)
+    return intake_s / curve.time_s(intake_s)
+
+
+def _candidates(packer: Packer, curve: Intake) -> Iterator[list[Pattern]]:
+    """Patterns in groups, the most promising first."""
+    rates, lengths = curve.flow.rates_per_s, [one.count for one in packer.stages]
+    # Iterations in which one request comes in, at full memory.
+    spacing = curve.kv_tokens_per_s / curve.server.usable_kv_tokens
+    classes = len(rates)
+    residents = max(1.0, float(rates @ lengths) / spacing)
+    if residents > _MANY:
+        for factor in (2, 4, 8):
+            if factor * residents * spacing * classes <= 2 * _WORK:
+                yield [packer.tightest(np.ceil(rates * factor * residents).astype(int).tolist())]
+    alone = []
+    for k in range(classes):
+        own = packer.stages[k].memory_sum / curve.server.usable_kv_tokens
+        for count in range(1, _ALONE + 1 if classes <= _VARIED_CLASSES else 2):
+            if count == 1 or count * own * classes <= _WORK:
+                alone.append(packer.tightest([count if k == j else 0 for j in range(classes)]))
+    yield alone
+    for size in range(2, _MIXED_AT_MOST.get(classes, 0) + 1):
+        if size * spacing * classes <= _WORK:
+            mixes = itertools.product(range(size), repeat=classes)
+            yield [packer.tightest(counts) for counts in mixes if sum(counts) == size]
+    for size in _SIZES:
+        if size * spacing * classes > _WORK:
+            break
+        counts = _rounded(rates * size)
+        yield list(_filled(packer, counts))
+        if 1 < classes <= _VARIED_CLASSES:
+            for k in np.flatnonzero(counts == 0):
+                yield list(_filled(packer, counts + (np.arange(classes) == k)))
+
+
+def _filled(packer: Packer, counts: NDArray[np.int64]) -> Iterator[Pattern]:
+    """The tightest pattern of these requests, and what fits into its period beside them."""
+    found = packer.tightest(counts.tolist())
+    yield found
+    more = found.counts
+    for k in np.argsort([-one.memory_sum for one in packer.stages]).tolist():
+        step = np.arange(len(more)) == k
+        while (fuller := packer.pattern((more + step).tolist(), found.iterations)) is not None:
+            more = fuller.counts
+            yield fuller
+
+
+def _rounded(amounts: Floats) -> NDArray[np.int64]:
+    """Whole numbers with the same sum, by largest remainders, shape (m,)."""
+    whole = np.floor(amounts + 1e-9).astype(np.int64)
+    missing = round(float(amounts.sum())) - int(whole.sum())
+    order = np.argsort(whole - amounts, kind="stable")
+    whole[order[:missing]] += 1
+    return whole
+
+
+def _mixed(patterns: list[Pattern], rates: Floats) -> tuple[float, tuple[Share, ...]]:
+    """The largest multiple of the rates that the patterns reach together, and how."""
+    from scipy.optimize import linprog
+
+    served = np.array([one.counts / one.seconds for one in patterns])
+    found = linprog(
+        c=np.append(np.zeros(len(patterns)), -1.0),
+        A_ub=np.column_stack([-served.T, rates]),
+        b_ub=np.zeros(len(rates)),
+        A_eq=np.append(np.ones(len(patterns)), 0.0)[None],
+        b_eq=[1.0],
+    )
+    shares = tuple(
+        Share(one, float(part) / one.seconds)
+        for one, part in zip(patterns, found.x[:-1], strict=True)
+        if part > 1e-9
+    )
+    return float(found.x[-1]), shares
