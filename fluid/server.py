@@ -209,5 +209,6 @@ def require_fits(workload: Workload, server: Server) -> None:
             raise InputError(
                 f"classes[{index}] ({one.name})",
                 f"{peak} KV tokens at its end",
-                f"at most the {server.usable_kv_tokens} tokens of server {server.name}",
+                f"at most the {server.usable_kv_tokens} tokens of server {server.name}; "
+                f"drop_longer_than={server.usable_kv_tokens} leaves longer requests of a trace out",
             )

@@ -45,6 +45,18 @@ TapeFile = Annotated[
     Path | None,
     typer.Option(help="Recorded arrivals instead of a workload: a tape, or any trace with times."),
 ]
+TapePart = Annotated[
+    str | None,
+    typer.Option("--part", help="With --tape: number of a run in a file that holds several."),
+]
+TapeLongest = Annotated[
+    int | None,
+    typer.Option(
+        "--drop-longer-than",
+        metavar="TOKENS",
+        help="With --tape: leave out longer requests, and count them.",
+    ),
+]
 Rates = Annotated[str | None, typer.Option(help="Total rates per second: a:b:step or a,b,c.")]
 Rate = Annotated[
     float | None, typer.Option(help="Total arrival rate per second, same mix as in the file.")
@@ -95,6 +107,8 @@ class TrafficOptions:
     server: ServerName
     workload: LoadFile = None
     tape: TapeFile = None
+    part: TapePart = None
+    drop_longer_than: TapeLongest = None
     arrivals: Arrivals = None
 
     def read(self, context: typer.Context) -> tuple[Workload | Tape, Server]:
@@ -111,8 +125,9 @@ class TrafficOptions:
         if (self.workload is None) == (self.tape is None):
             raise InputError("WORKLOAD", "both or neither", "a workload file, or --tape FILE")
         server = load_server(self.server)
-        if self.tape is not None:
-            return read_tape(context, self.tape), server
+        tape = read_tape(context, self.tape, self.part, self.drop_longer_than)
+        if tape is not None:
+            return tape, server
         assert self.workload is not None
         return Workload.read(self.workload), server
 
@@ -180,18 +195,35 @@ def read_workload(path: Path, rate_per_s: float | None) -> Workload:
     return workload if rate_per_s is None else workload.at_rate(rate_per_s)
 
 
-def read_tape(context: typer.Context, path: Path) -> Tape:
+def read_tape(
+    context: typer.Context, path: Path | None, part: str | None, drop_longer_than: int | None
+) -> Tape | None:
     """Recorded arrivals, beside which nothing is drawn at random and nothing repeated.
+
+    What the recording does not say, or leaves out, is told as notes.
+
+    Returns:
+        None where no path is given.
 
     Raises:
         InputError: The file is not right, or an option was given that would do nothing.
     """
-    from fluid.traces.registry import read_trace
+    if path is None:
+        require_use(context, ["part", "drop_longer_than"], "only with --tape")
+        return None
+    from fluid.traces.registry import open_timed
+    from fluid.traces.tape import whole_tape
+    from fluid.traces.trace import ReadOptions
+    from fluidwait.console import note
 
     require_use(context, ["arrivals"], "nothing beside --tape, which has its own")
     once = "nothing beside --tape: a recording runs once, at its own length"
     require_use(context, ["replications", "requests", "seed", "seeds"], once)
-    return read_trace(path)
+    trace = open_timed(path, options=ReadOptions(part=part, drop_longer_than=drop_longer_than))
+    tape = whole_tape(trace.chunks)
+    for caveat in trace.caveats:
+        note(f"note: {caveat}")
+    return tape
 
 
 def grouped(command: Command) -> Command:

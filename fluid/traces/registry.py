@@ -126,10 +126,24 @@ def read_trace(
     >>> len(tape), tape.rate_per_s
     (2, 0.5)
     """
+    return whole_tape(open_timed(path, name, options).chunks)
+
+
+def open_timed(
+    path: str | Path, name: str | None = None, options: ReadOptions | None = None
+) -> Trace:
+    """Open a file whose requests arrive over time; what it leaves out is known once it is read.
+
+    Args:
+        name: The format; detected if None.
+
+    Raises:
+        InputError: A broken file, or one without arrival times.
+    """
     chosen = named_format(name) if name else detect_format(path)
     trace = chosen.open(Path(path), options or ReadOptions())
     if trace.finite_job:
         raise InputError("", chosen.summary, f"{_TIMES}; here {ALL_AT_ONCE}", str(path))
     if isinstance(trace, Snapshot) or not trace.timed:
         raise InputError("", f"{chosen.summary} without times", _TIMES, str(path))
-    return whole_tape(trace.chunks)
+    return trace

@@ -17,6 +17,10 @@ app = new_app()
 def command(
     table: TableFile,
     to: Annotated[str, typer.Option(help="vllm, sglang, trtllm or env.")],
+    flags_only: Annotated[
+        bool,
+        typer.Option("--flags-only", help="vllm: for an engine without our scheduler class."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -26,7 +30,9 @@ def command(
     from thresholds.table import ThresholdTable
 
     engine = engine_named(to, "to")
-    config = engine.configure(ThresholdTable.read(table), str(table.resolve()))
+    config = engine.configure(
+        ThresholdTable.read(table), str(table.resolve()), flags_only=flags_only
+    )
     if out:
         write_text(out, config.text)
     if as_json or not out:

@@ -15,6 +15,8 @@ from fluidwait.options import (
     Rate,
     RunOptions,
     TableFile,
+    TapeLongest,
+    TapePart,
     grouped,
     new_app,
     read_tape,
@@ -36,6 +38,8 @@ def command(
         Path | None,
         typer.Option(help="Recorded arrivals, not Poisson ones: a tape, or any trace with times."),
     ] = None,
+    part: TapePart = None,
+    drop_longer_than: TapeLongest = None,
     arrivals: Arrivals = None,
     rate: Rate = None,
     size: RunOptions = RunOptions(20, 10_000),
@@ -56,7 +60,7 @@ def command(
     if out:
         require_folder(out)
     runs = size.runs()
-    recorded = read_tape(context, tape) if tape else None
+    recorded = read_tape(context, tape, part, drop_longer_than)
     policies = policy or BASELINES
     total = (1 if recorded else runs.replications) * (1 + len(policies))
     with progress("replay", total) as advance:

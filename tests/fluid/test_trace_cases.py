@@ -1,7 +1,6 @@
-"""Files that people brought, with the right answer to each.
+"""Files that people brought, cut to the smallest that asks the question, with the right answers.
 
-The same questions are asked of samples in `tests/data/traces`, so that the answers are tested where
-the original files are not at hand.
+More of them are asked of samples in `tests/data/traces`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from fluid.traces import (
 )
 from tests.support.trace_samples import DATA, TOKENIZER
 
-CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+CASES = Path(__file__).parents[1] / "data" / "cases"
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,6 @@ OWN = {
 }
 
 
-def held(path: Path) -> Path:
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not at hand")
-    return path
-
-
 def digested(path: Path, part: str | None) -> tuple[Digest, float | None, tuple[str, ...]]:
     trace = open_trace(path, options=ReadOptions(tokenizer=TOKENIZER, part=part))
     if isinstance(trace, Snapshot):
@@ -100,7 +93,7 @@ def digested(path: Path, part: str | None) -> tuple[Digest, float | None, tuple[
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
 def test_a_file_gives_its_answer(path: Path, answer: Answer) -> None:
-    assert detect_format(held(path)).name == answer.form
+    assert detect_format(path).name == answer.form
     found, rate_per_s, caveats = digested(path, answer.part)
     assert rate_per_s == (
         None if answer.rate_per_s is None else pytest.approx(answer.rate_per_s, rel=1e-9)
@@ -120,11 +113,11 @@ def test_a_file_gives_its_answer(path: Path, answer: Answer) -> None:
 )
 def test_runs_are_listed_where_none_is_chosen(path: Path, parts: tuple[str, str]) -> None:
     with pytest.raises(InputError, match="part: got 'nothing'") as caught:
-        open_trace(held(path))
+        open_trace(path)
     assert f"1 (request {parts[0]}), 2 (request {parts[1]})" in caught.value.allowed
 
 
 def test_a_finite_job_is_no_tape() -> None:
     """Whatever a server does with a burst, it is no answer to whether it carries a rate."""
     with pytest.raises(InputError, match="a finite job; its rate is not an arrival rate"):
-        read_trace(held(CASES / "04-request-rate-inf.json"))
+        read_trace(CASES / "04-request-rate-inf.json")

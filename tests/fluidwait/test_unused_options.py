@@ -78,6 +78,18 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
         ("region", "LOAD", *SERVER, "--plot", "region.svg"),
         "classes: got 1; allowed: two classes for a picture",
     ),
+    **{
+        f"{command[0]} {option} without a tape": (
+            command,
+            f"{option}: got {value!r}; allowed: only with --tape",
+        )
+        for option, value in (("--part", "2"), ("--drop-longer-than", 9))
+        for command in (
+            (*REPLAY, option, value),
+            (*COMPARE, "LOAD", option, value),
+            (*SWEEP, "LOAD", option, value),
+        )
+    },
     "report of nothing": (("report",), "report: got ''; allowed: a TABLE or --theorems"),
     "report of both": ((*REPORT, "--theorems"), "allowed: a TABLE or --theorems, one of them"),
     "report --quick alone": (("report", "--quick"), "allowed: a TABLE or --theorems"),

@@ -189,7 +189,9 @@ def test_a_solved_table_is_followed_whole_or_refused_for_its_policy(policy: str)
         assert caught.value.field == "policy"
         assert config.flags == ()
         return
-    assert "scheduler-cls" in flags(table, "vllm")
+    # The flag --watermark says all of a table that is a watermark alone.
+    alone = set(table.params) == {"watermark_fraction"}
+    assert ("scheduler-cls" in flags(table, "vllm")) == (not alone)
     found = restraints_of(table, "t.json")
     assert found.limits == table.limits
     assert table.params.items() <= found.limits.params.items()
@@ -206,6 +208,16 @@ def test_nested_tables_of_schema_1_1_are_followed(policy: str) -> None:
     table = ThresholdTable.read(EARLIER / f"threshold-table-{policy}-1.1.json")
     assert "segments" in table.params
     assert restraints_of(table, "t.json").segment_thresholds
+
+
+def test_without_the_class_a_cap_stands_in_for_the_pace(paced: ThresholdTable) -> None:
+    vllm = ENGINES["vllm"]
+    plain = {one.name: one.value for one in vllm.configure(paced, "t.json", flags_only=True).flags}
+    assert plain["max-num-seqs"] == flags(paced, "sglang")["max-running-requests"]
+    assert plain["max-num-seqs"] < flags(paced, "vllm")["max-num-seqs"] / 2
+    capped = with_params(paced, cap_requests=77)
+    plain = {one.name: one.value for one in vllm.configure(capped, None, flags_only=True).flags}
+    assert plain["max-num-seqs"] == plain["max-num-active-seqs"] == 77
 
 
 def test_no_flags_for_a_scheduler_that_would_not_start(paced: ThresholdTable) -> None:

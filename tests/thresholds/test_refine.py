@@ -16,7 +16,7 @@ from thresholds.evaluator import Evaluation
 from thresholds.fields import Interval, PolicyValidation
 from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import LEAST_WATERMARK, boundary_load
-from thresholds.solvers.paced.refine import AS_GOOD, OFFERED, refine
+from thresholds.solvers.paced.refine import AS_GOOD, EFFORTS, OFFERED, Effort, refine
 from thresholds.solvers.paced.solver import Paced
 
 SERVER = load_server("paper-long-decode")
@@ -64,6 +64,25 @@ class Known:
             latency_difference_s=Interval(mean=-0.2, half_width=0.1),
         )
         return Evaluation(limits, (completed_per_s,) * replications, row)
+
+
+class Clock:
+    """Time that passes while requests are simulated, and at no other time."""
+
+    def __init__(self, per_request_s: float) -> None:
+        self.per_request_s = per_request_s
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def timed(self, evaluator: Known) -> Any:
+        def evaluate(*place: Any, replications: int, requests: int, seed: int) -> Any:
+            self.now_s += len(place[3]) * replications * requests * self.per_request_s
+            runs = {"replications": replications, "requests": requests, "seed": seed}
+            return evaluator(*place, **runs)
+
+        return evaluate
 
 
 def hill(watermark: float, pace: float | None) -> Callable[[Limits], float]:
@@ -138,6 +157,22 @@ def test_all_are_judged_again_on_fresh_arrivals_and_at_the_design_rate() -> None
     rates = [rate for _, rate in fresh]
     assert rates == [pytest.approx(OFFERED * LOAD.rate_per_s)] * 3 + [LONG.rate_per_s] * 2
     assert [one for one, _ in fresh[3:]] == [found.chosen.limits, Limits()]
+
+
+@pytest.mark.parametrize(
+    ("per_request_s", "effort"),
+    [(1e-9, EFFORTS[0]), (7e-5, EFFORTS[1]), (1.2e-4, EFFORTS[2]), (1.0, EFFORTS[-1])],
+)
+def test_the_budget_sizes_the_runs(
+    per_request_s: float, effort: Effort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only simulated requests move: the least effort alone exceeds its budget."""
+    clock = Clock(per_request_s)
+    monkeypatch.setattr("thresholds.solvers.paced.refine.time", clock)
+    found = refined(clock.timed(Known(hill(0.037, 1.03))), budget_s=100.0)
+    assert found.replications == effort.fresh_replications
+    assert found.requests == effort.requests(LOAD.population)
+    assert (clock.monotonic() <= 100.0) == (effort != EFFORTS[-1])
 
 
 def test_the_budget_ends_the_local_searches() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fluid.errors import InputError
 from fluid.result import Block, Result
 from thresholds.export.view import TableView
 from thresholds.fields import TableFields
@@ -75,20 +76,31 @@ class Engine:
         translate: A table in the engine's words.
         form: The same as a file that the engine, or a shell, reads.
         every_policy: Whether it takes tables that no serving system can follow.
+        has_scheduler_class: Whether a class of this project can follow tables inside it.
     """
 
     name: str
     translate: Callable[[TableView], Words]
     form: Callable[[EngineConfig], str]
     every_policy: bool = False
+    has_scheduler_class: bool = False
 
-    def configure(self, table: TableFields, file: str | None = None) -> EngineConfig:
+    def configure(
+        self, table: TableFields, file: str | None = None, *, flags_only: bool = False
+    ) -> EngineConfig:
         """The table for this engine; no flags where it cannot follow the table's policy.
 
         Args:
             file: Where the table lies, for engines that read it themselves.
+            flags_only: The engine's own flags, without the scheduler class.
+
+        Raises:
+            InputError: `flags_only` of an engine that has no scheduler class anyway.
         """
-        return self.of_view(TableView(table, file))
+        if flags_only and not self.has_scheduler_class:
+            allowed = f"an engine with a scheduler class of ours; {self.name} has flags only anyway"
+            raise InputError("flags_only", True, allowed)
+        return self.of_view(TableView(table, file, flags_only))
 
     def of_view(self, view: TableView) -> EngineConfig:
         """The same of a table whose sizes other engines need too."""

@@ -28,10 +28,15 @@ DEFAULT_MAX_WAIT_S = 5.0
 
 @dataclass(frozen=True)
 class TableView:
-    """A table, and its path where it has one."""
+    """A table, and its path where it has one.
+
+    Attributes:
+        flags_only: Whether the engine has its own flags alone, and no scheduler class of ours.
+    """
 
     table: TableFields
     file: str | None = None
+    flags_only: bool = False
 
     @cached_property
     def limits(self) -> Limits:

@@ -19,10 +19,17 @@ QUEUE_S = 60.0
 
 
 def translate(view: TableView) -> Words:
-    """Flags that approximate the table, and the scheduler class that follows it."""
-    table, cap, room = view.table, view.limits.cap_requests, view.seats
+    """Flags that approximate the table, and the scheduler class that follows it where they do not.
+
+    A table that is a watermark alone needs no class: the flag says it all.
+    """
+    table, cap = view.table, view.limits.cap_requests
+    refused = refusal(table)
+    exact = _flags_say_all(view)
+    follows = not (exact or view.flags_only or refused)
+    room, why = (view.seats, _room(cap)) if exact or follows else view.cap_without_pace
     flags = [
-        Flag("max-num-seqs", room, _room(cap)),
+        Flag("max-num-seqs", room, why),
         Flag(
             "max-num-batched-tokens",
             view.token_budget,
@@ -40,13 +47,18 @@ def translate(view: TableView) -> Words:
     watermark = table.params.get("watermark_fraction")
     if watermark is not None:
         flags.append(Flag("watermark", watermark, "KV blocks that admissions leave free"))
-    refused = refusal(table)
-    if refused is None:
+    if follows:
         flags.append(Flag("scheduler-cls", SCHEDULER, "follows the whole table"))
         if view.file is not None:
             settings = json.dumps({"fluidwait": {"table": view.file}})
             flags.append(Flag("additional-config", settings, "the table that the scheduler reads"))
     return tuple(flags), _lost(view, refused)
+
+
+def _flags_say_all(view: TableView) -> bool:
+    limits = view.limits
+    alone = limits.pace_per_iteration is None and limits.cap_requests is None
+    return alone and not view.rule.segmented
 
 
 def refusal(table: TableFields) -> str | None:
@@ -79,4 +91,4 @@ def _lost(view: TableView, refused: str | None) -> tuple[str, ...]:
     return tuple(lost)
 
 
-VLLM = Engine("vllm", translate, partial(shell_flags, "vllm serve MODEL"))
+VLLM = Engine("vllm", translate, partial(shell_flags, "vllm serve MODEL"), has_scheduler_class=True)

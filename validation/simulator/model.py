@@ -210,7 +210,8 @@ def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
         raise InputError(
             f"row {row + 1} of the tape",
             f"{int(peak[row])} KV tokens at its end",
-            f"at most the {server.usable_kv_tokens} tokens of server {server.name}",
+            f"at most the {server.usable_kv_tokens} tokens of server {server.name}; "
+            f"drop_longer_than={server.usable_kv_tokens} leaves longer requests out",
         )
 
 

@@ -12,6 +12,9 @@ and bounded variables that builds quadratic models, which smooth what is left of
 needs some ten evaluations where a global search needs hundreds. The winners meet again on fresh
 arrivals, as the best of many is too good on those that chose it. The simplest family within
 `AS_GOOD` of the best one wins.
+
+The budget decides how much is simulated: a short run first shows what a request costs here, and the
+largest of `EFFORTS` whose grid and final round fit is taken.
 """
 
 from __future__ import annotations
@@ -40,14 +43,40 @@ AS_GOOD = 0.007
 """Share of the limit by which a simpler family may be worse and still win."""
 
 _INDISTINCT = 0.001
-"""Share of the limit that four replications on the same arrivals cannot tell apart."""
-
-_TURNOVERS = 60
-"""Requests of a run as a multiple of the fluid population."""
+"""Share of the limit that settings on the same arrivals need to differ by."""
 
 _REQUESTS = (4_000, 40_000)
-_REPLICATIONS = 4
-_FRESH_REPLICATIONS = 12
+"""Of a run of 60 turnovers, at least and at most; shorter ones have their part of it."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is simulated.
+
+    Attributes:
+        turnovers: Requests of a run as a multiple of the fluid population.
+        replications: Per setting of the search.
+        fresh_replications: Per setting of the final round.
+    """
+
+    turnovers: int
+    replications: int
+    fresh_replications: int
+
+    def requests(self, population: float) -> int:
+        """Arrivals per run."""
+        whole = float(np.clip(60 * population, *_REQUESTS))
+        return round(whole * self.turnovers / 60)
+
+
+EFFORTS = (Effort(60, 4, 12), Effort(60, 2, 8), Effort(40, 2, 6), Effort(30, 1, 4))
+"""From the one that is wanted to the least, which runs whatever the budget. Short runs hide a slow
+collapse, so that replications go first."""
+
+_WARM_UP_REQUESTS, _PILOT_REPLICATIONS, _PILOT_SEED = 100, 2, 2
+_SPARE = 0.8
+"""Share of the remaining time that is planned: times of a busy machine vary."""
+
 _EVALUATIONS = 15
 """At most so many per family in the local search."""
 
@@ -158,17 +187,22 @@ def refine(
 ) -> Refined:
     """Search for the setting of largest saturation throughput.
 
-    The grid and the final round always run; the local searches share what the grid has left of
-    `budget_s`, and a setting once begun is finished.
+    The grid and the final round always run, sized to `budget_s`; the local searches share what is
+    left beside them, and a setting once begun is finished. Only a budget below the least of
+    `EFFORTS` is exceeded.
 
     Args:
         load: The workload's mix at the boundary; its closed form is a point of the grid.
     """
     deadline_s = time.monotonic() + budget_s
     trials = _Trials(workload, server, scheduler, load, evaluator)
+    grid = _grid(load)
+    trials.choose_effort(sum(map(len, grid)), deadline_s)
+    trials.throughputs([one for points in grid for one in points])
+    until_s = deadline_s - trials.final_s()
     best = []
-    for index, (family, points) in enumerate(zip(FAMILIES, _grid(trials, load), strict=True)):
-        share_s = (deadline_s - time.monotonic()) / (len(FAMILIES) + 1 - index)
+    for index, (family, points) in enumerate(zip(FAMILIES, grid, strict=True)):
+        share_s = (until_s - time.monotonic()) / (len(FAMILIES) - index)
         tried = _local(trials, load, family, points, time.monotonic() + share_s)
         best.append(_least_restrained(trials, tried))
     return _final(trials, best)
@@ -188,23 +222,62 @@ class _Trials:
         self.design = workload
         self.limit_per_s = load.rate_per_s
         self.saturated = workload.at_rate(OFFERED * load.rate_per_s)
-        self.requests = int(np.clip(_TURNOVERS * load.population, *_REQUESTS))
+        self.effort = EFFORTS[-1]
         self.known: dict[Limits, float] = {}
+        self._population = load.population
         self._place = (server, scheduler)
         self._evaluator = evaluator
+        self._spent_s = 0.0
+        self._simulated = 0
+
+    @property
+    def requests(self) -> int:
+        """Arrivals per run."""
+        return self.effort.requests(self._population)
+
+    def choose_effort(self, grid: int, deadline_s: float) -> None:
+        """The largest effort whose grid, of so many settings, and final round fit.
+
+        The first run compiles the policy and tells nothing about the next ones.
+        """
+        pilot = [Limits(watermark_fraction=LEAST_WATERMARK)]
+        server, scheduler = self._place
+        self._evaluator(
+            self.saturated,
+            server,
+            scheduler,
+            pilot,
+            replications=1,
+            requests=_WARM_UP_REQUESTS,
+            seed=_PILOT_SEED,
+        )
+        self.evaluate(self.saturated, pilot, _PILOT_REPLICATIONS, _PILOT_SEED)
+        left_s = _SPARE * (deadline_s - time.monotonic())
+        for self.effort in EFFORTS:
+            if self._seconds(grid, self.effort.replications) + self.final_s() <= left_s:
+                return
+
+    def final_s(self) -> float:
+        """What the final round takes, about."""
+        return self._seconds(len(FAMILIES) + 2, self.effort.fresh_replications)
+
+    def _seconds(self, settings: int, replications: int) -> float:
+        """What so many runs take, by those that have been."""
+        return settings * replications * self.requests * self._spent_s / self._simulated
 
     def throughputs(self, settings: Sequence[Limits]) -> list[float]:
         """Mean saturation throughput ÷ fluid limit of each."""
         new = [one for one in dict.fromkeys(settings) if one not in self.known]
         if new:
-            for one in self.evaluate(self.saturated, new, _REPLICATIONS, seed=0):
+            for one in self.evaluate(self.saturated, new, self.effort.replications, seed=0):
                 self.known[one.limits] = float(np.mean(one.completed_per_s)) / self.limit_per_s
         return [self.known[one] for one in settings]
 
     def evaluate(
         self, workload: Workload, settings: Sequence[Limits], replications: int, seed: int
     ) -> list[Evaluation]:
-        return self._evaluator(
+        began_s = time.monotonic()
+        found = self._evaluator(
             workload,
             *self._place,
             settings,
@@ -212,11 +285,14 @@ class _Trials:
             requests=self.requests,
             seed=seed,
         )
+        self._spent_s += time.monotonic() - began_s
+        self._simulated += len(settings) * replications * self.requests
+        return found
 
 
-def _grid(trials: _Trials, load: BoundaryLoad) -> list[list[Limits]]:
-    """The grid points of each family, simulated together."""
-    points = [
+def _grid(load: BoundaryLoad) -> list[list[Limits]]:
+    """The grid points of each family."""
+    return [
         list(
             dict.fromkeys(
                 family.setting(load, multiple, watermark)
@@ -226,8 +302,6 @@ def _grid(trials: _Trials, load: BoundaryLoad) -> list[list[Limits]]:
         )
         for family in FAMILIES
     ]
-    trials.throughputs([one for family in points for one in family])
-    return points
 
 
 def _least_restrained(trials: _Trials, tried: Sequence[Limits]) -> Limits:
@@ -302,21 +376,22 @@ def _coordinates(load: BoundaryLoad, limits: Limits) -> Floats:
 def _final(trials: _Trials, best: Sequence[Limits]) -> Refined:
     """The families' winners on fresh arrivals."""
     seed = 1
-    fresh = trials.evaluate(trials.saturated, best, _FRESH_REPLICATIONS, seed)
+    replications = trials.effort.fresh_replications
+    fresh = trials.evaluate(trials.saturated, best, replications, seed)
     finalists = tuple(
         Finalist(family.name, one.limits, np.array(one.completed_per_s) / trials.limit_per_s)
         for family, one in zip(FAMILIES, fresh, strict=True)
     )
     most = max(one.mean for one in finalists)
     chosen = next(one for one in finalists if one.mean >= most - AS_GOOD)
-    at_design = trials.evaluate(trials.design, [chosen.limits, Limits()], _FRESH_REPLICATIONS, seed)
+    at_design = trials.evaluate(trials.design, [chosen.limits, Limits()], replications, seed)
     return Refined(
         chosen=chosen,
         finalists=finalists,
         at_saturation=tuple(fresh),
         at_design=tuple(at_design),
         evaluations=len(trials.known) + len(fresh) + len(at_design),
-        replications=_FRESH_REPLICATIONS,
+        replications=replications,
         requests=trials.requests,
         seed=seed,
     )
