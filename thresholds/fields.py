@@ -18,7 +18,7 @@ from fluid.workload import Name, Workload
 from thresholds.labels import policy_label
 from thresholds.limits import Limits
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -69,14 +69,53 @@ class Memory(FileModel):
     horizon_s: Annotated[float, Field(gt=0)] | None = None
 
 
-class Predicted(FileModel):
-    """Fluid equilibrium at the table's own rates (THEORY 2), and the policy's mean latency.
+class PredictedTimes(FileModel):
+    """Mean and quantiles over all requests, seconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class PredictedLatency(FileModel):
+    """What the latency laws say (THEORY 9), for a scheduler that admits whoever fits.
 
     Attributes:
-        latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike. None where the
-            equilibrium has no such figure (tpot_s with single-token outputs).
+        scheduler: Which, as the policy that simulates it: ``greedy:watermark=0.01``.
+        follows_table: Whether that is all that the table sets; else its pace or thresholds are left
+            out, and only a simulation shows what they cost.
+        kv_mean_tokens, kv_sd_tokens: Of the KV held, over iterations.
+        overflow_probability: Share of iterations in which memory is full.
+        budget_share: ρ_c, share of the token budget that the load needs, where there is one.
+        accuracy: How far off the figures may be, in a sentence.
+        caveats: Conditions of the laws that do not hold, in sentences.
+        refusal: Why there are no figures, which are None then.
+    """
+
+    scheduler: Name
+    follows_table: bool
+    ttft_s: PredictedTimes | None = None
+    tpot_s: PredictedTimes | None = None
+    latency_s: PredictedTimes | None = None
+    kv_mean_tokens: NonNegative | None = None
+    kv_sd_tokens: NonNegative | None = None
+    overflow_probability: Share | None = None
+    budget_share: NonNegative | None = None
+    accuracy: str | None = None
+    caveats: tuple[str, ...] = ()
+    refusal: str | None = None
+
+
+class Predicted(FileModel):
+    """Balance at the table's own rates (THEORY 2), and how long requests take.
+
+    Attributes:
+        latency_s: Mean latency of work-conserving service; ttft_s and tpot_s alike: those of `law`,
+            of first order (THEORY 2.6) where there is none. None where there is no such figure.
         policy_latency_s: Mean latency under the table's own policy, where a formula exists; None
             where only simulation tells. policy_ttft_s alike.
+        law: What the latency laws say; None in tables before schema 1.4.
     """
 
     utilisation: float
@@ -90,6 +129,7 @@ class Predicted(FileModel):
     throughput_tokens_per_s: float | None
     policy_latency_s: float | None
     policy_ttft_s: float | None = None
+    law: PredictedLatency | None = None
 
 
 class Interval(FileModel):
@@ -112,6 +152,9 @@ class PolicyValidation(FileModel):
         latency_difference_s: Mean latency of the table's own policy less that of this one, paired
             over replications, which saw the same arrivals. None for the table's own policy, where
             one of the two has no mean latency, and in tables before schema 1.3.
+        ttft_s, tpot_s: As latency_s; None also where no request has two output tokens, and in
+            tables before schema 1.4.
+        latency_p99_s: 99 % of the requests took at most so long; ttft_p99_s, tpot_p99_s alike.
     """
 
     policy: str
@@ -123,6 +166,11 @@ class PolicyValidation(FileModel):
     evictions_per_request: NonNegative
     collapsed_share: Share
     latency_difference_s: Interval | None = None
+    ttft_s: Interval | None = None
+    tpot_s: Interval | None = None
+    latency_p99_s: NonNegative | None = None
+    ttft_p99_s: NonNegative | None = None
+    tpot_p99_s: NonNegative | None = None
 
     @property
     def label(self) -> str:

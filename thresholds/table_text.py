@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fluid.result import Block, Table, notes, number, percent
-from thresholds.fields import Memory, TableFields
+from thresholds.fields import Memory, PredictedLatency, TableFields
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.rules import rule_of
 
@@ -25,6 +25,7 @@ def table_blocks(table: TableFields) -> Iterator[Block]:
         ),
         spare=("slack",),
     )
+    yield from _predicted(table)
     yield from _sentences(table)
     yield from notes(table.notes)
 
@@ -59,14 +60,52 @@ def _memory(memory: Memory) -> Iterator[Block]:
         )
 
 
+def _predicted(table: TableFields) -> Iterator[Block]:
+    """How long requests will take, for which policy, and how far to trust it."""
+    found, law = table.predicted, table.predicted.law
+    if found.policy_latency_s is not None and not (law and law.follows_table):
+        yield f"Predicted under this table: mean latency {number(found.policy_latency_s)} s."
+    if law is None:
+        yield (
+            "Predicted for work-conserving service, to first order and often low: mean latency "
+            f"{number(found.latency_s)} s, KV {number(found.kv_tokens)} of "
+            f"{number(table.memory.capacity_tokens)} tokens."
+        )
+    elif law.refusal is not None:
+        yield (
+            f"No latencies predicted for {law.scheduler}: {law.refusal}; replay measures those "
+            "under this table."
+        )
+    else:
+        yield from _law(law, table.memory.capacity_tokens)
+
+
+def _law(law: PredictedLatency, capacity_tokens: float) -> Iterator[Block]:
+    whom = "under this table" if law.follows_table else "for work-conserving service"
+    times = {"TTFT": law.ttft_s, "TPOT": law.tpot_s, "latency": law.latency_s}
+    yield Table(
+        f"Predicted {whom} ({law.scheduler}), seconds",
+        ("over all requests", "mean", "p50", "p90", "p99"),
+        tuple(
+            (name, *map(number, (one.mean, one.p50, one.p90, one.p99)))
+            for name, one in times.items()
+            if one is not None
+        ),
+    )
+    if not law.follows_table:
+        yield "What this table holds back is left out there: replay measures what that costs."
+    yield (
+        f"KV {number(law.kv_mean_tokens)} ± {number(law.kv_sd_tokens)} of "
+        f"{number(capacity_tokens)} tokens; memory is full in {law.overflow_probability:.1e} of "
+        "iterations."
+    )
+    if law.accuracy is not None:
+        yield law.accuracy
+    yield from notes(law.caveats)
+
+
 def _sentences(table: TableFields) -> Iterator[str]:
     predicted = table.predicted
-    if predicted.policy_latency_s is not None:
-        yield f"Predicted under this table: mean latency {number(predicted.policy_latency_s)} s."
-    yield (
-        f"Predicted for work-conserving service: mean latency {number(predicted.latency_s)} s, "
-        f"KV {number(predicted.kv_tokens)} of {number(table.memory.capacity_tokens)} tokens."
-    )
     for price in table.prices:
         yield f"Price: {price.words}."
     gap = table.solver.optimality_gap

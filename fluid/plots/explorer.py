@@ -1,7 +1,7 @@
-"""A stability region to play with in a notebook.
+"""A stability region and its latencies to play with in a notebook.
 
-The explorer draws with the functions behind ``fluidwait region``; sliders only change the workload
-and the server. It needs ipywidgets (extra ``notebooks``).
+The explorer draws with the functions behind ``fluidwait region`` and ``equilibrium``; sliders only
+change the workload and the server. It needs ipywidgets (extra ``notebooks``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -20,7 +20,10 @@ from matplotlib.figure import Figure
 from fluid.errors import InputError
 from fluid.plots.steady import draw_region
 from fluid.plots.style import STYLE
+from fluid.result import number
 from fluid.server import Server, ServerList
+from fluid.steady.equilibrium import equilibrium
+from fluid.steady.latency_by_rate import LatencyByRate, latency_by_rate
 from fluid.steady.phase import PARAMETERS
 from fluid.steady.region import StabilityRegion
 from fluid.steady.stability import stability
@@ -65,18 +68,23 @@ def explored(workload: Workload, setting: Setting) -> tuple[Workload, Server]:
     return changed
 
 
-def region_png(region: StabilityRegion, start: StabilityRegion) -> bytes:
-    """The region of two classes, with the boundary at the start for comparison.
+def explorer_png(region: StabilityRegion, start: StabilityRegion, times: LatencyByRate) -> bytes:
+    """The region of two classes, with the boundary at the start, and beside it times by rate.
 
     Raises:
         InputError: The region does not have two classes.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6, 4.5), layout="constrained")
-        axes: Axes = figure.subplots()
+        figure = Figure(figsize=(11, 4.5), layout="constrained")
+        axes: Axes
+        beside: Axes
+        axes, beside = figure.subplots(1, 2)
         axes.plot(*start.boundary().T, color="0.5", ls="--", label="fluid boundary at the start")
         draw_region(axes, region)
         axes.legend(fontsize=8, loc="upper right")
+        times.plot(beside)
+        beside.axvline(region.workload.rate_per_s, color="black", lw=1)
+        beside.set_title("Latencies of this mix; the line is this workload")
         written = io.BytesIO()
         figure.savefig(written, format="png", dpi=_DPI)
     return written.getvalue()
@@ -93,8 +101,22 @@ def verdict_text(workload: Workload, server: Server) -> str:
     )
 
 
+def latency_text(workload: Workload, server: Server) -> str:
+    """Mean and p99 under greedy admission in one sentence, or why there are none."""
+    found = equilibrium(workload, server).prediction
+    if found is None:
+        return "No latencies: the queue of an unstable load grows for ever."
+    if found.latency.pooled is None:
+        return str(found.absence)
+    times = found.latency.pooled
+    return (
+        f"TTFT {number(times.ttft_s.mean, 3)} s (p99 {number(times.ttft_s.p99, 3)} s), "
+        f"latency {number(times.latency_s.mean, 3)} s (p99 {number(times.latency_s.p99, 3)} s)."
+    )
+
+
 def region_explorer(workload: Workload, servers: Sequence[Server] | None = None) -> Any:
-    """Sliders for rate, memory and output length, a choice of servers, and the region they give.
+    """Sliders for rate, memory and output length, servers, and region and latencies that they give.
 
     Args:
         workload: Two classes.
@@ -140,6 +162,16 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
     sentence = widgets.HTML()
     image = widgets.Image(format="png")
 
+    curves: dict[tuple[Server, float, float], LatencyByRate] = {}
+
+    def times(setting: Setting) -> LatencyByRate:
+        """Curves do not depend on the rate: that slider moves without solving them again."""
+        key = setting.server, setting.memory_factor, setting.output_factor
+        if key not in curves:
+            mix = replace(setting, rate_per_s=workload.rate_per_s)
+            curves[key] = latency_by_rate(*explored(workload, mix), shares=_SHARES)
+        return curves[key]
+
     def update(*_: Any) -> None:
         # Values are read under the lock, so that the last update to draw knows all changes.
         with _DRAWING:
@@ -149,14 +181,18 @@ def region_explorer(workload: Workload, servers: Sequence[Server] | None = None)
             except InputError as error:  # a request no longer fits
                 sentence.value = f"{error} (the picture is that of the last setting that fits)"
                 return
-            sentence.value = verdict_text(region.workload, region.server)
-            image.value = region_png(region, start)
+            load = region.workload, region.server
+            sentence.value = f"{verdict_text(*load)} {latency_text(*load)}"
+            image.value = explorer_png(region, start, times(setting))
 
     for control in controls.values():
         control.observe(update, names="value")
     update()
     return widgets.VBox([*controls.values(), sentence, image])
 
+
+_SHARES = (0.05, 0.3, 0.5, 0.7, 0.85, 0.95)
+"""Of the limit: as few rates as a curve needs, since a slider waits for them."""
 
 _LABELS = {
     "server": "server",

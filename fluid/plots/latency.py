@@ -1,8 +1,9 @@
-"""Picture of predicted latencies: classes side by side."""
+"""Pictures of predicted latencies: classes side by side, and all requests by rate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -42,6 +43,22 @@ class Row(Protocol):
     def latency_s(self) -> Quantiles: ...
 
 
+class SimulatedTimes(Protocol):
+    """What a simulation found at one rate, as far as it is drawn; None where it found none."""
+
+    @property
+    def rate_per_s(self) -> float: ...
+
+    @property
+    def ttft_s(self) -> Quantiles | None: ...
+
+    @property
+    def tpot_s(self) -> Quantiles | None: ...
+
+    @property
+    def latency_s(self) -> Quantiles | None: ...
+
+
 _QUANTITIES = (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("latency_s", "latency"))
 
 
@@ -64,3 +81,52 @@ def draw_latency(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
         axes.set_xlabel("seconds")
         axes.legend(fontsize=8)
     return axes
+
+
+def draw_by_rate(
+    rows: Sequence[tuple[float, Row]],
+    limit_per_s: float,
+    title: str,
+    ends: str | None = None,
+    simulated: Sequence[SimulatedTimes] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Times against the total rate: means as lines, p50 to p99 as bands, simulations as points.
+
+    Args:
+        rows: Rate and predicted times, in ascending order of the rate.
+        limit_per_s: The stability boundary.
+        ends: Why the curves end before it, if they do.
+        simulated: Drawn as a filled point for the mean and a bar up to p99.
+    """
+    axes: Axes
+    with panels(ax, (8, 4.2)) as axes:
+        for k, (name, label) in reversed(list(enumerate(_QUANTITIES))):
+            known = [(rate, getattr(row, name)) for rate, row in rows if getattr(row, name)]
+            rates = [rate for rate, _ in known]
+            mean, low, high = (
+                [getattr(one, q) for _, one in known] for q in ("mean", "p50", "p99")
+            )
+            axes.plot(rates, mean, _DASHES[k], color=COLOURS[k], label=f"{label}, p50 to p99")
+            axes.fill_between(rates, low, high, color=COLOURS[k], alpha=0.2, lw=0)
+            _draw_points(axes, [(one.rate_per_s, getattr(one, name)) for one in simulated], k)
+        if simulated:
+            axes.plot([], [], "ko", ms=4, label="simulated: mean, bar to p99")
+        axes.axvline(limit_per_s, color="black", ls=":", label="stability boundary")
+        if ends is not None:
+            axes.plot([], [], " ", label=fill(ends, 30))
+        axes.set(xlabel="total rate (requests/s)", ylabel="seconds", yscale="log", title=title)
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return axes
+
+
+_DASHES = ("--", "-.", "-")
+
+
+def _draw_points(axes: Axes, points: Sequence[tuple[float, Quantiles | None]], k: int) -> None:
+    known = [(rate, one) for rate, one in points if one is not None]
+    if not known:
+        return
+    rates, means = [rate for rate, _ in known], np.array([one.mean for _, one in known])
+    above = np.maximum([one.p99 for _, one in known] - means, 0.0)
+    axes.errorbar(rates, means, [0 * above, above], fmt="o", ms=4, color=COLOURS[k], capsize=2)

@@ -62,36 +62,6 @@ def draw_region(axes: Axes, region: TwoClasses) -> None:
     axes.set_ylim(bottom=0)
 
 
-def plot_latency(
-    ax: Axes | None,
-    rates_per_s: Floats,
-    curves_s: Mapping[str, Floats],
-    limit_per_s: float,
-    title: str,
-) -> Axes:
-    """Mean times over requests against the total rate of a mix, up to the boundary.
-
-    Args:
-        curves_s: Means by name, each of the shape of `rates_per_s`.
-        limit_per_s: The boundary.
-    """
-    axes: Axes
-    with panels(ax, (6, 4.2)) as axes:
-        for colour, dash, (label, means) in zip(
-            COLOURS, ("-", "--", "-."), curves_s.items(), strict=False
-        ):
-            axes.plot(rates_per_s, means, dash, color=colour, label=label)
-        axes.axvline(limit_per_s, color="black", ls=":", label="stability boundary")
-        axes.set(
-            xlabel="total rate (requests/s)",
-            ylabel="mean over requests (s)",
-            yscale="log",
-            title=title,
-        )
-        axes.legend(fontsize=8)
-    return axes
-
-
 def plot_composition(ax: Axes | None, held_kv_tokens: Mapping[str, Floats], title: str) -> Axes:
     """KV held by stage, stacked over the classes (THEORY 2.2).
 

@@ -65,6 +65,17 @@ def profile_caveats(workload: Workload, max_scale: float) -> tuple[str, ...]:
     )
 
 
+def approximation_caveats(curve: Intake) -> tuple[str, ...]:
+    """Where balance and boundary are no closed form (THEORY 2.5)."""
+    if curve.server.iteration_time.is_affine:
+        return ()
+    knots = len(curve.server.iteration_time.tokens_knots)
+    return (
+        f"iteration time is not affine in tokens ({knots} knots): equilibrium and boundary are "
+        "approximate",
+    )
+
+
 def condition_caveats(
     curve: Intake,
     utilisation: float,
@@ -78,12 +89,8 @@ def condition_caveats(
         added_s: What the stages of a request add to it, see `Intake.stage_seconds`.
     """
     found = []
-    if curve.method != "closed-form" and not curve.server.iteration_time.is_affine:
-        knots = len(curve.server.iteration_time.tokens_knots)
-        found.append(
-            f"iteration time is not affine in tokens ({knots} knots): "
-            "equilibrium and latencies are approximate"
-        )
+    if not curve.server.iteration_time.is_affine:
+        found.append("iteration time is not affine in tokens: latencies are approximate")
     if iteration_s is None:
         return tuple(found)
     if utilisation > 0.8:

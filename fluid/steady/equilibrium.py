@@ -1,9 +1,14 @@
-"""Fluid equilibrium: iteration time, inventory, memory and first-order latency (THEORY 2.2–2.6)."""
+"""Fluid equilibrium: iteration time, inventory and memory (THEORY 2.2–2.5).
+
+How long requests take there is predicted by the laws of THEORY 9 (`fluid.steady.latency`), which
+`Equilibrium.prediction` asks when it is wanted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,42 +17,43 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, columns_of, notes, number, percent, seconds
 from fluid.server import Server, require_fits
-from fluid.stages import Stages, class_stages
-from fluid.steady.caveats import condition_caveats, profile_caveats, range_caveats
+from fluid.stages import class_stages
+from fluid.steady.caveats import (
+    approximation_caveats,
+    condition_caveats,
+    profile_caveats,
+    range_caveats,
+)
+from fluid.steady.first_order import MeanTimes, first_order_times, over_all
 from fluid.steady.fluctuation import Overflow, overflow
 from fluid.steady.intake import Intake, Method, intake
+from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
 from fluid.steady.phase import rate_and_memory
-from fluid.steady.stability import Binding, curve_stability, largest_scale, verdict
+from fluid.steady.stability import Binding, curve_stability, verdict
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
-
-_CURVE_POINTS = 60
-"""Rates of a latency curve."""
+    from fluid.plots.latency import SimulatedTimes
+    from fluid.steady.prediction import Prediction
 
 
 @dataclass(frozen=True)
 class ClassEquilibrium:
-    """One class at equilibrium; times and inventory are None where the workload is unstable.
+    """One class at equilibrium; inventory and times are None where the workload is unstable.
 
     Attributes:
         stages: S_j, iterations that a request needs.
         in_service_per_stage: n*_j = λ_j·ΔT*, requests at each stage.
-        ttft_s: Arrival to first output token.
-        tpot_s: Mean time between output tokens; None with one output token.
-        latency_s: Arrival to completion.
+        first_order: Mean times of THEORY 2.6, no prediction.
     """
 
     name: str
     rate_per_s: float
     stages: int
     in_service_per_stage: float | None
-    ttft_s: float | None
-    tpot_s: float | None
-    latency_s: float | None
+    first_order: MeanTimes | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,12 +69,12 @@ class Equilibrium(Result):
         kv_tokens: M*, mean KV held; None as above. Above `kv_capacity_tokens` it does not fit.
         max_scale: α*, largest stable multiple of the rates; with margin, binding and the two
             shares as in `fluid.steady.stability.Stability`.
-        tpot_s: Rate-weighted mean over the classes with at least two output tokens.
-        ttft_s: Rate-weighted mean; latency_s alike.
+        first_order: Mean times over all requests by THEORY 2.6, no prediction.
         throughput_tokens_per_s: Σ λ_j l'_j.
-        caveats: One sentence for each condition of THEORY 2.6 that does not hold, for each quantity
-            of the batches that leaves the server's measured range, and one where the rates vary
-            over time.
+        caveats: One sentence for each quantity of the batches that leaves the server's measured
+            range, and one where the rates vary over time.
+        first_order_caveats: One for each condition of THEORY 2.6 that does not hold.
+        scheduler: Whose latencies `prediction` gives, as `NAME[:key=value,…]`.
         evictions: Share of iterations that may exceed the memory, where that was asked about.
         fluctuations: The answer; None where nothing was asked or the workload is unstable.
 
@@ -92,12 +98,12 @@ class Equilibrium(Result):
     binding: Binding
     compute_share: float
     memory_share: float
-    tpot_s: float | None
-    ttft_s: float | None
-    latency_s: float | None
+    first_order: MeanTimes | None
     throughput_tokens_per_s: float | None
     caveats: tuple[str, ...]
+    first_order_caveats: tuple[str, ...]
     classes: tuple[ClassEquilibrium, ...]
+    scheduler: str = DEFAULT_SCHEDULER
     evictions: float | None = None
     fluctuations: Overflow | None = None
 
@@ -111,30 +117,43 @@ class Equilibrium(Result):
         """The verdict in one sentence, with its cause."""
         return verdict(self.max_scale, self.margin, self.binding)
 
+    @cached_property
+    def prediction(self) -> Prediction | None:
+        """Means and quantiles under `scheduler` by the latency laws; None where it is unstable."""
+        from fluid.steady.prediction import predict  # its kernels are slow to import
+
+        return predict(self.workload, self.server, self.scheduler) if self.stable else None
+
     def frame(self) -> dict[str, list[Any]]:
-        """Columns, a row for each class."""
-        return columns_of(self.classes)
+        """Columns, a row for each class; times are predicted means, None where there are none."""
+        columns = columns_of(self.classes)
+        del columns["first_order"]
+        found = self.prediction.frame() if self.prediction else {}
+        for name in ("ttft", "tpot", "latency"):
+            means = found.get(f"{name}_mean_s", [])[: len(self.classes)]
+            columns[f"{name}_s"] = means or [None] * len(self.classes)
+        return columns
 
     def blocks(self) -> Iterator[Block]:
         yield Table(self.title, ("figure", "value"), self._figures())
         yield Table(
             "Classes",
-            ("class", "rate /s", "stages", "n* per stage", "TTFT s", "TPOT s", "latency s"),
+            ("class", "rate /s", "stages", "n* per stage"),
             tuple(
                 (
                     one.name,
                     number(one.rate_per_s),
                     str(one.stages),
                     number(one.in_service_per_stage),
-                    number(one.ttft_s),
-                    number(one.tpot_s),
-                    number(one.latency_s),
                 )
                 for one in self.classes
             ),
-            spare=("stages", "n* per stage", "TPOT s", "TTFT s"),
         )
         yield from notes(self.caveats)
+        if self.prediction is None:
+            yield "No latencies: the queue of an unstable load grows for ever."
+        else:
+            yield from self.prediction.blocks()
         if self.fluctuations is not None:
             yield self.fluctuations.table()
         yield self.sentence
@@ -149,42 +168,58 @@ class Equilibrium(Result):
             ("KV capacity C", number(float(self.kv_capacity_tokens))),
             ("largest stable multiple α*", number(self.max_scale)),
             ("compute / memory share", shares),
-            ("mean TTFT", seconds(self.ttft_s)),
-            ("mean TPOT", seconds(self.tpot_s)),
-            ("mean latency", seconds(self.latency_s)),
             ("throughput tokens/s", number(self.throughput_tokens_per_s)),
         )
 
     def document(self) -> dict[str, Any]:
+        """The fields; `ttft_s`, `tpot_s` and `latency_s` are predicted means."""
         apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations")
+        apart += ("first_order", "first_order_caveats")
+        predicted = self.prediction.document() if self.prediction else None
+        caveats = [*self.caveats, *(predicted["caveats"] if predicted else ())]
+        first_order = None if self.first_order is None else asdict(self.first_order)
+        if first_order is not None:
+            first_order["caveats"] = list(self.first_order_caveats)
         document = {
             "workload": self.workload.name,
             "server": self.server.name,
             **{one.name: getattr(self, one.name) for one in fields(self) if one.name not in apart},
-            "caveats": list(self.caveats),
-            "classes": [asdict(one) for one in self.classes],
+            **_means(predicted),
+            "caveats": caveats,
+            "classes": self._class_documents(predicted),
+            "prediction": predicted,
+            "first_order": first_order,
         }
         if self.evictions is not None:
             document["fluctuations"] = self.fluctuations and asdict(self.fluctuations)
         return document
 
-    def plot(self, ax: Axes | None = None, picture: str = "latency") -> Axes:
-        """One of `PICTURES`: mean times by rate, KV by stage, or the margin by rate and memory.
+    def _class_documents(self, predicted: dict[str, Any] | None) -> list[dict[str, Any]]:
+        known = (predicted and predicted["classes"]) or [None] * len(self.classes)
+        return [asdict(one) | _means(times) for one, times in zip(self.classes, known, strict=True)]
+
+    def plot(
+        self,
+        ax: Axes | None = None,
+        picture: str = "latency",
+        simulated: Sequence[SimulatedTimes] = (),
+    ) -> Axes:
+        """One of `PICTURES`: times by rate, KV by stage, or the margin by rate and memory.
+
+        Args:
+            simulated: What to show beside the times by rate, as `compare` found it.
 
         Raises:
             InputError: Another picture, or that of stages where there is no equilibrium.
         """
         if picture not in PICTURES:
             raise InputError("picture", picture, "one of " + ", ".join(PICTURES))
+        if picture == "latency":
+            from fluid.steady.latency_by_rate import latency_by_rate  # slow to import
+
+            return latency_by_rate(self.workload, self.server, self.scheduler).plot(ax, simulated)
         drawn: Axes = getattr(self, f"_plot_{picture}")(ax)
         return drawn
-
-    def _plot_latency(self, ax: Axes | None) -> Axes:
-        from fluid.plots.steady import plot_latency
-
-        rates_per_s, curves_s, limit_per_s = latency_curves(self.workload, self.server)
-        title = f"{self.title}, fluid model"
-        return plot_latency(ax, rates_per_s, curves_s, limit_per_s, title)
 
     def _plot_stages(self, ax: Axes | None) -> Axes:
         from fluid.plots.steady import plot_composition
@@ -207,24 +242,35 @@ PICTURES = ("latency", "stages", "phase")
 """What `Equilibrium.plot` draws."""
 
 
+def _means(found: dict[str, Any] | None) -> dict[str, float | None]:
+    """Means of the three times in the document of a prediction or of one of its classes."""
+    times = {name: found and found[name] for name in ("ttft_s", "tpot_s", "latency_s")}
+    return {name: one and one["mean"] for name, one in times.items()}
+
+
 def equilibrium(
     workload: Workload,
     server: Server,
     method: Method | None = None,
     *,
+    scheduler: str = DEFAULT_SCHEDULER,
     evictions: float | None = None,
 ) -> Equilibrium:
-    """Solve ΔT* = E[τ(λΔT*)] and derive inventory, memory and latencies (THEORY 2.2, 2.5, 2.6).
+    """Solve ΔT* = E[τ(λΔT*)] and derive inventory and memory (THEORY 2.2, 2.5).
+
+    Latencies are predicted when they are asked for, by the laws of THEORY 9 for a scheduler.
 
     Args:
         method: "closed-form" needs affine f; "poisson" and "mean" take any f. By default the
             closed form where f is affine, else "poisson".
+        scheduler: Whose latencies are predicted: greedy, vllm-v1 or sarathi, with parameters as
+            the policies that simulate them, ``NAME[:key=value,…]``.
         evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
 
     Raises:
         InputError: One request of a class does not fit, `method` does not suit f, the rates vary
-            over time around another mean than the given ones, or `evictions` is not a share or
-            asked of a server whose f is not affine.
+            over time around another mean than the given ones, no law describes the scheduler on
+            this server, or `evictions` is not a share or asked of a server whose f is not affine.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
@@ -233,6 +279,7 @@ def equilibrium(
     (True, 2.5)
     """
     require_fits(workload, server)
+    rule_for(scheduler, server)  # refused at once, not when its latencies are asked for
     curve = intake(workload, server, method)
     boundary, balance_s = curve_stability(curve)
     served = balance_s if boundary.stable else None
@@ -253,38 +300,23 @@ def equilibrium(
         binding=boundary.binding,
         compute_share=boundary.compute_share,
         memory_share=boundary.memory_share,
-        tpot_s=_weighted_mean([(one.rate_per_s, one.tpot_s) for one in classes]),
-        ttft_s=_weighted_mean([(one.rate_per_s, one.ttft_s) for one in classes]),
-        latency_s=_weighted_mean([(one.rate_per_s, one.latency_s) for one in classes]),
+        first_order=over_all(
+            (one.rate_per_s, one.first_order) for one in classes if one.first_order is not None
+        ),
         throughput_tokens_per_s=throughput if boundary.stable else None,
+        first_order_caveats=condition_caveats(curve, boundary.utilisation, served, added_s),
         caveats=(
-            *condition_caveats(curve, boundary.utilisation, served, added_s),
+            *approximation_caveats(curve),
             *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
             *profile_caveats(workload, boundary.max_scale),
         ),
         classes=classes,
+        scheduler=scheduler,
         evictions=evictions,
         fluctuations=None
         if evictions is None or served is None
         else overflow(workload, server, evictions),
     )
-
-
-def latency_curves(workload: Workload, server: Server) -> tuple[Floats, dict[str, Floats], float]:
-    """First-order means against the total rate of the mix, up to the boundary.
-
-    Returns:
-        Rates, shape (60,); means in seconds by name, alike, those that exist; the boundary.
-    """
-    limit_per_s = largest_scale(workload, server) * workload.rate_per_s
-    rates_per_s = limit_per_s * np.linspace(0.02, 0.999, _CURVE_POINTS)
-    found = [equilibrium(workload.at_rate(rate), server) for rate in rates_per_s.tolist()]
-    curves_s = {
-        label: [getattr(one, name) for one in found]
-        for label, name in (("latency", "latency_s"), ("TTFT", "ttft_s"), ("TPOT", "tpot_s"))
-    }
-    known = {label: np.array(means) for label, means in curves_s.items() if None not in means}
-    return rates_per_s, known, limit_per_s
 
 
 def _classes(
@@ -295,44 +327,16 @@ def _classes(
 ) -> tuple[ClassEquilibrium, ...]:
     if iteration_s is None:
         return tuple(
-            ClassEquilibrium(one.name, one.rate_per_s, stages.count, None, None, None, None)
+            ClassEquilibrium(one.name, one.rate_per_s, stages.count, None, None)
             for one, stages in zip(workload.classes, curve.stages, strict=True)
         )
-    found = []
-    for one, stages, own_s in zip(workload.classes, curve.stages, added_s, strict=True):
-        ttft_s, tpot_s, latency_s = _latencies(stages, own_s, iteration_s)
-        found.append(
-            ClassEquilibrium(
-                name=one.name,
-                rate_per_s=one.rate_per_s,
-                stages=stages.count,
-                in_service_per_stage=one.rate_per_s * iteration_s,
-                ttft_s=ttft_s,
-                tpot_s=tpot_s,
-                latency_s=latency_s,
-            )
+    return tuple(
+        ClassEquilibrium(
+            name=one.name,
+            rate_per_s=one.rate_per_s,
+            stages=stages.count,
+            in_service_per_stage=one.rate_per_s * iteration_s,
+            first_order=first_order_times(stages, own_s, iteration_s),
         )
-    return tuple(found)
-
-
-def _latencies(
-    stages: Stages, added_s: NDArray[np.float64], iteration_s: float
-) -> tuple[float, float | None, float]:
-    """TTFT, TPOT and latency in seconds (THEORY 2.6).
-
-    The first k stages take (k + ½)·ΔT* — half an iteration until the next one starts — plus what
-    the request itself adds to each of them.
-    """
-    through_first = stages.first_output + 1
-    ttft_s = (through_first + 0.5) * iteration_s + float(added_s[:through_first].sum())
-    latency_s = (stages.count + 0.5) * iteration_s + float(added_s.sum())
-    gaps = stages.count - through_first
-    return ttft_s, (latency_s - ttft_s) / gaps if gaps else None, latency_s
-
-
-def _weighted_mean(pairs: list[tuple[float, float | None]]) -> float | None:
-    """Mean of the values that exist, weighted by rate; None if none does."""
-    known = [(rate, value) for rate, value in pairs if value is not None]
-    if not known:
-        return None
-    return sum(rate * value for rate, value in known) / sum(rate for rate, _ in known)
+        for one, stages, own_s in zip(workload.classes, curve.stages, added_s, strict=True)
+    )

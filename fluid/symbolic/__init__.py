@@ -1,6 +1,7 @@
-"""The formulas of THEORY 2-4, derived with sympy, and the numbers that go into them."""
+"""The formulas of THEORY 2-4 and 9.1, derived with sympy, and the numbers that go into them."""
 
 from fluid.stages import class_stages, linear_stage_seconds
+from fluid.symbolic.latency import RATE, added_symbols, chain_forms, response_forms
 from fluid.symbolic.steady import (
     CAPACITY,
     DECODE,
@@ -35,10 +36,13 @@ __all__ = [
     "KV",
     "OVERHEAD",
     "PREFILL",
+    "RATE",
     "SCALE",
     "SQUARE",
     "TOKEN",
+    "added_symbols",
     "balance_equations",
+    "chain_forms",
     "class_stages",
     "class_symbols",
     "equilibrium_forms",
@@ -49,6 +53,7 @@ __all__ = [
     "numeric",
     "paper_load_limit",
     "paper_memory",
+    "response_forms",
     "theta_bound",
     "theta_equation",
     "wait_forms",

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluidwait.console import show
-from fluidwait.options import AsJson, LoadOptions, PlotFile, grouped, new_app, require_use
+from fluidwait.console import progress, show
+from fluidwait.options import (
+    AsJson,
+    LoadOptions,
+    PlotFile,
+    Replications,
+    Requests,
+    Seed,
+    grouped,
+    new_app,
+    require_use,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fluid.steady.equilibrium import Equilibrium
+    from validation.experiments.simulate import PolicyResult
 
 app = new_app()
 
@@ -17,6 +34,13 @@ app = new_app()
 def command(
     context: typer.Context,
     load: LoadOptions,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:key=value,…]",
+            help="Whose latencies: greedy, vllm-v1 or sarathi, with the parameters of the policy.",
+        ),
+    ] = "greedy",
     evictions: Annotated[
         float | None,
         typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
@@ -25,21 +49,61 @@ def command(
     picture: Annotated[
         str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
     ] = "latency",
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="RATES", help="Simulate these rates too, as points: a:b:step or a,b."),
+    ] = None,
+    replications: Replications = 6,
+    requests: Requests = 5_000,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Balanced state of a load on a server, and what limits it."""
+    """Balanced state of a load on a server, what limits it, and how long requests take."""
     from fluid.steady.equilibrium import equilibrium
 
+    _require_picture(context, plot, picture, simulate)
+    found = equilibrium(*load.read(), scheduler=scheduler, evictions=evictions)
+    if plot:
+        from fluid.plots.style import save
+
+        size = replications, requests, seed
+        points = _simulated(found, simulate, *size) if simulate else ()
+        save(lambda: found.plot(picture=picture, simulated=points), plot)
+    show(found, as_json)
+    raise typer.Exit(0 if found.stable else 3)
+
+
+def _require_picture(
+    context: typer.Context, plot: Path | None, picture: str, simulate: str | None
+) -> None:
+    """Refuse options of a picture that is not drawn, and a path that cannot be drawn to."""
     if plot:
         from fluid.plots.style import require_plot_path
 
         require_plot_path(plot)
     else:
-        require_use(context, ["picture"], "only with --plot")
-    found = equilibrium(*load.read(), evictions=evictions)
-    if plot:
-        from fluid.plots.style import save
+        require_use(context, ["picture", "simulate"], "only with --plot")
+    if picture != "latency":
+        require_use(context, ["simulate"], "only with --picture latency")
+    if simulate is None:
+        sizes = ["replications", "requests", "seed"]
+        require_use(context, sizes, "only with --simulate")
 
-        save(lambda: found.plot(picture=picture), plot)
-    show(found, as_json)
-    raise typer.Exit(0 if found.stable else 3)
+
+def _simulated(
+    found: Equilibrium, rates: str, replications: int, requests: int, seed: int
+) -> Sequence[PolicyResult]:
+    """The scheduler in simulation, at those of these rates at which it has mean times."""
+    from validation.experiments.compare import compare
+    from validation.experiments.ranges import parse_rates
+    from validation.simulator.runs import Runs
+
+    compared = compare(
+        found.workload,
+        found.server,
+        found.scheduler,
+        rates=parse_rates(rates),
+        runs=Runs(replications, requests, seed),
+        progress=progress,
+    )
+    return [one for one in compared.results if one.verdict != "unstable"]

@@ -20,6 +20,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.first_order import MeanTimes
 from fluid.steady.fluctuation import overflow
 from fluid.steady.intake import Intake
 from fluid.steady.stability import stability
@@ -61,15 +62,18 @@ def test_crossing_of_the_papers_chat_table(shared_data):
     assert 50 * found.max_scale == pytest.approx(74.1, abs=0.3)
 
 
+CAVEATS = ("caveats", "first_order_caveats")
+
+
 @pytest.mark.parametrize("first_token", ["prefill", "decode"])
 def test_latency_of_theory_2_6(first_token):
     """0.2753 s belongs to Eq. (1) with the paper's convention, 21 stages."""
     found = equilibrium(one_class(20.0, 512, 20), server_of(EQUATION_1, first_token))
     if first_token == "decode":
-        assert found.latency_s == pytest.approx(0.2753, abs=5e-5)
-        assert found.caveats == ()
+        assert found.first_order.latency_s == pytest.approx(0.2753, abs=5e-5)
+        assert found.caveats == found.first_order_caveats == ()
     else:
-        assert found.latency_s < 0.2753
+        assert found.first_order.latency_s < 0.2753
 
 
 def _simulate(workload: Workload, server: Server, requests: int, seed: int) -> tuple[float, float]:
@@ -116,7 +120,7 @@ def test_first_order_latency_against_simulation(first_token):
     workload, server = one_class(20.0, 512, 20), server_of(EQUATION_1, first_token)
     low, high = _interval([_simulate(workload, server, 2000, seed)[0] for seed in range(4)])
     assert high - low < 0.02 * low
-    latency_s = equilibrium(workload, server).latency_s
+    latency_s = equilibrium(workload, server).first_order.latency_s
     assert 0.97 * low <= latency_s <= 1.03 * high
 
 
@@ -140,9 +144,9 @@ def test_hand_case():
     assert found.kv_tokens == pytest.approx(7 * duration)
     (only,) = found.classes
     assert (only.stages, only.in_service_per_stage) == (4, pytest.approx(0.5 * duration))
-    assert found.ttft_s == pytest.approx(2.5 * duration + 0.02 + 0.03)
-    assert found.latency_s == pytest.approx(4.5 * duration + 0.14)
-    assert found.tpot_s == pytest.approx(duration + (0.04 + 0.05) / 2)
+    assert found.first_order.ttft_s == pytest.approx(2.5 * duration + 0.02 + 0.03)
+    assert found.first_order.latency_s == pytest.approx(4.5 * duration + 0.14)
+    assert found.first_order.tpot_s == pytest.approx(duration + (0.04 + 0.05) / 2)
     assert found.throughput_tokens_per_s == 1.5
     assert 1 / found.max_scale == pytest.approx(0.5 * (0.14 + 14 / 20))
     assert found.binding == "memory"
@@ -153,15 +157,17 @@ def test_engine_and_decode_only_latencies():
     tau = IterationTime.affine(1.0, per_token_s=0.01, per_kv_token_s=0.001)
     for workload, first_s in ((one_class(0.1, 4, 3), 0.04), (one_class(0.1, 0, 3, 4), 0.015)):
         found = equilibrium(workload, server_of(tau))
-        assert found.ttft_s == pytest.approx(1.5 * found.iteration_time_s + first_s)
+        assert found.first_order.ttft_s == pytest.approx(1.5 * found.iteration_time_s + first_s)
         later = np.array([0.015, 0.016] if workload.classes[0].prefill_tokens else [0.016, 0.017])
-        assert found.tpot_s == pytest.approx(found.iteration_time_s + later.mean())
-        assert found.latency_s == pytest.approx(found.ttft_s + 2 * found.tpot_s)
+        assert found.first_order.tpot_s == pytest.approx(found.iteration_time_s + later.mean())
+        assert found.first_order.latency_s == pytest.approx(
+            found.first_order.ttft_s + 2 * found.first_order.tpot_s
+        )
 
 
 def test_single_token_outputs_have_no_tpot():
     tau = IterationTime.affine(0.01, 1e-5)
-    assert equilibrium(one_class(1.0, 100, 1), server_of(tau)).tpot_s is None
+    assert equilibrium(one_class(1.0, 100, 1), server_of(tau)).first_order.tpot_s is None
     mixed = Workload(
         name="mixed",
         classes=(
@@ -170,11 +176,10 @@ def test_single_token_outputs_have_no_tpot():
         ),
     )
     found = equilibrium(mixed, server_of(tau))
-    assert found.classes[0].tpot_s is None
-    assert found.tpot_s == pytest.approx(found.classes[1].tpot_s)
-    assert found.ttft_s == pytest.approx(
-        0.9 * found.classes[0].ttft_s + 0.1 * found.classes[1].ttft_s
-    )
+    one, other = (of_class.first_order for of_class in found.classes)
+    assert one.tpot_s is None
+    assert found.first_order.tpot_s == pytest.approx(other.tpot_s)
+    assert found.first_order.ttft_s == pytest.approx(0.9 * one.ttft_s + 0.1 * other.ttft_s)
 
 
 @given(workloads(), servers(affine_times()), st.randoms())
@@ -184,7 +189,7 @@ def test_order_of_classes_does_not_matter(workload, server, random):
     first = equilibrium(workload, roomy(server))
     second = equilibrium(workload.model_copy(update={"classes": tuple(shuffled)}), roomy(server))
     by_name = {one.name: one for one in second.classes}
-    _assert_same(first, second, skip={"workload", "classes", "caveats"})
+    _assert_same(first, second, skip={"workload", "classes", *CAVEATS})
     for one in first.classes:
         _assert_same(one, by_name[one.name])
 
@@ -196,6 +201,8 @@ def _assert_same(first, second, skip=(), rel=1e-9):
         left, right = getattr(first, one.name), getattr(second, one.name)
         if isinstance(left, float) and not isinstance(left, bool):
             assert left == pytest.approx(right, rel=rel, abs=1e-12), one.name
+        elif isinstance(left, MeanTimes):
+            _assert_same(left, right, rel=rel)
         else:
             assert left == right, one.name
 
@@ -226,8 +233,12 @@ def test_rescaled_time(method, workload, server, speed):
     assert second.max_scale == pytest.approx(first.max_scale, rel=1e-6)
     assert second.utilisation == pytest.approx(first.utilisation, rel=1e-6)
     assert (first.iteration_time_s is None) == (second.iteration_time_s is None)
-    for name, power in (("kv_tokens", 0), ("iteration_time_s", 1), ("latency_s", 1)):
-        left, right = getattr(first, name), getattr(second, name)
+    times = first.first_order, second.first_order
+    for left, right, power in (
+        (first.kv_tokens, second.kv_tokens, 0),
+        (first.iteration_time_s, second.iteration_time_s, 1),
+        *((one.latency_s, other.latency_s, 1) for one, other in [times] if one),
+    ):
         if left is not None:
             assert right * speed**power == pytest.approx(left, rel=1e-6)
 
@@ -244,7 +255,7 @@ def test_general_path_on_affine_f_is_the_closed_form(workload, server):
         if closed.iteration_time_s is None:
             # ρ of a system without equilibrium keeps its linear value.
             assert general.utilisation == pytest.approx(closed.utilisation, rel=1e-9)
-        _assert_same(closed, general, skip={"method", "classes", "caveats"})
+        _assert_same(closed, general, skip={"method", "classes", *CAVEATS})
         for left, right in zip(closed.classes, general.classes, strict=True):
             _assert_same(left, right)
 
@@ -254,7 +265,7 @@ def test_beyond_compute_nothing_exists():
     assert found.utilisation > 1
     assert not found.stable
     assert found.binding == "compute"
-    for name in ("iteration_time_s", "kv_tokens", "ttft_s", "tpot_s", "latency_s"):
+    for name in ("iteration_time_s", "kv_tokens", "first_order", "prediction"):
         assert getattr(found, name) is None
     assert found.throughput_tokens_per_s is None
     assert found.classes[0].in_service_per_stage is None
@@ -270,7 +281,7 @@ def test_beyond_memory_the_equilibrium_is_told_but_no_latency(method):
     assert found.binding == "memory"
     assert found.kv_tokens > found.kv_capacity_tokens
     assert found.iteration_time_s is not None
-    assert found.latency_s is found.ttft_s is found.tpot_s is None
+    assert found.first_order is found.prediction is None
     assert found.throughput_tokens_per_s is None
     assert found.classes[0].in_service_per_stage is None
 
@@ -278,8 +289,10 @@ def test_beyond_memory_the_equilibrium_is_told_but_no_latency(method):
 def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
     document = found.document()
-    second = {"evictions", "fluctuations"}
-    assert list(document) == [one.name for one in fields(Equilibrium) if one.name not in second]
+    fields_of = {one.name for one in fields(Equilibrium)}
+    apart = {"evictions", "fluctuations", "first_order_caveats"}
+    added = {"ttft_s", "tpot_s", "latency_s", "prediction"}
+    assert set(document) == fields_of - apart | added
     assert document["server"] == "a100-80gb-llama-2-7b"
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
@@ -312,11 +325,14 @@ def test_caveats_tell_each_failing_condition_with_its_number():
     for rate_per_s, words in ((1.0, [few, lumps]), (15.0, [lumps]), (25.0, [busy, lumps])):
         measured = a100.model_copy(update={"measured_range": None})
         found = equilibrium(one_class(rate_per_s, 512, 20), measured)
-        assert len(found.caveats) == 1 + len(words)
-        assert "not affine" in found.caveats[0]
-        assert all(any(word in one for one in found.caveats) for word in words)
-    residents = equilibrium(one_class(1.0, 512, 20), a100).classes[0].in_service_per_stage * 20
-    assert f"{residents:.2f} requests" in equilibrium(one_class(1.0, 512, 20), a100).caveats[1]
+        caveats = found.first_order_caveats
+        assert len(caveats) == 1 + len(words)
+        assert "not affine" in caveats[0]
+        assert all(any(word in one for one in caveats) for word in words)
+        assert [one for one in found.caveats if "not affine" in one] == list(found.caveats)
+    found = equilibrium(one_class(1.0, 512, 20), a100)
+    residents = found.classes[0].in_service_per_stage * 20
+    assert f"{residents:.2f} requests" in found.first_order_caveats[1]
 
 
 def test_request_that_cannot_fit_is_refused():

@@ -89,8 +89,9 @@ def test_first_order_is_the_limit_of_small_work() -> None:
         update={"iteration_time": IterationTime.affine(tau.overhead_s, 1e-9, 1e-10)}
     )
     second, first = fluctuation(workload, light), equilibrium(workload, light)
-    assert second.latency_s == pytest.approx(first.latency_s, rel=1e-5)
-    assert second.ttft_s == pytest.approx(first.ttft_s, rel=1e-5)
+    assert first.first_order is not None
+    assert second.latency_s == pytest.approx(first.first_order.latency_s, rel=1e-5)
+    assert second.ttft_s == pytest.approx(first.first_order.ttft_s, rel=1e-5)
     assert second.kv_mean_tokens == pytest.approx(first.kv_tokens)
 
 

@@ -92,7 +92,7 @@ def test_verdict_is_that_an_equilibrium_exists_and_fits(method, case, factor):
     exists = found.iteration_time_s is not None
     assert found.stable == (factor < 1)
     assert found.stable == (exists and found.kv_tokens <= found.kv_capacity_tokens)
-    assert found.stable == (found.latency_s is not None)
+    assert found.stable == (found.first_order is not None)
 
 
 @pytest.mark.parametrize("method", METHODS)

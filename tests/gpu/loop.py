@@ -111,7 +111,8 @@ def table_limits(rate_per_s: float, server: Server, sizes: Sizes) -> Limits:
 
 def requests_within(run_s: float, rate_per_s: float, server: Server, sizes: Sizes) -> int:
     """As many as arrive and complete within so many seconds, by the fluid model."""
-    latency_s = equilibrium(load(rate_per_s, sizes), server).latency_s or 0.0
+    times = equilibrium(load(rate_per_s, sizes), server).first_order
+    latency_s = 0.0 if times is None else times.latency_s
     least, most = sizes.requests
     return min(max(int(rate_per_s * (0.8 * run_s - 2 * latency_s)), least), most)
 

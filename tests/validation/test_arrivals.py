@@ -294,7 +294,7 @@ def test_constant_rate_theory_does_not_ignore_a_profile() -> None:
     assert found.caveats == (*plain.caveats, note)
     assert note.startswith("rates vary over time")
     assert "1.5 times the mean, is within" in note
-    assert found.latency_s == plain.latency_s
+    assert found.first_order == plain.first_order
     assert note in Paced().solve(varying, SERVER).notes
 
 

@@ -88,16 +88,20 @@ def solved_table(
 def predicted(
     found: Equilibrium, policy_latency_s: float | None, policy_ttft_s: float | None = None
 ) -> Predicted:
-    """The equilibrium's figures, with latency and TTFT under the table's policy."""
+    """The equilibrium's figures, with latency and TTFT under the table's policy.
+
+    Times are of first order; `thresholds.prediction` puts the laws' in their place.
+    """
+    times = found.first_order
     return Predicted(
         utilisation=found.utilisation,
         max_scale=found.max_scale,
         binding=found.binding,
         iteration_time_s=found.iteration_time_s,
         kv_tokens=found.kv_tokens,
-        latency_s=found.latency_s,
-        ttft_s=found.ttft_s,
-        tpot_s=found.tpot_s,
+        latency_s=times and times.latency_s,
+        ttft_s=times and times.ttft_s,
+        tpot_s=times and times.tpot_s,
         throughput_tokens_per_s=found.throughput_tokens_per_s,
         policy_latency_s=policy_latency_s,
         policy_ttft_s=policy_ttft_s,

@@ -47,7 +47,6 @@ def policy_validation(result: PolicyResult, own: PolicyResult | None = None) -> 
     Args:
         own: Result of the table's own policy, where this is one beside it.
     """
-    spread = None if result.verdict == "unstable" else result.latency_s
     difference = None if own is None else latency_difference(own, result)
     return PolicyValidation.model_validate(
         {
@@ -55,7 +54,7 @@ def policy_validation(result: PolicyResult, own: PolicyResult | None = None) -> 
             "params": {name: _plain(value) for name, value in result.params.items()},
             "rate_per_s": result.rate_per_s,
             "verdict": result.verdict,
-            "latency_s": None if spread is None else _interval(spread.mean, spread.half_width),
+            **_times(result),
             "completed_share": Interval(
                 mean=result.completed_share,
                 half_width=result.completed_share_half_width or 0.0,
@@ -65,6 +64,16 @@ def policy_validation(result: PolicyResult, own: PolicyResult | None = None) -> 
             "latency_difference_s": None if difference is None else _of_metrics(difference),
         }
     )
+
+
+def _times(result: PolicyResult) -> dict[str, Interval | float | None]:
+    """Means with intervals and p99 of latency, TTFT and TPOT; None where a policy is unstable."""
+    found: dict[str, Interval | float | None] = {}
+    for name in ("latency", "ttft", "tpot"):
+        spread = None if result.verdict == "unstable" else getattr(result, f"{name}_s")
+        mean = None if spread is None else _interval(spread.mean, spread.half_width)
+        found |= {f"{name}_s": mean, f"{name}_p99_s": spread and spread.p99}
+    return found
 
 
 def _of_metrics(found: metrics.Interval) -> Interval | None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fluid.files import write_text
-from fluid.result import Block, Result
+from fluid.result import Block, Result, Table
 from fluid.steady.equilibrium import Equilibrium, equilibrium
-from thresholds.fields import Validated
+from thresholds.fields import PredictedLatency, Validated
 from thresholds.labels import policy_label
 from thresholds.limits import PARAMETER_MEANINGS
+from thresholds.prediction import predicted_latency
 from thresholds.solvers.paced.boundary import boundary_load
 from thresholds.table import ThresholdTable
 from validation.experiments.conclusion import conclusion_of_validation
@@ -31,6 +32,7 @@ from validation.experiments.watch import median_replication, watch
 from validation.policies import ConfiguredPolicy
 from validation.report.page import render_page
 from validation.report.pictures import Row, report_pictures
+from validation.report.prediction import prediction_words, side_by_side
 from validation.simulator.model import poisson_model
 from validation.simulator.runs import Runs
 
@@ -49,6 +51,7 @@ class Report(Result):
         watched: A median run of `rows`.
         recoveries: From `burst_requests` at one instant, by policy.
         commands: Shell commands that make the figures again, one per line.
+        law: Times that the latency laws predict at the rate of `rows`.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
@@ -69,6 +72,17 @@ class Report(Result):
     burst_requests: int
     recoveries: tuple[Recovery, ...]
     commands: tuple[str, ...]
+    law: PredictedLatency
+
+    @property
+    def side_by_side(self) -> Table:
+        """Predicted and simulated times with their differences."""
+        return side_by_side(self.law, self.rows)
+
+    @property
+    def prediction_words(self) -> str:
+        """For whom the predicted times hold and how far, or why there are none."""
+        return prediction_words(self.law, self.validated.arrivals)
 
     @property
     def validated(self) -> Validated:
@@ -87,6 +101,8 @@ class Report(Result):
         return self.rows[0].result.verdict == "stable"
 
     def blocks(self) -> Iterator[Block]:
+        yield self.side_by_side
+        yield self.prediction_words
         yield self.conclusion
 
     def document(self) -> dict[str, Any]:
@@ -94,6 +110,7 @@ class Report(Result):
             "conclusion": self.conclusion,
             "holds": self.holds,
             "table": self.table.document(),
+            "law": self.law.model_dump(mode="json"),
             "recoveries": [asdict(one) for one in self.recoveries],
             "commands": list(self.commands),
         }
@@ -212,6 +229,7 @@ def _gathered(
             for policy in policies
         ),
         commands=_commands(table, table.validated, rows, file, runs),
+        law=predicted_latency(table, rate_per_s),
     )
 
 

@@ -78,7 +78,7 @@ def report_pictures(
     made += [
         Picture(
             "Latency by rate",
-            "First-order fluid figures of work-conserving service, up to the boundary.",
+            "Means and the span from p50 to p99 by the latency laws, for greedy admission.",
             inline_svg("latency", partial(save, balance.plot)),
         ),
         Picture(

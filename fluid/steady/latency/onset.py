@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from scipy.optimize import brentq
+from collections.abc import Callable
 
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.steady.latency.predict import solve
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.validity import kv_law, usable_tokens
-from fluid.steady.stability import largest_scale
+from fluid.steady.stability import stability
 from fluid.workload import Workload
 
 _LEAST_SHARE, _MOST_SHARE, _TOLERANCE = 1e-3, 0.99, 1e-3
+_MOST_STEPS = 40
 
 
 def eviction_onset_per_s(
@@ -30,17 +31,46 @@ def eviction_onset_per_s(
         raise InputError("probability", probability, "between 0 and 1")
     rule = rule or BatchRule()
     rule.require_suits(server)
-    limit_per_s = largest_scale(workload, server) * workload.rate_per_s
+    edge = stability(workload, server)
+    limit_per_s = edge.max_scale * workload.rate_per_s
 
-    def excess(share: float) -> float:
+    def filled(share: float) -> float | None:
+        """Quantile of the KV held, as a share of the memory; None where nothing is in balance."""
         solved = solve(workload.at_rate(share * limit_per_s), server, rule)
         if isinstance(solved, str):
-            return 1.0
+            return None
         # Compared as quantiles: the probability itself is flat at both ends.
-        return float(kv_law(solved).isf(probability)) / usable_tokens(solved, rule) - 1
+        return float(kv_law(solved).isf(probability)) / usable_tokens(solved, rule)
 
-    if excess(_LEAST_SHARE) >= 0:
-        return 0.0
-    if excess(_MOST_SHARE) <= 0:
-        return limit_per_s
-    return float(brentq(excess, _LEAST_SHARE, _MOST_SHARE, xtol=_TOLERANCE)) * limit_per_s
+    share = _full_share(filled, 1 / edge.max_scale, edge.compute_share)
+    return share * limit_per_s
+
+
+def _full_share(
+    filled: Callable[[float], float | None], start: float, compute_share: float
+) -> float:
+    """Share of the limit at which `filled` is 1; 0 where it is above, 1 where it is below 1 there.
+
+    KV grows about as s/(1 − κs), κ the share of compute at the limit: each step takes the factor
+    from the last point, inside the bracket found so far.
+    """
+    low, high = 0.0, 1.0
+    share = min(max(start, _LEAST_SHARE), 0.9)
+    for _ in range(_MOST_STEPS):
+        found = filled(share)
+        if found is not None and found <= 1:
+            low = share
+        else:
+            high = share
+        if low >= _MOST_SHARE or high <= _LEAST_SHARE:
+            return 1.0 if low else 0.0
+        last = share
+        if found is not None:
+            factor = found * (1 - compute_share * last) / last
+            share = 1 / (factor + compute_share)
+        if found is None or not low < share < high:
+            share = (low + high) / 2
+        share = min(max(share, _LEAST_SHARE), _MOST_SHARE)
+        if abs(share - last) <= _TOLERANCE * last:
+            break
+    return share

@@ -174,11 +174,12 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = ["no flag of a serving system expresses literal Nested WAIT; " + FOLLOWED_BY]
     latency_s = float(mean_latency_s(best.thresholds, best.segments))
-    if found.latency_s is not None:
+    if found.first_order is not None:
+        served_s = found.first_order.latency_s
         notes.append(
             "literal Nested WAIT waits for n_1 arrivals and at every boundary: its predicted mean "
-            f"latency {latency_s:.3g} s is {latency_s / found.latency_s:.2f} times that of "
-            f"work-conserving service, {found.latency_s:.3g} s"
+            f"latency {latency_s:.3g} s is {latency_s / served_s:.2f} times that of "
+            f"work-conserving service, {served_s:.3g} s to first order"
         )
     if not bounded:
         notes.append(

@@ -248,10 +248,11 @@ def _report(outcome: Outcome) -> SolverReport:
 
 def _notes(found: Equilibrium, latency_s: float) -> tuple[str, ...]:
     notes = [NOT_SERVED]
-    if found.latency_s is not None:
+    if found.first_order is not None:
+        served_s = found.first_order.latency_s
         notes.append(
             "literal WAIT waits for n_j arrivals: its predicted mean latency "
-            f"{latency_s:.3g} s is {latency_s / found.latency_s:.2f} times that of "
-            f"work-conserving service, {found.latency_s:.3g} s"
+            f"{latency_s:.3g} s is {latency_s / served_s:.2f} times that of "
+            f"work-conserving service, {served_s:.3g} s to first order"
         )
     return tuple(notes)

@@ -1,0 +1,73 @@
+"""Schedulers by name, as far as the latency laws know them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from fluid.errors import InputError
+from fluid.server import Server
+from fluid.steady.latency.rule import BatchRule
+
+SCHEDULERS: dict[str, Callable[..., BatchRule]] = {
+    "greedy": BatchRule.greedy,
+    "vllm-v1": BatchRule.vllm_v1,
+    "sarathi": BatchRule.sarathi,
+}
+"""Names and parameters are those of the policies that simulate them."""
+
+DEFAULT_SCHEDULER = "greedy"
+"""Of a server whose file names no engine, as none does: whole prompts as soon as they fit."""
+
+_WHOLE = ("max_num_batched_tokens", "max_num_seqs", "chunk", "cap")
+
+
+def batch_rule(text: str) -> BatchRule:
+    """Read ``NAME[:key=value,…]``: ``greedy:watermark=0.01``, ``vllm-v1:max_num_seqs=64``.
+
+    Raises:
+        InputError: A scheduler that no law describes (lists those that one does), a parameter that
+            it does not have, or a value out of range.
+
+    >>> from fluid.steady.latency.scheduler import batch_rule
+    >>> batch_rule("vllm-v1:max_num_seqs=64").seats
+    64
+    """
+    name, _, rest = text.partition(":")
+    if name not in SCHEDULERS:
+        raise InputError("scheduler", name, "one of " + ", ".join(SCHEDULERS))
+    make = SCHEDULERS[name]
+    known = list(inspect.signature(make).parameters)
+    values: dict[str, float] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        if key not in known:
+            raise InputError("scheduler", f"{name}:{part}", f"{', '.join(known)} as key=value")
+        values[key] = _number(f"{name}:{part}", key, value)
+    try:
+        return make(**values)
+    except InputError as error:
+        raise InputError("scheduler", text, f"{error.field} {error.allowed}") from None
+
+
+def rule_for(text: str, server: Server) -> BatchRule:
+    """The same, on a server where the scheduler can run.
+
+    Raises:
+        InputError: As `batch_rule`, or chunks of prompts where prefill emits no token.
+    """
+    rule = batch_rule(text)
+    try:
+        rule.require_suits(server)
+    except InputError:
+        allowed = f'greedy, as first_token of server {server.name} is not "prefill"'
+        raise InputError("scheduler", text, allowed) from None
+    return rule
+
+
+def _number(part: str, key: str, value: str) -> float:
+    try:
+        return int(value) if key in _WHOLE else float(value)
+    except ValueError:
+        kind = "whole number" if key in _WHOLE else "number"
+        raise InputError("scheduler", part, f"{key} as a {kind}") from None

@@ -1,0 +1,143 @@
+"""What users see of the latency laws (THEORY 9): figures, how far off, what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fluid.result import Block, Result, Table, notes, number, percent
+from fluid.server import Server
+from fluid.steady.latency.onset import eviction_onset_per_s
+from fluid.steady.latency.predict import latency
+from fluid.steady.latency.result import Figures, Latency
+from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
+from fluid.steady.latency.validity import SAFE, Validity
+from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+QUANTILE_ERROR = 3
+"""Errors of p90 and p99 are about so many times those of means."""
+
+INSTEAD = "simulate: `fluidwait compare` for a policy, `fluidwait replay` for a table"
+"""What to do where no law applies."""
+
+MEANS = ("ttft_s", "tpot_s", "latency_s")
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction(Result):
+    """Latencies of a load under a scheduler, and from which rate on memory binds.
+
+    Attributes:
+        scheduler: As it was named, ``NAME[:key=value,…]``.
+        latency: The laws' answer, with figures or the reason why there are none.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=512, output=120))
+    >>> found = fw.equilibrium(load, fw.Server.named("a100-80gb-llama-2-7b")).prediction
+    >>> found.mean_s("ttft_s") < found.mean_s("latency_s")
+    True
+    """
+
+    scheduler: str
+    latency: Latency
+
+    def mean_s(self, quantity: str) -> float | None:
+        """Mean over all requests of one of `MEANS`; None where there is none."""
+        found: Figures | None = getattr(self.latency.pooled, quantity, None)
+        return None if found is None else found.mean
+
+    @cached_property
+    def eviction_onset_per_s(self) -> float:
+        """Total rate of the mix up to which memory is full in at most 1 of 10,000 iterations."""
+        found = self.latency
+        return eviction_onset_per_s(found.workload, found.server, SAFE, found.rule)
+
+    @property
+    def absence(self) -> str | None:
+        """Why there are no figures and what to do instead, in one line; None where there are."""
+        if self.latency.refusal is None:
+            return None
+        return f"No latencies under {self.scheduler}: {self.latency.refusal}; {INSTEAD}."
+
+    def blocks(self) -> Iterator[Block]:
+        """Figures, memory, budget, how far off they may be; or why there are none."""
+        found = self.latency
+        if self.absence is not None:
+            yield self.absence
+        else:
+            table, spread = self._figures()
+            yield replace(table, title=f"Latency under {self.scheduler}, seconds")
+            yield spread
+        if found.validity is None:
+            return
+        yield self._memory(found.validity)
+        if found.validity.budget_share is not None:
+            yield (
+                f"Token budget of {found.rule.budget_tokens:,}: the load needs "
+                f"{percent(found.validity.budget_share)} (ρ_c)."
+            )
+        if self.absence is None:
+            yield trust(found.validity)
+            yield from notes(found.validity.sentences())
+
+    def _figures(self) -> tuple[Table, str]:
+        table, spread, *_ = self.latency.blocks()
+        assert isinstance(table, Table)
+        text = str(spread)
+        return table, f"{text[0].upper()}{text[1:]}."
+
+    def _memory(self, validity: Validity) -> str:
+        onset = number(self.eviction_onset_per_s)
+        share = f"{validity.overflow_probability:.1e}"
+        return (
+            f"Memory is full in {share} of iterations; evictions begin at about {onset} /s, "
+            f"where that is {SAFE:.0e}."
+        )
+
+    def document(self) -> dict[str, Any]:
+        onset = None if self.latency.validity is None else self.eviction_onset_per_s
+        return {
+            "scheduler": self.scheduler,
+            **self.latency.document(),
+            "eviction_onset_per_s": onset,
+        }
+
+    def frame(self) -> dict[str, list[Any]]:
+        """As that of `Latency`."""
+        return self.latency.frame()
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """As that of `Latency`.
+
+        Raises:
+            InfeasibleError: There are no figures.
+        """
+        return self.latency.plot(ax)
+
+
+def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDULER) -> Prediction:
+    """Latencies under a scheduler, named as the policy that simulates it.
+
+    Args:
+        scheduler: ``NAME[:key=value,…]``, see `SCHEDULERS`.
+
+    Raises:
+        InputError: As `rule_for` and `latency`.
+    """
+    return Prediction(scheduler, latency(workload, server, rule_for(scheduler, server)))
+
+
+def trust(validity: Validity) -> str:
+    """How far off the figures may be, in a sentence."""
+    error = validity.expected_error
+    if error is None:
+        return f"Do not rely on these latencies, for the reason noted; {INSTEAD}."
+    means = f"In nine of ten simulations means like these were within {percent(error, 0)}"
+    if validity.scope == "means":
+        return f"{means}; p90 and p99 are too low: take them from a simulation."
+    return f"{means}, p90 and p99 within {percent(QUANTILE_ERROR * error, 0)}."

@@ -1,0 +1,84 @@
+"""The latency laws' figures in a threshold table (THEORY 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thresholds.fields import PredictedLatency, PredictedTimes
+from thresholds.table import ThresholdTable
+
+if TYPE_CHECKING:
+    from fluid.steady.latency.result import Figures, Latency
+
+_NO_CAP = 10**6
+"""Above any number of requests: a table's cap is the one that counts, not vLLM's own."""
+
+
+def with_prediction(table: ThresholdTable) -> ThresholdTable:
+    """The table with means and quantiles of TTFT, TPOT and latency at its own rates."""
+    law = predicted_latency(table)
+    means = {
+        "latency_s": law.latency_s and law.latency_s.mean,
+        "ttft_s": law.ttft_s and law.ttft_s.mean,
+        "tpot_s": law.tpot_s and law.tpot_s.mean,
+    }
+    own = {"policy_latency_s": means["latency_s"], "policy_ttft_s": means["ttft_s"]}
+    update = means | {"law": law} | (own if law.follows_table else {})
+    return table.model_copy(update={"predicted": table.predicted.model_copy(update=update)})
+
+
+def predicted_latency(table: ThresholdTable, rate_per_s: float | None = None) -> PredictedLatency:
+    """What the laws say of a table's scheduler with its watermark and, if nothing else, its cap.
+
+    No law knows a pace or a threshold.
+
+    Args:
+        rate_per_s: Of the table's mix, all classes together; the table's own where None.
+    """
+    from fluid.steady.prediction import predict, trust  # its kernels are slow to import
+
+    scheduler, follows = _scheduler(table)
+    load = table.workload if rate_per_s is None else table.workload.at_rate(rate_per_s)
+    found = predict(load, table.server, scheduler).latency
+    believed, pooled = found.validity, found.pooled
+    return PredictedLatency(
+        scheduler=scheduler,
+        follows_table=follows,
+        **_times(found),
+        kv_mean_tokens=found.kv_tokens and found.kv_tokens.mean,
+        kv_sd_tokens=found.kv_tokens and found.kv_tokens.sd,
+        overflow_probability=believed and believed.overflow_probability,
+        budget_share=believed and believed.budget_share,
+        accuracy=trust(believed) if believed and pooled else None,
+        caveats=believed.sentences() if believed and pooled else (),
+        refusal=found.refusal,
+    )
+
+
+def _scheduler(table: ThresholdTable) -> tuple[str, bool]:
+    """The scheduler below a table with what a law knows of its limits, and whether that is all."""
+    if table.policy != "paced":
+        return table.scheduler, False
+    limits = table.limits
+    follows = limits.pace_per_iteration is None
+    parts = {"watermark": limits.watermark_fraction or None}
+    if table.scheduler == "vllm-v1":
+        parts["max_num_seqs"] = _NO_CAP
+    if follows and limits.cap_requests is not None:
+        parts["max_num_seqs" if table.scheduler == "vllm-v1" else "cap"] = limits.cap_requests
+    words = ",".join(f"{name}={value:.10g}" for name, value in parts.items() if value is not None)
+    return f"{table.scheduler}:{words}" if words else table.scheduler, follows
+
+
+def _times(found: Latency) -> dict[str, PredictedTimes | None]:
+    def plain(one: Figures | None) -> PredictedTimes | None:
+        return one and PredictedTimes(mean=one.mean, p50=one.p50, p90=one.p90, p99=one.p99)
+
+    pooled = found.pooled
+    if pooled is None:
+        return dict.fromkeys(("ttft_s", "tpot_s", "latency_s"))
+    return {
+        "ttft_s": plain(pooled.ttft_s),
+        "tpot_s": plain(pooled.tpot_s),
+        "latency_s": plain(pooled.latency_s),
+    }
