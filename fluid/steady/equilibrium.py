@@ -23,6 +23,8 @@ from fluid.workload import Workload
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from fluid.transient.saturated import PredictedLoss
+
 Floats = NDArray[np.float64]
 
 _CURVE_POINTS = 60
@@ -71,6 +73,8 @@ class Equilibrium(Result):
             over time.
         evictions: Share of iterations that may exceed the memory, where that was asked about.
         fluctuations: The answer; None where nothing was asked or the workload is unstable.
+        loss: What admission loses once memory has filled; None where it was not asked about, or
+            where memory never binds.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
@@ -100,6 +104,7 @@ class Equilibrium(Result):
     classes: tuple[ClassEquilibrium, ...]
     evictions: float | None = None
     fluctuations: Overflow | None = None
+    loss: PredictedLoss | None = None
 
     @property
     def title(self) -> str:
@@ -137,6 +142,8 @@ class Equilibrium(Result):
         yield from notes(self.caveats)
         if self.fluctuations is not None:
             yield self.fluctuations.table()
+        if self.loss is not None:
+            yield self.loss.sentence
         yield self.sentence
 
     def _figures(self) -> tuple[tuple[str, str], ...]:
@@ -156,7 +163,7 @@ class Equilibrium(Result):
         )
 
     def document(self) -> dict[str, Any]:
-        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations")
+        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations", "loss")
         document = {
             "workload": self.workload.name,
             "server": self.server.name,
@@ -166,6 +173,8 @@ class Equilibrium(Result):
         }
         if self.evictions is not None:
             document["fluctuations"] = self.fluctuations and asdict(self.fluctuations)
+        if self.loss is not None:
+            document["predicted_loss"] = self.loss.document()
         return document
 
     def plot(self, ax: Axes | None = None, picture: str = "latency") -> Axes:
@@ -213,6 +222,7 @@ def equilibrium(
     method: Method | None = None,
     *,
     evictions: float | None = None,
+    loss: bool = False,
 ) -> Equilibrium:
     """Solve ΔT* = E[τ(λΔT*)] and derive inventory, memory and latencies (THEORY 2.2, 2.5, 2.6).
 
@@ -220,6 +230,7 @@ def equilibrium(
         method: "closed-form" needs affine f; "poisson" and "mean" take any f. By default the
             closed form where f is affine, else "poisson".
         evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
+        loss: Also say what admission loses once memory has filled (THEORY 11).
 
     Raises:
         InputError: One request of a class does not fit, `method` does not suit f, the rates vary
@@ -267,7 +278,14 @@ def equilibrium(
         fluctuations=None
         if evictions is None or served is None
         else overflow(workload, server, evictions),
+        loss=_loss(workload, server) if loss else None,
     )
+
+
+def _loss(workload: Workload, server: Server) -> PredictedLoss | None:
+    from fluid.transient.saturated import predicted_loss  # numba is slow to import
+
+    return predicted_loss(workload, server)
 
 
 def latency_curves(workload: Workload, server: Server) -> tuple[Floats, dict[str, Floats], float]:
