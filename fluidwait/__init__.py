@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from fluid import symbolic, transient
     from fluid.errors import FluidwaitError, InfeasibleError, InputError
     from fluid.iteration import IterationTime
+    from fluid.overload.bounded_queue import BoundedQueue, bounded_queue
+    from fluid.overload.fixed_clients import FixedClients, fixed_clients
+    from fluid.overload.impatience import Impatience, Patience, impatience
     from fluid.plots.explorer import region_explorer
     from fluid.server import Server
     from fluid.steady.bounds import bounds
     from fluid.steady.capacity import CapacityAnswer, capacity
     from fluid.steady.equilibrium import Equilibrium, equilibrium
     from fluid.steady.fluctuation import Fluctuation, fluctuation
+    from fluid.steady.full_memory.stability import FullMemory, full_memory
     from fluid.steady.latency.predict import latency
     from fluid.steady.latency.result import Latency
     from fluid.steady.latency.rule import BatchRule
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from fluid.traces.summarise import TraceSummary, summarise_trace
     from fluid.traces.tape import Tape
     from fluid.transient.path import FluidPath, simulate_fluid
+    from fluid.transient.saturated import PredictedLoss, predicted_loss
     from fluid.workload import RequestClass, Requests, Slo, Workload
     from thresholds.fleet import Fleet, ServerType, fleet
     from thresholds.limits import Limits
@@ -68,12 +73,16 @@ _ROOMS = {
     "fluid": "symbolic transient",
     "fluid.errors": "FluidwaitError InfeasibleError InputError",
     "fluid.iteration": "IterationTime",
+    "fluid.overload.bounded_queue": "BoundedQueue bounded_queue",
+    "fluid.overload.fixed_clients": "FixedClients fixed_clients",
+    "fluid.overload.impatience": "Impatience Patience impatience",
     "fluid.plots.explorer": "region_explorer",
     "fluid.server": "Server",
     "fluid.steady.bounds": "bounds",
     "fluid.steady.capacity": "CapacityAnswer capacity",
     "fluid.steady.equilibrium": "Equilibrium equilibrium",
     "fluid.steady.fluctuation": "Fluctuation fluctuation",
+    "fluid.steady.full_memory.stability": "FullMemory full_memory",
     "fluid.steady.latency.predict": "latency",
     "fluid.steady.latency.result": "Latency",
     "fluid.steady.latency.rule": "BatchRule",
@@ -83,6 +92,7 @@ _ROOMS = {
     "fluid.traces.summarise": "TraceSummary summarise_trace",
     "fluid.traces.tape": "Tape",
     "fluid.transient.path": "FluidPath simulate_fluid",
+    "fluid.transient.saturated": "PredictedLoss predicted_loss",
     "fluid.workload": "RequestClass Requests Slo Workload",
     "thresholds.fleet": "Fleet ServerType fleet",
     "thresholds.limits": "Limits",

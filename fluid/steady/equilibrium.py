@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fluid.plots.latency import SimulatedTimes
     from fluid.steady.prediction import Prediction
+    from fluid.transient.saturated import PredictedLoss
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Equilibrium(Result):
         scheduler: Whose latencies `prediction` gives, as `NAME[:key=value,…]`.
         evictions: Share of iterations that may exceed the memory, where that was asked about.
         fluctuations: The answer; None where nothing was asked or the workload is unstable.
+        loss: What admission loses once memory has filled; None where it was not asked about, or
+            where memory never binds.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
@@ -106,6 +109,7 @@ class Equilibrium(Result):
     scheduler: str = DEFAULT_SCHEDULER
     evictions: float | None = None
     fluctuations: Overflow | None = None
+    loss: PredictedLoss | None = None
 
     @property
     def title(self) -> str:
@@ -156,6 +160,8 @@ class Equilibrium(Result):
             yield from self.prediction.blocks()
         if self.fluctuations is not None:
             yield self.fluctuations.table()
+        if self.loss is not None:
+            yield self.loss.sentence
         yield self.sentence
 
     def _figures(self) -> tuple[tuple[str, str], ...]:
@@ -173,7 +179,7 @@ class Equilibrium(Result):
 
     def document(self) -> dict[str, Any]:
         """The fields; `ttft_s`, `tpot_s` and `latency_s` are predicted means."""
-        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations")
+        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations", "loss")
         apart += ("first_order", "first_order_caveats")
         predicted = self.prediction.document() if self.prediction else None
         caveats = [*self.caveats, *(predicted["caveats"] if predicted else ())]
@@ -192,6 +198,8 @@ class Equilibrium(Result):
         }
         if self.evictions is not None:
             document["fluctuations"] = self.fluctuations and asdict(self.fluctuations)
+        if self.loss is not None:
+            document["predicted_loss"] = self.loss.document()
         return document
 
     def _class_documents(self, predicted: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -255,6 +263,7 @@ def equilibrium(
     *,
     scheduler: str = DEFAULT_SCHEDULER,
     evictions: float | None = None,
+    loss: bool = False,
 ) -> Equilibrium:
     """Solve ΔT* = E[τ(λΔT*)] and derive inventory and memory (THEORY 2.2, 2.5).
 
@@ -266,6 +275,7 @@ def equilibrium(
         scheduler: Whose latencies are predicted: greedy, vllm-v1 or sarathi, with parameters as
             the policies that simulate them, ``NAME[:key=value,…]``.
         evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
+        loss: Also say what admission loses once memory has filled (THEORY 11).
 
     Raises:
         InputError: One request of a class does not fit, `method` does not suit f, the rates vary
@@ -316,7 +326,14 @@ def equilibrium(
         fluctuations=None
         if evictions is None or served is None
         else overflow(workload, server, evictions),
+        loss=_loss(workload, server) if loss else None,
     )
+
+
+def _loss(workload: Workload, server: Server) -> PredictedLoss | None:
+    from fluid.transient.saturated import predicted_loss  # numba is slow to import
+
+    return predicted_loss(workload, server)
 
 
 def _classes(

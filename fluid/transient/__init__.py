@@ -1,5 +1,6 @@
 """The fluid over time: paths, recovery from bursts, collapsed states."""
 
+from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst, RateProfile
 from fluid.transient.metastable import (
     Criterion,
@@ -10,7 +11,7 @@ from fluid.transient.metastable import (
     recovery_time_s,
     tipping_burst,
 )
-from fluid.transient.path import Admission, FluidPath, simulate_fluid
+from fluid.transient.path import FluidPath, simulate_fluid
 
 __all__ = [
     "Admission",

@@ -22,8 +22,9 @@ from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst
-from fluid.transient.path import Admission, simulate_fluid
+from fluid.transient.path import simulate_fluid
 from fluid.workload import Workload
 
 if TYPE_CHECKING:

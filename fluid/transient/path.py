@@ -29,6 +29,7 @@ from fluid.result import Block, Result, Table, number
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages
 from fluid.steady.equilibrium import equilibrium
+from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst, RateProfile
 from fluid.transient.inputs import Coming, Costs, Gate, coming_of, costs_of
 from fluid.workload import Workload
@@ -38,37 +39,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Start = Literal["empty", "equilibrium"]
-
-
-@dataclass(frozen=True)
-class Admission:
-    """Greedy admission and what restrains it (POLICIES "greedy").
-
-    Attributes:
-        watermark: Share of memory kept free at admission.
-        cap: Most residents.
-        pace: Admissions per iteration; credit starts at 1 and is capped at 1 + pace.
-
-    Raises:
-        InputError: A value out of range.
-    """
-
-    watermark: float = 0.0
-    cap: float = math.inf
-    pace: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.watermark < 1:
-            raise InputError("watermark", self.watermark, "a share from 0 to below 1")
-        if not self.cap >= 1:
-            raise InputError("cap", self.cap, "at least 1")
-        if not self.pace >= 0:
-            raise InputError("pace", self.pace, "at least 0")
-
-    def gate(self, server: Server) -> Gate:
-        """The same in tokens of a server."""
-        capacity = float(server.usable_kv_tokens)
-        return Gate(capacity, capacity * (1 - self.watermark), self.cap, self.pace)
 
 
 _COLUMNS = (

@@ -45,6 +45,13 @@ def command(
         float | None,
         typer.Option(help="Also: memory and rate at which this share of iterations overflows."),
     ] = None,
+    clients: Annotated[
+        int | None,
+        typer.Option(help="In place of arrivals: so many clients, each waiting for its answer."),
+    ] = None,
+    think_s: Annotated[
+        float, typer.Option(help="--clients: mean seconds between an answer and the next request.")
+    ] = 0.0,
     plot: PlotFile = None,
     picture: Annotated[
         str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
@@ -61,8 +68,12 @@ def command(
     """Balanced state of a load on a server, what limits it, and how long requests take."""
     from fluid.steady.equilibrium import equilibrium
 
+    if clients is not None:
+        _closed_loop(context, load, clients, think_s, plot, as_json)
+        return
+    require_use(context, ["think_s"], "only with --clients")
     _require_picture(context, plot, picture, simulate)
-    found = equilibrium(*load.read(), scheduler=scheduler, evictions=evictions)
+    found = equilibrium(*load.read(), scheduler=scheduler, evictions=evictions, loss=True)
     if plot:
         from fluid.plots.style import save
 
@@ -71,6 +82,27 @@ def command(
         save(lambda: found.plot(picture=picture, simulated=points), plot)
     show(found, as_json)
     raise typer.Exit(0 if found.stable else 3)
+
+
+def _closed_loop(
+    context: typer.Context,
+    load: LoadOptions,
+    clients: int,
+    think_s: float,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """The balanced state of a closed loop."""
+    from fluid.overload.fixed_clients import fixed_clients
+
+    open_arrivals = ["rate", "scheduler", "evictions", "picture", "simulate"]
+    sizes = ["replications", "requests", "seed"]
+    require_use(context, [*open_arrivals, *sizes], "nothing beside --clients: they make the rate")
+    if plot:
+        from fluid.plots.style import require_plot_path
+
+        require_plot_path(plot)
+    show(fixed_clients(*load.read(), clients, think_s=think_s), as_json, plot)
 
 
 def _require_picture(

@@ -17,8 +17,8 @@ import numpy as np
 
 from fluid.plots.style import save
 from fluid.server import load_server
+from fluid.transient.admission import Admission
 from fluid.transient.metastable import Criterion, recovery_map
-from fluid.transient.path import Admission
 from fluid.workload import RequestClass, Workload
 from validation.experiments.recovery_map import simulated_map
 from validation.policies import parse_policy

@@ -10,6 +10,7 @@ import pytest
 from fluid.errors import InfeasibleError, InputError
 from fluid.plots.style import save
 from fluid.server import load_server
+from fluid.transient.admission import Admission
 from fluid.transient.metastable import (
     Criterion,
     equilibria,
@@ -17,7 +18,6 @@ from fluid.transient.metastable import (
     recovery_time_s,
     tipping_burst,
 )
-from fluid.transient.path import Admission
 from tests.support.builders import one_class
 
 SERVER = load_server("paper-long-decode")

@@ -16,8 +16,9 @@ from fluid.iteration import IterationTime
 from fluid.plots.style import save
 from fluid.server import load_server
 from fluid.steady.equilibrium import equilibrium
+from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst, RateProfile
-from fluid.transient.path import Admission, FluidPath, simulate_fluid
+from fluid.transient.path import FluidPath, simulate_fluid
 from fluid.workload import RatePiece, RequestClass, Workload
 from tests.support.builders import one_class
 from tests.support.builders import server as server_of

@@ -15,9 +15,10 @@ from fluid.steady.fluctuation import fluctuation
 from fluid.steady.phase import phase
 from fluid.steady.stability import stability
 from fluid.traces.summarise import summarise_trace
+from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst
 from fluid.transient.metastable import Criterion, equilibria, recovery_map
-from fluid.transient.path import Admission, simulate_fluid
+from fluid.transient.path import simulate_fluid
 from fluid.workload import Requests, Workload
 from tests.support.trace_samples import DATA
 

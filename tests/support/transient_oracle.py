@@ -9,7 +9,7 @@ import numpy as np
 from fluid.server import Server
 from fluid.stages import class_stages
 from fluid.transient.inflow import Burst, RateProfile
-from fluid.transient.path import Admission
+from fluid.transient.admission import Admission
 from fluid.workload import Workload
 
 

@@ -12,9 +12,10 @@ from scipy import stats
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.traces.tape import Tape
+from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst, RateProfile
 from fluid.transient.metastable import Criterion, recovery_map
-from fluid.transient.path import Admission, simulate_fluid
+from fluid.transient.path import simulate_fluid
 from fluid.workload import RequestClass, Workload
 from validation.experiments.recovery_map import MOST_DRAWS, simulated_map, simulated_recovery_s
 from validation.policies import parse_policy

@@ -1,0 +1,1 @@
+"""Above capacity and in a closed loop: bounded queues, patience, a fixed number of clients."""
