@@ -12,6 +12,7 @@ from fluid.steady.latency import budget as budgets
 from fluid.steady.latency.chain import costs_of
 from fluid.steady.latency.chunk_kernels import class_flows
 from fluid.steady.latency.chunked import Chain, Converged, class_worths, converge, start_chain
+from fluid.steady.latency.kernels import seconds_ahead
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.queue import Queue
 from fluid.steady.latency.slow import Slow, SlowTheory
@@ -21,7 +22,6 @@ from fluid.steady.latency.waits import moved_to_means
 Floats = NDArray[np.float64]
 
 _STILL = 1e-4
-_EARLY = 20
 _PASSES = 12
 
 
@@ -118,7 +118,7 @@ def _starts(chain: Chain, mean_s: float) -> Floats:
         chain.states.lefts,
         chain.states.left,
         chain.arrivals,
-        chain.decoders,
+        *chain.mean_decodes,
         class_ends,
         load.prompts,
         chain.budget,
@@ -174,11 +174,9 @@ def _after(found: Converged, starts: Floats) -> list[Floats]:
     # What all classes have in common is known better from the balance of prompts.
     moved = starts + (pooled - load.shares @ starts)
     others = np.zeros((len(starts), most + 1))
-    for k in range(1, most + 1):
-        moved = moved @ chain.step
-        others[:, k] = moved @ chain.seconds - found.mean_s
-        if k > _EARLY and np.abs(others[:, k - 1 : k + 1]).max() < _STILL * found.mean_s:
-            break
+    seconds_ahead(
+        moved, chain.step, chain.seconds - found.mean_s, others[:, 1:], _STILL * found.mean_s
+    )
     if found.age < most - 1:
         others[:, 1:] += _slow_part(found)[2 : most + 2]
     summed = np.cumsum(others, axis=1)

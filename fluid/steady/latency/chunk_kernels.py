@@ -172,11 +172,14 @@ def add(step, flow, z, to, mass, ends):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def class_flows(law, times, lefts, left, arrivals, decoders, class_ends, prompts, budget, costs):
-    """Where the prompts of each class end, as far as one step shows it.
+def class_flows(
+    law, times, lefts, left, arrivals, requests, kv, class_ends, prompts, budget, costs
+):
+    """Where the prompts of each class end, as far as one step shows it, decoders at their mean.
 
     Args:
         law: π.
+        requests, kv: E[B], E[K] in each state, shape (m,).
         class_ends: Prompts of each class given the tokens, shape (classes, M).
         prompts: l_j.
 
@@ -186,48 +189,48 @@ def class_flows(law, times, lefts, left, arrivals, decoders, class_ends, prompts
         moves while the leftover ends, and while it fills the budget, shape (m, m) each.
     """
     open_states, m, classes = times.at.size, left.size, prompts.size
-    requests, kv, weights = decoders
     new_ends, cut = np.zeros((m, classes)), np.zeros((m, classes))
     old_ends, deep = np.zeros((m, m)), np.zeros((m, m))
+    moved = np.zeros((m, arrivals.ends.size))
     for z in range(m):
         old = left[z]
-        for q in range(weights.shape[1]):
-            if law[z] * weights[z, q] < _NOTHING:
+        b, k = requests[z], kv[z]
+        room = budget.tokens - b
+        full_low, full_share = place(times, full_seconds(budget, costs, b, k))
+        for x in range(arrivals.ends.size):
+            mass = law[z] * arrivals.laws[z, x]
+            if mass < _NOTHING:
                 continue
-            b, k = requests[z, q], kv[z, q]
-            room = budget.tokens - b
-            full_low, full_share = place(times, full_seconds(budget, costs, b, k))
-            for x in range(arrivals.ends.size):
-                mass = law[z] * weights[z, q] * arrivals.laws[z, x]
-                if mass < _NOTHING:
+            new = x * budget.step
+            if old + new <= room:
+                s = open_seconds(budget, costs, b, k, old, old + new, arrivals.quad_s[x])
+                low, share = place(times, s)
+                high = low + 1
+            else:
+                low, share = place(lefts, min(old + new - room, lefts.at[-1]))
+                high = open_states + low
+                low = high - 1
+                if low < open_states:
+                    low = full_low + 1 if full_share > 0.5 else full_low
+            for to, part in ((low, mass * (1.0 - share)), (high, mass * share)):
+                if old >= room:
+                    deep[z, to] += part
                     continue
-                new = x * budget.step
+                old_ends[z, to] += part
                 if old + new <= room:
-                    s = open_seconds(budget, costs, b, k, old, old + new, arrivals.quad_s[x])
-                    low, share = place(times, s)
-                    high = low + 1
-                else:
-                    low, share = place(lefts, min(old + new - room, lefts.at[-1]))
-                    high = open_states + low
-                    low = high - 1
-                    if low < open_states:
-                        low = full_low + 1 if full_share > 0.5 else full_low
-                for to, part in ((low, mass * (1.0 - share)), (high, mass * share)):
-                    if old >= room:
-                        deep[z, to] += part
-                        continue
-                    old_ends[z, to] += part
-                    for j in range(classes):
-                        ends = class_ends[j, x]
-                        if ends <= 0.0:
-                            continue
-                        if old + new <= room:
-                            new_ends[to, j] += part * ends
-                            continue
-                        cut[to, j] += part * ends * prompts[j] / new
-                        if new > prompts[j]:
-                            free = (room - old - prompts[j]) / (new - prompts[j])
-                            new_ends[to, j] += part * ends * min(max(free, 0.0), 1.0)
+                    moved[to, x] += part
+                    continue
+                for j in range(classes):
+                    ends = class_ends[j, x]
+                    cut[to, j] += part * ends * prompts[j] / new
+                    if new > prompts[j]:
+                        free = (room - old - prompts[j]) / (new - prompts[j])
+                        new_ends[to, j] += part * ends * min(max(free, 0.0), 1.0)
+    for to in range(m):
+        for x in range(arrivals.ends.size):
+            if moved[to, x] > 0.0:
+                for j in range(classes):
+                    new_ends[to, j] += moved[to, x] * class_ends[j, x]
     return new_ends, cut, old_ends, deep
 
 
@@ -290,3 +293,25 @@ def open_first_laws(law, left, arrivals, decoders, prompt, first_s, points, dx, 
                 found[z, low] += mass * (low + 1 - place_at)
                 found[z, low + 1] += mass * (place_at - low)
     return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def add_full_masses(found, mass, place, free, beyond):
+    """Add to `found` prompts that do not end in the first iteration, or end in a full one.
+
+    Args:
+        found: Mass by length, shape (points,).
+        mass: By tokens ahead; place: where it belongs among the points.
+        free: Lattice points of room behind the own prompt, negative where it does not fit.
+        beyond: P(more than so many lattice points come behind it).
+    """
+    last = found.size - 2
+    for v in range(mass.size):
+        part = mass[v]
+        if free[v] >= 0.0:
+            part *= beyond[min(int(free[v]), beyond.size - 1)]
+        if part > 0.0:
+            at = min(max(place[v], 0.0), float(last))
+            low = int(at)
+            found[low] += part * (low + 1 - at)
+            found[low + 1] += part * (at - low)

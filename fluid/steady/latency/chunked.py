@@ -25,7 +25,7 @@ from fluid.steady.latency.chunk_kernels import (
     budget_step,
     full_seconds,
 )
-from fluid.steady.latency.kernels import Costs, Nodes, balance
+from fluid.steady.latency.kernels import Costs, Nodes, balance, relaxation
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.memory import Memory, no_past, remembered
 from fluid.steady.latency.slow import Slopes, Slow, SlowTheory
@@ -172,16 +172,7 @@ class Chain:
 
     def relaxation(self) -> float:
         """Integrated autocorrelation of the iteration time, iterations."""
-        mean_s = float(self.law @ self.seconds)
-        moved = self.law * (self.seconds - mean_s)
-        variance, total = float(moved @ self.seconds), 0.0
-        for _ in range(300):
-            moved = moved @ self.step
-            here = float(moved @ self.seconds)
-            total += here
-            if abs(here) < 0.02 * variance:
-                break
-        return 1 + total / max(variance, 1e-300)
+        return float(relaxation(self.law, self.step, self.seconds, 300, 0.02))
 
 
 def start_chain(load: Load, tokens: float, whole: Solved) -> Chain:
@@ -253,9 +244,9 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
     """Rounds of chain, slopes, slow part and memory until the mean stands still."""
     load = chain.load
     slow, slopes, mean_s = whole.slow, whole.slow.slopes, whole.mean_s
-    lag, age, last_s, same = 1.0, 0, math.inf, False
+    lag, age, last_s, same, gain = 1.0, 0, math.inf, False, slow.gain
     for turn in range(_ROUNDS):
-        mean_s, calls = same_mean(chain.take_step, mean_s, slow.gain, _CALLS, 5e-4)
+        mean_s, calls, gain = same_mean(chain.take_step, mean_s, gain, _CALLS, 5e-4)
         chain.settle(mean_s)
         slopes = _between(
             slopes, regressed(load, chain.law @ chain.moments), 1.0 if turn == 0 else 0.5

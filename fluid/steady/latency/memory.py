@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.steady.latency.chain import HERMITE, HERMITE_WEIGHTS
+from fluid.steady.latency.kernels import worth_by_age
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slow
 
@@ -62,12 +63,8 @@ def remembered(
         requests[1 : stages.count] += share
         kv[1 : stages.count] += share * stages.kv_tokens[1:]
     ages = min(ages, oldest)
-    found, found_kv = np.zeros(len(law)), np.zeros(len(law))
-    moved = law * ends
-    for age in range(1, ages + 1):
-        found += requests[age] * moved
-        found_kv += kv[age] * moved
-        moved = moved @ step
+    worth = np.stack([requests[1 : ages + 1], kv[1 : ages + 1]])
+    found, found_kv = worth_by_age(law * ends, step, worth)
     divided = np.where(good, 1 / np.where(good, law, 1.0), 0.0)
     return Past(
         found * divided,
