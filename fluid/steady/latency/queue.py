@@ -28,8 +28,8 @@ from fluid.steady.latency.waits import after_uniform
 Floats = NDArray[np.float64]
 
 _MOMENTS = 4
-_MOMENT_SHARES, _MOMENT_WEIGHTS = np.polynomial.legendre.leggauss(_MOMENTS)
-_MOMENT_SHARES, _MOMENT_WEIGHTS = (_MOMENT_SHARES + 1) / 2, _MOMENT_WEIGHTS / 2
+MOMENT_SHARES, MOMENT_WEIGHTS = np.polynomial.legendre.leggauss(_MOMENTS)
+MOMENT_SHARES, MOMENT_WEIGHTS = (MOMENT_SHARES + 1) / 2, MOMENT_WEIGHTS / 2
 """Gauss's rule for the moment of arrival within its iteration."""
 
 _LATER_ROUNDS = (2, 3, 4)
@@ -119,7 +119,7 @@ class Queue:
         if left_wave is not None:
             times = np.append(times, self.full_s)
         found = []
-        for share in _MOMENT_SHARES:
+        for share in MOMENT_SHARES:
             laws = self.chain.lattice.laws(share * times)
             behind = np.cumsum(self.chain.lattice.laws((1 - share) * times), axis=1)
             masses = np.zeros((len(times), len(self.tokens)))
@@ -164,7 +164,7 @@ class Queue:
     def mean_law(self) -> Floats:
         """Law of the tokens ahead over the whole iteration."""
         law: Floats = np.zeros(len(self.tokens))
-        for weight, one in zip(_MOMENT_WEIGHTS, self.ahead, strict=True):
+        for weight, one in zip(MOMENT_WEIGHTS, self.ahead, strict=True):
             for _, mass, _ in one.parts:
                 law += weight * mass
         return np.asarray(law / law.sum())
@@ -268,7 +268,7 @@ class Queue:
         count, last = self.rounds(prompt)
         wait = np.where(count < 2, full_s, (count - 1) * full_s + last) / dx
         found = np.zeros(_POINTS)
-        for weight, one in zip(_MOMENT_WEIGHTS, self.ahead, strict=True):
+        for weight, one in zip(MOMENT_WEIGHTS, self.ahead, strict=True):
             for time, mass, beyond in one.parts:
                 add_full_masses(
                     found,
