@@ -31,6 +31,13 @@ def whole_quad_s(load: Load, tokens: float) -> Floats:
     return np.array(found)
 
 
+def fitting_s(load: Load, tokens: float) -> Floats:
+    """Seconds apart from f of a first stage that fits into a budget, shape (m,); 0 of others."""
+    square_s = load.tau.per_prefill_token_sq_s * load.prompts**2
+    fitting = np.where(load.prompts <= tokens, square_s, 0.0)
+    return np.where(load.prompts > 0, fitting, load.first_s)
+
+
 def window_quad_s(load: Load, tokens: float) -> float:
     """Mean of the same over a window cut anywhere from an endless row of prompts."""
     tau = load.tau
@@ -58,9 +65,7 @@ def token_budget(load: Load, tokens: float) -> Budget:
         step = float(prompts[0]) / max(1, round(prompts[0] / step))
     return Budget(
         tokens=tokens,
-        mean_prompt=load.prompt_tokens_per_s / load.rate_per_s,
         quad_s=window_quad_s(load, tokens),
-        ends_factor=1.0,
         step=step,
     )
 
@@ -71,28 +76,10 @@ def budget_share(load: Load, budget: Budget, costs: Costs) -> float:
     T_c is the time of a full iteration with as many decodes as belong to its prompt tokens.
     """
     per_request = load.decodes_per_s / load.rate_per_s
-    busy = budget.tokens * per_request / (budget.mean_prompt + per_request)
+    busy = budget.tokens * per_request / (load.prompt_tokens_per_s / load.rate_per_s + per_request)
     kv = busy * load.kv_read_per_s / load.decodes_per_s if load.decodes_per_s else 0.0
     tokens_per_s = load.prompt_tokens_per_s + load.decodes_per_s
     return tokens_per_s * float(full_seconds(budget, costs, busy, kv)) / budget.tokens
-
-
-def ends_in(load: Load, budget: Budget, left: Floats) -> Floats:
-    """Prompts that end in so many tokens left over, the last of which ends one; 0 in none.
-
-    The renewal function U(r) = 1 + Σ_j (λ_j/λ) U(r − l_j).
-    """
-    size = int(budget.tokens / budget.step) + 2
-    renewals = np.ones(size)
-    steps = [
-        (share, max(1, round(prompt / budget.step)))
-        for share, prompt in zip(load.shares, load.prompts, strict=True)
-        if prompt > 0
-    ]
-    for place in range(size):
-        renewals[place] += sum(share * renewals[place - k] for share, k in steps if place > k)
-    found = np.interp(left / budget.step, np.arange(size), renewals)
-    return np.where(left > 0, found, 0.0)
 
 
 def most_arriving(load: Load, full_s: float) -> float:

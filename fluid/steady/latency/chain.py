@@ -154,8 +154,8 @@ def regressed(load: Load, moments: Floats) -> Slopes:
 
 def same_mean(
     mean_of: Callable[[float], float], guess: float, slope: float, most: int, tolerance: float
-) -> tuple[float, int]:
-    """g = mean_of(g) by secants that stay in the bracket, and the number of calls.
+) -> tuple[float, int, float]:
+    """g = mean_of(g) by secants that stay in the bracket, the number of calls, and the slope.
 
     Args:
         slope: A guess at the derivative of `mean_of`.
@@ -167,7 +167,7 @@ def same_mean(
         found = mean_of(guess)
         gap = found - guess
         if abs(gap) < tolerance * guess * (1 - slope) + 1e-15:
-            return found, call
+            return found, call, slope
         low, high = (max(low, guess), high) if gap > 0 else (low, min(high, guess))
         if before is not None and abs(guess - before[0]) > 1e-9 * guess:
             slope = min(max((found - before[1]) / (guess - before[0]), -2.0), 0.985)
@@ -176,4 +176,4 @@ def same_mean(
         if not low < proposed < high:
             proposed = (low + high) / 2 if math.isfinite(high) else proposed
         guess = proposed
-    return found, most + 1
+    return found, most + 1, slope

@@ -10,8 +10,10 @@ from scipy.fft import irfft
 
 from fluid.steady.latency import budget as budgets
 from fluid.steady.latency.chain import costs_of
-from fluid.steady.latency.chunk_kernels import class_flows
-from fluid.steady.latency.chunked import Chain, Converged, class_worths, converge, start_chain
+from fluid.steady.latency.chunked import start_chain
+from fluid.steady.latency.converge import Converged, converge
+from fluid.steady.latency.endings import endings
+from fluid.steady.latency.kernels import seconds_ahead
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.queue import Queue
 from fluid.steady.latency.slow import Slow, SlowTheory
@@ -21,8 +23,6 @@ from fluid.steady.latency.waits import moved_to_means
 Floats = NDArray[np.float64]
 
 _STILL = 1e-4
-_EARLY = 20
-_PASSES = 12
 
 
 def limit_of_budget(load: Load, tokens: float) -> float:
@@ -36,11 +36,8 @@ def solve_chunked(load: Load, tokens: float, whole: Solved) -> Solved:
     share = budgets.budget_share(load, chain.budget, chain.costs)
     found = converge(chain, whole, SlowTheory(load, tokens))
     queue = Queue(chain, found.mean_s)
-    starts = _starts(chain, found.mean_s)
-    fitting_s = np.where(
-        load.prompts <= tokens, load.tau.per_prefill_token_sq_s * load.prompts**2, 0.0
-    )
-    fitting_s = np.where(load.prompts > 0, fitting_s, load.first_s)
+    fitting_s = budgets.fitting_s(load, tokens)
+    starts = endings(queue, fitting_s)
     alone_s = _alone_s(load, tokens)
     idle = idleness(
         load,
@@ -104,62 +101,6 @@ def _first_stage(
     return moved_to_means(Cdfs(laws.points_s, np.array(stretched)), means_s, alone_s, idle_share)
 
 
-def _starts(chain: Chain, mean_s: float) -> Floats:
-    """Law of the state in which a prompt of each class ends, shape (classes, m).
-
-    The prompt that is cut is, of those in the iteration, one that lies across its end; what is
-    left over after it, and what fills a budget behind a long queue, is the mix of arrivals.
-    """
-    load, law = chain.load, chain.law
-    class_ends = class_worths(load, chain.lattice, mean_s, np.eye(len(load.prompts)))
-    new_ends, cut, old_ends, deep = class_flows(
-        law,
-        chain.states.times,
-        chain.states.lefts,
-        chain.states.left,
-        chain.arrivals,
-        chain.decoders,
-        class_ends,
-        load.prompts,
-        chain.budget,
-        chain.costs,
-    )
-    of_cut, deep_ends = _cut_prompts(chain, cut, deep)
-    more = np.maximum(chain.states.left_ends - 1, 0.0)
-    ending = np.where(chain.states.left[:, None] > 0, of_cut + more[:, None] * load.shares, 0.0)
-    flow = new_ends + old_ends.T @ ending + deep.T @ deep_ends
-    flow = np.maximum(flow.T, 0.0) + 1e-300
-    return np.asarray(flow / flow.sum(axis=1, keepdims=True))
-
-
-def _cut_prompts(chain: Chain, cut: Floats, deep: Floats) -> tuple[Floats, Floats]:
-    """Class of the prompt cut in each state, and ends in full iterations by the state before.
-
-    Of a class-j prompt that is cut with r tokens left over, a uniform part of min(l_j, r) is still
-    to come; if that fills the next budget too, the same prompt is cut again.
-
-    Args:
-        cut: Mass of each class among prompts cut for the first time, shape (m, classes).
-        deep: Mass that moves from one full state to the next, shape (m, m).
-    """
-    load, left = chain.load, chain.states.left[:, None]
-    by_length = load.rates_per_s * load.prompts / load.prompt_tokens_per_s
-    decodes, _ = chain.mean_decodes
-    room = (chain.budget.tokens - decodes)[:, None]
-    rest = np.maximum(np.minimum(load.prompts, np.maximum(left, 1.0)), 1.0)
-    again = np.maximum(1 - room / rest, 0.0)
-    mass = np.maximum(cut.sum(axis=1, keepdims=True) + deep.sum(axis=0)[:, None], 1e-300)
-    found = np.tile(by_length, (len(left), 1))
-    for _ in range(_PASSES):
-        same = found * again
-        other = 1 - same.sum(axis=1, keepdims=True)
-        found = (cut + deep.T @ (same + other * by_length)) / mass
-    ended = 1 - np.maximum(1 - room / np.maximum(load.prompts, 1.0), 0.0) @ by_length[:, None]
-    others = np.maximum(room / chain.budget.mean_prompt - ended, 0.0) / np.maximum(ended, 1e-9)
-    stays = (found * again).sum(axis=1, keepdims=True)
-    return found, found * (1 - again) + others * (1 - stays) * load.shares
-
-
 def _after(found: Converged, starts: Floats) -> list[Floats]:
     """`Slow.after_prefill_s`, the part of other requests from the chain where it remembers.
 
@@ -170,15 +111,10 @@ def _after(found: Converged, starts: Floats) -> list[Floats]:
     if not found.age:
         return slow.after_prefill_s()
     most = int(load.later.max()) + 1
-    pooled = chain.law * chain.ends / (chain.law @ chain.ends)
-    # What all classes have in common is known better from the balance of prompts.
-    moved = starts + (pooled - load.shares @ starts)
     others = np.zeros((len(starts), most + 1))
-    for k in range(1, most + 1):
-        moved = moved @ chain.step
-        others[:, k] = moved @ chain.seconds - found.mean_s
-        if k > _EARLY and np.abs(others[:, k - 1 : k + 1]).max() < _STILL * found.mean_s:
-            break
+    seconds_ahead(
+        starts, chain.step, chain.seconds - found.mean_s, others[:, 1:], _STILL * found.mean_s
+    )
     if found.age < most - 1:
         others[:, 1:] += _slow_part(found)[2 : most + 2]
     summed = np.cumsum(others, axis=1)

@@ -18,11 +18,11 @@ from fluid.steady.latency.kernels import MOMENTS, add_moments, place, token_seco
 
 Floats = NDArray[np.float64]
 
-_NOTHING = 1e-14
+_NOTHING, _RARE = 1e-14, 1e-12
 _MOST_DECODES = 0.95
 
-OPEN_ENDS, FULL_ENDS, OPEN_QUAD, FULL_QUAD = range(4)
-"""Prompts that end, and quadratic cost, in iterations that do not and that do use up the budget."""
+NEW_QUAD, CUT_QUAD = range(2)
+"""Quadratic seconds of prompts that fit whole, and budgets full of others."""
 
 
 class Budget(NamedTuple):
@@ -30,16 +30,12 @@ class Budget(NamedTuple):
 
     Attributes:
         tokens: c.
-        mean_prompt: l̄, tokens.
         quad_s: Seconds of the quadratic terms of c prompt tokens.
-        ends_factor: Prompts that end in a full budget, as a multiple of tokens/l̄.
         step: h of the lattice of arriving tokens.
     """
 
     tokens: float
-    mean_prompt: float
     quad_s: float
-    ends_factor: float
     step: float
 
 
@@ -48,11 +44,10 @@ class Arrivals(NamedTuple):
 
     Attributes:
         laws: Law of the prompt tokens by lattice point given each state, shape (m, M).
-        ends, quad_s: Prompts and quadratic seconds given the tokens, shape (M,).
+        quad_s: Quadratic seconds given the tokens, shape (M,).
     """
 
     laws: Floats
-    ends: Floats
     quad_s: Floats
 
 
@@ -95,33 +90,21 @@ def open_seconds_each(budget, costs, b, k, tokens):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def ends_within(budget, ends, tokens, room, old, old_ends):
-    """Prompts that end in a full budget: of those left over, and of `ends` new ones."""
-    if old >= room:
-        return room / budget.mean_prompt
-    found = old_ends
-    if ends > 1.0:
-        found += max(ends * (room - old) / tokens - 1.0, 0.0) * ends / (ends - 1.0)
-    return found
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def budget_step(times, lefts, left, left_ends, arrivals, decoders, budget, costs):
+def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
     """One iteration of the chain.
 
     Args:
         times: Nodes of τ; lefts: nodes of tokens left over, from 0 on.
-        left, left_ends: Tokens left over in each state, and prompts that end in them, shape (m,).
+        left: Tokens left over in each state, shape (m,).
         decoders: Requests, KV and weights given each state, shape (m, q) each.
 
     Returns:
-        Q and the same weighted by prompts that end, shape (m, m); `MOMENTS` given each state, shape
-        (m, 9); and four sums given each state, see `OPEN_ENDS`, shape (m, 4).
+        Q, shape (m, m); `MOMENTS` given each state, shape (m, 9); and quadratic cost given each
+        state, see `NEW_QUAD`, shape (m, 2).
     """
-    open_states, m = times.at.size, left.size
+    m = left.size
     requests, kv, weights = decoders
-    step, flow = np.zeros((m, m)), np.zeros((m, m))
-    moments, sums = np.zeros((m, MOMENTS)), np.zeros((m, 4))
+    step, moments, quads = np.zeros((m, m)), np.zeros((m, MOMENTS)), np.zeros((m, 2))
     for z in range(m):
         old = left[z]
         for q in range(weights.shape[1]):
@@ -130,105 +113,130 @@ def budget_step(times, lefts, left, left_ends, arrivals, decoders, budget, costs
             b, k = requests[z, q], kv[z, q]
             room = budget.tokens - b
             full_s = full_seconds(budget, costs, b, k)
-            full_low, full_share = place(times, full_s)
-            for x in range(arrivals.ends.size):
+            for x in range(arrivals.quad_s.size):
                 mass = weights[z, q] * arrivals.laws[z, x]
                 if mass < _NOTHING:
                     continue
-                new = x * budget.step
-                total = old + new
+                total = old + x * budget.step
                 work = min(total, room)
                 add_moments(moments[z], mass, work, b, token_seconds(costs, work + b))
                 if total <= room:
-                    ends = arrivals.ends[x] + left_ends[z]
                     s = open_seconds(budget, costs, b, k, old, total, arrivals.quad_s[x])
+                    quads[z, NEW_QUAD] += mass * arrivals.quad_s[x]
+                    quads[z, CUT_QUAD] += mass * old / budget.tokens
                     low, share = place(times, s)
-                    add(step, flow, z, low, mass * (1.0 - share), ends)
-                    add(step, flow, z, low + 1, mass * share, ends)
-                    sums[z, OPEN_ENDS] += mass * ends
-                    sums[z, OPEN_QUAD] += mass * arrivals.quad_s[x]
-                    sums[z, FULL_QUAD] += mass * old / budget.tokens
-                    continue
-                plain = ends_within(budget, arrivals.ends[x], new, room, old, left_ends[z])
-                ends = budget.ends_factor * plain
-                sums[z, FULL_ENDS] += mass * plain
-                sums[z, FULL_QUAD] += mass * room / budget.tokens
-                low, share = place(lefts, min(total - room, lefts.at[-1]))
-                add(step, flow, z, open_states + low, mass * share, ends)
-                if low > 0:
-                    add(step, flow, z, open_states + low - 1, mass * (1.0 - share), ends)
+                    step[z, low] += mass * (1.0 - share)
+                    step[z, low + 1] += mass * share
                 else:
-                    rest = mass * (1.0 - share)
-                    add(step, flow, z, full_low, rest * (1.0 - full_share), ends)
-                    add(step, flow, z, full_low + 1, rest * full_share, ends)
-    return step, flow, moments, sums
+                    quads[z, CUT_QUAD] += mass * room / budget.tokens
+                    land(step[z], mass, total - room, full_s, times, lefts)
+    return step, moments, quads
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def add(step, flow, z, to, mass, ends):
-    """Move mass to a state, with the prompts that end on the way."""
-    step[z, to] += mass
-    flow[z, to] += mass * ends
+def land(row, mass, over, full_s, times, lefts):
+    """Put mass on the states of so many tokens left over; below the first lies a full iteration."""
+    low, share = place(lefts, min(over, lefts.at[-1]))
+    first = times.at.size + low
+    row[first] += mass * share
+    if low > 0:
+        row[first - 1] += mass * (1.0 - share)
+        return
+    full_low, full_share = place(times, full_s)
+    row[full_low] += mass * (1.0 - share) * (1.0 - full_share)
+    row[full_low + 1] += mass * (1.0 - share) * full_share
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def class_flows(law, times, lefts, left, arrivals, decoders, class_ends, prompts, budget, costs):
-    """Where the prompts of each class end, as far as one step shows it.
+def fitting_shares(before, behind, weights, most):
+    """P(at most y points come before a moment | x in all), y below `most`; shape (most, M).
 
     Args:
-        law: π.
-        class_ends: Prompts of each class given the tokens, shape (classes, M).
-        prompts: l_j.
-
-    Returns:
-        Flow into each state of newly arrived prompts that end at once, shape (m, classes); the
-        mass of each class among the prompts that are cut, by state, shape (m, classes); mass that
-        moves while the leftover ends, and while it fills the budget, shape (m, m) each.
+        before, behind: Laws of what comes before and after each of some moments, shape (u, M).
+        weights: Of the moments.
     """
-    open_states, m, classes = times.at.size, left.size, prompts.size
-    requests, kv, weights = decoders
-    new_ends, cut = np.zeros((m, classes)), np.zeros((m, classes))
-    old_ends, deep = np.zeros((m, m)), np.zeros((m, m))
-    for z in range(m):
-        old = left[z]
-        for q in range(weights.shape[1]):
-            if law[z] * weights[z, q] < _NOTHING:
+    points = before.shape[1]
+    found = np.zeros((most, points))
+    for x in range(points):
+        total = 0.0
+        for y in range(x + 1):
+            for u in range(weights.size):
+                total += weights[u] * before[u, y] * behind[u, x - y]
+            if y < most:
+                found[y, x] = total
+        for y in range(most):
+            if y >= x:
+                found[y, x] = 1.0
+            elif total > _RARE:
+                found[y, x] /= total
+            else:
+                found[y, x] = (y + 0.5) / x
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def first_endings(
+    law, left, arrivals, requests, kv, prompt, first_s, fits, times, lefts, budget, costs
+):
+    """Mass of prompts that end in the first iteration after their arrival, by state; shape (m,).
+
+    Args:
+        law: Law of the state before; requests, kv: E[B], E[K] there, shape (m,).
+        prompt, first_s: Tokens, and seconds apart from f.
+        fits: See `fitting_shares`.
+    """
+    found = np.zeros(law.size)
+    decode = 0.0 if prompt > 0.0 else 1.0
+    for z in range(law.size):
+        b, k = requests[z], kv[z]
+        room = budget.tokens - b
+        spare = (room - left[z] - prompt) / budget.step
+        if law[z] < _RARE or spare < 0.0:
+            continue
+        ahead = min(int(spare), fits.shape[0] - 1)
+        full_s = full_seconds(budget, costs, b, k)
+        for x in range(arrivals.quad_s.size):
+            mass = law[z] * arrivals.laws[z, x]
+            if mass < _RARE:
                 continue
-            b, k = requests[z, q], kv[z, q]
-            room = budget.tokens - b
-            full_low, full_share = place(times, full_seconds(budget, costs, b, k))
-            for x in range(arrivals.ends.size):
-                mass = law[z] * weights[z, q] * arrivals.laws[z, x]
-                if mass < _NOTHING:
+            total = left[z] + x * budget.step + prompt
+            if total > room:
+                land(found, mass * fits[ahead, x], total - room, full_s, times, lefts)
+                continue
+            quad = arrivals.quad_s[x] + first_s
+            s = open_seconds(budget, costs, b + decode, k, left[z], total, quad)
+            low, share = place(times, s)
+            found[low] += mass * (1.0 - share)
+            found[low + 1] += mass * share
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def later_endings(behind, grid, room, b, k, times, lefts, budget, costs):
+    """Law of the state after an iteration with so many tokens and those behind; shape (r, g, m).
+
+    Args:
+        behind: Laws of the tokens behind by lattice point, shape (r, L).
+        grid: Tokens up to the end of the prompt in its last iteration, shape (g,).
+        room: Prompt tokens in it; b, k: its decodes and the KV that they read.
+    """
+    found = np.zeros((behind.shape[0], grid.size, times.at.size + lefts.at.size - 1))
+    full_s = full_seconds(budget, costs, b, k)
+    for r in range(behind.shape[0]):
+        for g in range(grid.size):
+            for x in range(behind.shape[1]):
+                mass = behind[r, x]
+                if mass < _RARE:
                     continue
-                new = x * budget.step
-                if old + new <= room:
-                    s = open_seconds(budget, costs, b, k, old, old + new, arrivals.quad_s[x])
-                    low, share = place(times, s)
-                    high = low + 1
-                else:
-                    low, share = place(lefts, min(old + new - room, lefts.at[-1]))
-                    high = open_states + low
-                    low = high - 1
-                    if low < open_states:
-                        low = full_low + 1 if full_share > 0.5 else full_low
-                for to, part in ((low, mass * (1.0 - share)), (high, mass * share)):
-                    if old >= room:
-                        deep[z, to] += part
-                        continue
-                    old_ends[z, to] += part
-                    for j in range(classes):
-                        ends = class_ends[j, x]
-                        if ends <= 0.0:
-                            continue
-                        if old + new <= room:
-                            new_ends[to, j] += part * ends
-                            continue
-                        cut[to, j] += part * ends * prompts[j] / new
-                        if new > prompts[j]:
-                            free = (room - old - prompts[j]) / (new - prompts[j])
-                            new_ends[to, j] += part * ends * min(max(free, 0.0), 1.0)
-    return new_ends, cut, old_ends, deep
+                total = grid[g] + x * budget.step
+                if total > room:
+                    land(found[r, g], mass, total - room, full_s, times, lefts)
+                    continue
+                s = open_seconds(budget, costs, b, k, total, total, 0.0)
+                low, share = place(times, s)
+                found[r, g, low] += mass * (1.0 - share)
+                found[r, g, low + 1] += mass * share
+    return found
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -248,7 +256,7 @@ def own_first_seconds(law, left, arrivals, decoders, prompts, first_s, budget, c
             b, k = requests[z, q], kv[z, q]
             room = budget.tokens - b
             full_s = full_seconds(budget, costs, b, k)
-            for x in range(arrivals.ends.size):
+            for x in range(arrivals.quad_s.size):
                 mass = law[z] * weights[z, q] * arrivals.laws[z, x]
                 if mass < 1e-10:
                     continue
@@ -278,7 +286,7 @@ def open_first_laws(law, left, arrivals, decoders, prompt, first_s, points, dx, 
             if law[z] * weights[z, q] < _NOTHING:
                 continue
             b, k = requests[z, q], kv[z, q]
-            for x in range(arrivals.ends.size):
+            for x in range(arrivals.quad_s.size):
                 total = left[z] + x * budget.step + prompt
                 if total > budget.tokens - b:
                     break
@@ -290,3 +298,25 @@ def open_first_laws(law, left, arrivals, decoders, prompt, first_s, points, dx, 
                 found[z, low] += mass * (low + 1 - place_at)
                 found[z, low + 1] += mass * (place_at - low)
     return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def add_full_masses(found, mass, place, free, beyond):
+    """Add to `found` prompts that do not end in the first iteration, or end in a full one.
+
+    Args:
+        found: Mass by length, shape (points,).
+        mass: By tokens ahead; place: where it belongs among the points.
+        free: Lattice points of room behind the own prompt, negative where it does not fit.
+        beyond: P(more than so many lattice points come behind it).
+    """
+    last = found.size - 2
+    for v in range(mass.size):
+        part = mass[v]
+        if free[v] >= 0.0:
+            part *= beyond[min(int(free[v]), beyond.size - 1)]
+        if part > 0.0:
+            at = min(max(place[v], 0.0), float(last))
+            low = int(at)
+            found[low] += part * (low + 1 - at)
+            found[low + 1] += part * (at - low)

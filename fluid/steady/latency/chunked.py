@@ -8,35 +8,30 @@ chain. The old ones come from the linear theory, on the states in which the budg
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.steady.latency import budget as budgets
-from fluid.steady.latency.chain import Lattice, costs_of, regressed, same_mean, spaced_nodes
+from fluid.steady.latency.chain import Lattice, costs_of, spaced_nodes
 from fluid.steady.latency.chunk_kernels import (
-    FULL_ENDS,
-    FULL_QUAD,
-    OPEN_ENDS,
-    OPEN_QUAD,
+    CUT_QUAD,
+    NEW_QUAD,
     Arrivals,
     Budget,
     budget_step,
     full_seconds,
 )
-from fluid.steady.latency.kernels import Costs, Nodes, balance
+from fluid.steady.latency.kernels import Costs, Nodes, balance, relaxation
 from fluid.steady.latency.load import Load
-from fluid.steady.latency.memory import Memory, no_past, remembered
-from fluid.steady.latency.slow import Slopes, Slow, SlowTheory
+from fluid.steady.latency.memory import Memory
 from fluid.steady.latency.solved import Solved
 
 Floats = NDArray[np.float64]
 
 _OPEN, _LEFT = 64, 72
-_ROUNDS, _CALLS = 10, 6
 _MOST_DECODES = 0.9
-_LEAST_LAG = 0.02
 
 
 @dataclass(frozen=True)
@@ -45,13 +40,11 @@ class States:
 
     Attributes:
         left: Tokens left over in each state, shape (m,).
-        left_ends: Prompts that end in these.
     """
 
     times: Nodes
     lefts: Nodes
     left: Floats
-    left_ends: Floats
 
     @property
     def open_count(self) -> int:
@@ -65,7 +58,6 @@ class Chain:
 
     Attributes:
         seconds: Time of the iteration that led to each state, shape (m,).
-        flow: Q weighted by the prompts that end; ends: their mean by state, shape (m,).
         good: States with mass.
     """
 
@@ -79,11 +71,9 @@ class Chain:
     memory: Memory
     law: Floats = field(default_factory=lambda: np.zeros(0))
     step: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    flow: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     moments: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    sums: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    quads: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     decoders: tuple[Floats, Floats, Floats] = field(default_factory=tuple)  # type: ignore[assignment]
-    ends: Floats = field(default_factory=lambda: np.zeros(0))
     good: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     @property
@@ -100,11 +90,10 @@ class Chain:
             mean_s,
             _MOST_DECODES * self.budget.tokens,
         )
-        self.step, self.flow, self.moments, self.sums = budget_step(
+        self.step, self.moments, self.quads = budget_step(
             self.states.times,
             self.states.lefts,
             self.states.left,
-            self.states.left_ends,
             self.arrivals,
             self.decoders,
             self.budget,
@@ -120,7 +109,7 @@ class Chain:
         return (requests * weights).sum(axis=1), (kv * weights).sum(axis=1)
 
     def settle(self, mean_s: float) -> None:
-        """Times of full states, and the two factors that balance prompts and quadratic cost."""
+        """Times of full states, and the quadratic cost of a full budget, which balances it."""
         law, load = self.law, self.load
         into = law @ self.step
         self.good = law > 1e-10
@@ -135,21 +124,14 @@ class Chain:
             laws = self.arrivals.laws.copy()
             laws[opened:] = self.lattice.laws(self.seconds[opened:])
             self.arrivals = self.arrivals._replace(laws=laws)
-        sums = law @ self.sums
-        factor, quad_s = self.budget.ends_factor, self.budget.quad_s
-        if sums[FULL_ENDS] > 1e-9:
-            missing = load.rate_per_s * mean_s - sums[OPEN_ENDS]
-            factor = min(max(missing / sums[FULL_ENDS], 0.1), 3.0)
+        quads = law @ self.quads
         plain_s = budgets.window_quad_s(load, self.budget.tokens)
-        if sums[FULL_QUAD] * plain_s > 1e-12:
+        if quads[CUT_QUAD] * plain_s > 1e-12:
             brought_s = mean_s * float(
                 load.rates_per_s @ budgets.whole_quad_s(load, self.budget.tokens)
             )
-            share = (brought_s - sums[OPEN_QUAD]) / (sums[FULL_QUAD] * plain_s)
-            quad_s = plain_s * min(max(share, 0.2), 4.0)
-        self.budget = self.budget._replace(ends_factor=factor, quad_s=quad_s)
-        ends = np.where(self.good, (law @ self.flow) / np.maximum(into, 1e-300), 0.0)
-        self.ends = ends * load.rate_per_s * mean_s / max(float(law @ ends), 1e-300)
+            share = (brought_s - quads[NEW_QUAD]) / (quads[CUT_QUAD] * plain_s)
+            self.budget = self.budget._replace(quad_s=plain_s * min(max(share, 0.2), 4.0))
 
     def _full_seconds(self) -> Floats:
         decodes, kv = self.mean_decodes
@@ -172,16 +154,7 @@ class Chain:
 
     def relaxation(self) -> float:
         """Integrated autocorrelation of the iteration time, iterations."""
-        mean_s = float(self.law @ self.seconds)
-        moved = self.law * (self.seconds - mean_s)
-        variance, total = float(moved @ self.seconds), 0.0
-        for _ in range(300):
-            moved = moved @ self.step
-            here = float(moved @ self.seconds)
-            total += here
-            if abs(here) < 0.02 * variance:
-                break
-        return 1 + total / max(variance, 1e-300)
+        return float(relaxation(self.law, self.step, self.seconds, 300, 0.02))
 
 
 def start_chain(load: Load, tokens: float, whole: Solved) -> Chain:
@@ -217,79 +190,12 @@ def _states(load: Load, budget: Budget, full_s: float, decodes: float) -> States
     bend = max(math.log(most / (_LEFT * budget.step)), 0.1)
     lefts = spaced_nodes(0.0, most, _LEFT + 1, bend)
     left = np.concatenate([np.zeros(_OPEN), lefts.at[1:]])
-    return States(times, lefts, left, budgets.ends_in(load, budget, left))
+    return States(times, lefts, left)
 
 
 def _arrivals(load: Load, lattice: Lattice, seconds: Floats, mean_s: float) -> Arrivals:
-    ends, quad_s = class_worths(
-        load,
-        lattice,
-        mean_s,
-        np.stack([np.ones(len(load.prompts)), load.tau.per_prefill_token_sq_s * load.prompts**2]),
-    )
-    return Arrivals(lattice.laws(seconds), ends, quad_s)
-
-
-def class_worths(load: Load, lattice: Lattice, mean_s: float, worths: Floats) -> Floats:
-    """E[Σ worth | tokens that arrived] around the mean time."""
+    square_s = load.tau.per_prefill_token_sq_s * load.prompts**2
     overhead_s = load.tau.overhead_s
     sd_s = math.sqrt(0.7 * mean_s * max(mean_s - overhead_s, 1e-3 * overhead_s))
-    return lattice.given_value(worths, mean_s, overhead_s, sd_s)
-
-
-@dataclass(frozen=True)
-class Converged:
-    """The chain with its slow part."""
-
-    chain: Chain
-    slow: Slow
-    mean_s: float
-    lag: float
-    age: int
-    same: bool
-
-
-def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
-    """Rounds of chain, slopes, slow part and memory until the mean stands still."""
-    load = chain.load
-    slow, slopes, mean_s = whole.slow, whole.slow.slopes, whole.mean_s
-    lag, age, last_s, same = 1.0, 0, math.inf, False
-    for turn in range(_ROUNDS):
-        mean_s, calls = same_mean(chain.take_step, mean_s, slow.gain, _CALLS, 5e-4)
-        chain.settle(mean_s)
-        slopes = _between(
-            slopes, regressed(load, chain.law @ chain.moments), 1.0 if turn == 0 else 0.5
-        )
-        if turn < 4:
-            age = _youth(chain)
-        slow = theory.at(slopes, mean_s, lag, age)
-        if slow.variance_s2 > 0:
-            lag = min(max(lag * (chain.variance_s2 / slow.variance_s2) ** 0.7, _LEAST_LAG), 1.0)
-        same = calls <= _CALLS and abs(mean_s / last_s - 1) < 1e-2
-        if turn >= 2 and calls <= 2 and abs(mean_s / last_s - 1) < 3e-3:
-            break
-        last_s = mean_s
-        past = remembered(load, chain.law, chain.step, chain.ends, chain.good, age)
-        past = past if age else no_past(len(chain.law))
-        chain.memory = chain.memory.towards(
-            Memory.after(slow, past, chain, mean_s), 1.0 if turn == 0 else 0.8
-        )
-    return Converged(chain, theory.at(slopes, mean_s, lag, 0), mean_s, lag, age, same)
-
-
-def _between(old: Slopes, new: Slopes, share: float) -> Slopes:
-    def mixed(a: float, b: float) -> float:
-        return (1 - share) * a + share * b
-
-    return replace(
-        new, token_s=mixed(old.token_s, new.token_s), decode_s=mixed(old.decode_s, new.decode_s)
-    )
-
-
-def _youth(chain: Chain) -> int:
-    """Ages up to which decoders come from the chain's past: none where the budget hardly binds."""
-    if chain.full_time_share < 1e-3:
-        return 0
-    oldest = int(chain.load.later.max()) + 1
-    wanted = min(max(2 * chain.relaxation(), 1.0), float(oldest))
-    return 1 << math.ceil(math.log2(wanted))
+    (quad_s,) = lattice.given_value(square_s[None], mean_s, overhead_s, sd_s)
+    return Arrivals(lattice.laws(seconds), quad_s)

@@ -143,53 +143,79 @@ def added_seconds(law, prompts, tokens, decodes, weights, extra, costs):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def linear_moments(own, effect, other, rates, mean_s, noise, feedback, lag, wave):
-    """Second moments of the linear theory (THEORY 9.2) by sums over frequencies.
-
-    Class j adds own_j to the iterations after it, and has effects X_j and Y_j; what it adds lets
-    followers in, who have them too.
+def cross_sums(rates, rows, known):
+    """Σ_j λ_j a_j·conj(b_j) at each frequency, over all pairs of rows; shape (k, k, F).
 
     Args:
-        own, effect, other: Transforms of a_j, X_j, Y_j, shape (m, F).
-        rates: λ_j, shape (m,); mean_s: μ; noise: variance of what no request adds.
+        rows: Transforms by kind and class, shape (k, m, F).
+        known: The same of the first rows, shape (i, i, F).
+    """
+    kinds, m, size = rows.shape
+    found = np.zeros((kinds, kinds, size), dtype=np.complex128)
+    had = known.shape[0]
+    found[:had, :had] = known
+    for a in range(had, kinds):
+        for b in range(a + 1):
+            pair = found[a, b]
+            for j in range(m):
+                for k in range(size):
+                    pair[k] += rates[j] * rows[a, j, k] * np.conj(rows[b, j, k])
+            found[b, a] = np.conj(pair)
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def linear_moments(cross, total, own, x, y, mean_s, noise, feedback, lag, wave):
+    """Second moments of the linear theory (THEORY 9.2) by sums over frequencies.
+
+    Class j adds a_j seconds to the iterations after it, and has effects X_j and Y_j; what it adds
+    lets followers in, who have them too.
+
+    Args:
+        cross: See `cross_sums`; total: Σ_j λ_j of each row, shape (k, F).
+        own: Seconds that a unit of each row adds, shape (k,).
+        x, y: Rows of X and Y.
+        mean_s: μ; noise: variance of what no request adds.
         feedback: G; lag: H; wave: z, shape (F,).
 
     Returns:
         The spectrum of τ, shape (F,), and Cov(X', τ), Cov(Y', τ), Var X, Var Y, Cov(X, Y), with X'
         one iteration after τ.
     """
-    m, size = own.shape
+    kinds, size = cross.shape[1:]
     spectrum = np.zeros(size)
     sums = np.zeros(5)
     for k in range(size):
         share = (1.0 if k in (0, size - 1) else 2.0) / (2 * (size - 1))
-        pass_on = wave[k] * lag[k]
-        all_x, all_y = 0j, 0j
-        for j in range(m):
-            all_x += rates[j] * effect[j, k]
-            all_y += rates[j] * other[j, k]
-        all_x *= pass_on
-        all_y *= pass_on
-        for j in range(m + 1):
-            if j < m:
-                weight = mean_s * rates[j]
-                response = lag[k] * feedback[k] * own[j, k]
-                x = lag[k] * effect[j, k] + all_x * response
-                y = lag[k] * other[j, k] + all_y * response
-            else:
-                weight = noise
-                response = feedback[k]
-                x = all_x * response
-                y = all_y * response
-            power = response.real**2 + response.imag**2
-            spectrum[k] += weight * power
-            ahead = np.conj(response) * np.conj(wave[k])
-            weight *= share
-            sums[0] += weight * (x * ahead).real
-            sums[1] += weight * (y * ahead).real
-            sums[2] += weight * (x.real**2 + x.imag**2)
-            sums[3] += weight * (y.real**2 + y.imag**2)
-            sums[4] += weight * (x * np.conj(y)).real
+        power, own_x, own_y = 0.0, 0j, 0j
+        for a in range(kinds):
+            if own[a] == 0.0:
+                continue
+            own_x += own[a] * cross[x, a, k]
+            own_y += own[a] * cross[y, a, k]
+            for b in range(kinds):
+                power += own[a] * own[b] * cross[a, b, k].real
+        response = lag[k] * feedback[k]
+        all_x = wave[k] * lag[k] * total[x, k]
+        all_y = wave[k] * lag[k] * total[y, k]
+        noise_power = noise * (feedback[k].real ** 2 + feedback[k].imag ** 2)
+        tau_power = mean_s * power * (response.real**2 + response.imag**2) + noise_power
+        spectrum[k] = tau_power
+        # What a request has itself, with what its followers have.
+        follow_x = mean_s * lag[k] * own_x * np.conj(response)
+        follow_y = mean_s * lag[k] * own_y * np.conj(response)
+        direct = mean_s * (lag[k].real ** 2 + lag[k].imag ** 2)
+        ahead = np.conj(wave[k])
+        sums[0] += share * ((follow_x + all_x * tau_power) * ahead).real
+        sums[1] += share * ((follow_y + all_y * tau_power) * ahead).real
+        both_x, both_y = follow_x * np.conj(all_x), follow_y * np.conj(all_y)
+        square_x = (all_x.real**2 + all_x.imag**2) * tau_power
+        square_y = (all_y.real**2 + all_y.imag**2) * tau_power
+        sums[2] += share * (direct * cross[x, x, k].real + 2 * both_x.real + square_x)
+        sums[3] += share * (direct * cross[y, y, k].real + 2 * both_y.real + square_y)
+        mixed = follow_x * np.conj(all_y) + np.conj(follow_y) * all_x
+        mixed += all_x * np.conj(all_y) * tau_power
+        sums[4] += share * (direct * cross[x, y, k] + mixed).real
     return spectrum, sums
 
 
@@ -226,20 +252,21 @@ def balance(step):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-def sum_waves(step, turn_real, turn_imag, counts):
-    """E[e^{iω(τ_1 + … + τ_N)} | node of τ_0] for each N of `counts`, which increase.
+def sum_waves(step, starts, turn_real, turn_imag, counts):
+    """E[e^{iω(τ_1 + … + τ_N)}] from each law of τ_0, for each N of `counts`, which increase.
 
     Args:
-        step: Q, shape (m, m); turn_real, turn_imag: e^{iωt} of each node, shape (m, F).
+        step: Q, shape (m, m); starts: laws of the node of τ_0, shape (k, m).
+        turn_real, turn_imag: e^{iωt} of each node, shape (m, F).
 
     Returns:
-        Real and imaginary part, shape (len(counts), m, F) each.
+        Real and imaginary part, shape (len(counts), k, F) each.
     """
     m, waves = turn_real.shape
     real = np.ones((m, waves))
     imag = np.zeros((m, waves))
-    kept_real = np.empty((counts.size, m, waves))
-    kept_imag = np.empty((counts.size, m, waves))
+    kept_real = np.zeros((counts.size, starts.shape[0], waves))
+    kept_imag = np.zeros((counts.size, starts.shape[0], waves))
     turned_real = np.empty((m, waves))
     turned_imag = np.empty((m, waves))
     done = 0
@@ -250,19 +277,99 @@ def sum_waves(step, turn_real, turn_imag, counts):
                     a, b = real[k, w], imag[k, w]
                     turned_real[k, w] = a * turn_real[k, w] - b * turn_imag[k, w]
                     turned_imag[k, w] = a * turn_imag[k, w] + b * turn_real[k, w]
-            real[:] = 0.0
-            imag[:] = 0.0
-            for i in range(m):
-                for k in range(m):
-                    mass = step[i, k]
-                    if mass > 1e-9:
-                        for w in range(waves):
-                            real[i, w] += mass * turned_real[k, w]
-                            imag[i, w] += mass * turned_imag[k, w]
+            add_products(step, turned_real, turned_imag, real, imag)
             done += 1
-        kept_real[index] = real
-        kept_imag[index] = imag
+        add_products(starts, real, imag, kept_real[index], kept_imag[index])
     return kept_real, kept_imag
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def add_products(weights, real, imag, to_real, to_imag):
+    """Set `to` to the weighted rows; weights of shape (k, m), rows of shape (m, F)."""
+    to_real[:] = 0.0
+    to_imag[:] = 0.0
+    for i in range(weights.shape[0]):
+        for k in range(weights.shape[1]):
+            mass = weights[i, k]
+            if mass > 1e-9:
+                for w in range(real.shape[1]):
+                    to_real[i, w] += mass * real[k, w]
+                    to_imag[i, w] += mass * imag[k, w]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def following(step, values):
+    """E[value of the next state | state]: Q·values."""
+    found = np.zeros(values.size)
+    for i in range(values.size):
+        for k in range(values.size):
+            found[i] += step[i, k] * values[k]
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def preceded(step, mass):
+    """Mass one iteration later: mass·Q."""
+    found = np.zeros(mass.size)
+    for i in range(mass.size):
+        if mass[i] != 0.0:
+            for k in range(mass.size):
+                found[k] += mass[i] * step[i, k]
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def relaxation(law, step, seconds, most, negligible):
+    """Integrated autocorrelation Σ_s γ_s/γ_0 over s ≥ 0 of the chain's iteration time."""
+    mean_s = (law * seconds).sum()
+    away = seconds - mean_s
+    later = away.copy()
+    variance = (law * away * away).sum()
+    total = variance
+    for _ in range(most):
+        later = following(step, later)
+        here = (law * away * later).sum()
+        total += here
+        if abs(here) < negligible * variance:
+            break
+    return total / max(variance, 1e-300)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def worth_by_age(mass, step, worth):
+    """Σ_age worth_age·(mass·Q^(age − 1)), ages from 1 on; shape (kinds, m).
+
+    Args:
+        worth: Shape (kinds, ages).
+    """
+    found = np.zeros((worth.shape[0], mass.size))
+    for age in range(worth.shape[1]):
+        for kind in range(worth.shape[0]):
+            found[kind] += worth[kind, age] * mass
+        mass = preceded(step, mass)
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def seconds_ahead(starts, step, away, early, negligible):
+    """E[value after s iterations] from each law, s = 1 …; 0 once it has died out.
+
+    Args:
+        starts: Shape (k, m), possibly signed.
+        away: Values with mean 0 in balance, shape (m,).
+        early: Shape (k, S), filled in place.
+    """
+    still = 0
+    for s in range(early.shape[1]):
+        away = following(step, away)
+        most = 0.0
+        for j in range(starts.shape[0]):
+            for i in range(away.size):
+                early[j, s] += starts[j, i] * away[i]
+            most = max(most, abs(early[j, s]))
+        still = still + 1 if most < negligible else 0
+        if still == 20:
+            break
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -275,4 +382,28 @@ def moved(nodes, law, by_s):
                 low, share = place(nodes, nodes.at[i] + by_s[j])
                 found[j, low] += law[i] * (1.0 - share)
                 found[j, low + 1] += law[i] * share
+    return found
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def blurred(masses, width):
+    """P(value + U ≤ x) summed over rows, U uniform on (0, width of the row) points; shape (n,)."""
+    rows, points = masses.shape
+    found = np.zeros(points)
+    area = np.zeros(points)
+    for i in range(rows):
+        below = masses[i, 0]
+        for x in range(1, points):
+            area[x] = area[x - 1] + below + masses[i, x] / 2
+            below += masses[i, x]
+        if below == 0.0:
+            continue
+        for x in range(points):
+            back = x - width[i]
+            if back < 0.0:
+                found[x] += area[x] / width[i]
+                continue
+            low = min(int(back), points - 2)
+            share = min(back - low, 1.0)
+            found[x] += (area[x] - area[low] * (1.0 - share) - area[low + 1] * share) / width[i]
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.steady.latency.chain import HERMITE, HERMITE_WEIGHTS
+from fluid.steady.latency.kernels import worth_by_age
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slow
 
@@ -50,11 +51,20 @@ def no_past(states: int) -> Past:
 
 
 def remembered(
-    load: Load, law: Floats, step: Floats, ends: Floats, good: NDArray[np.bool_], ages: int
+    load: Load,
+    mean_s: float,
+    law: Floats,
+    step: Floats,
+    ending: Floats,
+    good: NDArray[np.bool_],
+    ages: int,
 ) -> Past:
     """Decoders of age 1 … `ages` from the prompts that ended so many iterations ago.
 
-    E[ends in n − k | state of n] = ((π·ends) Q^k)(state)/π(state).
+    E[ends in n − k | state of n] = λμ·(ending Q^k)(state)/π(state).
+
+    Args:
+        ending: Law of the state in which a prompt ends, shape (m,).
     """
     oldest = int(load.later.max())
     requests, kv = np.zeros(oldest + 1), np.zeros(oldest + 1)
@@ -62,12 +72,8 @@ def remembered(
         requests[1 : stages.count] += share
         kv[1 : stages.count] += share * stages.kv_tokens[1:]
     ages = min(ages, oldest)
-    found, found_kv = np.zeros(len(law)), np.zeros(len(law))
-    moved = law * ends
-    for age in range(1, ages + 1):
-        found += requests[age] * moved
-        found_kv += kv[age] * moved
-        moved = moved @ step
+    worth = np.stack([requests[1 : ages + 1], kv[1 : ages + 1]])
+    found, found_kv = worth_by_age(load.rate_per_s * mean_s * ending, step, worth)
     divided = np.where(good, 1 / np.where(good, law, 1.0), 0.0)
     return Past(
         found * divided,

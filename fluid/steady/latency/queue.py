@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
 from fluid.steady.latency.chunk_kernels import (
+    add_full_masses,
     full_seconds,
     open_first_laws,
     open_seconds_each,
@@ -27,8 +28,8 @@ from fluid.steady.latency.waits import after_uniform
 Floats = NDArray[np.float64]
 
 _MOMENTS = 4
-_MOMENT_SHARES, _MOMENT_WEIGHTS = np.polynomial.legendre.leggauss(_MOMENTS)
-_MOMENT_SHARES, _MOMENT_WEIGHTS = (_MOMENT_SHARES + 1) / 2, _MOMENT_WEIGHTS / 2
+MOMENT_SHARES, MOMENT_WEIGHTS = np.polynomial.legendre.leggauss(_MOMENTS)
+MOMENT_SHARES, MOMENT_WEIGHTS = (MOMENT_SHARES + 1) / 2, MOMENT_WEIGHTS / 2
 """Gauss's rule for the moment of arrival within its iteration."""
 
 _LATER_ROUNDS = (2, 3, 4)
@@ -45,11 +46,12 @@ class Ahead:
 
     Attributes:
         share: u.
-        parts: Time of that iteration, and mass by lattice point, of several kinds of states.
+        parts: For several kinds of states the time of that iteration, the mass by lattice point,
+            and P(more than so many tokens come in the rest of it).
     """
 
     share: float
-    parts: tuple[tuple[float, Floats], ...]
+    parts: tuple[tuple[float, Floats, Floats], ...]
 
 
 @dataclass(frozen=True)
@@ -114,18 +116,21 @@ class Queue:
         left_wave = self._left_wave(size)
         groups = self._open_groups()
         times = np.array([one for one, _ in groups])
+        if left_wave is not None:
+            times = np.append(times, self.full_s)
         found = []
-        for share in _MOMENT_SHARES:
-            parts: list[tuple[float, Floats]] = []
+        for share in MOMENT_SHARES:
+            laws = self.chain.lattice.laws(share * times)
+            behind = np.cumsum(self.chain.lattice.laws((1 - share) * times), axis=1)
+            masses = np.zeros((len(times), len(self.tokens)))
+            kept = min(laws.shape[1], masses.shape[1])
+            for index, (_, mass) in enumerate(groups):
+                masses[index, :kept] = mass * laws[index, :kept]
             if left_wave is not None:
                 law = irfft(left_wave * np.exp(share * self.full_s * exponent), size)
-                parts.append((self.full_s, np.maximum(law[: len(self.tokens)], 0.0)))
-            laws = self.chain.lattice.laws(share * times)
-            for (time, mass), law in zip(groups, laws, strict=True):
-                padded = np.zeros(len(self.tokens))
-                kept = min(len(law), len(padded))
-                padded[:kept] = mass * law[:kept]
-                parts.append((time, padded))
+                masses[-1] = np.maximum(law[: len(self.tokens)], 0.0)
+            beyond = np.maximum(1 - behind, 0.0)
+            parts = zip(times.tolist(), masses, beyond, strict=True)
             found.append(Ahead(float(share), tuple(parts)))
         return tuple(found)
 
@@ -159,8 +164,8 @@ class Queue:
     def mean_law(self) -> Floats:
         """Law of the tokens ahead over the whole iteration."""
         law: Floats = np.zeros(len(self.tokens))
-        for weight, one in zip(_MOMENT_WEIGHTS, self.ahead, strict=True):
-            for _, mass in one.parts:
+        for weight, one in zip(MOMENT_WEIGHTS, self.ahead, strict=True):
+            for _, mass, _ in one.parts:
                 law += weight * mass
         return np.asarray(law / law.sum())
 
@@ -261,19 +266,15 @@ class Queue:
         """Prompts that end in a full iteration, or only in a later one."""
         full_s = self.full[2]
         count, last = self.rounds(prompt)
-        total = self.tokens + prompt
-        found = np.zeros(_POINTS + 1)
-        for weight, one in zip(_MOMENT_WEIGHTS, self.ahead, strict=True):
-            times = np.array([time for time, _ in one.parts])
-            behind = self.chain.lattice.laws((1 - one.share) * times)
-            for (time, mass), law in zip(one.parts, behind, strict=True):
-                beyond = np.maximum(1 - np.cumsum(law), 0.0)
-                free = np.clip((self.room - total) / self.chain.budget.step, 0, len(law) - 1)
-                filled = np.where(total <= self.room, beyond[free.astype(np.int64)], 1.0)
-                wait_s = np.where(count < 2, full_s, (count - 1) * full_s + last)
-                place = np.clip(((1 - one.share) * time + wait_s) / dx, 0, _POINTS - 2)
-                low = place.astype(np.int64)
-                part = weight * mass * filled
-                found += np.bincount(low, part * (1 - (place - low)), _POINTS + 1)
-                found += np.bincount(low + 1, part * (place - low), _POINTS + 1)
-        return found[:_POINTS]
+        wait = np.where(count < 2, full_s, (count - 1) * full_s + last) / dx
+        found = np.zeros(_POINTS)
+        for weight, one in zip(MOMENT_WEIGHTS, self.ahead, strict=True):
+            for time, mass, beyond in one.parts:
+                add_full_masses(
+                    found,
+                    weight * mass,
+                    (1 - one.share) * time / dx + wait,
+                    (self.room - self.tokens - prompt) / self.chain.budget.step,
+                    beyond,
+                )
+        return found

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 
-from fluid.steady.latency.kernels import linear_moments
+from fluid.steady.latency.kernels import cross_sums, linear_moments
 from fluid.steady.latency.load import Load
 
 Floats = NDArray[np.float64]
@@ -53,27 +53,27 @@ class Moments:
     decodes_kv: float
 
 
+TOKENS, FIXED, DECODES, KV_READ, HELD, OLD_DECODES, OLD_KV = range(7)
+"""Rows of `Transforms`: prompt tokens, and seconds apart from f, by chunk; decodes and the KV that
+they read; KV held, from the first chunk on; decodes and KV read from an age on, if there is one."""
+
+
 @dataclass(frozen=True)
 class Transforms:
-    """Stages of each class as waves on n points, shape (m, n/2 + 1).
+    """Stages of each class as waves on n points.
 
     Attributes:
         wave: z, shape (n/2 + 1,).
-        tokens, fixed_s: Prompt tokens, and seconds apart from f, by chunk.
-        decodes, kv_read, held: Afterwards; held from the first chunk on.
-        old_decodes, old_kv: The same from an age on.
+        rows: See `TOKENS`, shape (5 or 7, m, n/2 + 1).
+        cross, total: Their sums over classes, see `kernels.linear_moments`.
         chunks: Iterations that a prompt takes, shape (m,).
     """
 
     size: int
     wave: Waves
-    tokens: Waves
-    fixed_s: Waves
-    decodes: Waves
-    kv_read: Waves
-    held: Waves
-    old_decodes: Waves
-    old_kv: Waves
+    rows: Waves
+    cross: Waves
+    total: Waves
     chunks: NDArray[np.int64]
 
 
@@ -85,10 +85,10 @@ def chunk_lengths(prompt: float, budget: float | None) -> Floats:
     return np.asarray(np.minimum(budget, prompt - budget * np.arange(count)))
 
 
-def transforms(load: Load, size: int, budget: float | None, age: int) -> Transforms:
-    """Waves of all stages; `age` is where the slow decodes begin."""
+def transforms(load: Load, size: int, budget: float | None) -> Transforms:
+    """Waves of all stages, without the slow decodes."""
     m = len(load.stages)
-    rows = np.zeros((7, m, size))
+    rows = np.zeros((OLD_DECODES, m, size))
     chunks = np.ones(m, dtype=np.int64)
     tau = load.tau
     for j, stages in enumerate(load.stages):
@@ -96,24 +96,38 @@ def transforms(load: Load, size: int, budget: float | None, age: int) -> Transfo
             part = chunk_lengths(load.prompts[j], budget)
             before = np.cumsum(part) - part
             fixed = tau.per_prefill_token_s * part + tau.per_prefill_token_sq_s * part**2
-            rows[0, j, : len(part)] = part
-            rows[1, j, : len(part)] = fixed + tau.per_prefill_context_token_s * part * before
+            rows[TOKENS, j, : len(part)] = part
+            rows[FIXED, j, : len(part)] = fixed + tau.per_prefill_context_token_s * part * before
             chunks[j] = len(part)
-            rows[4, j, : len(part)] = np.minimum(before + part, stages.held_kv_tokens[0])
+            rows[HELD, j, : len(part)] = np.minimum(before + part, stages.held_kv_tokens[0])
         else:
-            rows[0, j, 0], rows[1, j, 0] = 1.0, load.first_s[j]
-            rows[4, j, 0] = stages.held_kv_tokens[0]
+            rows[TOKENS, j, 0], rows[FIXED, j, 0] = 1.0, load.first_s[j]
+            rows[HELD, j, 0] = stages.held_kv_tokens[0]
         start, end = chunks[j], chunks[j] + stages.count - 1
-        rows[2, j, start:end] = 1.0
-        rows[3, j, start:end] = stages.kv_tokens[1:]
-        rows[4, j, start:end] = stages.held_kv_tokens[1:]
-        rows[5, j, start + age : end] = 1.0
-        rows[6, j, start + age : end] = stages.kv_tokens[1 + age :]
+        rows[DECODES, j, start:end] = 1.0
+        rows[KV_READ, j, start:end] = stages.kv_tokens[1:]
+        rows[HELD, j, start:end] = stages.held_kv_tokens[1:]
     wave = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    tokens, fixed_s, decodes, kv_read, held, old_decodes, old_kv = rfft(rows)
-    return Transforms(
-        size, wave, tokens, fixed_s, decodes, kv_read, held, old_decodes, old_kv, chunks
-    )
+    empty = np.zeros((0, m, len(wave)), dtype=np.complex128)
+    nothing = Transforms(size, wave, empty, empty[:, :0], empty[:, 0], chunks)
+    return _with_rows(nothing, load, rfft(rows))
+
+
+def with_old(parts: Transforms, load: Load, age: int) -> Transforms:
+    """The same with the decodes that are older than an age."""
+    rows = np.zeros((2, len(load.stages), parts.size))
+    for j, stages in enumerate(load.stages):
+        start, end = parts.chunks[j] + age, parts.chunks[j] + stages.count - 1
+        rows[0, j, start:end] = 1.0
+        rows[1, j, start:end] = stages.kv_tokens[1 + age :]
+    return _with_rows(parts, load, rfft(rows))
+
+
+def _with_rows(parts: Transforms, load: Load, waves: Waves) -> Transforms:
+    rows = np.concatenate([parts.rows, waves])
+    cross = cross_sums(load.rates_per_s, rows, parts.cross)
+    more = np.einsum("j,ajk->ak", load.rates_per_s, waves)
+    return replace(parts, rows=rows, cross=cross, total=np.concatenate([parts.total, more]))
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ class Slow:
     Attributes:
         mean_s: μ = E τ.
         parts: See `Transforms`.
-        own: Transform of a_j, shape (m, F).
+        own: Seconds that a unit of each row of `parts` adds, shape (5 or 7,).
         lag, feedback: H and G.
         work: Σ λ_j a_j(0 …), what of a second of intake is work; prompts alone: `prompt_work`.
     """
@@ -132,7 +146,7 @@ class Slow:
     slopes: Slopes
     mean_s: float
     parts: Transforms = field(repr=False)
-    own: Waves = field(repr=False)
+    own: Floats
     lag: Waves = field(repr=False)
     feedback: Waves = field(repr=False)
     work: float
@@ -140,14 +154,15 @@ class Slow:
 
     @cached_property
     def _all(self) -> tuple[Floats, Floats]:
-        return self._moments(self.parts.decodes, self.parts.kv_read)
+        return self._moments(DECODES, KV_READ)
 
-    def _moments(self, effect: Waves, other: Waves) -> tuple[Floats, Floats]:
+    def _moments(self, effect: int, other: int) -> tuple[Floats, Floats]:
         spectrum, sums = linear_moments(
+            self.parts.cross,
+            self.parts.total,
             self.own,
             effect,
             other,
-            self.load.rates_per_s,
             self.mean_s,
             self.slopes.noise_s2,
             self.feedback,
@@ -155,6 +170,12 @@ class Slow:
             self.parts.wave,
         )
         return spectrum, sums
+
+    def _added(self, weights: Floats) -> Waves:
+        """Seconds that class j adds when a unit of each row adds so many, shape (m, F)."""
+        used = np.flatnonzero(weights)
+        rows = self.parts.rows
+        return np.asarray(sum(weights[one] * rows[one] for one in used) + np.zeros_like(rows[0]))
 
     @property
     def spectrum(self) -> Floats:
@@ -179,13 +200,15 @@ class Slow:
     @cached_property
     def old_moments(self) -> Moments:
         """Of the slow decodes alone."""
-        _, sums = self._moments(self.parts.old_decodes, self.parts.old_kv)
+        if len(self.own) == OLD_DECODES:
+            return self.moments
+        _, sums = self._moments(OLD_DECODES, OLD_KV)
         return Moments(*map(float, sums))
 
     @cached_property
     def kv_held_sd_tokens(self) -> float:
         """Standard deviation of the KV held."""
-        _, sums = self._moments(self.parts.held, self.parts.held)
+        _, sums = self._moments(HELD, HELD)
         return math.sqrt(max(float(sums[2]), 0.0))
 
     @property
@@ -200,7 +223,9 @@ class Slow:
         """
         parts, back = self.parts, np.conj(self.lag)
         shared = irfft(back * self.spectrum / self.mean_s, parts.size)
-        response = irfft(back * self.lag * self.feedback * self.own, parts.size, axis=1)
+        response = irfft(
+            back * self.lag * self.feedback * self._added(self.own), parts.size, axis=1
+        )
         found = []
         for j, later in enumerate(self.load.later):
             k = parts.chunks[j]
@@ -211,10 +236,9 @@ class Slow:
 
     def own_after_prefill_s(self) -> list[Floats]:
         """The part of `after_prefill_s` that the request's own decodes cause."""
-        parts, tau = self.parts, self.load.tau
-        decode_s = self.slopes.decode_s + tau.per_decode_request_s
-        own = decode_s * parts.decodes + tau.per_kv_token_s * parts.kv_read
-        response = irfft(self.feedback * own, parts.size, axis=1)
+        parts = self.parts
+        decodes = np.where(np.isin(np.arange(len(self.own)), (DECODES, KV_READ)), self.own, 0.0)
+        response = irfft(self.feedback * self._added(decodes), parts.size, axis=1)
         found = []
         for j, later in enumerate(self.load.later):
             k = parts.chunks[j]
@@ -225,12 +249,16 @@ class Slow:
 
     def without_old(self) -> Slow:
         """The same with the slow decodes at their mean."""
-        parts, load = self.parts, self.load
-        decode_s = self.slopes.decode_s + load.tau.per_decode_request_s
-        old = decode_s * parts.old_decodes + load.tau.per_kv_token_s * parts.old_kv
-        own = self.own - old
-        kappa = load.rates_per_s @ own
-        return replace(self, own=own, feedback=1 / (1 - parts.wave * self.lag * kappa))
+        own = self.own.copy()
+        own[[OLD_DECODES, OLD_KV]] = -own[[DECODES, KV_READ]]
+        return replace(self, own=own, feedback=_feedback(self.parts, own, self.lag)[0])
+
+
+def _feedback(parts: Transforms, own: Floats, lag: Waves) -> tuple[Waves, float]:
+    """G, and κ at frequency 0: what of a second of intake is work."""
+    kappa = sum(own[one] * parts.total[one] for one in np.flatnonzero(own))
+    work = float(kappa[0].real)
+    return 1 / (1 - parts.wave * lag * kappa * min(1.0, _NEAREST / max(work, 1e-300))), work
 
 
 class SlowTheory:
@@ -238,6 +266,7 @@ class SlowTheory:
 
     def __init__(self, load: Load, budget: float | None = None) -> None:
         self.load, self.budget = load, budget
+        self._young: dict[int, Transforms] = {}
         self._kept: dict[tuple[int, int], Transforms] = {}
         chunks = 1 if budget is None else math.ceil(load.prompts.max() / budget)
         self._shortest = 2 * (int(load.later.max()) + 1) + 2 * chunks + _LEAST
@@ -247,7 +276,7 @@ class SlowTheory:
 
         Args:
             lag: b of H.
-            age: Where slow decodes begin.
+            age: Where slow decodes begin; at 0 all are slow.
         """
         size = 1 << int(self._shortest + 8 / lag).bit_length()
         while True:
@@ -261,23 +290,26 @@ class SlowTheory:
     def _on(self, size: int, slopes: Slopes, mean_s: float, lag: float, age: int) -> Slow:
         key = (size, age)
         if key not in self._kept:
-            self._kept[key] = transforms(self.load, size, self.budget, age)
-        parts, load = self._kept[key], self.load
-        decode_s = slopes.decode_s + load.tau.per_decode_request_s
-        first = slopes.token_s * parts.tokens + parts.fixed_s
-        own = first + decode_s * parts.decodes + load.tau.per_kv_token_s * parts.kv_read
-        kappa = load.rates_per_s @ own
-        work = float(kappa[0].real)
+            if size not in self._young:
+                self._young[size] = transforms(self.load, size, self.budget)
+            young = self._young[size]
+            self._kept[key] = with_old(young, self.load, age) if age else young
+        parts, tau = self._kept[key], self.load.tau
+        own = np.zeros(len(parts.rows))
+        own[TOKENS], own[FIXED] = slopes.token_s, 1.0
+        own[DECODES] = slopes.decode_s + tau.per_decode_request_s
+        own[KV_READ] = tau.per_kv_token_s
         delay = lag / (1 - (1 - lag) * parts.wave)
-        loop = parts.wave * delay * kappa * min(1.0, _NEAREST / max(work, 1e-300))
+        feedback, work = _feedback(parts, own, delay)
+        brought = parts.total[:, 0].real
         return Slow(
-            load=load,
+            load=self.load,
             slopes=slopes,
             mean_s=mean_s,
             parts=parts,
             own=own,
             lag=delay,
-            feedback=1 / (1 - loop),
+            feedback=feedback,
             work=work,
-            prompt_work=float((load.rates_per_s @ first[:, :1])[0].real),
+            prompt_work=float(slopes.token_s * brought[TOKENS] + brought[FIXED]),
         )

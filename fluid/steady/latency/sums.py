@@ -159,22 +159,17 @@ def _exact_sums(solved: Solved) -> dict[int, Sums]:
     found: dict[int, Sums] = {}
     low = 0
     seconds, step, merge = _coarse(solved)
+    starts = solved.starts @ merge
     for high in _OCTAVES:
         counts = sorted(n for n in needed if low < n <= high)
         low = high
         if not counts:
             continue
         span_s = _span_s(solved, counts[-1])
-        turn = np.exp(-2j * np.pi / span_s * np.outer(seconds, np.arange(_WAVES + 1)))
-        real, imag = sum_waves(
-            step,
-            np.ascontiguousarray(turn.real),
-            np.ascontiguousarray(turn.imag),
-            np.array(counts),
-        )
-        starts = solved.starts @ merge
+        turn = -2 * np.pi / span_s * np.outer(seconds, np.arange(_WAVES + 1))
+        real, imag = sum_waves(step, starts, np.cos(turn), np.sin(turn), np.array(counts))
         for index, count in enumerate(counts):
-            found[count] = Sums(span_s, starts @ (real[index] + 1j * imag[index]))
+            found[count] = Sums(span_s, real[index] + 1j * imag[index])
     return found
 
 
@@ -222,7 +217,7 @@ def _law(spread: Spread, sums: Sums | None, j: int, first: Cdfs | None) -> Cdfs:
 def _gamma(spread: Spread) -> Cdfs:
     """A gamma law above the least time."""
     above_s = max(spread.mean_s - spread.least_s, 0.02 * spread.mean_s)
-    points = np.linspace(0.0, spread.mean_s + 12 * math.sqrt(spread.variance_s2), 2000)
+    points = np.linspace(0.0, spread.mean_s + 12 * math.sqrt(spread.variance_s2), 1000)
     rate = above_s / spread.variance_s2
     value = np.maximum(points - (spread.mean_s - above_s), 0.0) * rate
     below = np.asarray(gammainc(min(above_s * rate, 1e8), value), dtype=float)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.steady.latency.kernels import blurred
 from fluid.steady.latency.solved import Cdfs
 
 Floats = NDArray[np.float64]
@@ -27,17 +28,7 @@ def deposited(rows: int, points: int, row: Floats, value: Floats, mass: Floats) 
 
 def after_uniform(masses: Floats, width: Floats) -> Floats:
     """P(value + U ≤ x) summed over rows, U uniform on (0, width of the row) points; shape (n,)."""
-    rows, points = masses.shape
-    below = np.cumsum(masses, axis=1)
-    area = np.zeros((rows, points))
-    area[:, 1:] = np.cumsum((below[:, 1:] + below[:, :-1]) / 2, axis=1)
-    width = np.maximum(width, 1e-6)[:, None]
-    back = np.arange(points) - width
-    low = np.clip(np.floor(back), 0, points - 2).astype(np.int64)
-    share = np.clip(back - low, 0, 1)
-    earlier = np.take_along_axis(area, low, 1) * (1 - share)
-    earlier += np.take_along_axis(area, low + 1, 1) * share
-    return np.asarray(((area - np.where(back < 0, 0.0, earlier)) / width).sum(axis=0))
+    return np.asarray(blurred(masses, np.maximum(width, 1e-6)))
 
 
 def whole_prompt_laws(

@@ -131,6 +131,7 @@ def solve_whole(load: Load, start_s: float, resolution: Resolution = FINE) -> So
     """
     theory, costs = SlowTheory(load), costs_of(load)
     slopes, mean_s, converged = first_guess(load, start_s), start_s, False
+    gain: float | None = None
     for turn in range(_ROUNDS):
         slow = theory.at(slopes, mean_s)
         if turn < _LAYOUTS:
@@ -141,7 +142,8 @@ def solve_whole(load: Load, start_s: float, resolution: Resolution = FINE) -> So
             kept.append(take_step(load, slow, layout, costs, guess_s))  # noqa: B023
             return kept[-1].mean_s(layout.nodes)  # noqa: B023
 
-        mean_s, calls = same_mean(chain_mean, mean_s, slow.gain, _CALLS, 3e-4)
+        gain = slow.gain if gain is None else gain
+        mean_s, calls, gain = same_mean(chain_mean, mean_s, gain, _CALLS, 3e-4)
         step = kept[-1]
         found = regressed(load, step.law @ step.moments)
         token_same = abs(found.token_s - slopes.token_s) <= 3e-3 * slopes.token_s
