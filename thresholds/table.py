@@ -59,17 +59,26 @@ class ThresholdTable(Result, TableFields):
         """
         write_document(self.document(), path)
 
-    def flags(self, engine: str, file: str | None = None) -> EngineConfig:
+    def flags(
+        self, engine: str, file: str | None = None, *, flags_only: bool = False
+    ) -> EngineConfig:
         """What to set in a serving system, each flag with its reason, and what none of them says.
 
         Args:
             engine: "vllm", "sglang", "trtllm", or "env" for shell variables.
             file: Where this table lies, for engines that read it themselves.
+            flags_only: For an engine without our scheduler class.
 
         Raises:
-            InputError: Another engine.
+            InputError: Another engine, or `flags_only` of one that has no class anyway.
+
+        >>> import fluidwait as fw
+        >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=512, output=1000))
+        >>> table = fw.solve(load, fw.Server.named("engine-long-decode"))
+        >>> [table.flags("vllm", flags_only=only).flags[0].value for only in (False, True)]
+        [270, 120]
         """
-        return engine_named(engine).configure(self, file)
+        return engine_named(engine).configure(self, file, flags_only=flags_only)
 
     def blocks(self) -> Iterator[Block]:
         """What to set, why, and when not to trust it."""

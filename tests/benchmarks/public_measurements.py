@@ -210,9 +210,6 @@ def prompts_bind() -> Iterator[Row]:
         late = (path.clock_s > times_s[-1] / 2) & (path.clock_s < times_s[-1])
         in_service = float(path.in_service[late].mean())
         yield Row(f"in service, 6,000 + {outputs} tokens, queue growing", measured, in_service, 0)
-        if outputs == 2:
-            share = float(path.kv_tokens[late].mean()) / server.usable_kv_tokens
-            yield Row("share of the KV cache in %, 6,000 + 2 tokens", 32, 100 * share, 0)
 
 
 def prompts_bind_at_a_sixth() -> Iterator[Row]:

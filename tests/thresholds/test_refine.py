@@ -16,7 +16,7 @@ from thresholds.evaluator import Evaluation
 from thresholds.fields import Interval, PolicyValidation
 from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import LEAST_WATERMARK, boundary_load
-from thresholds.solvers.paced.refine import AS_GOOD, EFFORTS, OFFERED, Effort, refine
+from thresholds.solvers.paced.refine import AS_GOOD, OFFERED, SIZES, SearchSize, refine
 from thresholds.solvers.paced.solver import Paced
 
 SERVER = load_server("paper-long-decode")
@@ -160,19 +160,19 @@ def test_all_are_judged_again_on_fresh_arrivals_and_at_the_design_rate() -> None
 
 
 @pytest.mark.parametrize(
-    ("per_request_s", "effort"),
-    [(1e-9, EFFORTS[0]), (7e-5, EFFORTS[1]), (1.2e-4, EFFORTS[2]), (1.0, EFFORTS[-1])],
+    ("per_request_s", "size"),
+    [(1e-9, SIZES[0]), (7e-5, SIZES[1]), (1.2e-4, SIZES[2]), (1.0, SIZES[-1])],
 )
 def test_the_budget_sizes_the_runs(
-    per_request_s: float, effort: Effort, monkeypatch: pytest.MonkeyPatch
+    per_request_s: float, size: SearchSize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock that only simulated requests move: the least effort alone exceeds its budget."""
+    """On a clock that only simulated requests move: the least size alone exceeds its budget."""
     clock = Clock(per_request_s)
     monkeypatch.setattr("thresholds.solvers.paced.refine.time", clock)
     found = refined(clock.timed(Known(hill(0.037, 1.03))), budget_s=100.0)
-    assert found.replications == effort.fresh_replications
-    assert found.requests == effort.requests(LOAD.population)
-    assert (clock.monotonic() <= 100.0) == (effort != EFFORTS[-1])
+    assert found.replications == size.fresh_replications
+    assert found.requests == size.requests(LOAD.population)
+    assert (clock.monotonic() <= 100.0) == (size != SIZES[-1])
 
 
 def test_the_budget_ends_the_local_searches() -> None:

@@ -14,7 +14,7 @@ arrivals, as the best of many is too good on those that chose it. The simplest f
 `AS_GOOD` of the best one wins.
 
 The budget decides how much is simulated: a short run first shows what a request costs here, and the
-largest of `EFFORTS` whose grid and final round fit is taken.
+largest of `SIZES` whose grid and final round fit is taken.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REQUESTS = (4_000, 40_000)
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchSize:
     """How much is simulated.
 
     Attributes:
@@ -69,7 +69,7 @@ class Effort:
         return round(whole * self.turnovers / 60)
 
 
-EFFORTS = (Effort(60, 4, 12), Effort(60, 2, 8), Effort(40, 2, 6), Effort(30, 1, 4))
+SIZES = (SearchSize(60, 4, 12), SearchSize(60, 2, 8), SearchSize(40, 2, 6), SearchSize(30, 1, 4))
 """From the one that is wanted to the least, which runs whatever the budget. Short runs hide a slow
 collapse, so that replications go first."""
 
@@ -189,7 +189,7 @@ def refine(
 
     The grid and the final round always run, sized to `budget_s`; the local searches share what is
     left beside them, and a setting once begun is finished. Only a budget below the least of
-    `EFFORTS` is exceeded.
+    `SIZES` is exceeded.
 
     Args:
         load: The workload's mix at the boundary; its closed form is a point of the grid.
@@ -197,7 +197,7 @@ def refine(
     deadline_s = time.monotonic() + budget_s
     trials = _Trials(workload, server, scheduler, load, evaluator)
     grid = _grid(load)
-    trials.choose_effort(sum(map(len, grid)), deadline_s)
+    trials.choose_size(sum(map(len, grid)), deadline_s)
     trials.throughputs([one for points in grid for one in points])
     until_s = deadline_s - trials.final_s()
     best = []
@@ -222,7 +222,7 @@ class _Trials:
         self.design = workload
         self.limit_per_s = load.rate_per_s
         self.saturated = workload.at_rate(OFFERED * load.rate_per_s)
-        self.effort = EFFORTS[-1]
+        self.size = SIZES[-1]
         self.known: dict[Limits, float] = {}
         self._population = load.population
         self._place = (server, scheduler)
@@ -233,10 +233,10 @@ class _Trials:
     @property
     def requests(self) -> int:
         """Arrivals per run."""
-        return self.effort.requests(self._population)
+        return self.size.requests(self._population)
 
-    def choose_effort(self, grid: int, deadline_s: float) -> None:
-        """The largest effort whose grid, of so many settings, and final round fit.
+    def choose_size(self, grid: int, deadline_s: float) -> None:
+        """The largest size whose grid, of so many settings, and final round fit.
 
         The first run compiles the policy and tells nothing about the next ones.
         """
@@ -253,13 +253,13 @@ class _Trials:
         )
         self.evaluate(self.saturated, pilot, _PILOT_REPLICATIONS, _PILOT_SEED)
         left_s = _SPARE * (deadline_s - time.monotonic())
-        for self.effort in EFFORTS:
-            if self._seconds(grid, self.effort.replications) + self.final_s() <= left_s:
+        for self.size in SIZES:
+            if self._seconds(grid, self.size.replications) + self.final_s() <= left_s:
                 return
 
     def final_s(self) -> float:
         """What the final round takes, about."""
-        return self._seconds(len(FAMILIES) + 2, self.effort.fresh_replications)
+        return self._seconds(len(FAMILIES) + 2, self.size.fresh_replications)
 
     def _seconds(self, settings: int, replications: int) -> float:
         """What so many runs take, by those that have been."""
@@ -269,7 +269,7 @@ class _Trials:
         """Mean saturation throughput ÷ fluid limit of each."""
         new = [one for one in dict.fromkeys(settings) if one not in self.known]
         if new:
-            for one in self.evaluate(self.saturated, new, self.effort.replications, seed=0):
+            for one in self.evaluate(self.saturated, new, self.size.replications, seed=0):
                 self.known[one.limits] = float(np.mean(one.completed_per_s)) / self.limit_per_s
         return [self.known[one] for one in settings]
 
@@ -376,7 +376,7 @@ def _coordinates(load: BoundaryLoad, limits: Limits) -> Floats:
 def _final(trials: _Trials, best: Sequence[Limits]) -> Refined:
     """The families' winners on fresh arrivals."""
     seed = 1
-    replications = trials.effort.fresh_replications
+    replications = trials.size.fresh_replications
     fresh = trials.evaluate(trials.saturated, best, replications, seed)
     finalists = tuple(
         Finalist(family.name, one.limits, np.array(one.completed_per_s) / trials.limit_per_s)
