@@ -20,8 +20,8 @@ from fluid.symbolic.wait import RATIO, SHARE, THETA, nested_forms, segment_symbo
 from fluid.workload import RequestClass, Workload
 from tests.support.builders import workload
 from tests.support.nested_cases import decreasing, finest, log_of, random_instance
+from tests.support.nested_program import relaxed_optimum
 from thresholds.solvers.nested.nested_wait import NestedWait
-from thresholds.solvers.nested.program import relaxed_optimum
 from thresholds.solvers.nested.requirement import (
     boundary_exponent,
     feasible,

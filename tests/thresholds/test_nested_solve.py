@@ -73,7 +73,8 @@ def test_a_lower_rate_that_helps_is_named() -> None:
         ({"segments": 3}, "segments"),
         ({"segments": 0}, "segments"),
         ({"prompts": "mean"}, "prompts"),
-        ({"objective": "ttft"}, "objective"),
+        ({"objective": "throughput"}, "objective"),
+        ({"time_limit_s": 0.0}, "time_limit_s"),
     ],
 )
 def test_bad_parameters_are_named(changes: dict[str, object], field: str) -> None:
@@ -136,7 +137,7 @@ def test_one_segment_needs_no_buffer_and_never_overflows() -> None:
     assert table.memory.overflow_probability == 0
 
 
-def test_staircase_is_verified_on_itself_and_claims_no_bound() -> None:
+def test_staircase_is_verified_on_itself_and_proven() -> None:
     stairs = IterationTime(
         tokens_knots=(0.0, 64.0, 64.0, 256.0, 256.0, 1024.0),
         seconds_knots=(0.009, 0.010, 0.012, 0.020, 0.025, 0.070),
@@ -145,7 +146,7 @@ def test_staircase_is_verified_on_itself_and_claims_no_bound() -> None:
     server = LONG_DECODE.model_copy(update={"iteration_time": stairs})
     load = workload((3.0, 60, 4), (2.0, 60, 9))
     table = NestedWait(segments=2).solve(load, server)
-    assert table.solver.optimality_gap is None
+    assert table.solver.optimality_gap == 0
     segments = finest(load, server)
     n = np.array([float(one.threshold) for one in table.thresholds])
     assert feasible(n, segments, log_of(segments))

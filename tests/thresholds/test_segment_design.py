@@ -15,11 +15,8 @@ from fluid.server import load_server
 from tests.support.builders import workload
 from tests.support.nested_cases import random_instance
 from thresholds.solvers.nested.design import (
-    COARSE,
     DesignRule,
     best_designs,
-    designs_over_rules,
-    refined,
 )
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import nested_memory
@@ -80,19 +77,6 @@ def test_buffers_are_drawn(tmp_path: Path) -> None:
     heights = [one.get_height() for one in study.plot(Figure().subplots()).patches]
     parts = (study.base_tokens, study.deterministic_buffer_tokens, study.stochastic_buffer_tokens)
     assert heights == pytest.approx([one for part in parts for one in part])
-
-
-def test_many_lengths_are_cut_finely_at_the_end() -> None:
-    count = 3 * COARSE
-    load = workload(*((0.02 * 0.99**k, 60, 3 * (k + 1)) for k in range(count)))
-    lengths = distinct_lengths(load, load_server("paper-lmsys"))
-    design = designs_over_rules(lengths, LOG, 4)[4]
-    finer = refined(design, lengths, LOG)
-    assert finer.rule == design.rule
-    assert finer.requirement_tokens <= design.requirement_tokens
-    assert design.segments.cuts[-1] == finer.segments.cuts[-1] == 3 * count
-    assert design.load < 1
-    assert finer.load < 1
 
 
 def test_thousands_of_lengths_with_few_segments_give_a_table() -> None:

@@ -1,9 +1,7 @@
-"""Whole thresholds of Nested WAIT over cuts: the best L, the best cuts, the best n_k on them."""
+"""Cuts of Nested WAIT with whole thresholds: what is looked for, and good designs to start from."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -13,19 +11,25 @@ from fluid.errors import InputError
 from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.checks import is_whole, require_choice
-from thresholds.solvers.nested.design import Design, best_designs, designs_over_rules, refined
-from thresholds.solvers.nested.requirement import STRICT, Floats, log_term
-from thresholds.solvers.nested.search import aim_of, best_whole, chains, repaired
-from thresholds.solvers.nested.segments import Lengths, Prompts, Segments, distinct_lengths
+from thresholds.solvers.nested.design import Design, best_designs, designs_over_rules
+from thresholds.solvers.nested.requirement import Floats, log_term
+from thresholds.solvers.nested.search import aim_of, best_of, best_whole, chains, repaired
+from thresholds.solvers.nested.segments import (
+    Integers,
+    Lengths,
+    Prompts,
+    Segments,
+    distinct_lengths,
+)
 
 MOST_SEGMENTS = 32
 """Largest L that is looked at where none is given."""
 
-_PATIENCE = 3
-"""So many L in a row without improvement end the search over L."""
+_FEW = (1, 2, 3, 5, 8, 13, 21)
+"""Numbers of segments of which evenly cut ones are looked at first."""
 
-_RAYS = np.geomspace(0.5, 3, 200)
-"""The geometric program's optimum times these, rounded, are starts of the descent."""
+_RAYS = np.geomspace(0.8, 1.6, 60)
+"""Thresholds near which a descent starts, times these, rounded."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class CutSearch:
     """What is looked for: thresholds on cuts of these lengths.
 
     Attributes:
-        objective: "latency", "memory" or "slack".
+        objective: One of `goals.OBJECTIVES`.
         segments: L; None for the best.
         overflow_probability: δ of Theorem 2 (THEORY 4.5).
         horizon_s: T of Theorem 2.
@@ -63,15 +67,17 @@ class CutSearch:
 
 @dataclass(frozen=True)
 class WholeOptimum:
-    """Best whole thresholds on given cuts.
+    """Cuts with whole thresholds.
 
     Attributes:
+        ends: Index of the last length of each segment, shape (L,).
         log: K of THEORY 4.5 for these segments.
         thresholds: n_k, shape (L,).
         value: The objective there: seconds, tokens or load; infinite where nothing is allowed.
-        bound: What no thresholds on these cuts can beat, None where that is not known.
+        bound: What no thresholds on any cuts can beat, None where that is not known.
     """
 
+    ends: Integers
     segments: Segments
     log: float
     thresholds: Floats
@@ -133,38 +139,21 @@ def buffer_designs(search: CutSearch) -> tuple[Design, ...]:
     return best_designs(lengths, log, best.rule, most)
 
 
-def best_over_cuts(search: CutSearch) -> WholeOptimum:
-    """The best L that is allowed; its value is infinite where nothing is feasible."""
-    lengths, wanted = search.lengths, search.segments
-    every = np.arange(len(lengths.outputs))
-    if wanted == len(every) or len(every) == 1:
-        return _whole(search, lengths.segments(every))
-    designs = candidate_designs(search)
-    if wanted is not None:
-        designs = {k: one for k, one in designs.items() if k == wanted}
-    if not designs:
-        return _whole(search, lengths.segments(even_cuts(lengths, wanted)))
-    found = _until_worse(search, designs.values())
-    design = designs[found.segments.count]
-    better = refined(design, lengths, search.log(len(design.ends)))
-    if better is design:
-        return found
-    return min(found, _whole(search, better.segments), key=lambda one: one.value)
-
-
-def _until_worse(search: CutSearch, designs: Iterable[Design]) -> WholeOptimum:
-    """Whole thresholds on the cuts of each design, from few segments on, while that may help."""
+def known_design(search: CutSearch) -> WholeOptimum:
+    """A design to start from, of few simple cuts; its value is infinite where none is feasible."""
+    lengths = search.lengths
+    m = len(lengths.outputs)
+    counts = {search.segments} if search.segments else {min(m, MOST_SEGMENTS), *_FEW}
     best: WholeOptimum | None = None
-    since = 0
-    for design in designs:
-        found = _whole(search, design.segments)
-        since += 1
-        if best is None or found.value < best.value:
-            best, since = found, 0
-        if since >= _PATIENCE and np.isfinite(best.value):
-            break
+    for count in sorted(one for one in counts if one <= m):
+        ends = even_cuts(lengths, count)
+        segments = lengths.segments(ends)
+        log = search.log(segments.count)
+        n, value = best_of(aim_of(search.objective, segments, log), chains(segments))
+        if best is None or value < best.value:
+            best = WholeOptimum(ends, segments, log, n, value)
     assert best is not None
-    return best
+    return whole_on(search, best.ends, best.thresholds)
 
 
 def even_cuts(lengths: Lengths, count: int | None) -> np.ndarray:
@@ -174,30 +163,14 @@ def even_cuts(lengths: Lengths, count: int | None) -> np.ndarray:
     return np.ceil(ends - 1e-9).astype(np.int64) - 1
 
 
-def _whole(search: CutSearch, segments: Segments) -> WholeOptimum:
-    """The best whole thresholds that the descent finds without the geometric program."""
+def whole_on(search: CutSearch, ends: Integers, near: Floats) -> WholeOptimum:
+    """The best whole thresholds that a descent finds on these cuts.
+
+    Args:
+        near: Thresholds to start from, (L,), by themselves and as rays, repaired.
+    """
+    segments = search.lengths.segments(ends)
     log = search.log(segments.count)
-    starts, aim = chains(segments), aim_of(search.objective, segments, log)
-    thresholds, value = best_whole(aim, starts)
-    if math.isinf(value):
-        least, _ = best_whole(aim_of("memory", segments, log), starts)
-        thresholds, value = best_whole(aim, least[None])
-    limits = {"slack": 1 - STRICT, "memory": float(search.server.usable_kv_tokens)}
-    if value > limits.get(search.objective, math.inf):
-        value = math.inf
-    return WholeOptimum(segments, log, thresholds, value)
-
-
-def with_program(search: CutSearch, best: WholeOptimum) -> WholeOptimum:
-    """The same with the bound of the geometric program, and its optimum as one more start."""
-    from thresholds.solvers.nested.program import relaxed_optimum  # cvxpy is slow to import
-
-    relaxed = relaxed_optimum(best.segments, best.log, search.objective)
-    if relaxed is None:
-        return best
-    rays = relaxed.thresholds * _RAYS[:, None]
-    starts = np.vstack([best.thresholds, repaired(rays, best.segments)])
-    aim = aim_of(search.objective, best.segments, best.log)
-    thresholds, value = best_whole(aim, starts)
-    bound = relaxed.value if relaxed.is_bound else None
-    return WholeOptimum(best.segments, best.log, thresholds, value, bound)
+    starts = np.vstack([np.rint(near), repaired(near * _RAYS[:, None], segments)])
+    thresholds, value = best_whole(aim_of(search.objective, segments, log), starts)
+    return WholeOptimum(ends, segments, log, thresholds, value)

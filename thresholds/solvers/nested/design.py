@@ -116,10 +116,10 @@ def _design(lengths: Lengths, log: float, rule: DesignRule, ends: Integers, valu
 def designs_over_rules(lengths: Lengths, log: float, most: int) -> dict[int, Design]:
     """By L ≤ `most`: the design of least requirement over a grid of rules with which drift holds.
 
-    Cuts are looked for among at most `COARSE` of the lengths, evenly spaced in their order;
-    `refined` uses all. An L is missing where no rule of the grid gives drift.
+    Cuts are looked for among at most `COARSE` of the lengths, evenly spaced in their order. An L
+    is missing where no rule of the grid gives drift.
     """
-    kept = np.unique(np.linspace(0, len(lengths.outputs) - 1, COARSE).astype(np.int64))
+    kept = lengths.spread(COARSE)
     merged = lengths.merged(kept)
     shares = merged.rates_per_s / merged.rates_per_s[0]
     finest = float(shares @ merged.segments(np.arange(len(kept))).memory_tokens)
@@ -135,19 +135,6 @@ def designs_over_rules(lengths: Lengths, log: float, most: int) -> dict[int, Des
                 if design.load < 1 and better:
                     found[count] = design
     return {count: replace(one, ends=kept[one.ends]) for count, one in sorted(found.items())}
-
-
-def refined(design: Design, lengths: Lengths, log: float) -> Design:
-    """The best cuts into as many segments by the same rule, among all lengths.
-
-    The given design where that was already so, or where drift would be lost.
-    """
-    if len(lengths.outputs) <= COARSE:
-        return design
-    count = len(design.ends)
-    found = {len(one.ends): one for one in best_designs(lengths, log, design.rule, count)}
-    better = found.get(count)
-    return better if better is not None and better.load < 1 else design
 
 
 def _tables(lengths: Lengths, log: float, thresholds: Floats, margin: float) -> tuple[Any, ...]:

@@ -1,76 +1,72 @@
-"""Why Nested WAIT has no table, and which changes help: each is tried before it is advised."""
+"""Why Nested WAIT has no table, and which changes help."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-import numpy as np
-
 from fluid.errors import InfeasibleError
 from thresholds.solvers.common import rounded_down
-from thresholds.solvers.nested.cuts import CutSearch, WholeOptimum, best_over_cuts
-from thresholds.solvers.nested.requirement import STRICT
-from thresholds.solvers.nested.search import aim_of, best_whole, chains
-
-_TRIALS = (1.0, 0.9, 0.75, 0.5, 0.25)
-"""Factors on a change: with other rates or memory other cuts are best, so one alone may not do."""
+from thresholds.solvers.nested.cuts import CutSearch, WholeOptimum
+from thresholds.solvers.nested.joint import best_design, is_feasible
+from thresholds.solvers.nested.requirement import STRICT, chain_holds, nested_memory
 
 _NEAREST = 8
 """So many other numbers of segments are tried."""
 
+_ADVICE_S = 2.0
+"""Seconds for each problem that is solved for the sake of advice."""
 
-def infeasible(search: CutSearch, best: WholeOptimum) -> InfeasibleError:
-    """Which condition fails, and changes that were tried and help."""
-    segments, log = best.segments, best.log
-    capacity = search.server.usable_kv_tokens
-    starts = chains(segments)
-    least, needed = best_whole(aim_of("memory", segments, log), starts)
-    _, load = best_whole(aim_of("slack", segments, log), starts)
+_SLOW = 1e-6
+"""Multiple of the rates at which drift holds for any thresholds that fit."""
+
+
+def infeasible(search: CutSearch, least: WholeOptimum) -> InfeasibleError:
+    """Which condition fails, and changes that help: solved with each.
+
+    Args:
+        least: The design of least memory, `joint.best_design`'s answer where none is feasible.
+    """
+    capacity, segments = search.server.usable_kv_tokens, least.segments
+    needed = math.inf
+    drift = float(segments.load(least.thresholds)) <= 1 - STRICT
+    if drift and bool(chain_holds(least.thresholds, segments)):
+        needed = float(nested_memory(least.thresholds, segments, least.log).total)
+    scope = "any cuts" if search.segments is None else f"any cuts into {_counted(search.segments)}"
     if math.isinf(needed):
         cause = "drift"
         what = (
             "no thresholds give Λ_1 ΔT(n) < n_1: full batches of such long segments take too long"
         )
     else:
-        base = float(segments.memory_tokens @ least)
+        base = float(segments.memory_tokens @ least.thresholds)
         cause = "memory" if base > capacity else "safety buffer"
+        known = least.bound or 0.0
+        proven = known >= needed * (1 - STRICT)
+        least_words = "at least" if proven else f"at least {math.floor(known)}, and at most"
         what = (
-            f"at least {needed:.0f} KV tokens are needed, {base:.0f} of them base memory and "
-            f"{needed - base:.0f} buffers, the server has {capacity}"
+            f"{least_words} {math.ceil(needed)} KV tokens are needed, {base:.0f} of them base "
+            f"memory and {math.ceil(needed - base)} buffers, the server has {capacity}"
         )
-    scale = _working_scale(search, (1 - STRICT) / load)
-    changes = [*_memory_change(search, needed), *_segment_change(search)]
-    if scale is not None:
-        changes.insert(0, f"multiply all rates by at most {scale}")
+    scale = _working_scale(search)
+    changes = [] if scale is None else [f"multiply all rates by at most {scale}"]
+    if math.isfinite(needed):
+        block = search.server.block_tokens
+        tokens = math.ceil(needed / block) * block
+        changes.append(f"raise kv_capacity_tokens to at least {tokens}")
+    changes += _segment_change(search)
     changes.append("use policy paced, which needs no whole request at every stage")
-    return InfeasibleError(
-        f"Nested WAIT with {_counted(segments.count)}: {what}", cause, ", or ".join(changes), scale
-    )
+    return InfeasibleError(f"Nested WAIT with {scope}: {what}", cause, ", or ".join(changes), scale)
 
 
-def _works(search: CutSearch) -> bool:
-    return bool(np.isfinite(best_over_cuts(search).value))
+def _working_scale(search: CutSearch) -> float | None:
+    """The largest multiple of the rates, below 1, at which there is a table; three digits.
 
-
-def _working_scale(search: CutSearch, first: float) -> float | None:
-    """A multiple of the rates, below `first`, at which there is a table; three digits."""
-    for factor in _TRIALS if 0 < first < 1 else ():
-        scale = rounded_down(first * factor)
-        if _works(replace(search, lengths=search.lengths.scaled(scale))):
-            return scale
-    return None
-
-
-def _memory_change(search: CutSearch, needed: float) -> list[str]:
-    """A memory of at least `needed` tokens with which there is a table."""
-    block = search.server.block_tokens
-    for factor in _TRIALS if math.isfinite(needed) else ():
-        tokens = math.ceil(needed / factor / block) * block
-        server = search.server.model_copy(update={"kv_capacity_tokens": tokens})
-        if _works(replace(search, lengths=replace(search.lengths, server=server))):
-            return [f"raise kv_capacity_tokens to at least {tokens}"]
-    return []
+    Chain and memory do not depend on it, so that the least load among them says it.
+    """
+    slow = replace(search, lengths=search.lengths.scaled(_SLOW), objective="rate")
+    load = best_design(slow, _ADVICE_S).value / _SLOW
+    return rounded_down((1 - STRICT) / load) if 1 < load < math.inf else None
 
 
 def _segment_change(search: CutSearch) -> list[str]:
@@ -79,7 +75,7 @@ def _segment_change(search: CutSearch) -> list[str]:
         return []
     asked, most = search.segments, search.most
     for count in sorted(range(1, most + 1), key=lambda one: abs(one - asked))[1 : 1 + _NEAREST]:
-        if _works(replace(search, segments=count)):
+        if is_feasible(replace(search, segments=count), _ADVICE_S):
             return [f"use {_counted(count)}"]
     return []
 

@@ -1,8 +1,7 @@
 """Whole thresholds for literal Nested WAIT, with the safety buffer of Theorem 2 (THEORY 4).
 
-For given cuts a geometric program (`program`) bounds the objective, and a descent over whole
-thresholds finishes on the exact one: θ_k as the root of its equation, drift on the server's own
-iteration time. Cuts come from the dynamic program of `design`.
+Cuts and thresholds are found together, with a bound on all of them (`joint`, `optimum`): θ_k as the
+root of its equation, drift on the server's own iteration time.
 """
 
 from __future__ import annotations
@@ -26,20 +25,32 @@ from thresholds.solvers.nested.conditions import chain_conditions, drift_conditi
 from thresholds.solvers.nested.cuts import (
     CutSearch,
     WholeOptimum,
-    best_over_cuts,
     lengths_to_cut,
     require_nested_options,
-    with_program,
 )
+from thresholds.solvers.nested.goals import OBJECTIVES
 from thresholds.solvers.nested.infeasible import infeasible
-from thresholds.solvers.nested.requirement import STRICT, mean_latency_s, nested_memory
+from thresholds.solvers.nested.joint import MOST_LENGTHS, best_design
+from thresholds.solvers.nested.optimum import PROVEN
+from thresholds.solvers.nested.requirement import (
+    STRICT,
+    mean_latency_s,
+    mean_ttft_s,
+    nested_memory,
+)
 from thresholds.solvers.nested.rules import NestedWaitRule
 from thresholds.solvers.nested.segments import Prompts
 from thresholds.solvers.rule import Rule
 from thresholds.solvers.solver import Solver
 from thresholds.table import ThresholdTable
 
-_OBJECTIVES = ("latency", "memory", "slack")
+_NAMES = {
+    "latency": "latency_s",
+    "ttft": "ttft_s",
+    "memory": "memory_tokens",
+    "slack": "load",
+    "rate": "rate_per_s",
+}
 
 
 @dataclass(frozen=True)
@@ -47,14 +58,17 @@ class NestedWait(Solver):
     """Literal Nested WAIT: whole thresholds n_k of segments of output length, lengths unknown.
 
     Attributes:
-        objective: What is best: "latency" (least mean over requests), "memory" (least KV with its
-            buffers) or "slack" (largest distance from the drift condition).
+        objective: What is best: "latency" or "ttft" (least mean over requests), "memory" (least KV
+            with its buffers), "slack" (largest distance from the drift condition, which is the
+            least load Λ_1 ΔT/n_1) or "rate" (largest sustainable multiple of the mix).
         segments: L; None for the best L.
         overflow_probability: δ of Theorem 2 (THEORY 4.5): of any overflow within the horizon.
         horizon_s: T of Theorem 2.
         prompts: Prompt that the memory of a segment counts where prompts differ (THEORY 5.4):
             "worst", which bounds every path, or "weighted", the rate-weighted mean, with which no
             overflow probability is known.
+        time_limit_s: Seconds after which the best design so far is taken, with the gap that is left
+            to prove.
 
     Raises:
         InputError: Naming the first option that is out of range. `solve` raises it too for more
@@ -74,15 +88,18 @@ class NestedWait(Solver):
     overflow_probability: float = 0.01
     horizon_s: float = 3600.0
     prompts: Prompts = "worst"
+    time_limit_s: float = 10.0
 
     def __post_init__(self) -> None:
-        allowed = f"{' or '.join(_OBJECTIVES)}, for policy {self.policy}"
-        require_choice("objective", self.objective, _OBJECTIVES, allowed)
+        allowed = f"{' or '.join(OBJECTIVES)}, for policy {self.policy}"
+        require_choice("objective", self.objective, OBJECTIVES, allowed)
         if not (is_number(self.overflow_probability) and 0 < self.overflow_probability < 1):
             allowed = "a probability above 0 and below 1"
             raise InputError("overflow_probability", self.overflow_probability, allowed)
         if not (is_number(self.horizon_s) and self.horizon_s > 0):
             raise InputError("horizon_s", self.horizon_s, "seconds > 0")
+        if not (is_number(self.time_limit_s) and self.time_limit_s > 0):
+            raise InputError("time_limit_s", self.time_limit_s, "seconds > 0")
         require_nested_options(self.segments, self.prompts)
 
     def buffers(self, workload: Workload, server: Server) -> BufferStudy:
@@ -110,10 +127,9 @@ class NestedWait(Solver):
         evaluator: Evaluator | None,
     ) -> ThresholdTable:
         search = self._search(workload, server)
-        best = best_over_cuts(search)
+        best = best_design(search, self.time_limit_s)
         if not np.isfinite(best.value):
             raise infeasible(search, best)
-        best = with_program(search, best)
         segments, n = best.segments, best.thresholds
         memory = nested_memory(n, segments, best.log)
         certificate = _certificate(found, best)
@@ -137,10 +153,12 @@ class NestedWait(Solver):
                 stochastic_buffer_tokens=float(memory.stochastic_buffer),
                 horizon_s=self.horizon_s,
             ),
-            predicted=predicted(found, float(mean_latency_s(n, segments))),
+            predicted=predicted(
+                found, float(mean_latency_s(n, segments)), float(mean_ttft_s(n, segments))
+            ),
             max_rate_per_s=(1 - STRICT) / float(segments.load(n)) * workload.rate_per_s,
             certificate=certificate,
-            solver=_report(best),
+            solver=_report(search, best),
             notes=(*_notes(search, found, best, bounded), *found.caveats),
         )
 
@@ -156,16 +174,21 @@ def _certificate(found: Equilibrium, best: WholeOptimum) -> tuple[Condition, ...
     )
 
 
-def _report(best: WholeOptimum) -> SolverReport:
-    gap = None
-    if best.bound is not None:
-        # Where the real optimum is whole, solver accuracy can leave the bound 1e-9 above it.
-        gap = max(0.0, (best.value - best.bound) / best.bound)
+def _report(search: CutSearch, best: WholeOptimum) -> SolverReport:
+    value, bound = best.value, best.bound
+    if search.objective == "rate":
+        rate_per_s = float(best.segments.rates_per_s[0])
+        value, bound = rate_per_s / value, rate_per_s / bound if bound else None
+    gap = None if not bound else abs(value - bound) / bound
+    status = "feasible" if gap is None else "feasible, with a bound"
+    if gap is not None and gap <= PROVEN:
+        status, gap = "optimal", 0.0
     return SolverReport(
-        name="geometric program (Clarabel), exact θ, descent over whole thresholds",
-        status="feasible" if gap is None else "feasible, with a bound for these cuts",
-        objective=best.value,
+        name="shortest paths over cuts and thresholds, best-first search",
+        status=status,
+        objective=value,
         optimality_gap=gap,
+        objective_name=_NAMES[search.objective],
     )
 
 
@@ -186,15 +209,9 @@ def _notes(
             "prompts differ and are counted by their weighted mean: no overflow probability is "
             "known (use prompts worst for the bound of Theorem 2)"
         )
-    if best.segments.count < len(search.lengths.outputs):
+    if len(search.lengths.outputs) > MOST_LENGTHS:
         notes.append(
-            "cuts are the best for thresholds in proportion to a power of the entry rates (exact "
-            "dynamic program), not jointly with these thresholds"
-        )
-    if best.bound is None:
-        notes.append(
-            "every condition is checked on the server's own iteration time, but no bound on the "
-            "optimality of these thresholds is known (iteration time not concave in tokens, or "
-            "the geometric program not solved accurately)"
+            f"cuts were looked for at {MOST_LENGTHS} of {len(search.lengths.outputs)} output "
+            "lengths: whether others are better is not known"
         )
     return tuple(notes)

@@ -134,3 +134,19 @@ def mean_latency_s(thresholds: ArrayLike, segments: Segments) -> Floats:
     requests = outside + n @ (segments.mean_stages - 1) + queues.sum(axis=-1)
     latency_s = requests / segments.rates_per_s[0] + segments.iteration_time_s(n)
     return np.where((load < 1) & chain_holds(n, segments), latency_s, np.inf)
+
+
+def mean_ttft_s(thresholds: ArrayLike, segments: Segments) -> Floats:
+    """Mean time to the first output token of literal Nested WAIT in seconds; shape (...).
+
+    The delay of `mean_latency_s` until the stage that emits it: collecting n_1 arrivals, where the
+    paper's convention has the first token behind stage 1 one more collection, the iteration, and
+    queueing. Segment 1 emits it, whose stages wait for nobody else. Infinite where drift or the
+    chain fails.
+    """
+    n = np.asarray(thresholds, dtype=float)
+    load, first = segments.load(n), n[..., 0]
+    with np.errstate(divide="ignore"):
+        requests = (first - 1) / 2 + load / (2 * (1 - load)) + segments.first_output * first
+    ttft_s = requests / segments.rates_per_s[0] + segments.iteration_time_s(n)
+    return np.where((load < 1) & chain_holds(n, segments), ttft_s, np.inf)

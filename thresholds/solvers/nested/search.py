@@ -12,7 +12,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from thresholds.solvers.nested.requirement import STRICT, chain_holds, mean_latency_s, nested_memory
+from thresholds.solvers.nested.requirement import (
+    STRICT,
+    chain_holds,
+    mean_latency_s,
+    mean_ttft_s,
+    nested_memory,
+)
 from thresholds.solvers.nested.segments import Segments
 
 Floats = NDArray[np.float64]
@@ -29,6 +35,9 @@ _EXPONENTS = (0.95, 0.85, 0.7, 0.5, 0.3, 0.1)
 _SCALES = np.geomspace(0.7, 1.4, 60)
 """The descent also tries the whole vector times these: along the memory limit no step helps."""
 
+_MOST_SEGMENTS = 40
+"""Beyond it not all blocks are tried."""
+
 _MANY_SEGMENTS = 4
 """Up to so many segments every two block steps are tried together, beyond it single steps of 1."""
 
@@ -36,19 +45,22 @@ _MANY_SEGMENTS = 4
 def aim_of(objective: str, segments: Segments, log: float) -> Aim:
     """The objective over whole thresholds.
 
-    latency: mean latency in seconds where all conditions hold. memory: the requirement in tokens
-    where drift and the chain hold, even if it exceeds the capacity. slack: the load Λ_1 ΔT/n_1
-    where the chain and memory hold, even if it is above 1.
+    latency, ttft: means in seconds where all conditions hold. memory: the requirement in tokens
+    where drift and the chain hold, even if it exceeds the capacity. slack, rate: the load
+    Λ_1 ΔT/n_1 where the chain and memory hold, even if it is above 1: the largest distance from
+    drift is at the smallest load, and so is the largest multiple of the rates, as neither the chain
+    nor the buffers depend on it.
     """
     capacity = segments.server.usable_kv_tokens
 
     def requirement(thresholds: Floats) -> Floats:
         return nested_memory(thresholds, segments, log).total
 
-    def latency(thresholds: Floats) -> Floats:
+    def delay(thresholds: Floats) -> Floats:
         fits = requirement(thresholds) <= capacity
         drift = segments.load(thresholds) <= 1 - STRICT
-        return np.where(drift & fits, mean_latency_s(thresholds, segments), np.inf)
+        mean_s = mean_latency_s if objective == "latency" else mean_ttft_s
+        return np.where(drift & fits, mean_s(thresholds, segments), np.inf)
 
     def memory(thresholds: Floats) -> Floats:
         allowed = (segments.load(thresholds) <= 1 - STRICT) & chain_holds(thresholds, segments)
@@ -59,7 +71,16 @@ def aim_of(objective: str, segments: Segments, log: float) -> Aim:
         fits = requirement(thresholds) <= capacity
         return np.where(fits, segments.load(thresholds), np.inf)
 
-    return {"latency": latency, "memory": memory, "slack": slack}[objective]
+    known = {"latency": delay, "ttft": delay, "memory": memory, "slack": slack, "rate": slack}
+    return known[objective]
+
+
+def best_of(aim: Aim, candidates: Floats) -> tuple[Floats, float]:
+    """The best of the candidates (k, L) that are 1 or more, and its value."""
+    whole = candidates[(candidates >= 1).all(axis=1)]
+    values = aim(whole)
+    chosen = int(np.argmin(values))
+    return whole[chosen], float(values[chosen])
 
 
 def best_whole(aim: Aim, starts: Floats) -> tuple[Floats, float]:
@@ -67,12 +88,12 @@ def best_whole(aim: Aim, starts: Floats) -> tuple[Floats, float]:
 
     Returns thresholds (L,) and their value, infinite if no start is allowed.
     """
-    best, value = _best(aim, starts)
+    best, value = best_of(aim, starts)
     moves = _moves(starts.shape[1], float(best[0]))
     while np.isfinite(value):
         rays = _SCALES[:, None] * best
         candidates = np.vstack([best + moves, np.floor(rays), np.ceil(rays), np.rint(rays)])
-        better, better_value = _best(aim, candidates)
+        better, better_value = best_of(aim, candidates)
         if better_value >= value:
             break
         best, value = better, better_value
@@ -109,20 +130,16 @@ def repaired(real: Floats, segments: Segments) -> Floats:
     return np.column_stack(n)
 
 
-def _best(aim: Aim, candidates: Floats) -> tuple[Floats, float]:
-    whole = candidates[(candidates >= 1).all(axis=1)]
-    values = aim(whole)
-    chosen = int(np.argmin(values))
-    return whole[chosen], float(values[chosen])
-
-
 def _moves(segments: int, largest: float) -> Floats:
     """±1, ±2, ±4, … on every block of neighbouring segments, and of two such together; (k, L)."""
+    # Of very many segments only single ones and those from the first on.
+    few = segments <= _MOST_SEGMENTS
     blocks = np.array(
         [
             np.r_[np.zeros(i), np.ones(j - i), np.zeros(segments - j)]
             for i in range(segments)
             for j in range(i + 1, segments + 1)
+            if few or i == 0 or j == i + 1
         ]
     )
     sizes = 2.0 ** np.arange(int(np.log2(max(largest, 1))) + 1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +45,7 @@ class Segments:
         prefill_tokens: Mean prompt of a request; 0 for decode-only workloads. Scalar.
         prefill_tokens_sq: Mean squared prompt. Scalar.
         prompts_differ: Whether some segment is entered by prompts of several lengths.
+        first_output: Position among the stages of the one that emits the first output token.
     """
 
     server: Server
@@ -59,6 +60,7 @@ class Segments:
     prefill_tokens: float
     prefill_tokens_sq: float
     prompts_differ: bool
+    first_output: int
 
     @property
     def count(self) -> int:
@@ -103,6 +105,16 @@ class Segments:
         return work_s
 
 
+class Spans(NamedTuple):
+    """Segments by themselves, wherever the others are cut; fields as those of `Segments`."""
+
+    stages: Floats
+    mean_stages: Floats
+    kv_tokens: Floats
+    decode_requests: Floats
+    memory_tokens: Floats
+
+
 @dataclass(frozen=True)
 class Lengths:
     """The distinct output lengths l'_1 < … < l'_m of a workload; arrays of shape (m,).
@@ -137,36 +149,57 @@ class Lengths:
         """
         return int(self.server.first_token == "prefill" and not self.decode_only)
 
+    @property
+    def first_output(self) -> int:
+        """Position among the stages of the one that emits the first output token."""
+        return int(self.server.first_token == "decode" and not self.decode_only)
+
     def segments(self, ends: ArrayLike) -> Segments:
         """Segments that end at these indices into `outputs`, ascending, the last m − 1."""
         last = np.asarray(ends, dtype=np.int64)
         first = np.concatenate([[0], last[:-1] + 1])
-        cuts = self.outputs[last]
-        before = np.concatenate([[0], cuts[:-1]])
-        low, high = self.stage_range(before, cuts)
-        decode_low = np.maximum(low, 1)
-        decodes = (high - decode_low + 1).astype(float)
-        prompts = self.mean_prompts[first]
-        kv_tokens = decodes * (prompts + (decode_low + high) / 2)
-        entered = self.rates_per_s[first]
-        leaving = np.diff(self.rate_sums[last], prepend=0.0)
-        staying = np.append(entered[1:], 0.0)
-        tokens = (leaving + staying * cuts - entered * before) / entered
-        held = self.memory_prompts[first]
+        spans = self.spans(first, last)
         return Segments(
             server=self.server,
-            cuts=cuts,
-            rates_per_s=entered,
-            stages=(high - low + 1).astype(float),
-            mean_stages=tokens + (high - low + 1 - (cuts - before)),
-            kv_tokens=kv_tokens,
-            decode_requests=decodes,
-            memory_tokens=self.held_sums[held + high] - self.held_sums[held + low - 1],
+            cuts=self.outputs[last],
+            rates_per_s=self.rates_per_s[first],
+            stages=spans.stages,
+            mean_stages=spans.mean_stages,
+            kv_tokens=spans.kv_tokens,
+            decode_requests=spans.decode_requests,
+            memory_tokens=spans.memory_tokens,
             boundary_tokens=self.boundary_tokens[first[1:]].astype(float),
             prefill_tokens=self.prefill_tokens,
             prefill_tokens_sq=self.prefill_tokens_sq,
             prompts_differ=self.prompts_differ,
+            first_output=self.first_output,
         )
+
+    def spans(self, first: Integers, last: Integers) -> Spans:
+        """What segments of the lengths first … last are, each by itself; elementwise."""
+        cuts = self.outputs[last]
+        before = np.where(first > 0, self.outputs[first - 1], 0)
+        low, high = self.stage_range(before, cuts)
+        decode_low = np.maximum(low, 1)
+        decodes = (high - decode_low + 1).astype(float)
+        entered = self.rates_per_s[first]
+        sums = np.append(self.rate_sums, 0.0)
+        leaving = sums[last] - sums[first - 1]
+        staying = np.append(self.rates_per_s[1:], 0.0)[last]
+        tokens = (leaving + staying * cuts - entered * before) / entered
+        held = self.memory_prompts[first]
+        return Spans(
+            stages=(high - low + 1).astype(float),
+            mean_stages=tokens + (high - low + 1 - (cuts - before)),
+            kv_tokens=decodes * (self.mean_prompts[first] + (decode_low + high) / 2),
+            decode_requests=decodes,
+            memory_tokens=self.held_sums[held + high] - self.held_sums[held + low - 1],
+        )
+
+    def spread(self, most: int) -> Integers:
+        """Indices of at most so many lengths, evenly spaced in their order, the longest with them."""
+        last = len(self.outputs) - 1
+        return np.unique(np.linspace(0, last, min(most, last + 1)).astype(np.int64))
 
     def merged(self, ends: ArrayLike) -> Lengths:
         """The same requests where only these indices may end a segment, the last m − 1."""

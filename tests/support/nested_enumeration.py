@@ -1,0 +1,163 @@
+"""Every design of a small instance of Nested WAIT: all cut sets, all whole thresholds; slow."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.errors import InfeasibleError
+from fluid.iteration import IterationTime
+from fluid.server import Server
+from fluid.steady.equilibrium import equilibrium
+from fluid.workload import Workload
+from tests.support.builders import workload
+from tests.support.nested_cases import decreasing
+from thresholds.solvers.nested.nested_wait import NestedWait
+from thresholds.solvers.nested.requirement import (
+    chain_holds,
+    log_term,
+    mean_latency_s,
+    mean_ttft_s,
+    nested_memory,
+)
+from thresholds.solvers.nested.segments import Segments, distinct_lengths
+
+OBJECTIVES = ("latency", "ttft", "memory", "slack", "rate")
+
+_MOST_DESIGNS = 400_000
+_STRICT = 1e-9
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """The best value of each objective over all designs, infinite where none is feasible.
+
+    Attributes:
+        values: By objective; of "slack" the load, of "rate" requests per second.
+        least_tokens: Least KV of all for which drift and the chain hold, if within the largest
+            thresholds that were looked at; infinite otherwise.
+    """
+
+    values: dict[str, float]
+    least_tokens: float
+
+
+def small_instance(seed: int) -> tuple[Workload, Server, NestedWait]:
+    """Two to six output lengths on a server with room for some dozens of requests.
+
+    Affine and staircase servers, both conventions, blocks, prompts that differ or not, a given
+    number of segments or any; some four in ten are infeasible.
+    """
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(2, 7))
+    outputs = np.sort(rng.choice(np.arange(1, 25), m, replace=False))
+    longest = int(rng.choice([2, 40, 200]))
+    prompts = rng.integers(1, longest, m) if rng.random() < 0.5 else np.full(m, longest)
+    rates = rng.uniform(0.3, 5.0, m) * rng.uniform(0.6, 1.1) ** np.arange(m)
+    load = workload(
+        *((float(a), int(b), int(c)) for a, b, c in zip(rates, prompts, outputs, strict=True))
+    )
+    overhead_s = float(rng.uniform(2e-3, 3e-2))
+    tau = IterationTime.affine(
+        overhead_s, rng.uniform(1e-6, 3e-4), rng.uniform(1e-8, 2e-5), rng.uniform(0, 3e-5)
+    )
+    if rng.random() < 0.3:
+        knots = np.cumsum(rng.integers(8, 200, 4)).astype(float)
+        seconds = overhead_s + np.cumsum(rng.uniform(0, 5e-3, 5))
+        tau = IterationTime(
+            tokens_knots=(0.0, knots[0], knots[0], *knots[1:]),
+            seconds_knots=(overhead_s, *seconds),
+            per_kv_token_s=1e-7,
+        )
+    longest_request = longest + int(outputs[-1])
+    server = Server(
+        name="small",
+        source="test",
+        kv_capacity_tokens=int(longest_request * rng.uniform(8, 130)) + 16,
+        block_tokens=int(rng.choice([1, 16])),
+        first_token=("prefill", "decode")[int(rng.integers(2))],
+        iteration_time=tau,
+    )
+    load = load.scaled(float(equilibrium(load, server).max_scale * rng.uniform(0.15, 0.95)))
+    solver = NestedWait(
+        segments=int(rng.integers(1, m + 1)) if rng.random() < 0.4 else None,
+        overflow_probability=float(10 ** rng.uniform(-4, -0.5)),
+        horizon_s=float(10 ** rng.uniform(0, 4)),
+        prompts=("worst", "weighted")[int(rng.integers(2))],
+        time_limit_s=600.0,
+    )
+    return load, server, solver
+
+
+def designs(
+    load: Workload, server: Server, solver: NestedWait, tokens: float
+) -> Iterator[tuple[Segments, float, NDArray[np.float64]]]:
+    """Each cut set with its K and all its thresholds whose full batch fits into so many tokens."""
+    lengths = distinct_lengths(load, server, solver.prompts)
+    last = len(lengths.outputs) - 1
+    for count in range(1, last + 2):
+        if solver.segments not in (None, count):
+            continue
+        overhead_s = server.iteration_time.overhead_s
+        log = log_term(count, solver.horizon_s, overhead_s, solver.overflow_probability)
+        for inner in itertools.combinations(range(last), count - 1):
+            segments = lengths.segments([*inner, last])
+            smallest = np.arange(count, 0, -1.0)
+            room = tokens - float(segments.memory_tokens @ smallest)
+            if room < 0:
+                continue
+            largest = int(count + room / segments.memory_tokens[0])
+            if math.comb(largest, count) > _MOST_DESIGNS:
+                raise OverflowError
+            n = decreasing(count, largest)
+            yield segments, log, n[n @ segments.memory_tokens <= tokens]
+
+
+def enumerated(load: Workload, server: Server, solver: NestedWait) -> Enumerated:
+    """The optimum of every objective.
+
+    Raises:
+        OverflowError: Too many designs.
+    """
+    capacity = server.usable_kv_tokens
+    best = dict.fromkeys(("latency", "ttft", "memory", "slack"), math.inf)
+    least = math.inf
+    for segments, log, n in designs(load, server, solver, 1.5 * capacity):
+        needed = nested_memory(n, segments, log).total
+        drift = segments.load(n) <= 1 - _STRICT
+        allowed = drift & chain_holds(n, segments)
+        least = min(least, float(needed[allowed].min(initial=math.inf)))
+        fits = allowed & (needed <= capacity)
+        for name, values in (
+            ("latency", mean_latency_s(n, segments)),
+            ("ttft", mean_ttft_s(n, segments)),
+            ("memory", needed),
+            ("slack", segments.load(n)),
+        ):
+            best[name] = min(best[name], float(values[fits].min(initial=math.inf)))
+    rate = load.rate_per_s / best["slack"] if best["slack"] < math.inf else math.inf
+    return Enumerated(best | {"rate": rate}, least if least <= 1.5 * capacity else math.inf)
+
+
+def disagreement(load: Workload, server: Server, solver: NestedWait) -> str | None:
+    """What is wrong with the solver's table, or its refusal; None where it is right."""
+    truth = enumerated(load, server, solver)
+    expected = truth.values[solver.objective]
+    try:
+        report = solver.solve(load, server).solver
+    except InfeasibleError as error:
+        if math.isfinite(expected):
+            return f"refused, but {expected:g} is possible"
+        if math.isinf(truth.least_tokens):
+            return None
+        least = f"at least {math.ceil(truth.least_tokens)} KV tokens"
+        return None if least in str(error) else f"{error}; in truth {least}"
+    assert report.objective is not None
+    if not math.isclose(report.objective, expected, rel_tol=1e-8):
+        return f"{report.objective:g} instead of {expected:g}"
+    return None if report.optimality_gap == 0 else f"gap {report.optimality_gap}, yet optimal"
