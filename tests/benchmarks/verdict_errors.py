@@ -1,12 +1,12 @@
 """How often the verdict on a recording is wrong: a Markdown table of false and open verdicts.
 
 Single recordings of 10 … 20,000 requests of each kind of arrivals, on servers with few and with
-hundreds in service, bound by compute, memory or seats. ρ is the rate ÷ the policy's own largest
-stable rate, its throughput at saturation in long runs. Arrivals of `mmpp` stay about ten requests
-in a state: fluctuations slower than the recording are part of what it says, and no verdict on
-it can know them. Recordings of Azure are the arrivals of windows of the trace, each
-brought to its ρ by its own mean rate, with lengths drawn from the whole trace; they need
-``--azure AzureLLMInferenceTrace_conv.csv``.
+hundreds in service, bound by compute, memory or seats, or held back by the rule itself. ρ is the
+rate ÷ the policy's own largest stable rate, its throughput at saturation in long runs. Arrivals of
+`mmpp` stay about ten requests in a state: fluctuations slower than the recording are part of what
+it says, and no verdict on it can know them. Recordings of Azure are the arrivals of windows of the
+trace, each brought to its ρ by its own mean rate, with lengths drawn from the whole trace; they
+need ``--azure AzureLLMInferenceTrace_conv.csv``.
 
 ``--full`` takes about fifteen minutes on two cores, the default about two. ``--seed`` changes all
 recordings; the constants of the verdict were chosen on other seeds and servers.
@@ -101,7 +101,7 @@ def affine(overhead_s: float, per_token_s: float, per_kv_token_s: float, tokens:
 
 
 def systems() -> tuple[System, ...]:
-    """Few and hundreds in service; bound by compute, by seats, by memory."""
+    """Few and hundreds in service; bound by compute, seats or memory; a standing inventory."""
     a100, long_decode = load_server("a100-80gb-llama-2-7b"), load_server("paper-long-decode")
     one_token_s = 4e-5
     return (
@@ -132,6 +132,12 @@ def systems() -> tuple[System, ...]:
             load((1, 512, 600)),
             long_decode,
             parse_policy("greedy:cap=120"),
+        ),
+        System(
+            "held for company (WAIT, 512/20)",
+            load((1, 512, 20)),
+            a100,
+            parse_policy("wait:thresholds=20"),
         ),
         System(
             "memory, mixed lengths",
