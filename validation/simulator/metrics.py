@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.statistics import half_width
-from validation.simulator.backlog import Backlog, Verdict, behind, verdict
+from validation.simulator.backlog import Verdict, behind, verdict
+from validation.simulator.netput import Backlog
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
     HISTOGRAM_RATIO,
