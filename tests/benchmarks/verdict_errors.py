@@ -272,7 +272,7 @@ def share(count: int, rows: list[Row]) -> str:
 def by_size(rows: list[Row]) -> str:
     """Errors and open verdicts by length, all kinds of arrivals together."""
     lines = ["| requests | recordings | wrong | undecided |", "|---|---|---|---|"]
-    for size in SIZES:
+    for size in sorted({one.requests for one in rows}):
         mine = [one for one in rows if one.requests == size]
         words = Counter(word for one in mine for word in one.words)
         wrong = sum(one.wrong for one in mine)
