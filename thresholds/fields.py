@@ -146,9 +146,9 @@ class PolicyValidation(FileModel):
         params: As the policy was given them; integers for thresholds and cuts.
         verdict: Whether the backlog of requests stays bounded, from its path.
         latency_s: None where it does not exist because the policy is unstable.
-        completed_share: Completed ÷ arrived in the measured window.
-        collapsed_share: Share of replications that completed less than 95 % of the arrivals while
-            their backlog grew.
+        completed_share: Completed ÷ arrived in the measured window; see `carried`.
+        collapsed_share: Share of replications whose backlog grew while evictions threw away 5 % of
+            the work or more.
         latency_difference_s: Mean latency of the table's own policy less that of this one, paired
             over replications, which saw the same arrivals. None for the table's own policy, where
             one of the two has no mean latency, and in tables before schema 1.3.
@@ -176,6 +176,16 @@ class PolicyValidation(FileModel):
     def label(self) -> str:
         """Policy with its parameters, e.g. ``greedy:watermark=0.01``."""
         return policy_label(self.policy, self.params)
+
+    @property
+    def carried(self) -> Interval | None:
+        """Share of the arrivals that is completed in the long run; None where undecided.
+
+        A stable policy completes all of them, whatever a window of a short run shows.
+        """
+        if self.verdict == "stable":
+            return Interval(mean=1.0, half_width=0.0)
+        return self.completed_share if self.verdict == "unstable" else None
 
 
 class Validated(FileModel):

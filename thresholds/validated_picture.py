@@ -9,7 +9,7 @@ from thresholds.fields import PolicyValidation
 
 
 def draw_validated(rows: Mapping[str, PolicyValidation], ax: Panels | None = None) -> Panels:
-    """Mean latency, where there is one, and completed share by policy, with 95 % intervals.
+    """Mean latency and carried share of the arrivals by policy, with 95 % intervals.
 
     Args:
         rows: By the label under which each is shown.
@@ -17,12 +17,12 @@ def draw_validated(rows: Mapping[str, PolicyValidation], ax: Panels | None = Non
     """
     labels = list(rows)
     with panels(ax, (8, 1.2 + 0.4 * len(rows)), 1, 2, sharey=True) as axes:
-        latency, completed = axes
+        latency, carried = axes
         for index, row in enumerate(rows.values()):
             colour = COLOURS[index % len(COLOURS)]
             for one, factor, found in (
                 (latency, 1.0, row.latency_s),
-                (completed, 100.0, row.completed_share),
+                (carried, 100.0, row.carried),
             ):
                 if found is not None:
                     width = factor * found.half_width
@@ -32,5 +32,5 @@ def draw_validated(rows: Mapping[str, PolicyValidation], ax: Panels | None = Non
         latency.set(xlabel="mean latency (s)", yticks=range(len(labels)), yticklabels=labels)
         latency.set_xlim(left=0)
         latency.set_ylim(len(labels) - 0.5, -0.5)
-        completed.set_xlabel("completed ÷ arrived (%)")
+        carried.set_xlabel("carried: completed ÷ arrived (%)")
     return axes

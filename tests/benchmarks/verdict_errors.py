@@ -1,15 +1,16 @@
 """How often the verdict on a recording is wrong: a Markdown table of false and open verdicts.
 
 Single recordings of 10 … 20,000 requests of each kind of arrivals, on servers with few and with
-hundreds in service, bound by compute, memory or seats. ρ is the rate ÷ the policy's own largest
-stable rate, its throughput at saturation in long runs. Arrivals of `mmpp` stay about ten requests
-in a state: fluctuations slower than the recording are part of what it says, and no verdict on
-it can know them. Recordings of Azure are the arrivals of windows of the trace, each
-brought to its ρ by its own mean rate, with lengths drawn from the whole trace; they need
-``--azure AzureLLMInferenceTrace_conv.csv``.
+hundreds in service, bound by compute, memory or seats, or held back by the rule itself. ρ is the
+rate ÷ the policy's own largest stable rate, its throughput at saturation in long runs. Arrivals of
+`mmpp` stay about ten requests in a state: fluctuations slower than the recording are part of what
+it says, and no verdict on it can know them. Recordings of Azure are the arrivals of windows of the
+trace, each brought to its ρ by its own mean rate, with lengths drawn from the whole trace; they
+need ``--azure AzureLLMInferenceTrace_conv.csv``.
 
-``--full`` takes about fifteen minutes on two cores, the default about two. ``--seed`` changes all
-recordings; the constants of the verdict were chosen on other seeds and servers.
+``--full`` takes about fifteen minutes on two cores, the default about two; ``--only TEXT`` takes
+the systems of that name. ``--seed`` changes all recordings; the constants of the verdict were
+chosen on other seeds and servers.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def affine(overhead_s: float, per_token_s: float, per_kv_token_s: float, tokens:
 
 
 def systems() -> tuple[System, ...]:
-    """Few and hundreds in service; bound by compute, by seats, by memory."""
+    """Few and hundreds in service; bound by compute, seats or memory; a standing inventory."""
     a100, long_decode = load_server("a100-80gb-llama-2-7b"), load_server("paper-long-decode")
     one_token_s = 4e-5
     return (
@@ -132,6 +133,12 @@ def systems() -> tuple[System, ...]:
             load((1, 512, 600)),
             long_decode,
             parse_policy("greedy:cap=120"),
+        ),
+        System(
+            "held for company (WAIT, 512/20)",
+            load((1, 512, 20)),
+            a100,
+            parse_policy("wait:thresholds=20"),
         ),
         System(
             "memory, mixed lengths",
@@ -186,15 +193,21 @@ def usual_sojourn_s(system: System, largest_per_s: float, seed: int) -> float:
     return float(cpu.run(model, [job], 20_000)[0].mean_s[-1, 0])
 
 
-def azure(file: Path, seed: int, most: int) -> Iterator[Row]:
-    """Arrivals of windows of the trace, lengths of the whole."""
+def azure(file: Path, seed: int, most: int, length: int) -> Iterator[Row]:
+    """Arrivals of windows of the trace, lengths of the whole.
+
+    The largest rate is that of the same draw of lengths: along the trace itself they change, and
+    its second half carries a tenth less.
+    """
     trace = read_trace(file)
     times, prompts, outputs = trace.arrived_at_s, trace.num_prefill_tokens, trace.num_decode_tokens
     server = load_server("a100-80gb-llama-2-7b")
     policy = parse_policy("vllm-v1")
-    whole = tape_model(trace, server)
-    largest_per_s = largest_rate(whole, policy, 0)
     rng = np.random.default_rng(seed)
+    mix = rng.integers(0, len(times), length)
+    drawn_lengths = Tape(np.arange(length) / trace.rate_per_s, prompts[mix], outputs[mix])
+    largest_per_s = largest_rate(tape_model(drawn_lengths, server), policy, 0)
+    print(f"A100, Azure rows: {largest_per_s:.4g} /s", flush=True)
     system = System("A100, Azure rows", load((1, 1, 1)), server, policy)
     for rho in (*STABLE, *UNSTABLE):
         for size in SIZES[:-1]:
@@ -259,7 +272,7 @@ def share(count: int, rows: list[Row]) -> str:
 def by_size(rows: list[Row]) -> str:
     """Errors and open verdicts by length, all kinds of arrivals together."""
     lines = ["| requests | recordings | wrong | undecided |", "|---|---|---|---|"]
-    for size in SIZES:
+    for size in sorted({one.requests for one in rows}):
         mine = [one for one in rows if one.requests == size]
         words = Counter(word for one in mine for word in one.words)
         wrong = sum(one.wrong for one in mine)
@@ -273,21 +286,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--seed", type=int, default=1_000_000)
+    parser.add_argument("--only", action="append", metavar="TEXT", help="systems with it in name")
     parser.add_argument("--azure", type=Path, metavar="FILE", help="conversations of Azure, 2023")
     arguments = parser.parse_args()
-    most = 60 if arguments.full else 8
+    most, length = (60, 200_000) if arguments.full else (8, 40_000)
     begun = time.perf_counter()
     rows: list[Row] = []
     for system in systems():
+        if arguments.only and not any(text in system.name for text in arguments.only):
+            continue
         model = poisson_model(system.workload, system.server)
-        length = 200_000 if arguments.full else 40_000
         largest_per_s = largest_rate(model, system.policy, length)
         for kind in KINDS:
             rows += drawn(system, kind, largest_per_s, arguments.seed, most)
         seconds = time.perf_counter() - begun
         print(f"{system.name}: {largest_per_s:.4g} /s, {seconds:.0f} s", flush=True)
     if arguments.azure:
-        rows += azure(arguments.azure, arguments.seed, most)
+        rows += azure(arguments.azure, arguments.seed, most, length)
     print(summary(rows), by_size(rows), sep="\n\n")
 
 

@@ -43,7 +43,7 @@ class Path:
     """A recording made up by hand."""
 
     path: NDArray[np.float64]
-    unfinished: int = 0
+    stuck: bool = False
 
 
 def single(arrivals: str = "poisson") -> Model:
@@ -144,7 +144,7 @@ def test_rescaled_time_changes_nothing() -> None:
     scaled = []
     for one in original:
         path = one.path.copy()
-        for name in ("clock_s", "idle_s", "spare_s", "room_s"):
+        for name in ("clock_s", "idle_s", "spare_s", "room_s", "held_s"):
             path[:, PATH_COLUMNS.index(name)] *= 7.0
         scaled.append(Path(path))
     assert_alike(verdict(original), verdict(scaled))
@@ -184,7 +184,56 @@ def test_one_collapsed_replication_is_enough() -> None:
 
 def test_requests_that_nothing_can_serve_are_unstable() -> None:
     base = ran(0.5, 100, 1)[0]
-    assert verdict([Path(base.path, unfinished=3)]).word == "unstable"
+    assert verdict([Path(base.path, stuck=True)]).word == "unstable"
+
+
+HOLDING = ("wait:thresholds=20", "wait:thresholds=20,max_wait_s=1", "nested-wait:thresholds=20")
+"""Rules that keep requests back until a batch is full: at most 400 of prompt 512 and output 20."""
+
+
+def held(policy: str, rate_per_s: float, requests: int, count: int = 4) -> list[Replication]:
+    """The server carries about 25 /s."""
+    one = RequestClass(name="c", rate_per_s=rate_per_s, prefill_tokens=512, decode_tokens=20)
+    model = poisson_model(Workload(name="w", classes=(one,)), load_server("a100-80gb-llama-2-7b"))
+    return cpu.run(model, [cpu.Job(parse_policy(policy), k, 3) for k in range(count)], requests)
+
+
+@pytest.mark.parametrize("policy", HOLDING)
+@pytest.mark.parametrize("rate_per_s", [5.0, 20.0])
+def test_a_standing_inventory_is_no_growth(policy: str, rate_per_s: float) -> None:
+    """Also where some of the window are still held when the arrivals end."""
+    for requests in (30, 100, 300):
+        runs = held(policy, rate_per_s, requests)
+        assert all(one.unfinished > 0 for one in runs)
+        assert verdict(runs).word == "undecided"
+    assert verdict(held(policy, rate_per_s, 1_000)).word == "stable"
+    assert verdict(held(policy, rate_per_s, 5_000)).word == "stable"
+
+
+@pytest.mark.parametrize("policy", HOLDING)
+def test_a_rule_that_holds_back_can_still_be_overloaded(policy: str) -> None:
+    assert verdict(held(policy, 30.0, 1_000)).word == "undecided"
+    assert verdict(held(policy, 30.0, 10_000)).word == "unstable"
+
+
+def test_a_rule_that_rests_while_more_and_more_wait_is_not_stable() -> None:
+    """It sleeps half of the time, and leaves every tenth request behind."""
+    arrivals = 4_000
+    times = np.arange(1, arrivals + 1.0)
+    path = recorded(times, START + 0.1 * times, arrivals).path
+    path[:, PATH_COLUMNS.index("held_s")] = 0.5 * path[:, 1]
+    assert verdict([Path(path)]).word != "stable"
+
+
+def test_an_open_verdict_always_says_how_many_more_requests() -> None:
+    for rho in (0.5, 0.98, 1.02, 3.0):
+        for requests in (5, 50, 500):
+            for one in ran(rho, requests, 6):
+                found = verdict([one])
+                assert (found.more_requests is None) == (found.word != "undecided")
+    nobody = verdict(held("wait:thresholds=20", 5.0, 30))
+    assert nobody.reason == "nobody has completed yet"
+    assert nobody.more_requests is not None
 
 
 def test_the_path_is_evenly_thinned_whatever_the_length() -> None:
@@ -215,11 +264,13 @@ def test_the_path_is_that_of_the_slow_simulator() -> None:
     for row in trace.backlog:
         waiting, residents = seen[min(seen, key=lambda at: abs(at - row[1]))]
         assert (row[2], row[3]) == (waiting + residents, waiting)
-        assert row[4] == row[2]
+        assert row[4] == pytest.approx(row[2] * row[5] / row[0])
         assert row[0] == (trace.arrived_at_s <= row[1] + 1e-9).sum()
 
 
 def test_idle_time_is_what_no_iteration_fills() -> None:
     one = ran(0.5, 2000, 1)[0]
     path = one.path
-    assert path[-1, 6] == pytest.approx(path[-1, 1] - (path[-1, 0] - path[-1, 2]), abs=1.5)
+    assert path[-1, PATH_COLUMNS.index("idle_s")] == pytest.approx(
+        path[-1, 1] - (path[-1, 0] - path[-1, 2]), abs=1.5
+    )

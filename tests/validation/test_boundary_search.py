@@ -70,6 +70,25 @@ def test_a_policy_that_can_collapse_is_bracketed_by_verdicts() -> None:
     assert "collapse" in found.reason
 
 
+def test_a_policy_that_collapses_late_is_watched_for_long() -> None:
+    """From empty it carries 2.4 for 50,000 requests, 2.0 for ever, and 1.8 under a backlog."""
+
+    def run(question: Question) -> tuple[str, float]:
+        carried = 2.4 if question.requests <= 50_000 else 2.0
+        stable = question.rate_per_s < carried
+        return ("stable", question.rate_per_s) if stable else ("unstable", 1.8)
+
+    found, asked = searched(run, 3.0)
+    assert found.low_per_s is not None
+    assert found.high_per_s is not None
+    assert found.low_per_s < 2.0 <= found.high_per_s
+    assert f"stable for runs of {MOST_REQUESTS:,} requests" in found.reason
+    ticks = iter(range(10**6))
+    ended, short = searched(run, 3.0, seconds=1.5, clock=lambda: float(next(ticks)))
+    assert "stable for runs of 10,000 requests" in ended.reason
+    assert max(one.requests for one in asked) > max(one.requests for one in short)
+
+
 def test_undecided_is_never_a_side_of_the_bracket() -> None:
     """No throughput settles, and verdicts are open between 0.9 and 1.1."""
 

@@ -49,6 +49,9 @@ RESULTS = st.builds(
     completed_per_s=FLOATS,
     completed_share=FLOATS,
     completed_share_half_width=st.none() | FLOATS,
+    carried_share=st.none() | FLOATS,
+    saturated_per_s=st.none() | FLOATS,
+    lost_work_share=FLOATS,
     collapsed_share=FLOATS,
     completed_shares=LISTS,
     completed_each_per_s=LISTS,
@@ -86,6 +89,9 @@ PLAIN = PolicyResult(
     completed_per_s=0.1,
     completed_share=0.2,
     completed_share_half_width=None,
+    carried_share=1.0,
+    saturated_per_s=None,
+    lost_work_share=0.0,
     collapsed_share=0.0,
     completed_shares=(0.1, 0.3),
     completed_each_per_s=(0.1,),
@@ -224,10 +230,10 @@ def test_what_is_no_folder_of_rows_is_refused(tmp_path: Path) -> None:
     (half / "part-1.parquet").write_bytes(good.read_bytes()[:-200])
     refused("part-1.parquet: got .*allowed: a whole Parquet file", half)
     parquet.write_table(pa.table({"a": [1]}), other / "a.parquet")
-    refused("allowed: rows of fluidwait, schema version 2", other)
+    refused("allowed: rows of fluidwait, schema version 3", other)
     table = parquet.read_table(good).replace_schema_metadata({"fluidwait_rows": "0"})
     parquet.write_table(table, older / "part-1.parquet")
-    refused("allowed: rows of fluidwait, schema version 2", older)
+    refused("allowed: rows of fluidwait, schema version 3", older)
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path: Path) -> None:

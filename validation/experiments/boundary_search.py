@@ -4,8 +4,9 @@ A server that is offered far more than it can carry completes what it can: its *
 saturation*. Below that rate every backlog is worked off, so that the policy is stable. Above it a
 backlog, once there, grows for ever; only a policy that can collapse (THEORY 6.4) may look stable
 there for a while, which one run a little above the bracket finds out. Runs are doubled until the
-throughput is known to the tolerance, and verdicts that are "undecided" until they are not; where
-the budget ends first, the bracket stays as wide as it is and says why.
+throughput is known to the tolerance, and verdicts that are "undecided" until they are not; a policy
+that can collapse is called stable only after the longest runs, as collapse is a matter of time.
+Where the budget ends first, the bracket stays as wide as it is, or says how long its runs were.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def search(start_per_s: float, tolerance: float, budget: Budget) -> Search:
         return (yield from _by_verdicts(start_per_s, None, tolerance, budget, None))
     rate_per_s, half_width = found
     low, high = rate_per_s * (1 - half_width), rate_per_s * (1 + half_width)
-    above = yield from _decide(high * _ABOVE, budget)
+    above, _ = yield from _decide(high * _ABOVE, budget)
     if above == "unstable":
         return Bracket(low, high, rate_per_s, "throughput under a backlog, and growth above it")
     if above == "undecided":
@@ -138,14 +139,21 @@ def _saturated(
         before, requests = each.mean, longer
 
 
-def _decide(rate_per_s: float, budget: Budget) -> Generator[Question, PolicyResult, str]:
-    """The verdict at a rate, with runs as long as it takes."""
+def _decide(
+    rate_per_s: float, budget: Budget, *, collapses: bool = False
+) -> Generator[Question, PolicyResult, tuple[str, int]]:
+    """The verdict at a rate, with runs as long as it takes, and how long they were.
+
+    Args:
+        collapses: Whether "stable" counts after the longest runs only.
+    """
     requests = budget.first
     while True:
         result = yield Question(rate_per_s, requests)
+        open_words = ("undecided", "stable") if collapses else ("undecided",)
         longer = budget.longer(requests)
-        if result.verdict != "undecided" or longer is None:
-            return result.verdict
+        if result.verdict not in open_words or longer is None:
+            return result.verdict, requests
         requests = longer
 
 
@@ -160,12 +168,13 @@ def _by_verdicts(
 
     A rate that stays undecided ends it.
     """
-    high, reason = None, ""
+    high, reason, length = None, "", 0
+    collapses = saturated_per_s is not None
     rate_per_s = start_per_s
     for _ in range(_MOST_WIDENINGS):
-        word = yield from _decide(rate_per_s, budget)
+        word, requests = yield from _decide(rate_per_s, budget, collapses=collapses)
         if word == "stable":
-            low = rate_per_s
+            low, length = rate_per_s, requests
         elif word == "unstable":
             high = rate_per_s
         if low is not None and high is not None:
@@ -174,12 +183,17 @@ def _by_verdicts(
         rate_per_s *= _WIDEN if up else 1 / _WIDEN
     while low is not None and high is not None and high / low > 1 + 2 * tolerance:
         middle = float(np.sqrt(low * high))
-        word = yield from _decide(middle, budget)
+        word, requests = yield from _decide(middle, budget, collapses=collapses)
         if word == "undecided":
             reason = "; nearer to it the budget ended undecided"
             break
-        low, high = (middle, high) if word == "stable" else (low, middle)
+        if word == "stable":
+            low, length = middle, requests
+        else:
+            high = middle
     known = "verdicts on both sides"
     if saturated_per_s is not None:
         known += f"; it can collapse, and then completes {saturated_per_s:.3g} /s only"
+        if length:
+            known += f"; stable for runs of {length:,} requests"
     return Bracket(low, high, saturated_per_s, known + reason)

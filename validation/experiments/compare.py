@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Watches a stage of work: (its name, its steps) → what is called after each of them."""
 
-_SPARE = ("KV mean", "wasted", "collapsed", "evictions /req", "p99 s", "completed")
+_SPARE = ("KV mean", "wasted", "collapsed", "evictions /req", "p99 s", "carried")
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +62,7 @@ class Comparison(Result):
     limit_per_s: float | None
 
     def blocks(self) -> Iterator[Block]:
-        columns = ("policy", "rate /s", "verdict", "completed", "collapsed", "latency s", "p99 s")
+        columns = ("policy", "rate /s", "verdict", "carried", "collapsed", "latency s", "p99 s")
         rows = tuple(_row(one) for one in self.results)
         more = ("evictions /req", "wasted", "KV mean")
         yield Table("Policies by rate", (*columns, *more), rows, spare=_SPARE)
@@ -203,7 +203,7 @@ def _row(one: PolicyResult) -> tuple[str, ...]:
         one.label,
         number(one.rate_per_s),
         one.verdict,
-        percent(one.completed_share, 2),
+        one.carried,
         percent(one.collapsed_share, 0),
         with_half_width(latency.mean, latency.half_width) if latency else "–",
         number(latency.p99) if latency else "–",

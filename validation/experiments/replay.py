@@ -31,7 +31,7 @@ BASELINES = ("greedy:watermark=0.01", "greedy:watermark=0.05")
 TAPE = "tape"
 """Arrivals of a table validated on a recording, which the table does not hold."""
 
-_SPARE = ("TPOT s", "KV mean", "TTFT s", "collapsed", "evictions /req", "p99 s", "completed")
+_SPARE = ("TPOT s", "KV mean", "TTFT s", "collapsed", "evictions /req", "p99 s", "carried")
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +89,7 @@ class Replay(Result):
             f"{self.table.workload.name} on {self.table.server.name} at "
             f"{number(first.rate_per_s)} /s: {first.replications} × {first.requests:,} requests"
         )
-        columns = ("policy", "verdict", "completed", "collapsed", "latency s", "p99 s", "TTFT s")
+        columns = ("policy", "verdict", "carried", "collapsed", "latency s", "p99 s", "TTFT s")
         rows = (self._row(*one) for one in zip(self.labels, self.results, strict=True))
         yield Table(
             title, (*columns, "TPOT s", "evictions /req", "KV mean"), tuple(rows), spare=_SPARE
@@ -102,7 +102,7 @@ class Replay(Result):
         return (
             label,
             one.verdict,
-            percent(one.completed_share, 2),
+            one.carried,
             percent(one.collapsed_share, 0),
             _mean(one.latency_s),
             number(one.latency_s.p99) if one.latency_s else "–",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fluid.result import number, percent
 from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
 from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
@@ -50,9 +51,15 @@ class PolicyResult:
         verdict_reason: Why, in one sentence.
         growth_per_arrival, growth_low, growth_high: See `backlog.Verdict`.
         more_requests: Arrivals after which an open verdict should be decided.
-        completed_share, completed_share_half_width: Completed ÷ arrived in the window.
-        collapsed_share: Share of replications with a completed share below 95 % and a growing
-            backlog.
+        carried_share: Of the arrivals, what is completed in the long run: 1 where stable; where
+            unstable, completions ÷ arrivals in the second half of the runs; None where undecided.
+        saturated_per_s: Where unstable, completions per second in that half: throughput at
+            saturation.
+        lost_work_share: Of the work in that half, what evictions threw away.
+        collapsed_share: Share of replications that lose throughput to their backlog: it grows, and
+            5 % or more of the work is thrown away.
+        completed_share, completed_share_half_width: Completed ÷ arrived in the window. In short
+            runs this may differ from 1 although nobody is lost.
         completed_shares: The completed share of each replication.
         completed_each_per_s: Completions per second of each replication.
         latency_means_s: Mean latency of each replication.
@@ -78,6 +85,9 @@ class PolicyResult:
     completed_per_s: float
     completed_share: float
     completed_share_half_width: float | None
+    carried_share: float | None
+    saturated_per_s: float | None
+    lost_work_share: float
     collapsed_share: float
     completed_shares: tuple[float, ...]
     completed_each_per_s: tuple[float, ...]
@@ -103,8 +113,26 @@ class PolicyResult:
         if self.verdict == "undecided":
             more = f"; about {self.more_requests:,} more requests" if self.more_requests else ""
             yield f"{place}: undecided, {self.verdict_reason}{more}."
+        if self.collapsed_share > 0 and self.saturated_per_s is not None:
+            yield (
+                f"{place}: throughput collapses in {percent(self.collapsed_share, 0)} of the runs; "
+                f"{number(self.saturated_per_s)} /s are completed, and "
+                f"{percent(self.lost_work_share, 0)} of the work is thrown away by evictions."
+            )
+        if self.unfinished_requests > 0 and self.verdict != "unstable":
+            yield (
+                f"{place}: latencies leave out {number(self.unfinished_requests)} requests per run "
+                "that the rule still held when the arrivals ended."
+            )
         if self.latency_note:
             yield f"{place}: latencies {self.latency_note}."
+
+    @property
+    def carried(self) -> str:
+        """`carried_share` in a table: "all" where stable, "–" where undecided."""
+        if self.carried_share is None:
+            return "–"
+        return "all" if self.verdict == "stable" else percent(self.carried_share)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data with the field names as keys, ready for JSON."""
@@ -164,6 +192,7 @@ class Sample:
         rates_per_s = [one.completed / one.window_s for one in self.replications]
         evictions = [one.evictions / one.arrived for one in self.replications]
         means_s = [float(one.mean_s[-1, LATENCY]) for one in self.replications]
+        carried_share, saturated_per_s = _carried(self.replications, outcome.word)
         return PolicyResult(
             policy=self.policy.policy.name,
             params=self.policy.params,
@@ -179,6 +208,9 @@ class Sample:
             completed_per_s=float(np.mean(rates_per_s)),
             completed_share=completed.mean,
             completed_share_half_width=_known(completed.half_width),
+            carried_share=carried_share,
+            saturated_per_s=saturated_per_s,
+            lost_work_share=float(np.mean([one.late.lost_share() for one in self.replications])),
             collapsed_share=float(np.mean([one.collapsed for one in self.replications])),
             completed_shares=tuple(shares.tolist()),
             completed_each_per_s=tuple(rates_per_s),
@@ -260,6 +292,19 @@ def latency_difference(one: PolicyResult, other: PolicyResult) -> Interval | Non
     if "unstable" in (one.verdict, other.verdict):
         return None
     return interval(np.array(one.latency_means_s) - np.array(other.latency_means_s))
+
+
+def _carried(sample: Sequence[Replication], word: str) -> tuple[float | None, float | None]:
+    """Share of the arrivals, and completions per second where unstable."""
+    if word != "unstable":
+        return (1.0 if word == "stable" else None), None
+    late = [one.late for one in sample if len(one.late.columns) > 1]
+    seconds = sum(one.duration_s for one in late)
+    if seconds == 0:
+        return 0.0, 0.0
+    done = sum(float(one.completed[-1] - one.completed[0]) for one in late)
+    arrived = sum(float(one.arrived[-1] - one.arrived[0]) for one in late)
+    return min(done / arrived, 1.0), done / seconds
 
 
 def _latency_note(sample: Sequence[Replication], word: str) -> str:

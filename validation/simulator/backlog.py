@@ -4,20 +4,24 @@ The backlog alone cannot tell: it climbs for a while on every server that starts
 wanders like a random walk near the limit. What can is the *netput*: backlog less the completions
 that the server lost for want of work, X = B − μ·lost. Reflection takes the losses out of X, so that
 X drifts with λ/μ − 1 per completion from the first request on, below, at and above the limit alike
-(Harrison 1985, Brownian Motion and Stochastic Flow Systems, 2.2). B counts outputs still owed, in
-requests; μ is what was completed per second not lost. Two losses are certain or nearly so:
+(Harrison 1985, Brownian Motion and Stochastic Flow Systems, 2.2). B counts work still owed, in
+requests of mean work: what a token takes of a full server, as in the fluid model (THEORY 2). A
+count of requests or outputs drifts alike, but its fluctuations are several times as large. μ is
+what was completed per second not lost. Three losses are certain or nearly so:
 
 - nobody in the system: all of the time (`idle_s`);
 - nobody waiting: the part of an iteration that more residents would have shared, its overhead
   f(B) − B f′(∞), less the share of memory that is taken (`room_s`), and at most the share of seats
-  that stayed free where the recording shows how many there are.
+  that stayed free where the recording shows how many there are;
+- nothing running, as the rule holds requests until more have come (`held_s`), while no more wait
+  than it is used to hold: a standing inventory that is bounded is no growth.
 
 For "unstable" the loss is taken at its largest (`spare_s`), for "stable" at its least; a second
 proof of stability needs no model at all: while anyone waits, or more than usual, the backlog falls.
 
 The drift is judged by Student's t over batch means (Schmeiser 1982, Operations Research 30(3)):
 batches of at least two sojourns each, so that they are nearly independent, replications pooled.
-Before `LEAST_SOJOURNS` nothing but empty periods counts.
+Before `LEAST_SOJOURNS` nothing counts but empty periods, and those in which a rule rests.
 """
 
 from __future__ import annotations
@@ -28,12 +32,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from validation.simulator.state import PATH_COLUMNS
-
-Floats = NDArray[np.float64]
+from validation.simulator.netput import Backlog, Floats
 
 Word = Literal["stable", "unstable", "undecided"]
 
@@ -46,6 +47,9 @@ MARGIN = 0.005
 LEAST_SOJOURNS, EARLY_SOJOURNS = 10.0, 20.0
 """Length of a recording in mean sojourns for "stable", in early ones for "unstable"."""
 
+FILLED_SOJOURNS = 3.0
+"""After which the second half of a recording has seen a rule's standing inventory complete."""
+
 BATCH_SOJOURNS = 2.0
 LEAST_BATCHES, MOST_BATCHES = 4, 40
 
@@ -54,6 +58,9 @@ LEAST_ARRIVALS = 100
 
 _MANY_BATCHES = 10
 """Fewer are skewed where arrivals are bursty: "stable" is then held to the smaller error, too."""
+
+_LEAST_MORE = 1.2
+"""Longer than this by less is not worth a run."""
 
 _WARM_UP_SOJOURNS, _WARM_UP_SHARE = 2.0, 0.2
 
@@ -65,7 +72,7 @@ class Recorded(Protocol):
     def path(self) -> Floats: ...
 
     @property
-    def unfinished(self) -> int: ...
+    def stuck(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,7 @@ class Verdict:
         low, high: Its interval, wrong with `UNSTABLE_ERROR` below and `STABLE_ERROR` above.
         sojourns: Length of the recordings in mean sojourns.
         reason: Why, in one sentence.
-        more_requests: Arrivals after which the question should be decided; None where it is, or
-            where no number is in sight.
+        more_requests: Arrivals after which the question should be decided; None where it is.
         growing: Replications that are unstable on their own.
         idle_shares: Of each replication, time with nobody in the system.
     """
@@ -93,133 +99,6 @@ class Verdict:
     more_requests: int | None
     growing: int
     idle_shares: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """One recording, as arrays over its samples; see `PATH_COLUMNS`."""
-
-    columns: Floats
-
-    def __getattr__(self, name: str) -> Floats:
-        if name not in PATH_COLUMNS:
-            raise AttributeError(name)
-        column: Floats = self.columns[:, PATH_COLUMNS.index(name)]
-        return column
-
-    def since(self, clock_s: float) -> Backlog:
-        """The recording from this time on; whoever is in the system then counts as arriving."""
-        rest = self.columns[self.clock_s >= clock_s].copy()
-        if len(rest):
-            began = dict(zip(PATH_COLUMNS, rest[0], strict=True))
-            rest[:, PATH_COLUMNS.index("arrived")] -= began["arrived"] - began["in_system"]
-            tokens = began["arrived_tokens"] - began["owed_tokens"]
-            rest[:, PATH_COLUMNS.index("arrived_tokens")] -= tokens
-        return Backlog(rest)
-
-    @property
-    def arrivals(self) -> float:
-        """Requests that have arrived at the last sample."""
-        return float(self.arrived[-1]) if len(self.columns) else 0.0
-
-    @property
-    def duration_s(self) -> float:
-        """From the first sample to the last."""
-        return float(self.clock_s[-1] - self.clock_s[0]) if len(self.columns) else 0.0
-
-    @property
-    def idle_share(self) -> float:
-        """Share of the time with nobody in the system."""
-        if self.duration_s <= 0:
-            return 0.0
-        return float((self.idle_s[-1] - self.idle_s[0]) / self.duration_s)
-
-    @property
-    def completed(self) -> Floats:
-        """Completions so far."""
-        return self.arrived - self.in_system
-
-    @property
-    def owed(self) -> Floats:
-        """Outputs owed ÷ mean outputs of a request."""
-        mean_tokens = float(self.arrived_tokens[-1] / self.arrived[-1])
-        return self.owed_tokens / mean_tokens
-
-    def sojourn_s(self) -> float:
-        """Mean time in the system by Little's law."""
-        done = self.completed[-1]
-        seconds = float((self.in_system[:-1] * np.diff(self.clock_s)).sum())
-        return seconds / done if done > 0 else math.inf
-
-    def early_sojourn_s(self) -> float:
-        """Before queues grow: the least that Little's law gives for any part from the start.
-
-        A server that is overloaded from the first second on queues at once: the time in service
-        is the most that it can be.
-        """
-        done = self.completed[1:]
-        seconds = np.cumsum(self.in_system[:-1] * np.diff(self.clock_s))
-        some = done > 0
-        least_s = float((seconds[some] / done[some]).min()) if some.any() else math.inf
-        return min(least_s, self.service_s())
-
-    def service_s(self) -> float:
-        """Mean time in service by Little's law, the waiting before it left out."""
-        done = self.completed[-1]
-        residents = self.in_system - self.waiting
-        seconds = float((residents[:-1] * np.diff(self.clock_s)).sum())
-        return seconds / done if done > 0 else math.inf
-
-    def seats(self) -> float:
-        """Most requests in service while others waited; infinite where nobody ever did."""
-        waited = self.waiting > 0
-        if not waited.any():
-            return math.inf
-        return float((self.in_system - self.waiting)[waited].max())
-
-    def certain_loss_s(self) -> Floats:
-        """Seconds lost so far, at the least."""
-        elapsed = np.diff(self.clock_s, prepend=self.clock_s[0])
-        room = np.diff(self.room_s, prepend=self.room_s[0])
-        residents = np.concatenate([[0.0], (self.in_system - self.waiting)[:-1]])
-        free = np.maximum(1.0 - residents / self.seats(), 0.0) if len(elapsed) else elapsed
-        least: Floats = self.empty_s() + np.cumsum(np.minimum(room, free * elapsed))
-        return least
-
-    def largest_loss_s(self) -> Floats:
-        """Seconds lost so far, at the most."""
-        most: Floats = self.empty_s() + self.spare_s - self.spare_s[0]
-        return most
-
-    def empty_s(self) -> Floats:
-        """Seconds so far with nobody in the system."""
-        empty: Floats = self.idle_s - self.idle_s[0]
-        return empty
-
-    def netput(self, lost_s: Floats) -> Floats:
-        """Backlog less the completions lost, in requests."""
-        busy_s = self.duration_s - float(lost_s[-1])
-        per_s = (self.arrivals - float(self.owed[-1])) / busy_s if busy_s > 0 else 0.0
-        return self.owed - per_s * lost_s
-
-    def while_waiting(self) -> Floats:
-        """Sum of the changes of the backlog from moments at which somebody waits."""
-        return self._changes_where(self.waiting > 0)
-
-    def while_above_usual(self) -> Floats:
-        """The same for the second half, where more wait than the median of the first half.
-
-        Some rules always hold requests back. The level is fixed before it is used, so that at the
-        limit the sum is a martingale.
-        """
-        half = len(self.columns) // 2
-        above = self.waiting > np.median(self.waiting[:half])
-        above[:half] = False
-        return self._changes_where(above)
-
-    def _changes_where(self, chosen: NDArray[np.bool_]) -> Floats:
-        changes = np.diff(self.owed) * chosen[:-1]
-        return np.concatenate([[0.0], np.cumsum(changes)])
 
 
 @dataclass(frozen=True)
@@ -273,13 +152,13 @@ def verdict(replications: Sequence[Recorded]) -> Verdict:
     """Judge independent recordings of one system together; a single one alike."""
     paths = [Backlog(one.path) for one in replications if len(one.path) > 1]
     idle = tuple(path.idle_share for path in paths)
-    if any(one.unfinished for one in replications):
-        stuck = sum(one.unfinished > 0 for one in replications)
-        reason = f"in {stuck} of {len(replications)} replications some requests are never completed"
+    stuck = sum(one.stuck for one in replications)
+    if stuck:
+        reason = f"in {stuck} of {len(replications)} replications the rest is never completed"
         return Verdict("unstable", math.nan, math.nan, math.nan, 0.0, reason, None, stuck, idle)
     if not paths:
-        return _undecided(Drift(math.nan, math.inf, 0), 0.0, (), 0)
-    sojourns = float(np.median([_ratio(path.duration_s, path.sojourn_s()) for path in paths]))
+        return _undecided((), Drift(math.nan, math.inf, 0), 0.0, ())
+    sojourns = float(np.median([path.sojourns() for path in paths]))
     rising = [_rising(path) for path in paths]
     growing = sum(limit > MARGIN for limit in _corrected(rising))
     most = drift(rising)
@@ -290,15 +169,15 @@ def verdict(replications: Sequence[Recorded]) -> Verdict:
         if found.limit(1) < -margin:
             low, high = found.limit(-1), found.limit(1)
             return Verdict("stable", found.mean, low, high, sojourns, reason, None, 0, idle)
-    return _undecided(_best_guess(paths, most), sojourns, idle, _arrivals(paths))
+    return _undecided(paths, _best_guess(paths, most), sojourns, idle)
 
 
 def behind(replication: Recorded) -> bool:
     """Whether a recording that is long enough to tell ends with more backlog than at its middle."""
-    if replication.unfinished:
+    if replication.stuck:
         return True
     path = Backlog(replication.path)
-    if _ratio(path.duration_s, path.early_sojourn_s()) < EARLY_SOJOURNS:
+    if path.early_sojourns() < EARLY_SOJOURNS:
         return False
     quarter = len(path.columns) // 4
     return float(path.owed[-quarter:].mean()) > float(path.owed[quarter : 2 * quarter].mean())
@@ -319,10 +198,9 @@ def grows_after(columns: Floats, clock_s: float) -> bool:
 
 def _rising(path: Backlog) -> Floats:
     """Growth where losses are taken at their largest; empty for a recording that is too short."""
-    early_s = path.early_sojourn_s()
-    if _ratio(path.duration_s, early_s) < EARLY_SOJOURNS:
+    if path.early_sojourns() < EARLY_SOJOURNS:
         return np.zeros(0)
-    return batch_growth(path, path.netput(path.largest_loss_s()), early_s)
+    return batch_growth(path, path.netput(path.largest_loss_s()), path.early_sojourn_s())
 
 
 def _corrected(rising: Sequence[Floats]) -> list[float]:
@@ -339,17 +217,19 @@ def _corrected(rising: Sequence[Floats]) -> list[float]:
 
 def _proofs(paths: Sequence[Backlog]) -> list[tuple[list[Floats], float, str]]:
     """Series that fall if the system is stable, by how much at least, and what that shows."""
-    long = [
-        path
-        for path in paths
-        if _ratio(path.duration_s, path.sojourn_s()) >= LEAST_SOJOURNS
-        and path.arrivals >= LEAST_ARRIVALS
-    ]
+    enough = [path for path in paths if path.arrivals >= LEAST_ARRIVALS]
+    long = [path for path in enough if path.sojourns() >= LEAST_SOJOURNS]
+    filled = [path for path in enough if path.sojourns() >= FILLED_SOJOURNS]
     return [
         (
             [batch_growth(path, path.netput(path.empty_s()), None) for path in paths],
             MARGIN,
             "the system empties too often to be overloaded",
+        ),
+        (
+            [batch_growth(path, path.netput_while_holding(), None) for path in filled],
+            MARGIN,
+            "the rule rests until more requests come too often to be overloaded",
         ),
         (
             [
@@ -392,33 +272,33 @@ def _best_guess(paths: Sequence[Backlog], most: Drift) -> Drift:
     return min(found, key=lambda one: one.mean, default=most)
 
 
-def _undecided(guess: Drift, sojourns: float, idle: tuple[float, ...], arrivals: int) -> Verdict:
-    more = _more_requests(guess, sojourns, arrivals)
+def _undecided(
+    paths: Sequence[Backlog], guess: Drift, sojourns: float, idle: tuple[float, ...]
+) -> Verdict:
+    more = _more_requests(paths, guess)
     low, high = guess.limit(-1), guess.limit(1)
-    if sojourns < LEAST_SOJOURNS:
+    if sojourns == 0:
+        reason = "nobody has completed yet"
+    elif sojourns < LEAST_SOJOURNS:
         reason = f"the recording lasts {sojourns:.2g} sojourns, and nothing less than ten can tell"
     else:
         reason = "the backlog neither grows nor falls by more than its own fluctuations"
     return Verdict("undecided", guess.mean, low, high, sojourns, reason, more, 0, idle)
 
 
-def _more_requests(guess: Drift, sojourns: float, arrivals: int) -> int | None:
-    """Arrivals still needed if growth and fluctuations stay: the error falls as 1/√n."""
-    needed = 1.0
-    if sojourns < LEAST_SOJOURNS and sojourns > 0:
-        needed = EARLY_SOJOURNS / sojourns
-    elif guess.freedom:
-        distance = abs(guess.mean) - MARGIN
-        if distance <= 0:
-            return None
-        factor = float(stats.t.ppf(1 - UNSTABLE_ERROR, guess.freedom))
-        needed = (factor * guess.error / distance) ** 2
-    return max(math.ceil((max(needed, 1.2) - 1) * max(arrivals, 10)), 10)
+def _more_requests(paths: Sequence[Backlog], guess: Drift) -> int:
+    """Arrivals still needed if growth and fluctuations stay: the error falls as 1/√n.
 
-
-def _arrivals(paths: Sequence[Backlog]) -> int:
-    return int(sum(path.arrivals for path in paths))
-
-
-def _ratio(top: float, bottom: float) -> float:
-    return top / bottom if bottom > 0 else math.inf if top > 0 else 0.0
+    A recording in which nobody has completed is shorter than a sojourn. Where it is long enough but
+    its growth cannot be told from none: those that would show a growth of today's error.
+    """
+    arrivals = sum(path.arrivals for path in paths)
+    growing = guess.freedom > 0 and guess.mean > MARGIN
+    lengths = [path.early_sojourns() if growing else path.sojourns() for path in paths]
+    length = float(np.median(lengths or [0.0]))
+    needed = EARLY_SOJOURNS / max(length, 1.0)
+    if guess.error > 0 and guess.freedom and (growing or length >= LEAST_SOJOURNS):
+        errors = max((abs(guess.mean) - MARGIN) / guess.error, 1.0)
+        factor = float(stats.t.ppf(1 - UNSTABLE_ERROR, max(guess.freedom, _MANY_BATCHES)))
+        needed = max(needed, (factor / errors) ** 2)
+    return max(math.ceil((max(needed, _LEAST_MORE) - 1) * max(arrivals, 10)), 10)

@@ -50,23 +50,52 @@ def run_lane(model, lane, params, thresholds):
             request = scalars.next_arrival
             shape = lane.requests[request].shape
             push_back(lane, queue_of(model, shape), request)
-            scalars.owed_tokens += model.shapes[shape].output_tokens
-            scalars.arrived_tokens += model.shapes[shape].output_tokens
+            scalars.arrived_work_s += model.shapes[shape].work_s
             scalars.next_arrival += 1
         scalars.wake_at_s = math.inf
         form_batch(model, lane, params, thresholds)
+        if scalars.next_arrival >= scalars.path_next:
+            _sample(model, lane)
         if run_iteration(model, lane):
             if _stuck(model, lane):
+                scalars.stuck = 1
                 break
             continue
-        if scalars.next_arrival < requests:
-            arrival_s = lane.requests[scalars.next_arrival].arrived_at_s
-            scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
-        if math.isinf(scalars.wake_at_s):
+        if not _sleep(lane):
             break
-        if scalars.residents + scalars.waiting == 0:
-            scalars.idle_s += scalars.wake_at_s - scalars.clock_s
-        scalars.clock_s = scalars.wake_at_s
+
+
+@kernel
+def _sleep(lane):
+    """Pass the time until an arrival or the policy's wake-up; False if there is neither.
+
+    Time with requests in the system counts as lost where nobody waits, and where an arrival ended
+    it that let a batch run: the rule had held the others for company. Whether it did is known at
+    the next sleep.
+    """
+    scalars = lane.scalars[0]
+    arrival_s = math.inf
+    if scalars.next_arrival < lane.requests.size:
+        arrival_s = lane.requests[scalars.next_arrival].arrived_at_s
+    company = arrival_s <= scalars.wake_at_s
+    scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
+    if math.isinf(scalars.wake_at_s):
+        return False
+    if scalars.iterations > scalars.slept_at_iteration:
+        if scalars.slept_for_company:
+            scalars.held_s += scalars.slept_s
+        scalars.slept_s = 0.0
+        scalars.slept_at_iteration = scalars.iterations
+    passed_s = scalars.wake_at_s - scalars.clock_s
+    if scalars.residents + scalars.waiting == 0:
+        scalars.idle_s += passed_s
+    elif scalars.waiting == 0:
+        scalars.held_s += passed_s
+    else:
+        scalars.slept_s += passed_s
+    scalars.slept_for_company = company
+    scalars.clock_s = scalars.wake_at_s
+    return True
 
 
 @kernel
@@ -128,11 +157,17 @@ def _reset(lane):
     scalars.path_rows = 0
     scalars.path_stride = 1
     scalars.path_next = 1
-    scalars.owed_tokens = 0
-    scalars.arrived_tokens = 0
+    scalars.arrived_work_s = 0.0
+    scalars.done_work_s = 0.0
+    scalars.lost_work_s = 0.0
     scalars.idle_s = 0.0
     scalars.spare_s = 0.0
     scalars.room_s = 0.0
+    scalars.held_s = 0.0
+    scalars.slept_s = 0.0
+    scalars.slept_for_company = 0
+    scalars.slept_at_iteration = 0
+    scalars.stuck = 0
     for index in range(lane.queues.size):
         queue = lane.queues[index]
         queue.head = -1
@@ -258,15 +293,20 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     request.evictions += 1
     if in_window(scalars):
         scalars.evictions += 1
+    constants = model.constants[0]
+    scalars.lost_work_s += resident.computed * constants.prefill_work_s
     if keep_progress != 0.0:
         request.known = resident.known
         request.left = resident.left
     else:
         left = resident.left
         forget_progress(model, lane, index)
-        scalars.owed_tokens += request.left - left
+        lost = request.left - left
+        scalars.lost_work_s += lost * (
+            constants.output_work_s + constants.kv_work_s * (resident.known - 0.5 * lost)
+        )
         if in_window(scalars):
-            scalars.tokens_lost += request.left - left
+            scalars.tokens_lost += lost
     for later in range(slot + 1, scalars.residents):
         lane.residents[later - 1] = lane.residents[later]
     scalars.residents -= 1
@@ -305,7 +345,10 @@ def iteration_seconds(model, lane):
         return 0.0
     constants = model.constants[0]
     batch_s = token_seconds(model.knots, tokens)
-    scalars.overhead_s = max(batch_s - last_slope(model.knots) * tokens, 0.0)
+    if scalars.waiting == 0:
+        spare_s = max(batch_s - constants.token_s * tokens, 0.0)
+        scalars.spare_s += spare_s
+        scalars.room_s += spare_s * (1.0 - held / constants.kv_capacity_tokens)
     return (
         batch_s
         + constants.per_kv_token_s * kv_read
@@ -330,15 +373,6 @@ def token_seconds(knots, tokens):
 
 
 @kernel
-def last_slope(knots):
-    """Seconds per token beyond the end of f: what a token costs in a large batch."""
-    if knots.size == 1:
-        return 0.0
-    low, high = knots[knots.size - 2], knots[knots.size - 1]
-    return (high.seconds - low.seconds) / (high.tokens - low.tokens)
-
-
-@kernel
 def run_iteration(model, lane):
     """Spend τ on the batch, hand out its tokens and retire what is done; False if it is empty."""
     tau = iteration_seconds(model, lane)
@@ -346,7 +380,6 @@ def run_iteration(model, lane):
         return False
     scalars = lane.scalars[0]
     _account(lane, tau)
-    _follow(model, lane)
     scalars.tau_s = tau
     scalars.clock_s += tau
     scalars.iterations += 1
@@ -389,31 +422,31 @@ def _account(lane, tau):
 
 
 @kernel
-def _follow(model, lane):
-    """Sample the path of the backlog where due, at the start of an iteration."""
-    scalars = lane.scalars[0]
-    if scalars.next_arrival >= scalars.path_next:
-        _sample(lane)
-    if scalars.waiting == 0:
-        free = 1.0 - scalars.kv_held_tokens / model.constants[0].kv_capacity_tokens
-        scalars.spare_s += scalars.overhead_s
-        scalars.room_s += scalars.overhead_s * free
-
-
-@kernel
-def _sample(lane):
+def _sample(model, lane):
     """Append to the path; when it is full, keep every other sample and double the stride."""
     scalars = lane.scalars[0]
+    constants = model.constants[0]
+    owed_work_s = scalars.arrived_work_s - scalars.done_work_s
+    for slot in range(scalars.residents):
+        resident = lane.residents[slot]
+        uncomputed, left = resident.known - resident.computed, resident.left
+        whole_s = model.shapes[lane.requests[resident.request].shape].work_s
+        owed_work_s -= whole_s - (
+            uncomputed * constants.prefill_work_s
+            + left * (constants.output_work_s + constants.kv_work_s * (resident.known + 0.5 * left))
+        )
     row = lane.path[scalars.path_rows]
     row[0] = scalars.next_arrival
     row[1] = scalars.clock_s
     row[2] = scalars.residents + scalars.waiting
     row[3] = scalars.waiting
-    row[4] = scalars.owed_tokens
-    row[5] = scalars.arrived_tokens
-    row[6] = scalars.idle_s
-    row[7] = scalars.spare_s
-    row[8] = scalars.room_s
+    row[4] = owed_work_s
+    row[5] = scalars.arrived_work_s
+    row[6] = scalars.lost_work_s
+    row[7] = scalars.idle_s
+    row[8] = scalars.spare_s
+    row[9] = scalars.room_s
+    row[10] = scalars.held_s
     scalars.path_rows += 1
     if scalars.path_rows == lane.path.shape[0]:
         scalars.path_rows //= 2
@@ -427,7 +460,6 @@ def _sample(lane):
 @kernel
 def _emit_token(lane, resident):
     scalars = lane.scalars[0]
-    scalars.owed_tokens -= 1
     resident.left -= 1
     if in_window(scalars):
         scalars.tokens_decoded += 1
@@ -442,6 +474,7 @@ def _complete(model, lane, index):
     request = lane.requests[index]
     request.completed_at_s = scalars.clock_s
     scalars.last_completion = scalars.iterations
+    scalars.done_work_s += model.shapes[request.shape].work_s
     if in_window(scalars):
         scalars.completed += 1
     if not scalars.cohort_start <= index < scalars.cohort_end:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fluid.statistics import half_width
 from validation.simulator.backlog import Verdict, behind, verdict
+from validation.simulator.netput import Backlog
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
     HISTOGRAM_RATIO,
@@ -20,9 +21,8 @@ __all__ = ["Interval", "Replication", "Verdict", "collect", "interval", "verdict
 
 Floats = NDArray[np.float64]
 
-COLLAPSE_SHARE = 0.95
-"""A replication that completes less than this share of the window's arrivals, while its backlog
-grows, has collapsed."""
+COLLAPSE_SHARE = 0.05
+"""Work that evictions throw away at saturation from which on throughput has collapsed."""
 
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -35,7 +35,8 @@ class Replication:
 
     Attributes:
         arrived, completed: Requests in the window.
-        unfinished: Requests that arrived in the window and never completed.
+        unfinished: Requests that arrived in the window and had not completed when the run ended.
+        stuck: Whether it ended as iterations without end completed nobody.
         window_s: Length of the window.
         iterations: Of the whole run.
         kv_mean_tokens, residents_mean: Time averages over the window, idle time included.
@@ -47,6 +48,7 @@ class Replication:
     arrived: int
     completed: int
     unfinished: int
+    stuck: bool
     window_s: float
     iterations: int
     busy_share: float
@@ -68,9 +70,18 @@ class Replication:
         return self.completed / self.arrived
 
     @property
+    def late(self) -> Backlog:
+        """The second half of the path."""
+        return Backlog(self.path).late
+
+    @property
     def collapsed(self) -> bool:
-        """Whether throughput stays below `COLLAPSE_SHARE` of the arrivals and the backlog grows."""
-        return self.completed_share < COLLAPSE_SHARE and behind(self)
+        """Whether the backlog grows while evictions throw away `COLLAPSE_SHARE` of the work.
+
+        Throughput is then lost to the backlog itself (THEORY 6.4), which a plain overload, or a
+        small limit on requests in service, does not do.
+        """
+        return behind(self) and self.late.lost_share() >= COLLAPSE_SHARE
 
 
 def collect(lane: Lane) -> Replication:
@@ -86,6 +97,7 @@ def collect(lane: Lane) -> Replication:
         arrived=int(scalars["cohort_end"] - scalars["cohort_start"]),
         completed=int(scalars["completed"]),
         unfinished=int(scalars["cohort_left"]),
+        stuck=bool(scalars["stuck"]),
         window_s=window_s,
         iterations=int(scalars["iterations"]),
         busy_share=_ratio(scalars["busy_s"], window_s),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.iteration import IterationTime
 from fluid.server import Server, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
@@ -24,6 +25,7 @@ SHAPE = np.dtype(
         ("prompt_rank", "i8"),  # position of the prompt among the distinct prompts, ascending
         ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
         ("report_class", "i8"),  # class under which requests of this shape are reported
+        ("work_s", "f8"),  # server seconds that a request takes of a full batch
     ]
 )
 """A distinct (prompt, context, output) of a request."""
@@ -43,6 +45,10 @@ CONSTANTS = np.dtype(
         ("per_decode_request_s", "f8"),
         ("per_prefill_token_sq_s", "f8"),
         ("per_prefill_context_token_s", "f8"),
+        ("token_s", "f8"),  # last slope of f: what a token costs in a large batch
+        ("prefill_work_s", "f8"),  # parts of `work_s`: per prompt token,
+        ("output_work_s", "f8"),  # per output token,
+        ("kv_work_s", "f8"),  # per KV token held for one iteration
     ]
 )
 
@@ -232,10 +238,37 @@ def _model(
         tau.per_decode_request_s,
         tau.per_prefill_token_sq_s,
         tau.per_prefill_context_token_s,
+        *_work(tau, server.usable_kv_tokens),
     )
+    shapes["work_s"] = _work_s(constants[0], shapes)
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
     return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros(0, PIECE))
+
+
+def _work(tau: IterationTime, capacity_tokens: int) -> tuple[float, float, float, float]:
+    """The last slope of f, and what prompt, output and KV tokens take of a full server.
+
+    Token by token, as in the fluid model: the overhead of an iteration is shared by what fits into
+    memory, in proportion to the KV tokens held.
+    """
+    token_s = tau.last_slope_s
+    return (
+        token_s,
+        token_s + tau.per_prefill_token_s,
+        token_s + tau.per_decode_request_s,
+        tau.per_kv_token_s + tau.overhead_s / capacity_tokens,
+    )
+
+
+def _work_s(constants: np.void, shapes: NDArray[np.void]) -> NDArray[np.float64]:
+    prompts, outputs = shapes["prompt_tokens"], shapes["output_tokens"]
+    work_s: NDArray[np.float64] = (
+        constants["prefill_work_s"] * (prompts - shapes["context_tokens"])
+        + constants["output_work_s"] * outputs
+        + constants["kv_work_s"] * outputs * (prompts + 0.5 * outputs)
+    )
+    return work_s
 
 
 def _ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -27,11 +27,13 @@ PATH_COLUMNS = (
     "clock_s",
     "in_system",  # waiting and in service, after admission
     "waiting",
-    "owed_tokens",  # outputs still to be generated for all that have arrived
-    "arrived_tokens",  # outputs of all that have arrived
+    "owed_work_s",  # still to be done for all that have arrived, `work_s` of SHAPE
+    "arrived_work_s",  # of all that have arrived
+    "lost_work_s",  # done for requests that were evicted, and to be done again
     "idle_s",  # so far, with nobody in the system
     "spare_s",  # so far, seconds that more requests in service would have shared
     "room_s",  # the same, less the share of memory already taken
+    "held_s",  # so far, with nothing running as the rule waits for more requests
 )
 
 SCALARS = np.dtype(
@@ -65,12 +67,17 @@ SCALARS = np.dtype(
         ("path_rows", "i8"),  # samples of the path so far
         ("path_stride", "i8"),  # arrivals between them
         ("path_next", "i8"),  # arrivals at which the next one is due
-        ("owed_tokens", "i8"),  # as in PATH_COLUMNS, of the whole run
-        ("arrived_tokens", "i8"),
+        ("arrived_work_s", "f8"),  # as in PATH_COLUMNS, of the whole run
+        ("done_work_s", "f8"),  # of all that have completed
+        ("lost_work_s", "f8"),
         ("idle_s", "f8"),
         ("spare_s", "f8"),
         ("room_s", "f8"),
-        ("overhead_s", "f8"),  # of the current iteration: what its tokens do not pay for
+        ("held_s", "f8"),
+        ("slept_s", "f8"),  # with requests waiting and nothing running, since the last iteration
+        ("slept_for_company", "i8"),  # whether an arrival ended the last sleep
+        ("slept_at_iteration", "i8"),
+        ("stuck", "i8"),  # 1: iterations without end complete nobody
         ("arrivals_fast", "i8"),  # state of two-state arrivals while they are laid out
         ("arrivals_state_left_s", "f8"),
     ]
