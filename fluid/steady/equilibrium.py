@@ -13,7 +13,12 @@ from fluid.errors import InputError
 from fluid.result import Block, Result, Table, columns_of, notes, number, percent, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages
-from fluid.steady.caveats import condition_caveats, profile_caveats, range_caveats
+from fluid.steady.caveats import (
+    condition_caveats,
+    packing_caveats,
+    profile_caveats,
+    range_caveats,
+)
 from fluid.steady.fluctuation import Overflow, overflow
 from fluid.steady.intake import Intake, Method, intake
 from fluid.steady.phase import rate_and_memory
@@ -66,9 +71,9 @@ class Equilibrium(Result):
         tpot_s: Rate-weighted mean over the classes with at least two output tokens.
         ttft_s: Rate-weighted mean; latency_s alike.
         throughput_tokens_per_s: Σ λ_j l'_j.
-        caveats: One sentence for each condition of THEORY 2.6 that does not hold, for each quantity
-            of the batches that leaves the server's measured range, and one where the rates vary
-            over time.
+        caveats: One sentence where few requests fit at once (THEORY 2.3), for each condition of
+            THEORY 2.6 that does not hold, for each quantity of the batches that leaves the server's
+            measured range, and one where the rates vary over time.
         evictions: Share of iterations that may exceed the memory, where that was asked about.
         fluctuations: The answer; None where nothing was asked or the workload is unstable.
 
@@ -258,6 +263,7 @@ def equilibrium(
         latency_s=_weighted_mean([(one.rate_per_s, one.latency_s) for one in classes]),
         throughput_tokens_per_s=throughput if boundary.stable else None,
         caveats=(
+            *packing_caveats(curve, boundary),
             *condition_caveats(curve, boundary.utilisation, served, added_s),
             *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
             *profile_caveats(workload, boundary.max_scale),
