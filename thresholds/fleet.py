@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from fluid.errors import InfeasibleError, InputError
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server, require_fits
+from fluid.steady.packing import packing
 from fluid.steady.region import StabilityRegion, mixed
-from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from thresholds.checks import is_number, is_whole
 from thresholds.fleet_program import carried, cheapest, largest_multiple, levelled, necessary
@@ -73,7 +73,7 @@ class Replicas:
     Attributes:
         shares: Part of each class's rate that goes to this type, by class name.
         workload: What one replica sees: the type's part, split evenly.
-        load: 1/α* of one replica, on its own iteration time.
+        load: 1/α* of one replica, on its own iteration time and for whole requests.
         table: Thresholds for one replica.
     """
 
@@ -306,4 +306,4 @@ def _part(workload: Workload, server: Server, count: int, flow: Floats) -> _Part
     seen = mixed(workload, flow / count)
     names = [one.name for one in workload.classes]
     shares = dict(zip(names, (flow / rates).tolist(), strict=True))
-    return _Part(count, shares, seen, 1 / largest_scale(seen, server))
+    return _Part(count, shares, seen, 1 / packing(seen, server).certain_scale)

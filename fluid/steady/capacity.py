@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,9 @@ from fluid.errors import InfeasibleError, InputError
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages, memory_sums
+from fluid.steady.certain import Having, certain_value
 from fluid.steady.intake import intake
+from fluid.steady.packing import packing
 from fluid.steady.stability import Binding, Stability, stability
 from fluid.workload import Workload
 
@@ -81,6 +84,22 @@ class CapacityAnswer(Result):
     margin: float
     derivatives: dict[str, float]
     derivative_method: str
+    having: Having = field(repr=False, compare=False)
+
+    @cached_property
+    def certain_value(self) -> float | None:
+        """What is reached for certain, where that is more than 1 % away from `value`; else None.
+
+        `value` is that of the fluid model, which averages the memory: it is necessary. Whole
+        requests may not pack as well, and periodic schedules of them are known to reach this.
+        """
+        unit = {"kv_tokens": self.server.block_tokens, "servers": 1, "output": 1}.get(self.query)
+        upwards = self.query in ("kv_tokens", "servers")
+        if self.query == "rate":
+            # One packing serves all rates of a mix, and says the rate itself.
+            found = packing(*self.having(self.value))
+            return self.value * found.inner_scale if found.matters else None
+        return certain_value(self.having, self.value, unit, upwards)
 
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each derivative."""
@@ -97,6 +116,28 @@ class CapacityAnswer(Result):
         )
         yield f"Derivatives: {self.derivative_method}."
         yield self.sentence
+        if self.certain_value is not None:
+            yield self.bracket
+
+    @property
+    def bracket(self) -> str:
+        """Between which values the answer lies, where few requests share the memory."""
+        certain, value = self.certain_value, number(self.value)
+        if certain is None:
+            return f"{value} {self.unit}: the bounds agree within 1 %."
+        if certain in (0, math.inf):
+            return (
+                f"CAUTION: few requests fit at once, so that {value} {self.unit} is only necessary;"
+                " no value is known to be enough."
+            )
+        if self.query in ("kv_tokens", "servers"):
+            bounds = f"{value} necessary, {number(certain)} enough"
+        else:
+            bounds = f"{number(certain)} certain, {value} the fluid bound"
+        return (
+            f"CAUTION: few requests fit at once, and whole requests may not fill the memory: "
+            f"{bounds} ({self.unit}); in between nothing is known."
+        )
 
     @property
     def sentence(self) -> str:
@@ -119,6 +160,7 @@ class CapacityAnswer(Result):
             "query": self.query,
             "value": self.value,
             "unit": self.unit,
+            "certain_value": self.certain_value,
             "today": self.today,
             "binding": self.binding,
             "margin": self.margin,
@@ -139,13 +181,12 @@ _SENTENCES = {
 
 
 class Reached(NamedTuple):
-    """Where an answer is reached: its value, and the workload and server that have it."""
+    """Where an answer is reached, and the workload and server that have this or another value."""
 
     value: float
     unit: str
     today: float
-    workload: Workload
-    server: Server
+    having: Having
 
 
 def capacity(
@@ -176,8 +217,9 @@ def capacity(
         require_fits(workload, server)
     at = QUERIES[query](workload, server, class_name)
     # Shares and derivatives are those at the point where the answer is reached.
-    found = stability(at.workload, at.server)
-    derivatives, method = margin_derivatives(at.workload, at.server)
+    here = at.having(at.value)
+    found = stability(*here)
+    derivatives, method = margin_derivatives(*here)
     return CapacityAnswer(
         workload=workload,
         server=server,
@@ -189,6 +231,7 @@ def capacity(
         margin=0.0 if abs(found.margin) < _SEARCH_ACCURACY else found.margin,
         derivatives=derivatives,
         derivative_method=method,
+        having=at.having,
     )
 
 
@@ -225,8 +268,11 @@ def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, fl
 
 def _rate(workload: Workload, server: Server, _: str | None) -> Reached:
     value = stability(workload, server).max_scale * workload.rate_per_s
-    at = workload.at_rate(value)
-    return Reached(value, "requests/s", workload.rate_per_s, at, server)
+
+    def having(rate_per_s: float) -> tuple[Workload, Server]:
+        return workload.at_rate(rate_per_s), server
+
+    return Reached(value, "requests/s", workload.rate_per_s, having)
 
 
 def _kv_tokens(workload: Workload, server: Server, _: str | None) -> Reached:
@@ -239,9 +285,11 @@ def _kv_tokens(workload: Workload, server: Server, _: str | None) -> Reached:
     peaks = [int(one.held_kv_tokens.max()) for one in curve.stages]
     needed = max(least_s * curve.kv_tokens_per_s * (1 - _ROUNDING), *peaks)
     value = math.ceil(needed / block) * block
-    at = server.model_copy(update={"kv_capacity_tokens": value})
-    today = server.usable_kv_tokens
-    return Reached(value, "tokens", today, workload, at)
+
+    def having(tokens: float) -> tuple[Workload, Server]:
+        return workload, server.model_copy(update={"kv_capacity_tokens": int(tokens)})
+
+    return Reached(value, "tokens", server.usable_kv_tokens, having)
 
 
 def _overhead_s(workload: Workload, server: Server, _: str | None) -> Reached:
@@ -259,9 +307,12 @@ def _overhead_s(workload: Workload, server: Server, _: str | None) -> Reached:
         found = stability(workload, _shifted(server, shift))
         if abs(found.margin) <= _ROUNDING:
             break
-    at = _shifted(server, shift)
     today = server.iteration_time.overhead_s
-    return Reached(at.iteration_time.overhead_s, "s", today, workload, at)
+
+    def having(overhead_s: float) -> tuple[Workload, Server]:
+        return workload, _shifted(server, overhead_s - today)
+
+    return Reached(today + shift, "s", today, having)
 
 
 def _bandwidth(workload: Workload, server: Server, _: str | None) -> Reached:
@@ -273,15 +324,21 @@ def _bandwidth(workload: Workload, server: Server, _: str | None) -> Reached:
     if free <= 0:
         raise _infeasible(workload, boundless, "no memory bandwidth is enough")
     value = free / read
-    at = _with(server, per_kv_token_s=value)
-    today = server.iteration_time.per_kv_token_s
-    return Reached(value, "s per KV token", today, workload, at)
+
+    def having(per_kv_token_s: float) -> tuple[Workload, Server]:
+        return workload, _with(server, per_kv_token_s=per_kv_token_s)
+
+    return Reached(value, "s per KV token", server.iteration_time.per_kv_token_s, having)
 
 
 def _servers(workload: Workload, server: Server, _: str | None) -> Reached:
     load = 1 / stability(workload, server).max_scale
     value = max(1, math.ceil(load * (1 - _ROUNDING)))
-    return Reached(value, "servers", 1, workload.scaled(1 / value), server)
+
+    def having(servers: float) -> tuple[Workload, Server]:
+        return workload.scaled(1 / servers), server
+
+    return Reached(value, "servers", 1, having)
 
 
 def _output(workload: Workload, server: Server, class_name: str | None) -> Reached:
@@ -307,9 +364,12 @@ def _output(workload: Workload, server: Server, class_name: str | None) -> Reach
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
-    at = _with_output(workload, index, low)
+
+    def having(output: float) -> tuple[Workload, Server]:
+        return _with_output(workload, index, int(output)), server
+
     today = workload.classes[index].decode_tokens
-    return Reached(low, f"output tokens of {class_name}", today, at, server)
+    return Reached(low, f"output tokens of {class_name}", today, having)
 
 
 QUERIES: dict[str, Callable[[Workload, Server, str | None], Reached]] = {

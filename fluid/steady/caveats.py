@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.steady.intake import Intake
+from fluid.steady.packing import ENOUGH, quick_scale
+from fluid.steady.stability import Stability
 from fluid.workload import Workload
 
 
@@ -73,6 +75,17 @@ def approximation_caveats(curve: Intake) -> tuple[str, ...]:
     return (
         f"iteration time is not affine in tokens ({knots} knots): equilibrium and boundary are "
         "approximate",
+    )
+
+
+def packing_caveats(curve: Intake, boundary: Stability) -> tuple[str, ...]:
+    """Where the memory term of THEORY 2.3 may not be sufficient, by a cheap test."""
+    scale = quick_scale(curve, boundary)
+    if not boundary.stable or scale >= min(1.0, ENOUGH * boundary.max_scale):
+        return ()
+    return (
+        "few requests fit into the memory at once, and whole requests may not fill it: stable is "
+        f"certain up to {scale:.4g} times these rates at least (capacity, query rate, says more)",
     )
 
 

@@ -21,6 +21,7 @@ from fluid.stages import class_stages
 from fluid.steady.caveats import (
     approximation_caveats,
     condition_caveats,
+    packing_caveats,
     profile_caveats,
     range_caveats,
 )
@@ -72,8 +73,8 @@ class Equilibrium(Result):
             shares as in `fluid.steady.stability.Stability`.
         first_order: Mean times over all requests by THEORY 2.6, no prediction.
         throughput_tokens_per_s: Σ λ_j l'_j.
-        caveats: One sentence for each quantity of the batches that leaves the server's measured
-            range, and one where the rates vary over time.
+        caveats: One sentence where few requests fit at once (THEORY 2.3), for each quantity of the
+            batches that leaves the server's measured range, and one where the rates vary over time.
         first_order_caveats: One for each condition of THEORY 2.6 that does not hold.
         scheduler: Whose latencies `prediction` gives, as `NAME[:key=value,…]`.
         evictions: Share of iterations that may exceed the memory, where that was asked about.
@@ -317,6 +318,7 @@ def equilibrium(
         first_order_caveats=condition_caveats(curve, boundary.utilisation, served, added_s),
         caveats=(
             *approximation_caveats(curve),
+            *packing_caveats(curve, boundary),
             *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
             *profile_caveats(workload, boundary.max_scale),
         ),

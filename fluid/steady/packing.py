@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fluid.server import Server, require_fits
 from fluid.steady.intake import Intake, intake
 from fluid.steady.patterns import Packer, Pattern
-from fluid.steady.stability import curve_stability
+from fluid.steady.stability import Stability, curve_stability
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -42,6 +42,8 @@ _WORK = 15_000
 
 _MANY = 12
 """Residents from which on patterns of all of them come first."""
+
+_ROUNDING = 1e-9
 
 _PATIENCE = 4
 _GAIN = 1e-3
@@ -69,9 +71,13 @@ class Packing:
     Attributes:
         fluid_scale: α* of THEORY 2.3, which no schedule of whole prompts exceeds where the
             iteration time is affine.
-        inner_scale: A multiple that is reached for certain, by `schedule` or by even spacing.
-        schedule: The patterns that reach `inner_scale`; empty where even spacing shows that the
-            bounds agree, without any pattern.
+        inner_scale: A multiple that is reached for certain, by `schedule`, by even spacing or with
+            the cap.
+        cap_requests: How many requests of any kind fit at their peaks. With so many in service at
+            most, nothing is ever evicted, whatever the order.
+        capped_scale: The multiple that greedy admission with this cap reaches: at a backlog
+            `cap_requests` advance in every iteration, so that Σ λ_j (w_j + d0·S_j/cap) ≤ 1.
+        schedule: The patterns that reach `inner_scale`; empty where none was needed.
 
     >>> import fluidwait as fw
     >>> from fluid.steady.packing import packing
@@ -85,12 +91,19 @@ class Packing:
 
     fluid_scale: float
     inner_scale: float
+    cap_requests: int
+    capped_scale: float
     schedule: tuple[Share, ...]
 
     @property
     def matters(self) -> bool:
         """Whether the bounds differ by more than 1 %."""
         return self.inner_scale < ENOUGH * self.fluid_scale
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the workload's own rates may be claimed."""
+        return self.certain_scale >= 1
 
     @property
     def certain_scale(self) -> float:
@@ -115,7 +128,13 @@ def packing(workload: Workload, server: Server) -> Packing:
     found = _packing(mix.model_copy(update={"classes": classes, "source": None}), server)
     rate = workload.rate_per_s
     shares = tuple(Share(one.pattern, one.periods_per_s) for one in found.schedule)
-    return Packing(found.fluid_scale / rate, found.inner_scale / rate, shares)
+    return Packing(
+        found.fluid_scale / rate,
+        found.inner_scale / rate,
+        found.cap_requests,
+        found.capped_scale / rate,
+        shares,
+    )
 
 
 @lru_cache(maxsize=256)
@@ -123,21 +142,27 @@ def _packing(workload: Workload, server: Server) -> Packing:
     curve = intake(workload, server)
     verdict, _ = curve_stability(curve)
     fluid = verdict.max_scale
-    spaced = _evenly_spaced_scale(curve, float(verdict.boundary_per_stage.sum()))
-    if spaced >= ENOUGH * fluid:
-        return Packing(fluid, spaced, ())
+    best, idle = Packing(fluid, quick_scale(curve, verdict), *_capped(curve), ()), 0
+    if not best.matters:
+        return best
     rates = curve.flow.rates_per_s
     patterns: list[Pattern] = []
-    best, idle = Packing(fluid, spaced, ()), 0
     for fresh in _candidates(Packer(server, curve.stages), curve):
         patterns += fresh
-        found = Packing(fluid, *_mixed(patterns, rates))
+        inner, schedule = _mixed(patterns, rates)
+        found = replace(best, inner_scale=inner, schedule=schedule)
         idle = idle + 1 if found.inner_scale < (1 + _GAIN) * best.inner_scale else 0
-        if found.inner_scale > best.inner_scale:
+        if found.inner_scale >= (1 - _ROUNDING) * best.inner_scale:
             best = found
         if not best.matters or idle == _PATIENCE:
             break
     return best
+
+
+def quick_scale(curve: Intake, verdict: Stability) -> float:
+    """A multiple of the rates that is reached for certain, found without any pattern."""
+    spaced = _evenly_spaced_scale(curve, verdict.boundary_per_stage[0] / curve.flow.rates_per_s[0])
+    return max(spaced, _capped(curve)[1])
 
 
 def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
@@ -150,9 +175,16 @@ def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
     room = curve.server.usable_kv_tokens - peaks
     if room <= 0:
         return 0.0
-    # Rates sum up to 1 per second, so that an intake in seconds counts requests per stage.
     intake_s = min(boundary_intake_s, room / curve.kv_tokens_per_s)
     return intake_s / curve.time_s(intake_s)
+
+
+def _capped(curve: Intake) -> tuple[int, float]:
+    """The cap without evictions, and the α that it reaches at a backlog."""
+    peak = max(int(one.held_kv_tokens.max()) for one in curve.stages)
+    cap = curve.server.usable_kv_tokens // peak
+    intake_s = cap / float(curve.flow.rates_per_s @ [one.count for one in curve.stages])
+    return cap, intake_s / curve.time_s(intake_s)
 
 
 def _candidates(packer: Packer, curve: Intake) -> Iterator[list[Pattern]]:
@@ -169,9 +201,11 @@ def _candidates(packer: Packer, curve: Intake) -> Iterator[list[Pattern]]:
     alone = []
     for k in range(classes):
         own = packer.stages[k].memory_sum / curve.server.usable_kv_tokens
-        for count in range(1, _ALONE + 1 if classes <= _VARIED_CLASSES else 2):
-            if count == 1 or count * own * classes <= _WORK:
-                alone.append(packer.tightest([count if k == j else 0 for j in range(classes)]))
+        alone += [
+            packer.tightest([count if k == j else 0 for j in range(classes)])
+            for count in range(1, _ALONE + 1 if classes <= _VARIED_CLASSES else 2)
+            if count == 1 or count * own * classes <= _WORK
+        ]
     yield alone
     for size in range(2, _MIXED_AT_MOST.get(classes, 0) + 1):
         if size * spacing * classes <= _WORK:
@@ -183,7 +217,7 @@ def _candidates(packer: Packer, curve: Intake) -> Iterator[list[Pattern]]:
         counts = _rounded(rates * size)
         yield list(_filled(packer, counts))
         if 1 < classes <= _VARIED_CLASSES:
-            for k in np.flatnonzero(counts == 0):
+            for k in np.flatnonzero(counts == 0).tolist():
                 yield list(_filled(packer, counts + (np.arange(classes) == k)))
 
 
@@ -220,6 +254,7 @@ def _mixed(patterns: list[Pattern], rates: Floats) -> tuple[float, tuple[Share, 
         A_eq=np.append(np.ones(len(patterns)), 0.0)[None],
         b_eq=[1.0],
     )
+    assert found.x is not None
     shares = tuple(
         Share(one, float(part) / one.seconds)
         for one, part in zip(patterns, found.x[:-1], strict=True)

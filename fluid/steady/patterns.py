@@ -30,8 +30,8 @@ _PHASES = 32
 _ROUNDS = 3
 """How often every class looks for its best offset."""
 
-_FEW = 10
-"""Requests per period up to which each of them looks for its own offset."""
+_FEW = 30_000
+"""Requests times iterations of a period up to which each request looks for its own offset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,9 @@ class Packer:
         """
         classes = [k for k, count in enumerate(counts) if count]
         spread = np.array([_evenly(counts[k], iterations) for k in classes])
-        found = self._levelled(classes, spread, [math.ceil(iterations / counts[k]) for k in classes])
-        if found is None and 2 < sum(counts) <= _FEW and len(classes) > 1:
+        spacings = [math.ceil(iterations / counts[k]) for k in classes]
+        found = self._levelled(classes, spread, spacings)
+        if found is None and sum(counts) > 2 and sum(counts) * iterations <= _FEW:
             one_each = [k for k in classes for _ in range(counts[k])]
             starts = [np.repeat(np.arange(iterations), row) for row in spread]
             each = np.eye(iterations, dtype=np.int64)[np.concatenate(starts)]
@@ -140,9 +141,7 @@ class Packer:
         while high - low > max(1, high // _STEPS):
             middle = (low + high) // 2
             better = self.pattern(counts, middle)
-            low, high, found = (
-                (middle, high, found) if better is None else (low, middle, better)
-            )
+            low, high, found = (middle, high, found) if better is None else (low, middle, better)
         return found
 
     def _one_by_one(self, counts: Sequence[int]) -> Pattern:

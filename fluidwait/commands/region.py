@@ -59,4 +59,4 @@ def command(
     else:
         found = region(workload, server)
     show(found, as_json, plot)
-    raise typer.Exit(0 if found.margin >= 0 else 3)
+    raise typer.Exit(0 if found.is_certain else 3)

@@ -8,17 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluid.errors import InfeasibleError
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.steady.equilibrium import equilibrium
+from fluid.steady.packing import packing
 from fluid.workload import Workload
-from tests.support.builders import workload
+from tests.support.builders import server, workload
 from thresholds.solvers.paced.boundary import (
     IN_STEP,
     LARGEST_WATERMARK,
     LEAST_WATERMARK,
     boundary_load,
 )
+from thresholds.solvers.paced.few import is_capped
 from thresholds.solvers.paced.solver import Paced
 
 LONG = workload((2.6, 512, 1000))
@@ -57,9 +60,13 @@ def test_invariants_on_random_mixes(rates: list[float], load: float, capacity: i
         kv_capacity_tokens=capacity,
         iteration_time=IterationTime.affine(0.01, 4e-5, 3e-7),
     )
-    table = Paced().solve(mix.scaled(load * equilibrium(mix, machine).max_scale), machine)
+    packed = packing(mix, machine)
+    offered = mix.scaled(load * packed.certain_scale)
+    table = Paced().solve(offered, machine)
     pace = sum(one.threshold for one in table.thresholds)
-    if boundary_load(mix, machine).swing <= IN_STEP:
+    if is_capped(packing(offered, machine)):
+        assert table.params == {"cap_requests": packed.cap_requests, "watermark_fraction": 0}
+    elif boundary_load(mix, machine).swing <= IN_STEP:
         assert set(table.params) == {"watermark_fraction"}
     else:
         assert table.params["pace_per_iteration"] == pytest.approx(pace)
@@ -67,7 +74,7 @@ def test_invariants_on_random_mixes(rates: list[float], load: float, capacity: i
     shares = [one.threshold / pace for one in table.thresholds]
     assert shares == pytest.approx([rate / sum(rates) for rate in rates])
     assert table.memory.required_tokens == pytest.approx(capacity)
-    assert 0 < table.params["watermark_fraction"] <= LARGEST_WATERMARK
+    assert 0 <= table.params["watermark_fraction"] <= LARGEST_WATERMARK
 
 
 def test_permuted_classes_give_the_same_parameters() -> None:
@@ -116,3 +123,38 @@ def test_staircase_server_has_a_paced_table() -> None:
     assert all(one.holds for one in table.certificate)
     assert 0 < table.params["pace_per_iteration"] < math.inf
     assert table.memory.required_tokens <= table.memory.capacity_tokens * (1 + 1e-9)
+
+
+TINY = workload((60.0, 1, 1))
+ONE_AT_A_TIME = server(IterationTime.paper(0.01, 1e-6), "decode", 2)
+
+
+def test_a_rate_between_the_bounds_gets_no_table() -> None:
+    """One at a time, two iterations each: 49.99/s; the fluid bound is 66.65/s."""
+    with pytest.raises(InfeasibleError, match="is not certain") as caught:
+        Paced().solve(TINY, ONE_AT_A_TIME)
+    assert caught.value.cause == "packing of memory"
+    assert caught.value.max_scale == pytest.approx(1 / (60 * (2 * 0.01 + 3e-6)))
+    assert "0.833" in caught.value.nearest
+
+
+def test_few_large_requests_get_a_cap_that_is_proven() -> None:
+    table = Paced().solve(TINY.at_rate(45.0), ONE_AT_A_TIME)
+    assert table.params == {"cap_requests": 1, "watermark_fraction": 0}
+    assert table.valid_for.max_rate_per_s == pytest.approx(1 / (2 * 0.01 + 3e-6))
+    assert [one.condition for one in table.certificate if "cap of 1" in one.condition]
+    assert all(one.holds for one in table.certificate)
+    assert any("never evicts" in one for one in table.notes)
+
+
+def test_what_no_cap_is_proven_to_carry_is_said_to_be_unproven() -> None:
+    """Of the largest only two fit, which leaves most of the memory empty where all are small."""
+    mix = workload((1.0, 5_000, 10), (60.0, 50, 20))
+    machine = server(IterationTime.affine(0.01, 1e-5, 3e-7), "prefill", 11_000)
+    packed = packing(mix, machine)
+    assert packed.matters
+    assert packed.capped_scale < 0.8 * packed.inner_scale
+    table = Paced().solve(mix.scaled(0.95 * packed.inner_scale), machine)
+    assert "cap_requests" not in table.params
+    assert any("not proven" in one for one in table.notes)
+    assert table.valid_for.max_rate_per_s == pytest.approx(packed.inner_scale * mix.rate_per_s)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server
+from fluid.steady.packing import ENOUGH, Packing, packing
 from fluid.steady.region import StabilityRegion, mixed
 from fluid.workload import Workload
 from thresholds.guaranteed import nested_boundary, wait_boundary
@@ -78,6 +79,31 @@ class Region(Result, StabilityRegion):
         return 1 - 1 / self.reach(self.operating_point_per_s)
 
     @cached_property
+    def packing(self) -> Packing:
+        """What schedules of whole requests are known to reach along the workload's own mix."""
+        return packing(self.workload, self.server)
+
+    @cached_property
+    def certain_alone_per_s(self) -> NDArray[np.float64]:
+        """The rate that each class is certain to reach alone, shape (m,) (THEORY 2.3)."""
+        scales = [
+            packing(mixed(self.workload, axis), self.server).certain_scale
+            for axis in np.eye(len(self.names))
+        ]
+        return np.array(scales)
+
+    @property
+    def packs(self) -> bool:
+        """Whether whole requests fill the region within 1 %: each class alone, and the mix."""
+        alone = self.certain_alone_per_s >= ENOUGH * self.intercepts_per_s
+        return bool(alone.all()) and not self.packing.matters
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the workload lies where whole requests are known to fit."""
+        return self.margin >= 0 and self.packing.is_certain
+
+    @cached_property
     def guaranteed_per_s(self) -> dict[str, NDArray[np.float64]]:
         """By rule, the boundary that theorems guarantee for two classes, points of shape (k, 2)."""
         return {
@@ -87,18 +113,17 @@ class Region(Result, StabilityRegion):
 
     def blocks(self) -> Iterator[Block]:
         normal = self.normal_s
-        rows = (
-            (
-                name,
-                number(float(self.operating_point_per_s[index])),
-                number(float(self.intercepts_per_s[index])),
-                number(None if normal is None else float(normal[index])),
-            )
-            for index, name in enumerate(self.names)
-        )
+        columns = {
+            "class": self.names,
+            "rate /s": _numbers(self.operating_point_per_s),
+            "largest rate alone /s": _numbers(self.intercepts_per_s),
+            "certain alone /s": () if self.packs else _numbers(self.certain_alone_per_s),
+            "normal a s": ["–"] * len(self.names) if normal is None else _numbers(normal),
+        }
+        columns = {heading: cells for heading, cells in columns.items() if cells}
         title = f"Stability region of {self.workload.name} on {self.server.name}"
-        columns = ("class", "rate /s", "largest rate alone /s", "normal a s")
-        yield Table(title, columns, tuple(rows), spare=("normal a s",))
+        rows = tuple(zip(*columns.values(), strict=True))
+        yield Table(title, tuple(columns), rows, spare=("normal a s",))
         for policy, found in self.simulated.items():
             yield self._boundary_table(policy, found)
         if normal is None:
@@ -107,13 +132,26 @@ class Region(Result, StabilityRegion):
                 "half-space."
             )
         else:
-            yield "Exact half-space: stable where Σ λ·a ≤ 1."
+            yield (
+                "Exact half-space: stable where Σ λ·a ≤ 1."
+                if self.packs
+                else "Half-space Σ λ·a ≤ 1: necessary for whole requests; few of them fit at once."
+            )
         yield self.sentence
 
     @property
     def sentence(self) -> str:
         """Where the workload lies."""
         load = percent(1 - self.margin)
+        if self.margin >= 0 and self.packing.matters:
+            inner = self.packing.inner_scale
+            bounds = f"{inner:.4g} times these rates are certain, {1 / (1 - self.margin):.4g} times"
+            if inner >= 1:
+                return f"INSIDE: {bounds} the fluid bound, as few requests fit at once."
+            return (
+                f"NOT CERTAIN: {bounds} the fluid bound, as few requests fit at once; "
+                f"multiply all rates by at most {inner:.4g} to be certain."
+            )
         if self.margin >= 0:
             return (
                 f"INSIDE: the workload takes {load} of the boundary load along its mix; "
@@ -145,6 +183,8 @@ class Region(Result, StabilityRegion):
             "vertices_per_s": self.vertices_per_s.tolist(),
             "boundary_per_s": self.boundary().tolist() if len(self.names) == 2 else None,
             "margin": self.margin,
+            "certain_scale": self.packing.certain_scale,
+            "certain_alone_per_s": self.certain_alone_per_s.tolist(),
         }
         if self.simulated:
             document["simulated"] = {
@@ -227,6 +267,10 @@ def require_two_classes(workload: Workload, what: str) -> None:
     """
     if len(workload.classes) != 2:
         raise InputError("classes", len(workload.classes), f"two classes for {what}")
+
+
+def _numbers(values: NDArray[np.float64]) -> list[str]:
+    return [number(one) for one in values.tolist()]
 
 
 def _name(policy: PolicyLike) -> str:

@@ -12,13 +12,22 @@ from typing import ClassVar, get_args
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.packing import packing
 from fluid.workload import Workload
 from thresholds.checks import is_number, require_choice
 from thresholds.evaluator import Evaluator
 from thresholds.fields import Condition, Memory, Scheduler, SolverReport, Validated
+from thresholds.limits import Limits
 from thresholds.solvers.certificate import condition, require_certified, stability_condition
 from thresholds.solvers.common import predicted, solved_table
 from thresholds.solvers.paced.boundary import IN_STEP, BoundaryLoad, boundary_load
+from thresholds.solvers.paced.few import (
+    is_capped,
+    largest_rate,
+    packing_conditions,
+    packing_notes,
+    require_certain,
+)
 from thresholds.solvers.paced.refine import OFFERED, Refined, refine
 from thresholds.solvers.paced.rule import PacedRule
 from thresholds.solvers.rule import Rule
@@ -68,10 +77,14 @@ class Paced(Solver):
         evaluator: Evaluator | None,
     ) -> ThresholdTable:
         load = boundary_load(workload, server)
-        certificate = _certificate(server, found, load)
+        packed = packing(workload, server)
+        require_certain(packed, workload, server)
+        certificate = (*_certificate(server, found, load), *packing_conditions(packed))
         require_certified(certificate)
         refined = self._refined(workload, server, load, evaluator)
         limits = load.closed_form() if refined is None else refined.chosen.limits
+        if refined is None and is_capped(packed):
+            limits = Limits(cap_requests=packed.cap_requests)
         table = solved_table(
             self.policy,
             workload,
@@ -85,12 +98,16 @@ class Paced(Solver):
                 overflow_probability=None,
             ),
             predicted=predicted(found, policy_latency_s=None),
-            max_rate_per_s=load.rate_per_s,
+            max_rate_per_s=largest_rate(packed, workload, limits),
             certificate=certificate,
             solver=SolverReport(
                 name="boundary inventory", status="closed form", objective=None, optimality_gap=None
             ),
-            notes=(*_notes(workload, server, found, load), *found.caveats),
+            notes=(
+                *packing_notes(packed, limits),
+                *_notes(workload, server, found, load),
+                *found.caveats,
+            ),
             scheduler=self.scheduler,
         )
         return table if refined is None else _with_evidence(table, load, refined)
