@@ -18,7 +18,7 @@ from fluid.workload import Name, Workload
 from thresholds.labels import policy_label
 from thresholds.limits import Limits
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -90,6 +90,21 @@ class Predicted(FileModel):
     throughput_tokens_per_s: float | None
     policy_latency_s: float | None
     policy_ttft_s: float | None = None
+
+
+class Loss(FileModel):
+    """Shares of the fluid limit that admission loses once memory has filled (THEORY 11), predicted.
+
+    Attributes:
+        unrestrained_share: Greedy admission as it is.
+        watermark_share: With a watermark of `watermark_fraction` alone.
+        table_share: With the table's limits; None where it sets other things.
+    """
+
+    unrestrained_share: Share
+    watermark_share: Share
+    watermark_fraction: Share
+    table_share: Share | None
 
 
 class Interval(FileModel):
@@ -229,6 +244,7 @@ class TableFields(FileModel):
         prices: Dual prices of the limits that bind, where the solver knows them.
         scheduler: What the table's limits are added to, in its refinement and in a replay.
         notes: What a reader of the table must know.
+        loss: What the table is worth, where that was asked about and memory can bind.
     """
 
     schema_version: Annotated[str, Field(pattern=rf"^{MAJOR_VERSION}\.\d+$")]
@@ -250,6 +266,7 @@ class TableFields(FileModel):
     notes: tuple[str, ...]
     prices: tuple[Price, ...] = ()
     scheduler: Scheduler = "greedy"
+    loss: Loss | None = None
 
     @property
     def limits(self) -> Limits:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fluid.result import Block, Table, notes, number, percent
-from thresholds.fields import Memory, TableFields
+from fluid.transient.saturated import unrestrained_words
+from thresholds.fields import Loss, Memory, TableFields
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.rules import rule_of
 
@@ -67,6 +68,8 @@ def _sentences(table: TableFields) -> Iterator[str]:
         f"Predicted for work-conserving service: mean latency {number(predicted.latency_s)} s, "
         f"KV {number(predicted.kv_tokens)} of {number(table.memory.capacity_tokens)} tokens."
     )
+    if table.loss is not None:
+        yield _loss_sentence(table.loss)
     for price in table.prices:
         yield f"Price: {price.words}."
     gap = table.solver.optimality_gap
@@ -79,6 +82,15 @@ def _sentences(table: TableFields) -> Iterator[str]:
         f"Valid for total rates {f'from {number(least)} ' if least else ''}"
         f"up to {number(table.valid_for.max_rate_per_s)} /s; "
         f"{predicted.binding} binds there."
+    )
+
+
+def _loss_sentence(loss: Loss) -> str:
+    own = "" if loss.table_share is None else f", {percent(loss.table_share, 0)} with this table"
+    return (
+        "Predicted once memory has filled: greedy admission without a table loses about "
+        f"{unrestrained_words(loss.unrestrained_share)} of the limit, "
+        f"{percent(loss.watermark_share, 0)} with a {percent(loss.watermark_fraction, 0)} watermark{own} (±5 points)."
     )
 
 

@@ -113,8 +113,9 @@ class BoundedQueue(Result):
         found = []
         if self.queue_requests < _DIPS * self.law.dip_requests:
             found.append(
-                f"the queue dips by {self.law.dip_requests:.3g} requests below its bound, more than "
-                f"a third of it: it runs empty at times, so that fewer are refused and waits differ"
+                f"the queue dips by {self.law.dip_requests:.3g} requests below its bound, more "
+                "than a third of it: it runs empty at times, so that fewer are refused and waits "
+                "differ"
             )
         if self.law.variation == 0:
             found.append(

@@ -79,8 +79,8 @@ def seen_s(mix: Mix, among: Iteration) -> float:
 def _wait_s(time_s: float, square_s2: float, think_s: float) -> float:
     """r, the rest of the iteration in which thinking ends.
 
-    E τ²/(2 E τ) where thinking takes many iterations. Thinking begins as one begins, so that a short
-    one ends early in it: the factor is that of equal iterations, 1 for long and 2 for no thinking.
+    E τ²/(2 E τ) where thinking takes many iterations. Thinking begins as one begins, so that short
+    thinking ends early in it: the factor is that of equal iterations, from 2 down to 1.
     """
     ratio = time_s / think_s
     early = 1.0 + ratio / 6 if ratio < 1e-4 else 2 * (1 / -math.expm1(-ratio) - 1 / ratio)

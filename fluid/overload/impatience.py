@@ -141,8 +141,8 @@ class Impatience(Result):
         )
         yield from notes(self.caveats)
         yield Note(
-            "patience ends at admission; where it lasts until the first token, prompts are computed "
-            "for nothing, and less is completed: simulate that"
+            "patience ends at admission; where it lasts until the first token, prompts are "
+            "computed for nothing, and less is completed: simulate that"
         )
         yield (
             f"Those who stay wait {seconds(self.wait_s)}; {percent(self.gave_up_share)} give up, "
