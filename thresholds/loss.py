@@ -11,7 +11,7 @@ _OWN = "this table"
 
 
 def with_loss(table: ThresholdTable) -> ThresholdTable:
-    """The table with the predicted loss of its load; as it is where memory never binds.
+    """The table with the predicted loss of its load; as it is where memory hardly binds.
 
     Its own loss is told of tables that restrain greedy admission, not of batching rules.
     """

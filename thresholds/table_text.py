@@ -90,7 +90,8 @@ def _loss_sentence(loss: Loss) -> str:
     return (
         "Predicted once memory has filled: greedy admission without a table loses about "
         f"{unrestrained_words(loss.unrestrained_share)} of the limit, "
-        f"{percent(loss.watermark_share, 0)} with a {percent(loss.watermark_fraction, 0)} watermark{own} (±5 points)."
+        f"{percent(loss.watermark_share, 0)} with a {percent(loss.watermark_fraction, 0)} "
+        f"watermark{own} (±5 points)."
     )
 
 

@@ -6,6 +6,7 @@ adds at the edge, and the rest of that iteration falls on the KV held; at the ed
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,8 @@ class Effort:
 
     def spread(self, values: Floats) -> float:
         """Standard deviation of a figure of the classes over requests."""
-        return float(np.sqrt(max(self.mix @ values**2 - (self.mix @ values) ** 2, 0.0)))
+        variance = float(self.mix @ values**2) - float(self.mix @ values) ** 2
+        return math.sqrt(max(variance, 0.0))
 
 
 def effort(

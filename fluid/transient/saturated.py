@@ -42,6 +42,9 @@ WATERMARK = 0.05
 
 UNRESTRAINED = "no restraint"
 
+LEAST_MEMORY_SHARE = 0.01
+"""Memory's share of the boundary load from which on it is said to bind at all."""
+
 
 @dataclass(frozen=True)
 class RuleLoss:
@@ -159,7 +162,7 @@ def predicted_loss(
         rules: More rules of admission by name, beside no restraint and a watermark of 5 %.
 
     Returns:
-        None where memory never binds: work stops the rates before they fill it.
+        None where memory hardly binds: unlimited memory would raise the limit by less than 1 %.
 
     Raises:
         InputError: A class of which no request fits into memory.
@@ -172,7 +175,7 @@ def predicted_loss(
     """
     require_fits(workload, server)
     edge = stability(workload, server)
-    if edge.memory_share == 0:
+    if edge.memory_share < LEAST_MEMORY_SHARE:
         return None
     limit_per_s = edge.max_scale * workload.rate_per_s
     mean_per_s = limit_per_s

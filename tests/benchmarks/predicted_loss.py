@@ -4,10 +4,10 @@
 
 The 26 distributions of output length of `spread_lengths`, on `engine-long-decode`; 5 % more than
 the fluid limit arrives behind a flood that fills memory at once (``--gentle``: without the flood,
-so that memory fills by and by). Printed as a Markdown table: swing, spectral radius, and completions per
-second ÷ fluid limit, predicted for the theory's rule and simulated under it and under vLLM's, means
-over four replications; then rank correlations of the simulated losses with each predictor, and the
-errors of the prediction. Some five minutes on two cores.
+so that memory fills by and by). Printed as a Markdown table: swing, spectral radius, and
+completions per second ÷ fluid limit, predicted for the theory's rule and simulated under it and
+under vLLM's, means over four replications; then rank correlations of the simulated losses with
+each predictor, and the errors of the prediction. Some five minutes on two cores.
 """
 
 from __future__ import annotations
