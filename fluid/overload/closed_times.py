@@ -36,16 +36,19 @@ class ClosedTimes:
         return self.clients * self.latency_s / (think_s + self.latency_s)
 
 
-def closed_times(mix: Mix, clients: int, think_s: float) -> ClosedTimes:
+def closed_times(mix: Mix, clients: int, think_s: float, *, spread: bool = False) -> ClosedTimes:
     """Times of a tagged request that sees the others as clients of their own (arrival theorem).
 
     Others are at their first stage in a share π = 1/(S̄ + (Z + r)/τ) of the iterations and later in
     (S̄ − 1)·π; r is the wait for the next iteration.
+
+    Args:
+        spread: Ages are apart even where all take the same number of iterations, as under a pace.
     """
     from scipy.optimize import brentq
 
     others, stages = clients - 1, mix.mean_stages
-    if mix.one_length and think_s == 0:
+    if mix.one_length and think_s == 0 and not spread:
         first, later = mix.iteration(others, 1.0, 0.0), mix.iteration(others, 0.0, 1.0)
         return _times(mix, clients, first, later, 0.0, lockstep=True)
     if think_s == 0:

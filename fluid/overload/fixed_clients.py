@@ -243,7 +243,7 @@ def fixed_clients(
     room = min(seats, fits)
     if times.in_service(think_s) > room * (1 + 1e-12):
         limit = "seats" if seats <= fits else "memory"
-        times = closed_times(mix, int(room), 0.0)
+        times = closed_times(mix, int(room), 0.0, spread=limit == "memory")
         rate_per_s = times.clients / times.latency_s
         if limit == "memory":
             rate_per_s = limit_per_s if saturated_per_s is None else saturated_per_s

@@ -9,7 +9,7 @@ import pytest
 
 from fluid.errors import InputError
 from fluid.overload.bounded_queue import bounded_queue
-from fluid.overload.effort import effort
+from fluid.overload.demand import demand
 from fluid.overload.impatience import Patience, impatience
 from fluid.plots.style import save
 from fluid.server import load_server
@@ -29,7 +29,7 @@ def limit_per_s(workload: Workload, server=ENGINE) -> float:
 @pytest.mark.parametrize("server", [ENGINE, A100], ids=lambda one: one.name)
 def test_efforts_fill_the_server_at_its_edge(server) -> None:
     """Σ λ_j a_j = 1 there; for an affine f they are the normal of the region (THEORY 2.3)."""
-    found = effort(TWO, server, None, 1)
+    found = demand(TWO, server, None, 1)
     assert found.mix @ found.relative == pytest.approx(1.0)
     normal = stability(TWO, server).half_space_per_s
     if normal is not None:
@@ -111,7 +111,7 @@ def test_waits_are_those_of_a_slow_queue() -> None:
     load = TWO.at_rate(1.2 * limit_per_s(TWO))
     found = bounded_queue(load, ENGINE, requests=100)
     assert found.caveats == ()
-    own = effort(load, ENGINE, None, 1)
+    own = demand(load, ENGINE, None, 1)
     efforts_s = own.relative / own.saturated_per_s
     refused, mean_s, sd_s, p99_s = queue_simulated(own.mix, efforts_s, load.rate_per_s, 100, 1)
     assert refused == pytest.approx(found.refused_share, abs=0.01)

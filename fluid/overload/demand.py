@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Effort:
+class Demand:
     """A mix in front of servers that always have work.
 
     Attributes:
@@ -48,9 +48,9 @@ class Effort:
         return math.sqrt(max(variance, 0.0))
 
 
-def effort(
+def demand(
     workload: Workload, server: Server, saturated_per_s: float | None, servers: int
-) -> Effort:
+) -> Demand:
     """The mix of a workload above the capacity of so many servers.
 
     Args:
@@ -82,7 +82,7 @@ def effort(
     held = intake_s * curve.kv_tokens_per_s
     effort_s = work_s + rest_s * curve.memory_sums / held
     mix = rates / rates.sum()
-    return Effort(
+    return Demand(
         mix=mix,
         prompts=np.array([float(one.prefill_tokens) for one in workload.classes]),
         relative=effort_s / float(mix @ effort_s),
