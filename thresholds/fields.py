@@ -132,6 +132,21 @@ class Predicted(FileModel):
     law: PredictedLatency | None = None
 
 
+class Loss(FileModel):
+    """Shares of the fluid limit that admission loses once memory has filled (THEORY 11), predicted.
+
+    Attributes:
+        unrestrained_share: Greedy admission as it is.
+        watermark_share: With a watermark of `watermark_fraction` alone.
+        table_share: With the table's limits; None where it sets other things.
+    """
+
+    unrestrained_share: Share
+    watermark_share: Share
+    watermark_fraction: Share
+    table_share: Share | None
+
+
 class Interval(FileModel):
     """Mean over replications and half width of its 95 % confidence interval."""
 
@@ -287,6 +302,7 @@ class TableFields(FileModel):
         prices: Dual prices of the limits that bind, where the solver knows them.
         scheduler: What the table's limits are added to, in its refinement and in a replay.
         notes: What a reader of the table must know.
+        loss: What the table is worth, where that was asked about and memory can bind.
     """
 
     schema_version: Annotated[str, Field(pattern=rf"^{MAJOR_VERSION}\.\d+$")]
@@ -308,6 +324,7 @@ class TableFields(FileModel):
     notes: tuple[str, ...]
     prices: tuple[Price, ...] = ()
     scheduler: Scheduler = "greedy"
+    loss: Loss | None = None
 
     @property
     def limits(self) -> Limits:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fluid.result import Block, Table, notes, number, percent
-from thresholds.fields import Memory, PredictedLatency, TableFields
+from fluid.transient.saturated import unrestrained_words
+from thresholds.fields import Loss, Memory, PredictedLatency, TableFields
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.rules import rule_of
 
@@ -106,6 +107,8 @@ def _law(law: PredictedLatency, capacity_tokens: float) -> Iterator[Block]:
 
 def _sentences(table: TableFields) -> Iterator[str]:
     predicted = table.predicted
+    if table.loss is not None:
+        yield _loss_sentence(table.loss)
     for price in table.prices:
         yield f"Price: {price.words}."
     gap = table.solver.optimality_gap
@@ -118,6 +121,16 @@ def _sentences(table: TableFields) -> Iterator[str]:
         f"Valid for total rates {f'from {number(least)} ' if least else ''}"
         f"up to {number(table.valid_for.max_rate_per_s)} /s; "
         f"{predicted.binding} binds there."
+    )
+
+
+def _loss_sentence(loss: Loss) -> str:
+    own = "" if loss.table_share is None else f", {percent(loss.table_share, 0)} with this table"
+    return (
+        "Predicted once memory has filled: greedy admission without a table loses about "
+        f"{unrestrained_words(loss.unrestrained_share)} of the limit, "
+        f"{percent(loss.watermark_share, 0)} with a {percent(loss.watermark_fraction, 0)} "
+        f"watermark{own} (±5 points)."
     )
 
 

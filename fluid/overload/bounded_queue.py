@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.overload.effort import Effort, effort
+from fluid.overload.demand import Demand, demand
 from fluid.result import Block, Result, Table, notes, number, percent, seconds
 from fluid.server import Server
 from fluid.workload import Workload
@@ -52,7 +52,7 @@ class QueueLaw:
     variation: float
 
     @classmethod
-    def of(cls, found: Effort, offered_per_s: float, by_tokens: bool) -> QueueLaw:
+    def of(cls, found: Demand, offered_per_s: float, by_tokens: bool) -> QueueLaw:
         """Of a mix at a rate above what is completed."""
         rate_per_s, variation = found.saturated_per_s, found.variation
         arrivals = 1.0
@@ -113,8 +113,9 @@ class BoundedQueue(Result):
         found = []
         if self.queue_requests < _DIPS * self.law.dip_requests:
             found.append(
-                f"the queue dips by {self.law.dip_requests:.3g} requests below its bound, more than "
-                f"a third of it: it runs empty at times, so that fewer are refused and waits differ"
+                f"the queue dips by {self.law.dip_requests:.3g} requests below its bound, more "
+                "than a third of it: it runs empty at times, so that fewer are refused and waits "
+                "differ"
             )
         if self.law.variation == 0:
             found.append(
@@ -213,7 +214,7 @@ def bounded_queue(
     for field, value in (("requests", requests), ("prompt_tokens", prompt_tokens)):
         if value is not None and not 1 <= value < math.inf:
             raise InputError(field, value, "at least 1")
-    found = effort(workload, server, saturated_per_s, servers)
+    found = demand(workload, server, saturated_per_s, servers)
     mean_prompt = float(found.mix @ found.prompts)
     if prompt_tokens is not None and mean_prompt == 0:
         raise InputError("prompt_tokens", prompt_tokens, "a load with prompts, or requests")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fluid.overload.iterations import Iteration, Mix
 
-_ROUNDS, _SETTLED = 1000, 1e-11
+_CLOSE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,29 +36,38 @@ class ClosedTimes:
         return self.clients * self.latency_s / (think_s + self.latency_s)
 
 
-def closed_times(mix: Mix, clients: int, think_s: float) -> ClosedTimes:
+def closed_times(mix: Mix, clients: int, think_s: float, *, spread: bool = False) -> ClosedTimes:
     """Times of a tagged request that sees the others as clients of their own (arrival theorem).
 
     Others are at their first stage in a share π = 1/(S̄ + (Z + r)/τ) of the iterations and later in
     (S̄ − 1)·π; r is the wait for the next iteration.
+
+    Args:
+        spread: Ages are apart even where all take the same number of iterations, as under a pace.
     """
+    from scipy.optimize import brentq
+
     others, stages = clients - 1, mix.mean_stages
-    if mix.one_length and think_s == 0:
+    if mix.one_length and think_s == 0 and not spread:
         first, later = mix.iteration(others, 1.0, 0.0), mix.iteration(others, 0.0, 1.0)
         return _times(mix, clients, first, later, 0.0, lockstep=True)
     if think_s == 0:
         among = mix.iteration(others, 1 / stages, 1 - 1 / stages)
         return _times(mix, clients, among, among, 0.0)
-    rate = 1 / stages
-    for _ in range(_ROUNDS):
+
+    def state(rate: float) -> tuple[Iteration, float, float, float]:
+        """What others bring at this π, E τ, E τ² and r beside them."""
         among = mix.iteration(others, rate, (stages - 1) * rate)
         time_s = seen_s(mix, among)
         square_s2 = among.square_s2(1, float(mix.shares @ mix.later_s))
-        wait_s = _wait_s(time_s, square_s2, think_s)
-        old, rate = rate, 1 / (stages + (think_s + wait_s) / time_s)
-        if abs(rate - old) <= _SETTLED * rate:
-            break
-        rate = (rate + old) / 2
+        return among, time_s, square_s2, _wait_s(time_s, square_s2, think_s)
+
+    def excess(rate: float) -> float:
+        _, time_s, _, wait_s = state(rate)
+        return 1 / (stages + (think_s + wait_s) / time_s) - rate
+
+    rate = float(brentq(excess, 0.0, 1 / stages, xtol=_CLOSE / stages, rtol=_CLOSE))
+    among, time_s, square_s2, wait_s = state(rate)
     busy = 1 - (1 - stages * rate) ** others
     # Who arrives in an iteration finds a long one rather, in which others arrived too.
     longer = min(rate * square_s2 / time_s**2, 1 - (stages - 1) * rate)
@@ -79,8 +88,8 @@ def seen_s(mix: Mix, among: Iteration) -> float:
 def _wait_s(time_s: float, square_s2: float, think_s: float) -> float:
     """r, the rest of the iteration in which thinking ends.
 
-    E τ²/(2 E τ) where thinking takes many iterations. Thinking begins as one begins, so that a short
-    one ends early in it: the factor is that of equal iterations, 1 for long and 2 for no thinking.
+    E τ²/(2 E τ) where thinking takes many iterations. Thinking begins as one begins, so that short
+    thinking ends early in it: the factor is that of equal iterations, from 2 down to 1.
     """
     ratio = time_s / think_s
     early = 1.0 + ratio / 6 if ratio < 1e-4 else 2 * (1 / -math.expm1(-ratio) - 1 / ratio)

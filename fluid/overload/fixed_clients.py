@@ -93,8 +93,8 @@ class FixedClients(Result):
         found = []
         if self.lockstep:
             found.append(
-                "all requests take the same number of iterations, and nobody thinks: the clients stay "
-                "in step for ever, so that a first token waits for all prompts"
+                "all requests take the same number of iterations, and nobody thinks: the clients "
+                "stay in step for ever, so that a first token waits for all prompts"
             )
         elif self.think_s > 0 and self.clients <= _FEW:
             found.append(f"with {self.clients} clients errors are largest, up to 8 % in TTFT")
@@ -108,7 +108,9 @@ class FixedClients(Result):
         return tuple(found)
 
     def job_ttft_s(self, requests_per_client: int) -> float:
-        """Mean TTFT of a job in which each client sends so many, all at once at first (THEORY 13.4).
+        """Mean TTFT of a job in which each client sends so many (THEORY 13.4).
+
+        All come at once at first.
 
         Raises:
             InputError: Less than one.
@@ -151,8 +153,8 @@ class FixedClients(Result):
             )
         yield from notes(self.caveats)
         yield (
-            f"Each client gets an answer in {seconds(self.latency_s)}: {number(self.completed_per_s)}"
-            f" /s in all. {_LIMIT_WORDS[self.limited_by]}."
+            f"Each client gets an answer in {seconds(self.latency_s)}: "
+            f"{number(self.completed_per_s)} /s in all. {_LIMIT_WORDS[self.limited_by]}."
         )
 
     def document(self) -> dict[str, Any]:
@@ -241,7 +243,7 @@ def fixed_clients(
     room = min(seats, fits)
     if times.in_service(think_s) > room * (1 + 1e-12):
         limit = "seats" if seats <= fits else "memory"
-        times = closed_times(mix, int(room), 0.0)
+        times = closed_times(mix, int(room), 0.0, spread=limit == "memory")
         rate_per_s = times.clients / times.latency_s
         if limit == "memory":
             rate_per_s = limit_per_s if saturated_per_s is None else saturated_per_s

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.overload.effort import Effort, effort
+from fluid.overload.demand import Demand, demand
 from fluid.result import Block, Note, Result, Table, columns_of, notes, number, percent, seconds
 from fluid.server import Server
 from fluid.steady.stability import stability
@@ -102,7 +102,7 @@ class Impatience(Result):
     server: Server
     servers: int
     patience: Mapping[str, Patience]
-    found: Effort
+    found: Demand
     wait_s: float
     gave_up_share: float
     completed_per_s: float
@@ -141,8 +141,8 @@ class Impatience(Result):
         )
         yield from notes(self.caveats)
         yield Note(
-            "patience ends at admission; where it lasts until the first token, prompts are computed "
-            "for nothing, and less is completed: simulate that"
+            "patience ends at admission; where it lasts until the first token, prompts are "
+            "computed for nothing, and less is completed: simulate that"
         )
         yield (
             f"Those who stay wait {seconds(self.wait_s)}; {percent(self.gave_up_share)} give up, "
@@ -211,7 +211,7 @@ def impatience(
     if set(laws) != set(names):
         allowed = "a Patience, or one for each of " + ", ".join(names)
         raise InputError("patience", ", ".join(laws), allowed)
-    found = effort(workload, server, saturated_per_s, servers)
+    found = demand(workload, server, saturated_per_s, servers)
     ordered = [laws[name] for name in names]
     wait_s = balanced_wait_s(found, ordered, workload.rate_per_s)
     classes = []
@@ -233,7 +233,7 @@ def impatience(
     )
 
 
-def balanced_wait_s(found: Effort, laws: list[Patience], offered_per_s: float) -> float:
+def balanced_wait_s(found: Demand, laws: list[Patience], offered_per_s: float) -> float:
     """w at which those who stay are as much work as is done."""
     from scipy.optimize import brentq
 
@@ -247,6 +247,6 @@ def balanced_wait_s(found: Effort, laws: list[Patience], offered_per_s: float) -
     return float(brentq(excess, 0.0, longest_s, xtol=1e-12 * longest_s))
 
 
-def gave_up(found: Effort, laws: list[Patience], wait_s: float) -> float:
+def gave_up(found: Demand, laws: list[Patience], wait_s: float) -> float:
     """Share of all requests that do not stay for a wait."""
     return float(found.mix @ [one.gone_after(wait_s) for one in laws])

@@ -114,10 +114,11 @@ class Iteration:
         longest = int(lengths.max())
         most = self.others * longest
         top = min(most, math.ceil(self.others * mean + _DEVIATIONS * sd + 4 * longest))
-        term = np.zeros(top + 2)
+        # Room beyond the cut, in a length that the transform is fast for.
+        term = np.zeros(1 << (max(top, longest) + 1).bit_length())
         term[0] = 1 - self.first - self.later
         term[1] += self.later
-        np.add.at(term, np.minimum(lengths, top + 1), weights)
+        np.add.at(term, lengths, weights)
         law = np.fft.irfft(np.fft.rfft(term) ** self.others, len(term))[: top + 1]
         law = np.maximum(law, 0.0)
         return np.arange(top + 1.0), law / law.sum()
@@ -131,16 +132,29 @@ class Iteration:
         later = float(weights @ mix.later_s) / max(float(weights.sum()), 1.0)
         return self.others * (self.first * first + self.later * later)
 
-    def mean_s(self, own_tokens: int = 0, own_s: float = 0.0) -> float:
-        """E τ beside one more client that computes so many tokens and adds so many seconds."""
-        return self._moment_s(own_tokens, own_s, 1)
+    def times_s(self, own_tokens: int, own_s: float) -> Floats:
+        """τ beside one more client, which adds tokens and seconds; by the others' tokens.
 
-    def square_s2(self, own_tokens: int = 0, own_s: float = 0.0) -> float:
-        """E τ² alike; what τ adds to f is taken at its mean."""
-        return self._moment_s(own_tokens, own_s, 2)
-
-    def _moment_s(self, own_tokens: int, own_s: float, power: int) -> float:
-        values, law = self.tokens
+        What τ adds to f is taken at its mean.
+        """
         tau = self.mix.server.iteration_time
-        f_s = np.maximum(tau.token_seconds(values + own_tokens), tau.overhead_s)
-        return float(law @ (f_s + self.linear_s + own_s) ** power)
+        f_s = np.maximum(tau.token_seconds(self.tokens[0] + own_tokens), tau.overhead_s)
+        return np.asarray(f_s + self.linear_s + own_s)
+
+    def mean_s(self, own_tokens: int = 0, own_s: float = 0.0) -> float:
+        """E τ alike."""
+        return self._token_mean_s(own_tokens) + self.linear_s + own_s
+
+    def square_s2(self, own_tokens: int, own_s: float) -> float:
+        """E τ² alike."""
+        return float(self.tokens[1] @ self.times_s(own_tokens, own_s) ** 2)
+
+    def _token_mean_s(self, own_tokens: int) -> float:
+        """E f, kept: all decodes of a mix ask for the same."""
+        if own_tokens not in self._kept:
+            self._kept[own_tokens] = float(self.tokens[1] @ self.times_s(own_tokens, 0.0))
+        return self._kept[own_tokens] - self.linear_s
+
+    @cached_property
+    def _kept(self) -> dict[int, float]:
+        return {}

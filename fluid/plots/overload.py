@@ -38,7 +38,9 @@ def plot_bounded_queue(
             axes.plot(bounds[sure], waits[sure], color=colour, label=label)
             axes.plot(bounds[~sure], waits[~sure], ":", color=colour)
         axes.axvline(here, color="black", ls="--", lw=1, label="this bound")
-        axes.set(xlabel="bound of the queue (requests)", ylabel="wait for admission (s)", title=title)
+        axes.set(
+            xlabel="bound of the queue (requests)", ylabel="wait for admission (s)", title=title
+        )
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
     return axes

@@ -80,7 +80,7 @@ class Equilibrium(Result):
         evictions: Share of iterations that may exceed the memory, where that was asked about.
         fluctuations: The answer; None where nothing was asked or the workload is unstable.
         loss: What admission loses once memory has filled; None where it was not asked about, or
-            where memory never binds.
+            where memory hardly binds.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))

@@ -98,7 +98,7 @@ def command(
         require_folder(out)
     workload, server = load.read()
     with waiting("refining on the simulator" if budget_s else "solving"):
-        found = solve(workload, server, solver, overload=overload)
+        found = solve(workload, server, solver, overload=overload, loss=True)
     if plot and isinstance(solver, NestedWait):
         from fluid.plots.style import save
 

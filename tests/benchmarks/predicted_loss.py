@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.predicted_loss [--gentle]
 
-The 26 distributions of output length of `spread_lengths`, on `engine-long-decode`; 5 % more than the
-fluid limit arrives behind a flood that fills memory at once (``--gentle``: without the flood, so that
-memory fills by and by). Printed as a Markdown table: swing, spectral radius, and completions per
-second ÷ fluid limit, predicted for the theory's rule and simulated under it and under vLLM's, means
-over four replications; then rank correlations of the simulated losses with each predictor, and the
-errors of the prediction. Some five minutes on two cores.
+The 26 distributions of output length of `spread_lengths`, on `engine-long-decode`; 5 % more than
+the fluid limit arrives behind a flood that fills memory at once (``--gentle``: without the flood,
+so that memory fills by and by). Printed as a Markdown table: swing, spectral radius, and
+completions per second ÷ fluid limit, predicted for the theory's rule and simulated under it and
+under vLLM's, means over four replications; then rank correlations of the simulated losses with
+each predictor, and the errors of the prediction. Some five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def simulated(
     first = min(class_stages(one, server).held_kv_tokens[0] for one in workload.classes)
     flood = 0 if gentle else round(2.5 * server.usable_kv_tokens / float(first))
     found = simulate(
-        poisson_model(workload.at_rate(OFFERED * load.rate_per_s), server, f"poisson:burst={flood}"),
+        poisson_model(
+            workload.at_rate(OFFERED * load.rate_per_s), server, f"poisson:burst={flood}"
+        ),
         [restrained(scheduler, one) for one in settings(load)],
         Runs(4, max(6_000, 6 * flood)),
     )

@@ -70,6 +70,17 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
             ("--seed", 1),
         )
     },
+    **{
+        f"equilibrium {option} beside --clients": (
+            ("equilibrium", "LOAD", *SERVER, "--clients", 4, option, value),
+            f"{option}: got {value!r}; allowed: nothing beside --clients",
+        )
+        for option, value in (("--rate", 2.0), ("--evictions", 0.01), ("--picture", "phase"))
+    },
+    "equilibrium --think-s alone": (
+        ("equilibrium", "LOAD", *SERVER, "--think-s", 2.0),
+        "--think-s: got 2.0; allowed: only with --clients",
+    ),
     "region --policy of one class": (
         ("region", "LOAD", *SERVER, "--policy", "greedy"),
         "classes: got 1; allowed: two classes for simulated boundaries",

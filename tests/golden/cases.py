@@ -58,6 +58,8 @@ CASES: dict[str, str] = {
     "equilibrium-evictions-json": f"equilibrium long.yaml {_LONG_SERVER} --evictions 0.01 --json",
     "equilibrium-unstable": f"equilibrium long.yaml {_LONG_SERVER} --rate 9",
     "equilibrium-unstable-json": f"equilibrium long.yaml {_LONG_SERVER} --rate 9 --json",
+    "equilibrium-clients": f"equilibrium two.yaml {_A100} --clients 40 --think-s 2",
+    "equilibrium-clients-json": f"equilibrium long.yaml {_LONG_SERVER} --clients 400 --json",
     "equilibrium-plot": f"equilibrium two.yaml {_A100} --plot latency.svg",
     "equilibrium-stages": f"equilibrium two.yaml {_A100} --plot stages.svg --picture stages",
     "equilibrium-phase": f"equilibrium long.yaml {_LONG_SERVER} --plot phase.svg --picture phase",

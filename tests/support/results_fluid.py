@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fluid.overload.bounded_queue import bounded_queue
+from fluid.overload.fixed_clients import fixed_clients
+from fluid.overload.impatience import Patience, impatience
 from fluid.result import Result
 from fluid.server import Server, ServerList
 from fluid.steady.bounds import bounds
 from fluid.steady.capacity import QUERIES, capacity
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
+from fluid.steady.full_memory.stability import full_memory
 from fluid.steady.phase import phase
 from fluid.steady.stability import stability
 from fluid.traces.summarise import summarise_trace
@@ -19,6 +23,7 @@ from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst
 from fluid.transient.metastable import Criterion, equilibria, recovery_map
 from fluid.transient.path import simulate_fluid
+from fluid.transient.saturated import predicted_loss
 from fluid.workload import Requests, Workload
 from tests.support.trace_samples import DATA
 
@@ -30,6 +35,14 @@ PAIR = Workload.of(
 ENGINE, PAPER = Server.named("engine-long-decode"), Server.named("paper-long-decode")
 A100 = Server.named("a100-80gb-llama-2-7b")
 GREEDY = Admission(watermark=0.01)
+
+
+ONE_LENGTH = Workload.of(only=Requests(1.0, prompt=512, output=300))
+
+
+def _there(result: Result | None) -> Result:
+    assert result is not None
+    return result
 
 
 def _path() -> Result:
@@ -58,6 +71,17 @@ FLUID_RESULTS: dict[str, Callable[[], Result]] = {
     "fluctuation": lambda: fluctuation(PAIR, PAPER),
     "bounds": lambda: bounds(PAIR, A100, batch_tokens=2048),
     "phase": lambda: phase(PAIR, ENGINE, rate=np.arange(1, 21), kv_tokens=[500, 50_000]),
+    "full-memory": lambda: full_memory(PAIR, ENGINE),
+    "full-memory-one-length": lambda: full_memory(ONE_LENGTH, PAPER),
+    "predicted-loss": lambda: _there(predicted_loss(PAIR, PAPER, {"limits": GREEDY})),
+    "equilibrium-loss": lambda: equilibrium(PAIR, PAPER, loss=True),
+    "bounded-queue": lambda: bounded_queue(PAIR.at_rate(30.0), ENGINE, requests=20),
+    "bounded-queue-tokens": lambda: bounded_queue(
+        PAIR.at_rate(30.0), A100, prompt_tokens=9_000, servers=2
+    ),
+    "impatience": lambda: impatience(PAIR.at_rate(30.0), ENGINE, Patience(20.0)),
+    "fixed-clients": lambda: fixed_clients(PAIR, A100, 30, think_s=2.0),
+    "fixed-clients-full": lambda: fixed_clients(ONE_LENGTH, PAPER, 400),
     "path": _path,
     "recovery-map": _map,
     "equilibria": lambda: equilibria(PAIR, PAPER, GREEDY, settle_s=50.0, measure_s=50.0),

@@ -8,8 +8,8 @@ import numpy as np
 
 from fluid.server import Server
 from fluid.stages import class_stages
-from fluid.transient.inflow import Burst, RateProfile
 from fluid.transient.admission import Admission
+from fluid.transient.inflow import Burst, RateProfile
 from fluid.workload import Workload
 
 

@@ -9,6 +9,7 @@ from fluid.workload import Workload
 from thresholds.evaluator import Evaluation
 from thresholds.fields import Scheduler
 from thresholds.limits import Limits
+from thresholds.loss import with_loss
 from thresholds.schedule import Schedule
 from thresholds.solve import solve as solve_with
 from thresholds.solvers.solver import Solver
@@ -21,6 +22,7 @@ def solve(
     solver: Solver | None = None,
     *,
     overload: bool = False,
+    loss: bool = False,
 ) -> ThresholdTable | Schedule:
     """Thresholds for a load: a table, or a `Schedule` where the workload has a rate profile.
 
@@ -28,6 +30,8 @@ def solve(
         solver: `Paced` (the practical form, which is taken unless told), `Wait`, `NestedWait` or
             `NestedCap`, with its options.
         overload: Where the load is above capacity, solve for the part of it that is worth most.
+        loss: Also predict what admission loses without and with the table once memory has filled
+            (THEORY 11); not for schedules.
 
     Raises:
         InputError: A request that does not fit into the cache, or an option that does not suit the
@@ -41,7 +45,8 @@ def solve(
     >>> round(table.limits.pace_per_iteration, 4)
     0.1352
     """
-    return solve_with(workload, server, solver, evaluator=_simulated, overload=overload)
+    found = solve_with(workload, server, solver, evaluator=_simulated, overload=overload)
+    return with_loss(found) if loss and isinstance(found, ThresholdTable) else found
 
 
 def _simulated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from validation.theorems import (
     fluid_model,
+    full_memory,
     memory_boundary,
     nested_buffer,
     stable_rates,
@@ -21,13 +22,14 @@ _FILES = (
     memory_boundary,
     nested_buffer,
     varying_rates,
+    full_memory,
 )
 
 STATEMENTS: dict[str, Statement] = {
     one.key: one
     for one in sorted(
         (statement for file in _FILES for statement in file.STATEMENTS),
-        key=lambda statement: statement.theory,
+        key=lambda statement: [int(one) for one in statement.theory.split(", ")[0].split(".")],
     )
 }
 """By key, in the order of THEORY."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from fluid.server import Server
 from fluid.stages import class_stages
+from fluid.steady.intake import Method
 from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 
@@ -65,7 +66,7 @@ def one_length_cycle(workload: Workload, server: Server) -> OneLengthCycle | Non
     )
     cycle_s = float(seconds.sum())
     completed_per_s = float(there[-1]) / cycle_s
-    method = None if tau.is_affine else "mean"
+    method: Method | None = None if tau.is_affine else "mean"
     limit_per_s = largest_scale(workload, server, method) * workload.rate_per_s
     return OneLengthCycle(
         completed_per_s=completed_per_s,

@@ -1,7 +1,8 @@
 """Spectral radius of P(z) = Σ_s a_s z^{−s} with positive coefficients (THEORY 11.1).
 
-Whether all roots lie in |z| < r is what Schur and Cohn's recursion tells in O(S²), so that bisection
-finds the radius of thousands of stages in a second, where a companion matrix would take minutes.
+Whether all roots lie in |z| < r is what Schur and Cohn's recursion tells in O(S²), so that
+bisection finds the radius of thousands of stages in seconds, where a companion matrix would take
+minutes.
 """
 
 from __future__ import annotations

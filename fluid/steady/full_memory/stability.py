@@ -4,7 +4,9 @@ Input saturated, admission greedy, nobody evicted yet: an iteration admits what 
 again. With a_s = S(s)·h(s), the share of requests that reach stage s times the KV held there, and
 x_t admissions at iteration t,
 
-    Σ_s a_s x_{t−s} = C,   in balance x = C/Σ a_s,   disturbances grow like the roots of Σ_s a_s z^{−s}.
+    Σ_s a_s x_{t−s} = C,   in balance x = C/Σ a_s,
+
+and disturbances grow like the roots of Σ_s a_s z^{−s}.
 
 That is about small disturbances. How much throughput is lost once they have grown is another
 question, which the radius answers badly: `fluid.transient.saturated` does.

@@ -6,6 +6,7 @@ adds at the edge, and the rest of that iteration falls on the KV held; at the ed
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Effort:
+class Demand:
     """A mix in front of servers that always have work.
 
     Attributes:
@@ -43,12 +44,13 @@ class Effort:
 
     def spread(self, values: Floats) -> float:
         """Standard deviation of a figure of the classes over requests."""
-        return float(np.sqrt(max(self.mix @ values**2 - (self.mix @ values) ** 2, 0.0)))
+        variance = float(self.mix @ values**2) - float(self.mix @ values) ** 2
+        return math.sqrt(max(variance, 0.0))
 
 
-def effort(
+def demand(
     workload: Workload, server: Server, saturated_per_s: float | None, servers: int
-) -> Effort:
+) -> Demand:
     """The mix of a workload above the capacity of so many servers.
 
     Args:
@@ -80,7 +82,7 @@ def effort(
     held = intake_s * curve.kv_tokens_per_s
     effort_s = work_s + rest_s * curve.memory_sums / held
     mix = rates / rates.sum()
-    return Effort(
+    return Demand(
         mix=mix,
         prompts=np.array([float(one.prefill_tokens) for one in workload.classes]),
         relative=effort_s / float(mix @ effort_s),
