@@ -265,12 +265,13 @@ def equilibrium(
             closed form where f is affine, else "poisson".
         scheduler: Whose latencies are predicted: greedy, vllm-v1 or sarathi, with parameters as
             the policies that simulate them, ``NAME[:key=value,…]``.
-        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
+        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7, 9.2).
 
     Raises:
         InputError: One request of a class does not fit, `method` does not suit f, the rates vary
             over time around another mean than the given ones, no law describes the scheduler on
-            this server, or `evictions` is not a share or asked of a server whose f is not affine.
+            this server, or `evictions` is not a share.
+        InfeasibleError: `evictions` of a load that needs more than the scheduler's token budget.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
@@ -315,8 +316,17 @@ def equilibrium(
         evictions=evictions,
         fluctuations=None
         if evictions is None or served is None
-        else overflow(workload, server, evictions),
+        else _overflow(workload, server, evictions, scheduler),
     )
+
+
+def _overflow(workload: Workload, server: Server, probability: float, scheduler: str) -> Overflow:
+    """By THEORY 2.7 for whole prompts on an affine server, else by the laws."""
+    if server.iteration_time.is_affine and rule_for(scheduler, server).budget_tokens is None:
+        return overflow(workload, server, probability)
+    from fluid.steady.prediction import overflow_by_law  # its kernels are slow to import
+
+    return overflow_by_law(workload, server, probability, scheduler)
 
 
 def _classes(

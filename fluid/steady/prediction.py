@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fluid.errors import InfeasibleError
 from fluid.result import Block, Result, Table, notes, number, percent
 from fluid.server import Server
+from fluid.steady.fluctuation import Overflow
 from fluid.steady.latency.onset import eviction_onset_per_s
-from fluid.steady.latency.predict import latency
+from fluid.steady.latency.predict import latency, solve
 from fluid.steady.latency.result import Figures, Latency
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
-from fluid.steady.latency.validity import SAFE, Validity
+from fluid.steady.latency.validity import SAFE, Validity, kv_law
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ class Prediction(Result):
             yield self.absence
         else:
             table, spread = self._figures()
-            yield replace(table, title=f"Latency under {self.scheduler}, seconds")
+            title = f"Latency under {self.scheduler}, seconds"
+            yield replace(table, title=title, spare=_SPARE)
             yield spread
         if found.validity is None:
             return
@@ -120,6 +123,12 @@ class Prediction(Result):
         return self.latency.plot(ax)
 
 
+_SPARE = (
+    *("TPOT p50", "TTFT p50", "TPOT p90", "TTFT p90"),
+    *("TPOT p99", "TTFT p99", "TPOT mean", "TTFT mean"),
+)
+
+
 def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDULER) -> Prediction:
     """Latencies under a scheduler, named as the policy that simulates it.
 
@@ -130,6 +139,34 @@ def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDUL
         InputError: As `rule_for` and `latency`.
     """
     return Prediction(scheduler, latency(workload, server, rule_for(scheduler, server)))
+
+
+def overflow_by_law(
+    workload: Workload, server: Server, probability: float, scheduler: str = DEFAULT_SCHEDULER
+) -> Overflow:
+    """What the laws know of overflows, on any server; as `fluid.steady.fluctuation.overflow`.
+
+    Raises:
+        InputError: As `predict`, or the probability is not between 0 and 1.
+        InfeasibleError: The load has no equilibrium under the scheduler.
+    """
+    rule = rule_for(scheduler, server)
+    onset_per_s = eviction_onset_per_s(workload, server, probability, rule)
+    solved = solve(workload, server, rule)
+    if isinstance(solved, str):
+        raise InfeasibleError(solved, "compute", "lower the rates, or raise the token budget")
+    held = kv_law(solved)
+    ttft_s, _, latency_s = solved.load.shares @ solved.stage_s
+    return Overflow(
+        probability=probability,
+        kv_mean_tokens=float(held.mean()),
+        kv_sd_tokens=float(held.std()),
+        overflow_probability=float(held.sf(server.usable_kv_tokens)),
+        kv_tokens_needed=float(held.isf(probability)),
+        eviction_onset_per_s=onset_per_s,
+        latency_s=float(latency_s),
+        ttft_s=float(ttft_s),
+    )
 
 
 def trust(validity: Validity) -> str:

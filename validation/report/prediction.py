@@ -19,9 +19,9 @@ def side_by_side(law: PredictedLatency, rows: Sequence[Row]) -> Table:
         rows: Simulated policies at one rate, the table's own first.
     """
     shown = _shown(law, rows)
-    columns = ["seconds", f"predicted ({law.scheduler})"]
+    columns = ["seconds", "predicted"]
     for row, name in zip(shown, ("difference", "difference there"), strict=False):
-        columns += [f"simulated: {row.label}", name]
+        columns += [row.label, name]
     return Table(
         "Predicted and simulated",
         tuple(columns),
