@@ -173,8 +173,10 @@ class Equilibrium(Result):
 
     def document(self) -> dict[str, Any]:
         """The fields; `ttft_s`, `tpot_s` and `latency_s` are predicted means."""
-        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations")
-        apart += ("first_order", "first_order_caveats")
+        apart = (
+            *("workload", "server", "caveats", "classes", "evictions", "fluctuations"),
+            *("first_order", "first_order_caveats"),
+        )
         predicted = self.prediction.document() if self.prediction else None
         caveats = [*self.caveats, *(predicted["caveats"] if predicted else ())]
         first_order = None if self.first_order is None else asdict(self.first_order)
@@ -244,8 +246,10 @@ PICTURES = ("latency", "stages", "phase")
 
 def _means(found: dict[str, Any] | None) -> dict[str, float | None]:
     """Means of the three times in the document of a prediction or of one of its classes."""
-    times = {name: found and found[name] for name in ("ttft_s", "tpot_s", "latency_s")}
-    return {name: one and one["mean"] for name, one in times.items()}
+    names = ("ttft_s", "tpot_s", "latency_s")
+    if found is None:
+        return dict.fromkeys(names)
+    return {name: None if found[name] is None else found[name]["mean"] for name in names}
 
 
 def equilibrium(

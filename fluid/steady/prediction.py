@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fluid.errors import InfeasibleError
-from fluid.result import Block, Result, Table, notes, number, percent
+from fluid.result import Block, Result, Table, notes, number, percent, rare
 from fluid.server import Server
 from fluid.steady.fluctuation import Overflow
 from fluid.steady.latency.onset import eviction_onset_per_s
@@ -16,6 +16,7 @@ from fluid.steady.latency.predict import latency, solve
 from fluid.steady.latency.result import Figures, Latency
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
 from fluid.steady.latency.validity import SAFE, Validity, kv_law
+from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
@@ -95,11 +96,13 @@ class Prediction(Result):
         return table, f"{text[0].upper()}{text[1:]}."
 
     def _memory(self, validity: Validity) -> str:
-        onset = number(self.eviction_onset_per_s)
-        share = f"{validity.overflow_probability:.1e}"
+        full = f"Memory is full in {rare(validity.overflow_probability)} of iterations"
+        onset_per_s, load = self.eviction_onset_per_s, self.latency.workload
+        limit_per_s = largest_scale(load, self.latency.server) * load.rate_per_s
+        if onset_per_s >= limit_per_s:
+            return f"{full}; below the limit of {number(limit_per_s)} /s hardly anybody is evicted."
         return (
-            f"Memory is full in {share} of iterations; evictions begin at about {onset} /s, "
-            f"where that is {SAFE:.0e}."
+            f"{full}; evictions begin at about {number(onset_per_s)} /s, where that is {SAFE:.0e}."
         )
 
     def document(self) -> dict[str, Any]:
@@ -129,6 +132,7 @@ _SPARE = (
 )
 
 
+@lru_cache(maxsize=64)
 def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDULER) -> Prediction:
     """Latencies under a scheduler, named as the policy that simulates it.
 
