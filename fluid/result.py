@@ -260,6 +260,15 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
+def rare(share: float) -> str:
+    """A share that may be tiny, in words where it is nothing.
+
+    >>> rare(1.25e-4), rare(1e-30)
+    ('1.3e-04', 'less than 1e-09')
+    """
+    return f"{share:.1e}" if share >= 1e-9 else "less than 1e-09"
+
+
 def with_half_width(mean: float | None, half_width: float | None) -> str:
     """A mean with the half width of its interval, where it has one."""
     if mean is None or half_width is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from thresholds.fields import PredictedLatency, PredictedTimes
 from thresholds.table import ThresholdTable
 
 if TYPE_CHECKING:
-    from fluid.steady.latency.result import Figures, Latency
+    from fluid.steady.latency.result import Figures
 
 _NO_CAP = 10**6
 """Above any number of requests: a table's cap is the one that counts, not vLLM's own."""
@@ -40,19 +41,23 @@ def predicted_latency(table: ThresholdTable, rate_per_s: float | None = None) ->
     scheduler, follows = _scheduler(table)
     load = table.workload if rate_per_s is None else table.workload.at_rate(rate_per_s)
     found = predict(load, table.server, scheduler).latency
-    believed, pooled = found.validity, found.pooled
-    return PredictedLatency(
-        scheduler=scheduler,
-        follows_table=follows,
-        **_times(found),
-        kv_mean_tokens=found.kv_tokens and found.kv_tokens.mean,
-        kv_sd_tokens=found.kv_tokens and found.kv_tokens.sd,
-        overflow_probability=believed and believed.overflow_probability,
-        budget_share=believed and believed.budget_share,
-        accuracy=trust(believed) if believed and pooled else None,
-        caveats=believed.sentences() if believed and pooled else (),
-        refusal=found.refusal,
-    )
+    law: dict[str, Any] = {
+        "scheduler": scheduler,
+        "follows_table": follows,
+        "refusal": found.refusal,
+    }
+    if found.validity is not None:
+        law["overflow_probability"] = found.validity.overflow_probability
+        law["budget_share"] = found.validity.budget_share
+    if found.pooled is not None and found.kv_tokens is not None and found.validity is not None:
+        for name in ("ttft_s", "tpot_s", "latency_s"):
+            times: Figures | None = getattr(found.pooled, name)
+            law[name] = None if times is None else PredictedTimes(**asdict(times))
+        law["kv_mean_tokens"] = found.kv_tokens.mean
+        law["kv_sd_tokens"] = found.kv_tokens.sd
+        law["accuracy"] = trust(found.validity)
+        law["caveats"] = found.validity.sentences()
+    return PredictedLatency.model_validate(law)
 
 
 def _scheduler(table: ThresholdTable) -> tuple[str, bool]:
@@ -61,24 +66,10 @@ def _scheduler(table: ThresholdTable) -> tuple[str, bool]:
         return table.scheduler, False
     limits = table.limits
     follows = limits.pace_per_iteration is None
-    parts = {"watermark": limits.watermark_fraction or None}
+    parts: dict[str, float | None] = {"watermark": limits.watermark_fraction or None}
     if table.scheduler == "vllm-v1":
         parts["max_num_seqs"] = _NO_CAP
     if follows and limits.cap_requests is not None:
         parts["max_num_seqs" if table.scheduler == "vllm-v1" else "cap"] = limits.cap_requests
-    words = ",".join(f"{name}={value:.10g}" for name, value in parts.items() if value is not None)
+    words = ",".join(f"{name}={value!r}" for name, value in parts.items() if value is not None)
     return f"{table.scheduler}:{words}" if words else table.scheduler, follows
-
-
-def _times(found: Latency) -> dict[str, PredictedTimes | None]:
-    def plain(one: Figures | None) -> PredictedTimes | None:
-        return one and PredictedTimes(mean=one.mean, p50=one.p50, p90=one.p90, p99=one.p99)
-
-    pooled = found.pooled
-    if pooled is None:
-        return dict.fromkeys(("ttft_s", "tpot_s", "latency_s"))
-    return {
-        "ttft_s": plain(pooled.ttft_s),
-        "tpot_s": plain(pooled.tpot_s),
-        "latency_s": plain(pooled.latency_s),
-    }

@@ -10,7 +10,6 @@ from fluid.workload import RatePiece, Workload
 from thresholds.evaluator import Evaluator
 from thresholds.fields import created_by
 from thresholds.overload import admission
-from thresholds.prediction import with_prediction
 from thresholds.schedule import SCHEDULE_VERSION, Schedule, Window
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.solver import Solver
@@ -69,9 +68,9 @@ class _Job:
     def table(self, load: Workload) -> ThresholdTable:
         """The table for a load of constant rates, or for what is admitted of it."""
         if not self.overload:
-            return with_prediction(self.solver.solve(load, self.server, self.evaluator))
+            return self.solver.solve(load, self.server, self.evaluator)
         admitted = admission(load, self.server)
-        table = with_prediction(self.solver.solve(admitted.workload, self.server, self.evaluator))
+        table = self.solver.solve(admitted.workload, self.server, self.evaluator)
         if admitted.is_whole:
             return table
         return table.model_copy(update={"notes": (admitted.sentence, *table.notes)})

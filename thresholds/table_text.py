@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fluid.result import Block, Table, notes, number, percent
+from fluid.result import Block, Table, notes, number, percent, rare
 from fluid.transient.saturated import unrestrained_words
 from thresholds.fields import Loss, Memory, PredictedLatency, TableFields
 from thresholds.limits import PARAMETER_MEANINGS
@@ -97,8 +97,8 @@ def _law(law: PredictedLatency, capacity_tokens: float) -> Iterator[Block]:
         yield "What this table holds back is left out there: replay measures what that costs."
     yield (
         f"KV {number(law.kv_mean_tokens)} ± {number(law.kv_sd_tokens)} of "
-        f"{number(capacity_tokens)} tokens; memory is full in {law.overflow_probability:.1e} of "
-        "iterations."
+        f"{number(capacity_tokens)} tokens; memory is full in "
+        f"{rare(law.overflow_probability or 0.0)} of iterations."
     )
     if law.accuracy is not None:
         yield law.accuracy

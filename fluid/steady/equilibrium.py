@@ -253,8 +253,10 @@ PICTURES = ("latency", "stages", "phase")
 
 def _means(found: dict[str, Any] | None) -> dict[str, float | None]:
     """Means of the three times in the document of a prediction or of one of its classes."""
-    times = {name: found and found[name] for name in ("ttft_s", "tpot_s", "latency_s")}
-    return {name: one and one["mean"] for name, one in times.items()}
+    names = ("ttft_s", "tpot_s", "latency_s")
+    if found is None:
+        return dict.fromkeys(names)
+    return {name: None if found[name] is None else found[name]["mean"] for name in names}
 
 
 def equilibrium(
@@ -275,13 +277,14 @@ def equilibrium(
             closed form where f is affine, else "poisson".
         scheduler: Whose latencies are predicted: greedy, vllm-v1 or sarathi, with parameters as
             the policies that simulate them, ``NAME[:key=value,…]``.
-        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
+        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7, 9.2).
         loss: Also say what admission loses once memory has filled (THEORY 11).
 
     Raises:
         InputError: One request of a class does not fit, `method` does not suit f, the rates vary
             over time around another mean than the given ones, no law describes the scheduler on
-            this server, or `evictions` is not a share or asked of a server whose f is not affine.
+            this server, or `evictions` is not a share.
+        InfeasibleError: `evictions` of a load that needs more than the scheduler's token budget.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
@@ -327,9 +330,18 @@ def equilibrium(
         evictions=evictions,
         fluctuations=None
         if evictions is None or served is None
-        else overflow(workload, server, evictions),
+        else _overflow(workload, server, evictions, scheduler),
         loss=_loss(workload, server) if loss else None,
     )
+
+
+def _overflow(workload: Workload, server: Server, probability: float, scheduler: str) -> Overflow:
+    """By THEORY 2.7 and 9.2 for whole prompts, by the laws for chunked ones."""
+    if rule_for(scheduler, server).budget_tokens is None:
+        return overflow(workload, server, probability)
+    from fluid.steady.prediction import overflow_by_law  # its kernels are slow to import
+
+    return overflow_by_law(workload, server, probability, scheduler)
 
 
 def _loss(workload: Workload, server: Server) -> PredictedLoss | None:

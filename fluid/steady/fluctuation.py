@@ -162,7 +162,7 @@ class Overflow:
         share = percent(self.probability, 2)
         kv = f"{number(self.kv_mean_tokens)} ± {number(self.kv_sd_tokens)}"
         return Table(
-            "Fluctuations (second order, Poisson arrivals)",
+            "Fluctuations (Poisson arrivals, unlimited memory)",
             ("figure", "value"),
             (
                 (KV_LABEL, kv),

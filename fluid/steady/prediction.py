@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from fluid.result import Block, Result, Table, notes, number, percent
+from fluid.errors import InfeasibleError
+from fluid.result import Block, Result, Table, notes, number, percent, rare
 from fluid.server import Server
+from fluid.steady.fluctuation import Overflow
 from fluid.steady.latency.onset import eviction_onset_per_s
-from fluid.steady.latency.predict import latency
+from fluid.steady.latency.predict import latency, solve
 from fluid.steady.latency.result import Figures, Latency
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
-from fluid.steady.latency.validity import SAFE, Validity
+from fluid.steady.latency.validity import SAFE, Validity, kv_law
+from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
@@ -71,7 +74,8 @@ class Prediction(Result):
             yield self.absence
         else:
             table, spread = self._figures()
-            yield replace(table, title=f"Latency under {self.scheduler}, seconds")
+            title = f"Latency under {self.scheduler}, seconds"
+            yield replace(table, title=title, spare=_SPARE)
             yield spread
         if found.validity is None:
             return
@@ -92,11 +96,13 @@ class Prediction(Result):
         return table, f"{text[0].upper()}{text[1:]}."
 
     def _memory(self, validity: Validity) -> str:
-        onset = number(self.eviction_onset_per_s)
-        share = f"{validity.overflow_probability:.1e}"
+        full = f"Memory is full in {rare(validity.overflow_probability)} of iterations"
+        onset_per_s, load = self.eviction_onset_per_s, self.latency.workload
+        limit_per_s = largest_scale(load, self.latency.server) * load.rate_per_s
+        if onset_per_s >= limit_per_s:
+            return f"{full}; below the limit of {number(limit_per_s)} /s hardly anybody is evicted."
         return (
-            f"Memory is full in {share} of iterations; evictions begin at about {onset} /s, "
-            f"where that is {SAFE:.0e}."
+            f"{full}; evictions begin at about {number(onset_per_s)} /s, where that is {SAFE:.0e}."
         )
 
     def document(self) -> dict[str, Any]:
@@ -120,6 +126,13 @@ class Prediction(Result):
         return self.latency.plot(ax)
 
 
+_SPARE = (
+    *("TPOT p50", "TTFT p50", "TPOT p90", "TTFT p90"),
+    *("TPOT p99", "TTFT p99", "TPOT mean", "TTFT mean"),
+)
+
+
+@lru_cache(maxsize=64)
 def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDULER) -> Prediction:
     """Latencies under a scheduler, named as the policy that simulates it.
 
@@ -130,6 +143,34 @@ def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDUL
         InputError: As `rule_for` and `latency`.
     """
     return Prediction(scheduler, latency(workload, server, rule_for(scheduler, server)))
+
+
+def overflow_by_law(
+    workload: Workload, server: Server, probability: float, scheduler: str = DEFAULT_SCHEDULER
+) -> Overflow:
+    """What the laws know of overflows, on any server; as `fluid.steady.fluctuation.overflow`.
+
+    Raises:
+        InputError: As `predict`, or the probability is not between 0 and 1.
+        InfeasibleError: The load has no equilibrium under the scheduler.
+    """
+    rule = rule_for(scheduler, server)
+    onset_per_s = eviction_onset_per_s(workload, server, probability, rule)
+    solved = solve(workload, server, rule)
+    if isinstance(solved, str):
+        raise InfeasibleError(solved, "compute", "lower the rates, or raise the token budget")
+    held = kv_law(solved)
+    ttft_s, _, latency_s = solved.load.shares @ solved.stage_s
+    return Overflow(
+        probability=probability,
+        kv_mean_tokens=float(held.mean()),
+        kv_sd_tokens=float(held.std()),
+        overflow_probability=float(held.sf(server.usable_kv_tokens)),
+        kv_tokens_needed=float(held.isf(probability)),
+        eviction_onset_per_s=onset_per_s,
+        latency_s=float(latency_s),
+        ttft_s=float(ttft_s),
+    )
 
 
 def trust(validity: Validity) -> str:

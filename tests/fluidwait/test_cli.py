@@ -54,6 +54,51 @@ def test_equilibrium_json(call: Call, workload: Path) -> None:
     assert set(done.document["classes"][0]) >= {"name", "rate_per_s", "in_service_per_stage"}
 
 
+def test_latencies_of_an_equilibrium(call: Call, workload: Path) -> None:
+    arguments = ("equilibrium", workload, "--server", "engine-long-decode")
+    told = call(*arguments)
+    assert "Latency under greedy, seconds" in told.out
+    assert "evictions begin at about" in told.out
+    found = call(*arguments, "--scheduler", "vllm-v1", "--json").document
+    assert found["prediction"]["rule"]["budget_tokens"] == 2048
+    for name in ("ttft_s", "tpot_s", "latency_s"):
+        figures = found["prediction"][name]
+        assert set(figures) == {"mean", "p50", "p90", "p99"}
+        assert found[name] == found["classes"][0][name] == figures["mean"]
+    assert set(found["prediction"]["kv_tokens"]) == {"mean", "sd"}
+    assert 0 < found["prediction"]["validity"]["budget_share"] < 1
+    assert found["prediction"]["eviction_onset_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "told"),
+    [
+        ("fastest", "got 'fastest'; allowed: one of greedy, vllm-v1, sarathi"),
+        ("vllm-v1", "got 'vllm-v1'; allowed: greedy, as first_token of server"),
+        ("greedy:pace=1", "got 'greedy:pace=1'; allowed: cap, watermark as key=value"),
+    ],
+)
+def test_schedulers_that_no_law_knows(
+    call: Call, workload: Path, scheduler: str, told: str
+) -> None:
+    done = call("equilibrium", workload, "--server", SERVER, "--scheduler", scheduler)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"fluidwait: --scheduler: {done.err.split(': ', 2)[2]}"
+    assert told in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_simulated_points_in_the_picture(call: Call, workload: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "latency.svg"
+    small = ("--replications", 2, "--requests", 200)
+    done = call(
+        *("equilibrium", workload, "--server", SERVER, "--plot", plot),
+        *("--simulate", "0.5,1", *small),
+    )
+    assert done.code == 0
+    assert "simulated: mean, bar to p99" in plot.read_text()
+
+
 def test_fluctuations_of_an_equilibrium(call: Call, workload: Path) -> None:
     arguments = ("equilibrium", workload, "--server", SERVER, "--evictions", 0.01)
     found = call(*arguments, "--json").document["fluctuations"]

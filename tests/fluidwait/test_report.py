@@ -127,6 +127,41 @@ def test_figures_are_those_of_the_table(call: Call, table: Path) -> None:
     assert number(known.valid_for.max_rate_per_s) in text
 
 
+def test_predicted_and_simulated_times_stand_side_by_side(call: Call, table: Path) -> None:
+    checked = table.parent / "checked.json"
+    many = ("--replications", 4, "--requests", 1500, "--policy", "greedy:watermark=0.01")
+    assert call("replay", table, *many, "-o", checked).code == 0
+    page, text, done = reported(call, checked)
+    law, validated = (
+        ThresholdTable.read(checked).predicted.law,
+        ThresholdTable.read(checked).validated,
+    )
+    assert law is not None
+    assert law.ttft_s is not None
+    assert law.scheduler == "greedy:watermark=0.01"
+    assert validated is not None
+    own, beside = validated.policies
+    row = page.row("figures", "mean TTFT")
+    assert row[0] == number(law.ttft_s.mean)
+    for found, simulated, difference in ((own, *row[1:3]), (beside, *row[3:5])):
+        assert found.ttft_s is not None
+        assert simulated.startswith(f"{number(found.ttft_s.mean)} ± ")
+        assert difference == f"{100 * (found.ttft_s.mean / law.ttft_s.mean - 1):+.1f} %"
+        assert abs(float(difference.split()[0])) < 10
+    assert page.row("figures", "p99 latency")[1] == number(own.latency_p99_s)
+    assert f"Times are predicted for {law.scheduler} under Poisson arrivals." in text
+    assert "mean TTFT" in done.out
+
+
+def test_where_no_law_holds_the_page_says_so(call: Call, table: Path) -> None:
+    full = table.parent / "full.json"
+    load = table.parent / "w.json"
+    assert call("solve", load, "--server", SERVER, "--rate", 14.2, "-o", full).code == 0
+    page, text, _ = reported(call, full)
+    assert "No times are predicted for greedy:watermark=0.01: memory is full" in text
+    assert page.row("figures", "mean TTFT")[0] == "–"
+
+
 def test_the_commands_give_the_figures_again(
     call: Call, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ COMPARE = ("compare", *SERVER, "--policy", "greedy")
 SWEEP = ("sweep", *SERVER, "--policy", "greedy", "-o", "rows")
 REPLAY, REPORT = ("replay", "TABLE"), ("report", "TABLE")
 TAPE = ("--tape", "TAPE")
+STAGES = ("--plot", "stages.svg", "--picture", "stages")
 ONCE = "nothing beside --tape: a recording runs once"
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
@@ -101,6 +102,23 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
             (*SWEEP, "LOAD", option, value),
         )
     },
+    **{
+        f"equilibrium {option} without a picture": (
+            ("equilibrium", "LOAD", *SERVER, option, value),
+            f"{option}: got {value!r}; allowed: only with {needed}",
+        )
+        for option, value, needed in (
+            ("--picture", "stages", "--plot"),
+            ("--simulate", "1,2", "--plot"),
+            ("--replications", 5, "--simulate"),
+            ("--requests", 500, "--simulate"),
+            ("--seed", 1, "--simulate"),
+        )
+    },
+    "equilibrium --simulate of another picture": (
+        ("equilibrium", "LOAD", *SERVER, *STAGES, "--simulate", "1,2"),
+        "--simulate: got '1,2'; allowed: only with --picture latency",
+    ),
     "report of nothing": (("report",), "report: got ''; allowed: a TABLE or --theorems"),
     "report of both": ((*REPORT, "--theorems"), "allowed: a TABLE or --theorems, one of them"),
     "report --quick alone": (("report", "--quick"), "allowed: a TABLE or --theorems"),

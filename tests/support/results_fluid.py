@@ -16,7 +16,9 @@ from fluid.steady.capacity import QUERIES, capacity
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
 from fluid.steady.full_memory.stability import full_memory
+from fluid.steady.latency_by_rate import latency_by_rate
 from fluid.steady.phase import phase
+from fluid.steady.prediction import predict
 from fluid.steady.stability import stability
 from fluid.traces.summarise import summarise_trace
 from fluid.transient.admission import Admission
@@ -60,6 +62,9 @@ FLUID_RESULTS: dict[str, Callable[[], Result]] = {
     "equilibrium": lambda: equilibrium(PAIR, A100),
     "equilibrium-unstable": lambda: equilibrium(PAIR.scaled(100), PAPER),
     "equilibrium-evictions": lambda: equilibrium(PAIR, PAPER, evictions=0.01),
+    "latency-by-rate": lambda: latency_by_rate(PAIR, PAPER, shares=(0.3, 0.95)),
+    "prediction": lambda: predict(PAIR, A100, "vllm-v1"),
+    "prediction-refused": lambda: predict(PAIR.scaled(2.0), PAPER),
     "stability": lambda: stability(PAIR, A100),
     "stability-affine": lambda: stability(PAIR.scaled(100), PAPER),
     **{

@@ -15,7 +15,6 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RatePiece, Workload
 from tests.support.wait_cases import PAPER_TAU, TWO, server
 from thresholds.json_schemas import generated_schema, shipped_schema
-from thresholds.prediction import with_prediction
 from thresholds.schedule import Schedule
 from thresholds.solve import constant, solve
 from thresholds.solvers.registry import SOLVERS
@@ -47,7 +46,7 @@ def test_each_window_has_the_table_of_its_own_rates(policy: str) -> None:
     assert spans == [(0, 100, 0.2), (100, 300, 1.0), (300, 400, 0.5)]
     for one in found.windows:
         alone = SOLVERS[policy]().solve(constant(DAY, one.multiplier), MACHINE)
-        assert one.table == with_prediction(alone)
+        assert one.table == alone
         assert all(each.holds for each in one.table.certificate)
     assert (found.hand_over is None) == (policy == "paced")
 

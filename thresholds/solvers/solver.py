@@ -13,6 +13,7 @@ from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
 from thresholds.export.engines import engine_flags
+from thresholds.prediction import with_prediction
 from thresholds.solvers.common import rounded_down
 from thresholds.solvers.rule import Rule
 from thresholds.table import ThresholdTable
@@ -51,7 +52,7 @@ class Solver(ABC):
         found = equilibrium(workload, server)
         if not found.stable:
             raise _unstable(workload, server, found)
-        table = self._table(workload, server, found, evaluator)
+        table = with_prediction(self._table(workload, server, found, evaluator))
         notes = (*self._slo_notes(workload), *table.notes)
         return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
 

@@ -207,10 +207,11 @@ def _gathered(
     rows, saturated = _rows(table, table.validated)
     policies = [policy_of(table), *(policy_of_row(row.result) for row in rows[1:])]
     rate_per_s = rows[0].result.rate_per_s
+    law = predicted_latency(table, rate_per_s)
     burst = max(1, math.ceil(boundary_load(table.workload, table.server).population))
     return Report(
         table=table,
-        equilibrium=equilibrium(table.workload, table.server),
+        equilibrium=equilibrium(table.workload, table.server, scheduler=law.scheduler),
         replayed=watched is not None,
         rows=rows,
         saturated=saturated,
@@ -229,7 +230,7 @@ def _gathered(
             for policy in policies
         ),
         commands=_commands(table, table.validated, rows, file, runs),
-        law=predicted_latency(table, rate_per_s),
+        law=law,
     )
 
 

@@ -78,7 +78,7 @@ def report_pictures(
     made += [
         Picture(
             "Latency by rate",
-            "Means and the span from p50 to p99 by the latency laws, for greedy admission.",
+            f"Means and the span from p50 to p99 by the latency laws, for {balance.scheduler}.",
             inline_svg("latency", partial(save, balance.plot)),
         ),
         Picture(

@@ -19,9 +19,9 @@ def side_by_side(law: PredictedLatency, rows: Sequence[Row]) -> Table:
         rows: Simulated policies at one rate, the table's own first.
     """
     shown = _shown(law, rows)
-    columns = ["seconds", f"predicted ({law.scheduler})"]
+    columns = ["seconds", "predicted"]
     for row, name in zip(shown, ("difference", "difference there"), strict=False):
-        columns += [f"simulated: {row.label}", name]
+        columns += [row.label, name]
     return Table(
         "Predicted and simulated",
         tuple(columns),
@@ -66,9 +66,14 @@ def _cells(
     cells = [number(predicted)]
     for row in rows:
         value, text = _simulated(row.result, name, statistic)
-        known = predicted is not None and value is not None
-        cells += [text, f"{100 * (value / predicted - 1):+.1f} %" if known else "–"]
+        cells += [text, _difference(value, predicted)]
     return tuple(cells)
+
+
+def _difference(value: float | None, predicted: float | None) -> str:
+    if value is None or predicted is None:
+        return "–"
+    return f"{round(100 * (value / predicted - 1), 1) + 0.0:+.1f} %"  # no minus before zero
 
 
 def _simulated(result: PolicyValidation, name: str, statistic: str) -> tuple[float | None, str]:
@@ -76,8 +81,6 @@ def _simulated(result: PolicyValidation, name: str, statistic: str) -> tuple[flo
         value: float | None = getattr(result, f"{name}_p99_s")
         return value, number(value)
     found: Interval | None = getattr(result, f"{name}_s")
-    return (
-        (None, "–")
-        if found is None
-        else (found.mean, with_half_width(found.mean, found.half_width))
-    )
+    if found is None:
+        return None, "–"
+    return found.mean, with_half_width(found.mean, found.half_width)

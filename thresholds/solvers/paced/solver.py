@@ -203,8 +203,8 @@ def _notes(
         )
     if found.margin < 1 - NEAR_BOUNDARY:
         notes.append(
-            f"the load is within {found.margin:.1%} of the boundary: expect latencies above the "
-            "fluid figures"
+            f"the load is within {found.margin:.1%} of the boundary: a little more of it, and "
+            "latencies grow without bound"
         )
     if load.swing <= IN_STEP:
         notes.append(
