@@ -14,8 +14,8 @@ from fluid.result import Block, Result, Table, columns_of, notes, number, percen
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages
 from fluid.steady.caveats import condition_caveats, profile_caveats, range_caveats
-from fluid.steady.fluctuation import Overflow, overflow
 from fluid.steady.intake import Intake, Method, intake
+from fluid.steady.overflow import Overflow, overflow
 from fluid.steady.phase import rate_and_memory
 from fluid.steady.stability import Binding, curve_stability, largest_scale, verdict
 from fluid.workload import Workload
@@ -219,12 +219,11 @@ def equilibrium(
     Args:
         method: "closed-form" needs affine f; "poisson" and "mean" take any f. By default the
             closed form where f is affine, else "poisson".
-        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7).
+        evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7, 9.2).
 
     Raises:
         InputError: One request of a class does not fit, `method` does not suit f, the rates vary
-            over time around another mean than the given ones, or `evictions` is not a share or
-            asked of a server whose f is not affine.
+            over time around another mean than the given ones, or `evictions` is not a share.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=1000))
