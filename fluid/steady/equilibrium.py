@@ -26,9 +26,9 @@ from fluid.steady.caveats import (
     range_caveats,
 )
 from fluid.steady.first_order import MeanTimes, first_order_times, over_all
-from fluid.steady.fluctuation import Overflow, overflow
 from fluid.steady.intake import Intake, Method, intake
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
+from fluid.steady.overflow import Overflow, overflow
 from fluid.steady.phase import rate_and_memory
 from fluid.steady.stability import Binding, curve_stability, verdict
 from fluid.workload import Workload

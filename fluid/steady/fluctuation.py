@@ -3,12 +3,12 @@
 A request adds a_j(u) seconds to the u-th iteration after its admission. Longer iterations admit
 more, who add time themselves: the *response* r^j_u is the total that one class-j request adds u
 iterations after it, r^j_u = a_j(u) + Σ_{v<u} κ_v r^j_{u−1−v} with κ_v = Σ_i λ_i a_i(v). Arrivals
-are Poisson, so all second moments follow from the responses. Affine servers, no evictions.
+are Poisson, so all second moments follow from the responses. No evictions. Where f is not affine
+in tokens the same figures come from the chain of iteration times and its slow part (THEORY 9.2).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
-from fluid.result import Block, Result, Table, columns_of, number, percent, seconds
+from fluid.result import Block, Result, Table, columns_of, number, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages, linear_stage_seconds
-from fluid.steady.stability import largest_scale
+from fluid.steady.intake import intake
+from fluid.steady.latency.load import Load
+from fluid.steady.latency.whole import solve_whole
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -32,11 +34,6 @@ _NEGLIGIBLE = 1e-9
 _LONGEST = 1 << 22
 
 KV_LABEL = "KV tokens, mean ± standard deviation"
-
-_LEAST_SHARE = 1e-4
-_HALVINGS = 8
-"""The onset of evictions is sought from this share of the fluid limit on, ever closer to it, as
-responses grow without bound there."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Fluctuation(Result):
         Raises:
             InputError: The probability is not between 0 and 1.
         """
-        return float(self._kv().isf(_checked(probability)))
+        return float(self._kv().isf(checked_probability(probability)))
 
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each class."""
@@ -135,96 +132,12 @@ class Fluctuation(Result):
         return gamma(shape, scale=self.kv_sd_tokens**2 / self.kv_mean_tokens)
 
 
-@dataclass(frozen=True)
-class Overflow:
-    """When memory overflows: second-order figures at a workload's own rate (THEORY 2.7).
-
-    All but the onset are those of unlimited memory.
-
-    Attributes:
-        probability: Share of iterations that may exceed the memory, as asked.
-        overflow_probability: Share of iterations that would exceed the server's memory.
-        kv_tokens_needed: Memory that `probability` of the iterations exceed.
-        eviction_onset_per_s: Total rate at which `probability` of them exceed the server's memory.
-    """
-
-    probability: float
-    kv_mean_tokens: float
-    kv_sd_tokens: float
-    overflow_probability: float
-    kv_tokens_needed: float
-    eviction_onset_per_s: float
-    latency_s: float
-    ttft_s: float
-
-    def table(self) -> Table:
-        """The figures as text."""
-        share = percent(self.probability, 2)
-        kv = f"{number(self.kv_mean_tokens)} ± {number(self.kv_sd_tokens)}"
-        return Table(
-            "Fluctuations (Poisson arrivals, unlimited memory)",
-            ("figure", "value"),
-            (
-                (KV_LABEL, kv),
-                ("iterations that would exceed C", percent(self.overflow_probability, 2)),
-                (f"KV exceeded in {share} of iterations", number(self.kv_tokens_needed)),
-                (f"rate at which {share} exceed C", f"{number(self.eviction_onset_per_s)} /s"),
-                ("mean TTFT", seconds(self.ttft_s)),
-                ("mean latency", seconds(self.latency_s)),
-            ),
-        )
-
-
-def overflow(workload: Workload, server: Server, probability: float) -> Overflow:
-    """What is known of overflows without simulation.
+def checked_probability(probability: float) -> float:
+    """The probability.
 
     Raises:
-        InputError: As `fluctuation`, or the probability is not between 0 and 1.
-        InfeasibleError: As `fluctuation`.
+        InputError: It is not between 0 and 1.
     """
-    onset_per_s = eviction_onset_per_s(workload, server, probability)
-    here = fluctuation(workload, server)
-    return Overflow(
-        probability=probability,
-        kv_mean_tokens=here.kv_mean_tokens,
-        kv_sd_tokens=here.kv_sd_tokens,
-        overflow_probability=here.overflow_probability(server.usable_kv_tokens),
-        kv_tokens_needed=here.kv_tokens_needed(probability),
-        eviction_onset_per_s=onset_per_s,
-        latency_s=here.latency_s,
-        ttft_s=here.ttft_s,
-    )
-
-
-def eviction_onset_per_s(workload: Workload, server: Server, probability: float) -> float:
-    """Total rate of the mix at which residents exceed the memory with this probability.
-
-    Below it greedy admission hardly evicts, whatever its watermark; per iteration, THEORY 2.7.
-
-    Raises:
-        InputError: As `fluctuation`, or the probability is not between 0 and 1.
-    """
-    from scipy.optimize import brentq
-
-    _checked(probability)
-    capacity = server.usable_kv_tokens
-    limit_per_s = largest_scale(workload, server) * workload.rate_per_s
-
-    def excess(share: float) -> float:
-        found = fluctuation(workload.at_rate(share * limit_per_s), server)
-        # Compared as quantiles: the probability itself is flat at both ends.
-        return found.kv_tokens_needed(probability) / capacity - 1
-
-    shares = [_LEAST_SHARE, *(1 - 0.5**k for k in range(1, _HALVINGS))]
-    if excess(shares[0]) >= 0:
-        return 0.0
-    for low, high in itertools.pairwise(shares):
-        if excess(high) > 0:
-            return float(brentq(excess, low, high, xtol=1e-4)) * limit_per_s
-    return limit_per_s
-
-
-def _checked(probability: float) -> float:
     if not 0 < probability < 1:
         raise InputError("probability", probability, "between 0 and 1")
     return probability
@@ -233,8 +146,11 @@ def _checked(probability: float) -> float:
 def fluctuation(workload: Workload, server: Server) -> Fluctuation:
     """Mean delays and variance of resident KV, memory unlimited (THEORY 2.7).
 
+    In closed form where f is affine in tokens; elsewhere by the laws of THEORY 9, whose slow part
+    equals it there.
+
     Raises:
-        InputError: The server is not affine in tokens, or a request does not fit into memory.
+        InputError: A request does not fit into memory.
         InfeasibleError: ρ ≥ 1, so that there is no equilibrium to fluctuate around.
 
     >>> import fluidwait as fw
@@ -248,9 +164,7 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
     require_fits(workload, server)
     tau = server.iteration_time
     if not tau.is_affine:
-        raise InputError(
-            "iteration_time", f"{len(tau.tokens_knots)} knots", "f affine in tokens (THEORY 2.7)"
-        )
+        return _of_chain(workload, server)
     rates = np.array([one.rate_per_s for one in workload.classes])
     stages = [class_stages(one, server) for one in workload.classes]
     added = [linear_stage_seconds(one, server, tau.last_slope_s) for one in stages]
@@ -280,6 +194,35 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
         kv_sd_tokens=math.sqrt(mean_s * _kv_variance_rate(stages, responses, rates)),
         latency_s=float(shares @ [one.latency_s for one in classes]),
         ttft_s=float(shares @ [one.ttft_s for one in classes]),
+        classes=classes,
+    )
+
+
+def _of_chain(workload: Workload, server: Server) -> Fluctuation:
+    """The same for any f (THEORY 9.2)."""
+    start_s = intake(workload, server).least_balance_s()
+    if start_s is None:
+        raise InfeasibleError(
+            "the load brings more work than the server can do", "compute", "lower the rates"
+        )
+    load = Load.of(workload, server)
+    solved = solve_whole(load, start_s)
+    gaps = load.later - load.first_output
+    classes = tuple(
+        ClassDelay(one.name, float(ttft_s), float(rest_s / gap) if gap else None, float(latency_s))
+        for one, (ttft_s, rest_s, latency_s), gap in zip(
+            workload.classes, solved.stage_s, gaps, strict=True
+        )
+    )
+    return Fluctuation(
+        workload=workload,
+        server=server,
+        iteration_time_s=solved.mean_s,
+        iteration_time_sd_s=math.sqrt(solved.variance_s2),
+        kv_mean_tokens=solved.kv_mean_tokens,
+        kv_sd_tokens=solved.slow.kv_held_sd_tokens,
+        latency_s=float(load.shares @ solved.stage_s[:, 2]),
+        ttft_s=float(load.shares @ solved.stage_s[:, 0]),
         classes=classes,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fluid.errors import InfeasibleError
 from fluid.result import Block, Result, Table, notes, number, percent, rare
 from fluid.server import Server
-from fluid.steady.fluctuation import Overflow
+from fluid.steady.overflow import Overflow
 from fluid.steady.latency.onset import eviction_onset_per_s
 from fluid.steady.latency.predict import latency, solve
 from fluid.steady.latency.result import Figures, Latency

@@ -21,8 +21,8 @@ from fluid.server import Server, load_server
 from fluid.stages import class_stages
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.steady.first_order import MeanTimes
-from fluid.steady.fluctuation import overflow
 from fluid.steady.intake import Intake
+from fluid.steady.overflow import overflow
 from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 from tests.support.builders import one_class

@@ -12,7 +12,8 @@ from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.stages import class_stages, linear_stage_seconds
 from fluid.steady.equilibrium import equilibrium
-from fluid.steady.fluctuation import eviction_onset_per_s, fluctuation
+from fluid.steady.fluctuation import Fluctuation, fluctuation
+from fluid.steady.overflow import eviction_onset_per_s, overflow
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 from tests.support import builders
@@ -156,8 +157,64 @@ def test_a_probability_is_between_0_and_1(probability: float) -> None:
         eviction_onset_per_s(make((1.0,)), make_server(), probability)
 
 
+def bent(server: Server) -> Server:
+    """The same f but for a rise beyond all tokens that occur, so that it is not affine."""
+    tau = server.iteration_time
+    far = tau.overhead_s + 1e5 * tau.last_slope_s
+    knots = {"tokens_knots": (0.0, 1e5, 1e5 + 1), "seconds_knots": (tau.overhead_s, far, far + 1.0)}
+    return server.model_copy(update={"iteration_time": tau.model_copy(update=knots)})
+
+
+def figures(found: Fluctuation) -> list[float]:
+    return [
+        *(found.iteration_time_s, found.iteration_time_sd_s, found.kv_mean_tokens),
+        *(found.kv_sd_tokens, found.latency_s, found.ttft_s),
+        *(one.latency_s for one in found.classes),
+    ]
+
+
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_the_chain_for_any_f_equals_the_closed_form(first_token: str) -> None:
+    """THEORY 9.2 against 2.7 where both hold."""
+    tau = IterationTime.affine(0.02, 4e-5, 2e-7, 1e-5, 1e-5)
+    server = builders.server(tau, first_token, 10**6, 16)
+    load = builders.workload((12.0, 400, 60), (4.0, 900, 25), (10.0, 100, 120))
+    exact, found = fluctuation(load, server), fluctuation(load, bent(server))
+    np.testing.assert_allclose(figures(found), figures(exact), rtol=5e-3)
+
+
+def test_prompts_alone_for_any_f_are_a_batch_queue() -> None:
+    """One output token: τ' = d0 + w·Poisson(λτ), E τ = d0/(1 − ρ), Var τ = λ w² E τ/(1 − ρ²)."""
+    server = bent(builders.server(IterationTime.affine(0.01, 4e-5), "prefill", 10**6))
+    found = fluctuation(builders.workload((40.0, 400, 1)), server)
+    work = 40 * 400 * 4e-5
+    assert found.iteration_time_s == pytest.approx(0.01 / (1 - work), rel=1e-3)
+    variance = 40 * (400 * 4e-5) ** 2 * found.iteration_time_s / (1 - work**2)
+    assert found.iteration_time_sd_s**2 == pytest.approx(variance, rel=5e-3)
+    assert found.classes[0].tpot_s is None
+
+
+def test_a_flat_f_with_a_far_step_is_an_infinite_server() -> None:
+    flat = make_server().model_copy(update={"iteration_time": IterationTime.affine(0.02)})
+    load = make((30.0, 20.0))
+    exact, found = fluctuation(load, flat), fluctuation(load, bent(flat))
+    assert found.kv_sd_tokens == pytest.approx(exact.kv_sd_tokens, rel=1e-5)
+    assert found.iteration_time_sd_s == pytest.approx(0, abs=1e-6)
+
+
+def test_onset_on_a_staircase() -> None:
+    server = load_server("a100-80gb-llama-2-7b")
+    load = builders.workload((1.0, 512, 200))
+    limit_per_s = stability(load, server).max_scale * load.rate_per_s
+    found = overflow(load.at_rate(0.5 * limit_per_s), server, 0.01)
+    assert found.kv_mean_tokens < found.kv_tokens_needed < server.usable_kv_tokens
+    assert 0.5 * limit_per_s < found.eviction_onset_per_s < limit_per_s
+    at_onset = fluctuation(load.at_rate(found.eviction_onset_per_s), server)
+    assert at_onset.kv_tokens_needed(0.01) == pytest.approx(server.usable_kv_tokens, rel=0.02)
+
+
 def test_refusals() -> None:
-    with pytest.raises(InputError, match=r"21 knots.*f affine"):
-        fluctuation(make((1.0,)), load_server("a100-80gb-llama-2-7b"))
+    with pytest.raises(InfeasibleError, match=r"more work than the server can do"):
+        fluctuation(make((10_000.0,)), load_server("a100-80gb-llama-2-7b"))
     with pytest.raises(InfeasibleError, match=r"utilisation .* is not below 1"):
         fluctuation(make((1000.0,)), make_server())

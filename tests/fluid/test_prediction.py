@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
-from fluid.steady.fluctuation import overflow
+from fluid.steady.overflow import overflow
 from fluid.steady.latency.predict import latency
 from fluid.steady.latency.result import Figures
 from fluid.steady.latency.rule import BatchRule

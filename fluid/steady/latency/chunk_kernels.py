@@ -106,30 +106,35 @@ def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
     requests, kv, weights = decoders
     step, moments, quads = np.zeros((m, m)), np.zeros((m, MOMENTS)), np.zeros((m, 2))
     for z in range(m):
-        old = left[z]
+        old, row, sums = left[z], step[z], np.zeros(MOMENTS)
         for q in range(weights.shape[1]):
             if weights[z, q] < _NOTHING:
                 continue
             b, k = requests[z, q], kv[z, q]
             room = budget.tokens - b
             full_s = full_seconds(budget, costs, b, k)
+            decode_s = costs.per_decode_s * b + costs.per_kv_token_s * k
+            other_s = decode_s + budget.quad_s * old / budget.tokens
+            full_f = token_seconds(costs, budget.tokens)
             for x in range(arrivals.quad_s.size):
                 mass = weights[z, q] * arrivals.laws[z, x]
                 if mass < _NOTHING:
                     continue
                 total = old + x * budget.step
-                work = min(total, room)
-                add_moments(moments[z], mass, work, b, token_seconds(costs, work + b))
-                if total <= room:
-                    s = open_seconds(budget, costs, b, k, old, total, arrivals.quad_s[x])
-                    quads[z, NEW_QUAD] += mass * arrivals.quad_s[x]
-                    quads[z, CUT_QUAD] += mass * old / budget.tokens
-                    low, share = place(times, s)
-                    step[z, low] += mass * (1.0 - share)
-                    step[z, low + 1] += mass * share
-                else:
+                if total > room:
+                    add_moments(sums, mass, room, b, full_f)
                     quads[z, CUT_QUAD] += mass * room / budget.tokens
-                    land(step[z], mass, total - room, full_s, times, lefts)
+                    land(row, mass, total - room, full_s, times, lefts)
+                    continue
+                f = token_seconds(costs, total + b)
+                add_moments(sums, mass, total, b, f)
+                quads[z, NEW_QUAD] += mass * arrivals.quad_s[x]
+                quads[z, CUT_QUAD] += mass * old / budget.tokens
+                s = f + costs.per_prompt_token_s * total + arrivals.quad_s[x] + other_s
+                low, share = place(times, max(min(s, full_s), costs.overhead_s))
+                row[low] += mass * (1.0 - share)
+                row[low + 1] += mass * share
+        moments[z] = sums
     return step, moments, quads
 
 
@@ -223,8 +228,13 @@ def later_endings(behind, grid, room, b, k, times, lefts, budget, costs):
     found = np.zeros((behind.shape[0], grid.size, times.at.size + lefts.at.size - 1))
     full_s = full_seconds(budget, costs, b, k)
     for r in range(behind.shape[0]):
+        first, last = 0, behind.shape[1]
+        while last > 1 and behind[r, last - 1] < _RARE:
+            last -= 1
+        while first < last and behind[r, first] < _RARE:
+            first += 1
         for g in range(grid.size):
-            for x in range(behind.shape[1]):
+            for x in range(first, last):
                 mass = behind[r, x]
                 if mass < _RARE:
                     continue

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fluid.steady.latency import budget as budgets
 from fluid.steady.latency.chain import regressed, same_mean
 from fluid.steady.latency.chunked import Chain
@@ -14,8 +17,11 @@ from fluid.steady.latency.queue import Queue
 from fluid.steady.latency.slow import Slopes, Slow, SlowTheory
 from fluid.steady.latency.solved import Solved
 
+Floats = NDArray[np.float64]
+
 _ROUNDS, _CALLS = 10, 6
 _LEAST_LAG = 0.02
+_LENGTHS = 5
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
     lag, age, last_s, same, gain = 1.0, 0, math.inf, False, slow.gain
     for turn in range(_ROUNDS):
         mean_s, calls, gain = same_mean(chain.take_step, mean_s, gain, _CALLS, 5e-4)
+        gain = gain if calls <= _CALLS else slow.gain
         chain.settle(mean_s)
         slopes = _between(
             slopes, regressed(load, chain.law @ chain.moments), 1.0 if turn == 0 else 0.5
@@ -52,13 +59,25 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
         last_s = mean_s
         past = no_past(len(chain.law))
         if age:
-            fitting_s = budgets.fitting_s(load, chain.budget.tokens)
-            ending = load.shares @ endings(Queue(chain, mean_s), fitting_s)
-            past = remembered(load, mean_s, chain.law, chain.step, ending, chain.good, age)
+            past = remembered(
+                load, mean_s, chain.law, chain.step, _ending(chain, mean_s), chain.good, age
+            )
         chain.memory = chain.memory.towards(
             Memory.after(slow, past, chain, mean_s), 1.0 if turn == 0 else 0.8
         )
     return Converged(chain, theory.at(slopes, mean_s, lag, 0), mean_s, lag, age, same)
+
+
+def _ending(chain: Chain, mean_s: float) -> Floats:
+    """Law of the state in which the prompt of any request ends.
+
+    A state that the chain hardly visits takes no more prompts than twice what a budget holds.
+    """
+    load, tokens = chain.load, chain.budget.tokens
+    found = load.shares @ endings(Queue(chain, mean_s), budgets.fitting_s(load, tokens), _LENGTHS)
+    most = 2 * (tokens / load.prompt_tokens_per_s + 1 / load.rate_per_s) / mean_s
+    found = np.minimum(found, most * chain.law)
+    return np.asarray(found / found.sum())
 
 
 def _between(old: Slopes, new: Slopes, share: float) -> Slopes:

@@ -16,24 +16,23 @@ from fluid.steady.latency.queue import MOMENT_SHARES, MOMENT_WEIGHTS, Queue
 
 Floats = NDArray[np.float64]
 
-_PROMPTS = 10
-"""Lengths with a law of their own."""
 
-_GRID = 17
-_ROUNDS = np.unique(np.round(2 * 1.35 ** np.arange(24)))
+_GRID = 9
+_ROUNDS = np.unique(np.round(2 * 1.6 ** np.arange(14)))
 _RARE = 1e-6
 
 
-def endings(queue: Queue, fitting_s: Floats) -> Floats:
+def endings(queue: Queue, fitting_s: Floats, lengths: int = 10) -> Floats:
     """Law of the state in which a prompt of each class ends, shape (classes, m).
 
     Args:
         fitting_s: Seconds apart from f of a prompt that fits into the budget, shape (classes,).
+        lengths: Most prompt lengths with a law of their own.
     """
     prompts = queue.chain.load.prompts
     chosen = np.unique(prompts)
-    if len(chosen) > _PROMPTS:
-        shares = np.linspace(0, 1, _PROMPTS)
+    if len(chosen) > lengths:
+        shares = np.linspace(0, 1, lengths)
         chosen = np.unique(np.quantile(prompts, shares, method="closest_observation"))
     fits, later = _fits(queue), _Later(queue)
     laws = np.array(

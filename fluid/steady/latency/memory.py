@@ -8,12 +8,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.steady.latency.chain import HERMITE, HERMITE_WEIGHTS
 from fluid.steady.latency.kernels import worth_by_age
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slow
 
 Floats = NDArray[np.float64]
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+"""Gauss's rule for the normal law of what is left of B."""
 
 
 class Walked(Protocol):
@@ -143,11 +146,11 @@ class Memory:
         mean = np.clip(mean + self.on_time * deviation, 0.0, most)
         kv = np.maximum(kv + self.kv_on_time * deviation, 0.0)
         sd = np.sqrt(np.maximum(self.old_variance + self.requests, 0.0))
-        weights = np.zeros((len(seconds), len(HERMITE)))
-        weights[:opened] = HERMITE_WEIGHTS
+        weights = np.zeros((len(seconds), len(_NODES)))
+        weights[:opened] = _WEIGHTS
         # A full iteration lasts about as long with a few decodes more.
-        weights[opened:, len(HERMITE) // 2] = 1.0
-        away = sd[:, None] * HERMITE
+        weights[opened:, len(_NODES) // 2] = 1.0
+        away = sd[:, None] * _NODES
         requests = np.clip(mean[:, None] + away, 0.0, most)
         return requests, np.maximum(kv[:, None] + self.kv_per_request * away, 0.0), weights
 

@@ -280,21 +280,22 @@ class SlowTheory:
         """
         size = 1 << int(self._shortest + 8 / lag).bit_length()
         while True:
-            found = self._on(size, slopes, mean_s, lag, age)
+            if size not in self._young:
+                self._young[size] = transforms(self.load, size, self.budget)
+            found = self._on(self._young[size], slopes, mean_s, lag)
             impulse = np.abs(irfft(found.feedback, size))
             late, all_of_it = impulse[size // 2 :].sum(), impulse[1:].sum()
             if late <= _NEGLIGIBLE * all_of_it or size >= _LONGEST:
-                return found
+                break
             size *= 2
+        if not age:
+            return found
+        if (size, age) not in self._kept:
+            self._kept[size, age] = with_old(self._young[size], self.load, age)
+        return self._on(self._kept[size, age], slopes, mean_s, lag)
 
-    def _on(self, size: int, slopes: Slopes, mean_s: float, lag: float, age: int) -> Slow:
-        key = (size, age)
-        if key not in self._kept:
-            if size not in self._young:
-                self._young[size] = transforms(self.load, size, self.budget)
-            young = self._young[size]
-            self._kept[key] = with_old(young, self.load, age) if age else young
-        parts, tau = self._kept[key], self.load.tau
+    def _on(self, parts: Transforms, slopes: Slopes, mean_s: float, lag: float) -> Slow:
+        tau = self.load.tau
         own = np.zeros(len(parts.rows))
         own[TOKENS], own[FIXED] = slopes.token_s, 1.0
         own[DECODES] = slopes.decode_s + tau.per_decode_request_s
