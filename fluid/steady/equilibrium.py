@@ -180,8 +180,10 @@ class Equilibrium(Result):
 
     def document(self) -> dict[str, Any]:
         """The fields; `ttft_s`, `tpot_s` and `latency_s` are predicted means."""
-        apart = ("workload", "server", "caveats", "classes", "evictions", "fluctuations", "loss")
-        apart += ("first_order", "first_order_caveats")
+        apart = (
+            *("workload", "server", "caveats", "classes", "evictions", "fluctuations", "loss"),
+            *("first_order", "first_order_caveats"),
+        )
         predicted = self.prediction.document() if self.prediction else None
         caveats = [*self.caveats, *(predicted["caveats"] if predicted else ())]
         first_order = None if self.first_order is None else asdict(self.first_order)

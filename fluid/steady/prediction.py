@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from fluid.errors import InfeasibleError
 from fluid.result import Block, Result, Table, notes, number, percent, rare
 from fluid.server import Server
-from fluid.steady.overflow import Overflow
 from fluid.steady.latency.onset import eviction_onset_per_s
 from fluid.steady.latency.predict import latency, solve
 from fluid.steady.latency.result import Figures, Latency
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
 from fluid.steady.latency.validity import SAFE, Validity, kv_law
+from fluid.steady.overflow import Overflow
 from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 

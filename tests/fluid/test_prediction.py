@@ -11,13 +11,13 @@ from matplotlib import pyplot as plt
 from fluid.errors import InputError
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
-from fluid.steady.overflow import overflow
 from fluid.steady.latency.predict import latency
 from fluid.steady.latency.result import Figures
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.scheduler import batch_rule
 from fluid.steady.latency.validity import Validity
 from fluid.steady.latency_by_rate import latency_by_rate
+from fluid.steady.overflow import overflow
 from fluid.steady.prediction import overflow_by_law, predict, trust
 from fluid.workload import Requests, Workload
 
