@@ -43,7 +43,6 @@ from validation.paper.settings import (
     per_stage,
 )
 
-
 in_one_process = pytest.mark.xdist_group("paper")
 """Of tests that share `results`, which take half a minute."""
 
