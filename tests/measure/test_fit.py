@@ -8,7 +8,7 @@ import pytest
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from validation.measure.composition import Compositions
-from validation.measure.fit import fit_iteration_time
+from validation.measure.fit import coefficients, fit_iteration_time
 
 
 def _random_compositions(seed: int, count: int) -> Compositions:
@@ -38,6 +38,17 @@ def test_fit_recovers_the_coefficients_that_made_the_times():
     fitted = fit_iteration_time(compositions, compositions.seconds(truth), truth.tokens_knots)
     for name, value in known.items():
         np.testing.assert_allclose(getattr(fitted, name), value, rtol=1e-8, err_msg=name)
+
+
+def test_a_batch_that_is_predicted_to_take_no_time_is_no_division_by_zero():
+    """Times as of a busy machine: prompts of one token took longer than all longer ones."""
+    prompts = np.array([16.0, 0, 1, 64, 1, 0])
+    decodes, kv_tokens = np.array([0.0, 1, 0, 0, 0, 4]), np.array([0.0, 256, 0, 0, 0, 1024])
+    compositions = Compositions(kv_tokens, prompts, decodes, prompts**2, np.zeros(6))
+    measured_s = np.array([0.000476, 0.000063, 0.004823, 0.001013, 0.017471, 0.001709])
+    weights = coefficients(compositions, measured_s, (0.0, 2.0, 2.0, 16.0, 64.0))
+    assert np.isfinite(weights).all()
+    assert (weights >= 0).all()
 
 
 @pytest.mark.parametrize(

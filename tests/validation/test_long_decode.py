@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from scipy import stats
 
@@ -50,22 +52,12 @@ def test_the_table_costs_nothing_at_half_the_rate(table: ThresholdTable) -> None
     assert latencies[0] <= 1.01 * min(latencies[1:])
 
 
-@pytest.fixture(scope="module")
-def at_rate(server: Server) -> dict[tuple[str, float], PolicyResult]:
+@cache
+def at_rate(text: str, rate_per_s: float) -> PolicyResult:
     """Forty runs of 20,000 requests for the shares of THEORY 6.4."""
-    model = poisson_model(Workload(name="long", classes=(LONG,)), server)
-    cases = [
-        ("greedy:watermark=0.01", 2.4),
-        ("greedy:watermark=0.01", 2.47),
-        ("greedy:watermark=0.01", 2.6),
-        ("greedy:watermark=0.2", 2.4),
-        ("greedy:cap=135", 2.5),
-        ("greedy:cap=124", 2.6),
-    ]
-    found = {}
-    for text, rate in cases:
-        found[text, rate] = simulate(model, text, Runs(40, 20_000, seed=1), rate)[0]
-    return found
+    workload = Workload(name="long", classes=(LONG,))
+    model = poisson_model(workload, load_server("paper-long-decode"))
+    return simulate(model, text, Runs(40, 20_000, seed=1), rate_per_s)[0]
 
 
 @pytest.mark.parametrize(
@@ -79,20 +71,16 @@ def at_rate(server: Server) -> dict[tuple[str, float], PolicyResult]:
         ("greedy:cap=124", 2.6, 0.03),
     ],
 )
-def test_collapse_shares(
-    at_rate: dict[tuple[str, float], PolicyResult], text: str, rate: float, share: float
-) -> None:
+def test_collapse_shares(text: str, rate: float, share: float) -> None:
     """Two samples of forty runs each: Fisher's exact test at 99.8 %."""
-    ours = round(40 * at_rate[text, rate].collapsed_share)
+    ours = round(40 * at_rate(text, rate).collapsed_share)
     theirs = round(40 * share)
     result = stats.fisher_exact([[ours, 40 - ours], [theirs, 40 - theirs]])
     assert result.pvalue > 0.002
 
 
-def test_collapsed_greedy_completes_two_thirds_and_wastes_a_third(
-    at_rate: dict[tuple[str, float], PolicyResult],
-) -> None:
-    greedy = at_rate["greedy:watermark=0.01", 2.6]
+def test_collapsed_greedy_completes_two_thirds_and_wastes_a_third() -> None:
+    greedy = at_rate("greedy:watermark=0.01", 2.6)
     assert greedy.completed_per_s == pytest.approx(1.77, rel=0.05)
     assert 0.25 < greedy.wasted_token_share < 0.45
 

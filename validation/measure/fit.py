@@ -92,9 +92,11 @@ def coefficients(compositions: Compositions, measured_s: Floats, knots: Sequence
 
     Rows are divided by their measured time and then again by the time so predicted: a row that
     came out fast by chance would otherwise weigh more, which biases the fit by twice the variance.
+    A row that is then predicted to take no time keeps its first weight.
     """
     columns = design(compositions, knots)
     first = columns @ nonnegative(columns / measured_s[:, None], np.ones_like(measured_s))
+    first = np.where(first > 0, first, measured_s)
     return nonnegative(columns / first[:, None], measured_s / first)
 
 
