@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fluid.result import Block, Table, notes, number, percent, rare
-from fluid.transient.saturated import unrestrained_words
+from fluid.transient.saturated import HOW_SURE, unrestrained_words
 from thresholds.fields import Loss, Memory, PredictedLatency, TableFields
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.rules import rule_of
@@ -130,7 +130,7 @@ def _loss_sentence(loss: Loss) -> str:
         "Predicted once memory has filled: greedy admission without a table loses about "
         f"{unrestrained_words(loss.unrestrained_share)} of the limit, "
         f"{percent(loss.watermark_share, 0)} with a {percent(loss.watermark_fraction, 0)} "
-        f"watermark{own} (±5 points)."
+        f"watermark{own} {HOW_SURE}."
     )
 
 

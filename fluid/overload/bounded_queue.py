@@ -91,7 +91,7 @@ class BoundedQueue(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(30.0, prompt=512, output=200))
     >>> found = fw.bounded_queue(load, fw.Server.named("engine-long-decode"), requests=200)
     >>> print(f"{found.refused_share:.2f} {found.wait_mean_s:.1f} {found.wait_p99_s:.1f}")
-    0.61 17.1 17.2
+    0.54 14.6 14.6
     """
 
     workload: Workload

@@ -66,7 +66,7 @@ class FixedClients(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(1.0, prompt=512, output=150))
     >>> found = fw.fixed_clients(load, fw.Server.named("engine-long-decode"), 1)
     >>> print(f"{found.completed_per_s:.3f} {found.latency_s:.3f}")
-    0.608 1.645
+    0.609 1.642
     """
 
     workload: Workload
@@ -222,7 +222,7 @@ def fixed_clients(
     >>> load = fw.Workload.of(a=fw.Requests(1.0, 512, 100), b=fw.Requests(1.0, 512, 200))
     >>> found = fw.fixed_clients(load, fw.Server.named("engine-long-decode"), 64, think_s=5.0)
     >>> found.limited_by, round(found.completed_per_s, 2)
-    ('clients', 6.74)
+    ('clients', 8.14)
     """
     require_fits(workload, server)
     if isinstance(clients, bool) or clients != int(clients) or clients < 1:

@@ -95,7 +95,7 @@ class Impatience(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(20.0, prompt=512, output=200))
     >>> found = fw.impatience(load, fw.Server.named("engine-long-decode"), fw.Patience(10.0))
     >>> print(f"{found.wait_s:.2f} {found.gave_up_share:.3f}")
-    5.39 0.417
+    3.82 0.317
     """
 
     workload: Workload

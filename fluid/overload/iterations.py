@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.iteration import IterationTime
 from fluid.server import Server
-from fluid.stages import Stages, class_stages, linear_stage_seconds
+from fluid.stages import Stages, class_stages, linear_stage_seconds, read_only
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -105,8 +106,8 @@ class Iteration:
     later: float
 
     @cached_property
-    def tokens(self) -> tuple[Floats, Floats]:
-        """Law of the others' tokens: values and probabilities, shape (values,) each."""
+    def law(self) -> Floats:
+        """P(the others compute 0, 1, 2, … tokens), shape (values,)."""
         lengths, weights = self.mix.first_tokens, self.first * self.mix.shares
         mean = float(weights @ lengths) + self.later
         square = float(weights @ lengths.astype(float) ** 2) + self.later
@@ -121,7 +122,7 @@ class Iteration:
         np.add.at(term, lengths, weights)
         law = np.fft.irfft(np.fft.rfft(term) ** self.others, len(term))[: top + 1]
         law = np.maximum(law, 0.0)
-        return np.arange(top + 1.0), law / law.sum()
+        return np.asarray(law / law.sum())
 
     @cached_property
     def linear_s(self) -> float:
@@ -129,32 +130,24 @@ class Iteration:
         mix = self.mix
         first = float(mix.shares @ mix.first_s)
         weights = mix.shares * (mix.counts - 1)
-        later = float(weights @ mix.later_s) / max(float(weights.sum()), 1.0)
+        later = float(weights @ mix.later_s) / float(weights.sum()) if weights.any() else 0.0
         return self.others * (self.first * first + self.later * later)
 
-    def times_s(self, own_tokens: int, own_s: float) -> Floats:
-        """τ beside one more client, which adds tokens and seconds; by the others' tokens.
-
-        What τ adds to f is taken at its mean.
-        """
-        tau = self.mix.server.iteration_time
-        f_s = np.maximum(tau.token_seconds(self.tokens[0] + own_tokens), tau.overhead_s)
-        return np.asarray(f_s + self.linear_s + own_s)
-
     def mean_s(self, own_tokens: int = 0, own_s: float = 0.0) -> float:
-        """E τ alike."""
-        return self._token_mean_s(own_tokens) + self.linear_s + own_s
+        """E τ beside one more client, which adds tokens and seconds."""
+        return float(self.law @ self._token_seconds(own_tokens)) + self.linear_s + own_s
 
     def square_s2(self, own_tokens: int, own_s: float) -> float:
-        """E τ² alike."""
-        return float(self.tokens[1] @ self.times_s(own_tokens, own_s) ** 2)
+        """E τ² alike; what τ adds to f is taken at its mean."""
+        return float(self.law @ (self._token_seconds(own_tokens) + self.linear_s + own_s) ** 2)
 
-    def _token_mean_s(self, own_tokens: int) -> float:
-        """E f, kept: all decodes of a mix ask for the same."""
-        if own_tokens not in self._kept:
-            self._kept[own_tokens] = float(self.tokens[1] @ self.times_s(own_tokens, 0.0))
-        return self._kept[own_tokens] - self.linear_s
+    def _token_seconds(self, own_tokens: int) -> Floats:
+        """f by the others' tokens, shape (values,)."""
+        end = own_tokens + len(self.law)
+        return token_table(self.mix.server.iteration_time, end.bit_length())[own_tokens:end]
 
-    @cached_property
-    def _kept(self) -> dict[int, float]:
-        return {}
+
+@lru_cache(maxsize=8)
+def token_table(tau: IterationTime, bits: int) -> Floats:
+    """f at 0, 1, 2, … tokens, d0 at least; shape (2^bits,)."""
+    return read_only(np.maximum(tau.token_seconds(np.arange(1 << bits)), tau.overhead_s))

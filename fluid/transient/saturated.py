@@ -97,7 +97,7 @@ class PredictedLoss(Result):
         )
         return (
             f"Once memory has filled, greedy admission without a table loses about "
-            f"{unrestrained_words(plain.lost_share)} of the limit{beside} (±5 points): without one "
+            f"{unrestrained_words(plain.lost_share)} of the limit{beside} {HOW_SURE}: without one "
             f"it completes {number(plain.completed_per_s)} /s, {then}."
         )
 
@@ -141,6 +141,9 @@ class PredictedLoss(Result):
             ],
         }
 
+
+HOW_SURE = "(±5 points; less where evicted requests keep their tokens, as in vLLM)"
+"""In a sentence; `BELIEF` says more."""
 
 BY_CHANCE = 0.08
 """What spread lengths lose without a watermark in simulation, where the fluid loses nothing."""
