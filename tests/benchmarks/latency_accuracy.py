@@ -1,9 +1,10 @@
 """Predicted latencies (THEORY 9) against simulation: errors in percent, and seconds they take.
 
-Seven loads at five levels of the built-in A100, the same with 20 times the memory, twenty random
-pairs, and with --aside twenty more that were looked at only once the method stood. Whole prompts
-under ``greedy``, chunks under ``vllm-v1``. About forty minutes on two cores, nearly all of it
-simulation; --kept FILE keeps what was simulated, one case a line, and goes on from there.
+Seven loads at five levels of the built-in A100, the same with 20 times the memory, and the pairs
+of load and server drawn with seeds 0 to 19; --drawn 500 takes only those of seeds 500 to 519. Whole
+prompts under ``greedy``, chunks under ``vllm-v1``, of --budget tokens. About forty minutes on two
+cores, nearly all of it simulation; --kept FILE keeps what was simulated, one case a line, and goes
+on from there.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from fluid.steady.latency.rule import BatchRule
 from tests.support.latency_cases import AMPLE, LatencyCase, a100_cases, drawn_case
 from tests.support.simulated_latency import Simulated, simulated
 
-RULES = {"greedy": BatchRule.greedy(), "vllm-v1": BatchRule.vllm_v1()}
-DRAWN, ASIDE = range(20), range(100, 120)
+DRAWN = 20
 QUANTITIES = ("latency_s", "ttft_s", "tpot_s")
 SHARE = 0.02
 """Classes with a smaller share of the requests are not judged: their simulated means are noise."""
@@ -50,14 +50,21 @@ class Row:
         return found is not None and bool(self.errors) and found.scope != "nothing"
 
 
-def cases(aside: bool) -> Iterator[LatencyCase]:
-    """All pairs, in the order of the table."""
-    if aside:
-        yield from map(drawn_case, ASIDE)
-        return
-    yield from a100_cases()
-    yield from a100_cases(AMPLE)
-    yield from map(drawn_case, DRAWN)
+def rules(budget: int) -> dict[str, tuple[str, BatchRule]]:
+    """By name: the simulated policy, and how its requests enter a batch."""
+    policy = "vllm-v1" if budget == 2048 else f"vllm-v1:max_num_batched_tokens={budget}"
+    return {
+        "greedy": ("greedy", BatchRule.greedy()),
+        "vllm-v1": (policy, BatchRule.vllm_v1(budget)),
+    }
+
+
+def cases(drawn: int | None) -> Iterator[LatencyCase]:
+    """All pairs in the order of the table, or those drawn from a seed on."""
+    if drawn is None:
+        yield from a100_cases()
+        yield from a100_cases(AMPLE)
+    yield from map(drawn_case, range(drawn or 0, (drawn or 0) + DRAWN))
 
 
 def requests_of(case: LatencyCase) -> int:
@@ -148,16 +155,16 @@ GOALS = {
 """Percent that the 90th percentile of |error| keeps below, at levels to 0.85 and to 0.95."""
 
 
-def rows(aside: bool, path: Path | None) -> Iterator[Row]:
+def rows(drawn: int | None, budget: int, path: Path | None) -> Iterator[Row]:
     """Predict and simulate."""
     kept = read_kept(path)
-    for case in cases(aside):
-        for policy, rule in RULES.items():
-            if policy != "greedy" and case.server.first_token != "prefill":
+    for case in cases(drawn):
+        for name, (policy, rule) in rules(budget).items():
+            if name != "greedy" and case.server.first_token != "prefill":
                 continue
             answer, seconds = best_seconds(lambda c=case, r=rule: latency(c.workload, c.server, r))
             found = measured(case, policy, kept, path)
-            yield Row(case, policy, answer, found, seconds, errors_of(answer, found))
+            yield Row(case, name, answer, found, seconds, errors_of(answer, found))
 
 
 def print_case(row: Row) -> None:
@@ -190,7 +197,7 @@ def print_case(row: Row) -> None:
 
 def print_summary(found: list[Row]) -> None:
     """Median, 90th percentile and worst |error| beside the goals."""
-    for policy in RULES:
+    for policy in ("greedy", "vllm-v1"):
         for low, high, place in ((0, 0.86, 0), (0.86, 1, 1)):
             inside = [
                 one
@@ -210,8 +217,9 @@ def print_summary(found: list[Row]) -> None:
                     + (f"  goal {goal[place]}" if goal else "")
                 )
     print_failures(found)
-    seconds = np.array([one.seconds for one in found])
-    print(f"\nseconds: median {np.median(seconds):.3f}, worst {seconds.max():.3f}")
+    for policy in ("greedy", "vllm-v1"):
+        seconds = np.array([one.seconds for one in found if one.policy == policy])
+        print(f"\n{policy} seconds: median {np.median(seconds):.3f}, worst {seconds.max():.3f}")
 
 
 def print_failures(found: list[Row]) -> None:
@@ -234,11 +242,12 @@ def print_failures(found: list[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--aside", action="store_true", help="the pairs kept aside")
+    parser.add_argument("--drawn", type=int, help="only pairs drawn with this seed and 19 more")
+    parser.add_argument("--budget", type=int, default=2048, help="tokens per iteration")
     parser.add_argument("--kept", type=Path, help="file of simulated cases to go on from")
     arguments = parser.parse_args()
     found = []
-    for row in rows(arguments.aside, arguments.kept):
+    for row in rows(arguments.drawn, arguments.budget, arguments.kept):
         print_case(row)
         found.append(row)
     print_summary(found)

@@ -15,7 +15,7 @@ from fluid.steady.latency.slow import chunk_lengths
 Floats = NDArray[np.float64]
 
 _CUTS = 200
-_FINE, _FINE_PROMPT = 48, 6
+_FINE, _FINE_PROMPT = 40, 6
 """Points of the lattice in a budget, and in a typical prompt, at least."""
 
 

@@ -118,7 +118,7 @@ def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
             full_f = token_seconds(costs, budget.tokens)
             for x in range(arrivals.quad_s.size):
                 mass = weights[z, q] * arrivals.laws[z, x]
-                if mass < _NOTHING:
+                if mass < _RARE:
                     continue
                 total = old + x * budget.step
                 if total > room:

@@ -143,25 +143,33 @@ def added_seconds(law, prompts, tokens, decodes, weights, extra, costs):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def cross_sums(rates, rows, known):
-    """Σ_j λ_j a_j·conj(b_j) at each frequency, over all pairs of rows; shape (k, k, F).
+def cross_sums(rates, rows, more, known):
+    """Σ_j λ_j a_j·conj(b_j) at each frequency, over all pairs of rows; shape (i + k, i + k, F).
 
     Args:
-        rows: Transforms by kind and class, shape (k, m, F).
-        known: The same of the first rows, shape (i, i, F).
+        rows, more: Transforms by kind and class, shapes (i, m, F) and (k, m, F).
+        known: The sums over pairs of `rows`, shape (i, i, F).
+
+    Returns:
+        These, and Σ_j λ_j a_j of `more`, shape (k, F).
     """
-    kinds, m, size = rows.shape
-    found = np.zeros((kinds, kinds, size), dtype=np.complex128)
-    had = known.shape[0]
+    kinds, m, size = more.shape
+    had = rows.shape[0]
+    found = np.zeros((had + kinds, had + kinds, size), dtype=np.complex128)
+    total = np.zeros((kinds, size), dtype=np.complex128)
     found[:had, :had] = known
-    for a in range(had, kinds):
-        for b in range(a + 1):
-            pair = found[a, b]
+    for a in range(kinds):
+        for j in range(m):
+            for k in range(size):
+                total[a, k] += rates[j] * more[a, j, k]
+        for b in range(had + a + 1):
+            pair = found[had + a, b]
             for j in range(m):
+                other = rows[b, j] if b < had else more[b - had, j]
                 for k in range(size):
-                    pair[k] += rates[j] * rows[a, j, k] * np.conj(rows[b, j, k])
-            found[b, a] = np.conj(pair)
-    return found
+                    pair[k] += rates[j] * more[a, j, k] * np.conj(other[k])
+            found[b, had + a] = np.conj(pair)
+    return found, total
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -23,7 +23,10 @@ from fluid.steady.latency.load import Load
 Floats = NDArray[np.float64]
 Waves = NDArray[np.complex128]
 
-_LEAST, _LONGEST = 64, 1 << 15
+_LEAST = 64
+LONGEST_WAVES = 1 << 15
+"""Points of the transforms, at most."""
+
 _NEGLIGIBLE = 2e-3
 _NEAREST = 0.9995
 """Feedback of a load that the slopes would make unstable is cut to this."""
@@ -64,8 +67,8 @@ class Transforms:
 
     Attributes:
         wave: z, shape (n/2 + 1,).
-        rows: See `TOKENS`, shape (5 or 7, m, n/2 + 1).
-        cross, total: Their sums over classes, see `kernels.linear_moments`.
+        rows: See `TOKENS`, without the last two, shape (5, m, n/2 + 1).
+        cross, total: Sums of 5 or all 7 rows over classes, see `kernels.linear_moments`.
         chunks: Iterations that a prompt takes, shape (m,).
     """
 
@@ -108,9 +111,10 @@ def transforms(load: Load, size: int, budget: float | None) -> Transforms:
         rows[KV_READ, j, start:end] = stages.kv_tokens[1:]
         rows[HELD, j, start:end] = stages.held_kv_tokens[1:]
     wave = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    empty = np.zeros((0, m, len(wave)), dtype=np.complex128)
-    nothing = Transforms(size, wave, empty, empty[:, :0], empty[:, 0], chunks)
-    return _with_rows(nothing, load, rfft(rows))
+    waves = rfft(rows)
+    nothing = np.zeros((0, m, len(wave)), dtype=np.complex128)
+    cross, total = cross_sums(load.rates_per_s, nothing, waves, nothing[:, :0])
+    return Transforms(size, wave, waves, cross, total, chunks)
 
 
 def with_old(parts: Transforms, load: Load, age: int) -> Transforms:
@@ -120,14 +124,8 @@ def with_old(parts: Transforms, load: Load, age: int) -> Transforms:
         start, end = parts.chunks[j] + age, parts.chunks[j] + stages.count - 1
         rows[0, j, start:end] = 1.0
         rows[1, j, start:end] = stages.kv_tokens[1 + age :]
-    return _with_rows(parts, load, rfft(rows))
-
-
-def _with_rows(parts: Transforms, load: Load, waves: Waves) -> Transforms:
-    rows = np.concatenate([parts.rows, waves])
-    cross = cross_sums(load.rates_per_s, rows, parts.cross)
-    more = np.einsum("j,ajk->ak", load.rates_per_s, waves)
-    return replace(parts, rows=rows, cross=cross, total=np.concatenate([parts.total, more]))
+    cross, total = cross_sums(load.rates_per_s, parts.rows, rfft(rows), parts.cross)
+    return replace(parts, cross=cross, total=np.concatenate([parts.total, total]))
 
 
 @dataclass(frozen=True)
@@ -264,8 +262,10 @@ def _feedback(parts: Transforms, own: Floats, lag: Waves) -> tuple[Waves, float]
 class SlowTheory:
     """Builds `Slow` for one load and rule; waves are kept by length."""
 
-    def __init__(self, load: Load, budget: float | None = None) -> None:
-        self.load, self.budget = load, budget
+    def __init__(
+        self, load: Load, budget: float | None = None, longest: int = LONGEST_WAVES
+    ) -> None:
+        self.load, self.budget, self._longest = load, budget, longest
         self._young: dict[int, Transforms] = {}
         self._kept: dict[tuple[int, int], Transforms] = {}
         chunks = 1 if budget is None else math.ceil(load.prompts.max() / budget)
@@ -285,7 +285,7 @@ class SlowTheory:
             found = self._on(self._young[size], slopes, mean_s, lag)
             impulse = np.abs(irfft(found.feedback, size))
             late, all_of_it = impulse[size // 2 :].sum(), impulse[1:].sum()
-            if late <= _NEGLIGIBLE * all_of_it or size >= _LONGEST:
+            if late <= _NEGLIGIBLE * all_of_it or size >= self._longest:
                 break
             size *= 2
         if not age:
@@ -296,7 +296,7 @@ class SlowTheory:
 
     def _on(self, parts: Transforms, slopes: Slopes, mean_s: float, lag: float) -> Slow:
         tau = self.load.tau
-        own = np.zeros(len(parts.rows))
+        own = np.zeros(len(parts.total))
         own[TOKENS], own[FIXED] = slopes.token_s, 1.0
         own[DECODES] = slopes.decode_s + tau.per_decode_request_s
         own[KV_READ] = tau.per_kv_token_s

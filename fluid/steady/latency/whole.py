@@ -25,7 +25,7 @@ from fluid.steady.latency.chain import (
 from fluid.steady.latency.decoders import Decoders, given_time
 from fluid.steady.latency.kernels import Costs, Nodes, added_seconds, balance, moved, whole_step
 from fluid.steady.latency.load import Load
-from fluid.steady.latency.slow import Slopes, Slow, SlowTheory
+from fluid.steady.latency.slow import LONGEST_WAVES, Slopes, Slow, SlowTheory
 from fluid.steady.latency.solved import Solved, idleness
 from fluid.steady.latency.waits import whole_prompt_laws
 
@@ -39,13 +39,14 @@ _RARE = 1e-7
 
 @dataclass(frozen=True)
 class Resolution:
-    """How many nodes, and points of the lattice up to the last node."""
+    """How many nodes, points of the lattice up to the last node, and points of transforms."""
 
     nodes: int = 110
     points: int = 400
+    waves: int = LONGEST_WAVES
 
 
-FINE, COARSE = Resolution(), Resolution(64, 256)
+FINE, COARSE = Resolution(), Resolution(64, 256, 1 << 12)
 """The latter is enough for a first guess."""
 
 
@@ -129,7 +130,7 @@ def solve_whole(load: Load, start_s: float, resolution: Resolution = FINE) -> So
     Args:
         start_s: A guess at the mean iteration time.
     """
-    theory, costs = SlowTheory(load), costs_of(load)
+    theory, costs = SlowTheory(load, longest=resolution.waves), costs_of(load)
     slopes, mean_s, converged = first_guess(load, start_s), start_s, False
     gain: float | None = None
     for turn in range(_ROUNDS):
