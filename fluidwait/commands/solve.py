@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SOLVER_OPTIONS = (
     *("objective", "scheduler", "budget_s", "overflow_probability", "horizon_s", "segments"),
-    "prompts",
+    *("prompts", "time_limit_s"),
 )
 """Options of the command that belong to the solver: each has those that it knows."""
 
@@ -38,7 +38,7 @@ def command(
         str | None,
         typer.Option(
             help="wait: latency (unless told), ttft, memory, slack, rate or sharp-latency; "
-            "nested-wait: latency, memory or slack."
+            "nested-wait: the same without sharp-latency."
         ),
     ] = None,
     overload: Annotated[
@@ -69,6 +69,13 @@ def command(
         str | None,
         typer.Option(
             help="nested-*: worst (unless told) or weighted, the prompt that memory counts."
+        ),
+    ] = None,
+    time_limit_s: Annotated[
+        float | None,
+        typer.Option(
+            help="nested-wait: seconds to look for the best; 10 unless told. What is then left to "
+            "prove is said."
         ),
     ] = None,
     plot: Annotated[

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError
 from fluid.iteration import IterationTime
@@ -31,6 +30,8 @@ OBJECTIVES = ("latency", "ttft", "memory", "slack", "rate")
 
 _MOST_DESIGNS = 400_000
 _STRICT = 1e-9
+_WIDER = 1.5
+"""Designs of up to so many times the memory are listed, for the least that would do."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,20 @@ def small_instance(seed: int) -> tuple[Workload, Server, NestedWait]:
     """Two to six output lengths on a server with room for some dozens of requests.
 
     Affine and staircase servers, both conventions, blocks, prompts that differ or not, a given
-    number of segments or any; some four in ten are infeasible.
+    number of segments or any; some four in ten are infeasible. All designs can be listed.
     """
     rng = np.random.default_rng(seed)
+    while True:
+        load, server, solver = _drawn(rng)
+        try:
+            for _ in _rooms(load, server, solver):
+                pass
+        except OverflowError:
+            continue
+        return load, server, solver
+
+
+def _drawn(rng: np.random.Generator) -> tuple[Workload, Server, NestedWait]:
     m = int(rng.integers(2, 7))
     outputs = np.sort(rng.choice(np.arange(1, 25), m, replace=False))
     longest = int(rng.choice([2, 40, 200]))
@@ -94,10 +106,14 @@ def small_instance(seed: int) -> tuple[Workload, Server, NestedWait]:
     return load, server, solver
 
 
-def designs(
-    load: Workload, server: Server, solver: NestedWait, tokens: float
-) -> Iterator[tuple[Segments, float, NDArray[np.float64]]]:
-    """Each cut set with its K and all its thresholds whose full batch fits into so many tokens."""
+def _rooms(
+    load: Workload, server: Server, solver: NestedWait
+) -> Iterator[tuple[Segments, float, int]]:
+    """Each cut set with its K and the largest n_1 whose full batch fits into 1.5 times the memory.
+
+    Raises:
+        OverflowError: Too many designs.
+    """
     lengths = distinct_lengths(load, server, solver.prompts)
     last = len(lengths.outputs) - 1
     for count in range(1, last + 2):
@@ -108,26 +124,22 @@ def designs(
         for inner in itertools.combinations(range(last), count - 1):
             segments = lengths.segments([*inner, last])
             smallest = np.arange(count, 0, -1.0)
-            room = tokens - float(segments.memory_tokens @ smallest)
+            room = _WIDER * server.usable_kv_tokens - float(segments.memory_tokens @ smallest)
             if room < 0:
                 continue
             largest = int(count + room / segments.memory_tokens[0])
             if math.comb(largest, count) > _MOST_DESIGNS:
                 raise OverflowError
-            n = decreasing(count, largest)
-            yield segments, log, n[n @ segments.memory_tokens <= tokens]
+            yield segments, log, largest
 
 
 def enumerated(load: Workload, server: Server, solver: NestedWait) -> Enumerated:
-    """The optimum of every objective.
-
-    Raises:
-        OverflowError: Too many designs.
-    """
+    """The optimum of every objective."""
     capacity = server.usable_kv_tokens
     best = dict.fromkeys(("latency", "ttft", "memory", "slack"), math.inf)
     least = math.inf
-    for segments, log, n in designs(load, server, solver, 1.5 * capacity):
+    for segments, log, largest in _rooms(load, server, solver):
+        n = decreasing(segments.count, largest)
         needed = nested_memory(n, segments, log).total
         drift = segments.load(n) <= 1 - _STRICT
         allowed = drift & chain_holds(n, segments)
@@ -141,7 +153,7 @@ def enumerated(load: Workload, server: Server, solver: NestedWait) -> Enumerated
         ):
             best[name] = min(best[name], float(values[fits].min(initial=math.inf)))
     rate = load.rate_per_s / best["slack"] if best["slack"] < math.inf else math.inf
-    return Enumerated(best | {"rate": rate}, least if least <= 1.5 * capacity else math.inf)
+    return Enumerated(best | {"rate": rate}, least if least <= _WIDER * capacity else math.inf)
 
 
 def disagreement(load: Workload, server: Server, solver: NestedWait) -> str | None:

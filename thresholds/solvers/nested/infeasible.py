@@ -14,7 +14,7 @@ from thresholds.solvers.nested.requirement import STRICT, chain_holds, nested_me
 _NEAREST = 8
 """So many other numbers of segments are tried."""
 
-_ADVICE_S = 2.0
+_ADVICE_S = 1.0
 """Seconds for each problem that is solved for the sake of advice."""
 
 _SLOW = 1e-6

@@ -255,10 +255,12 @@ class _Search:
         """Bounds for one relaxation: those that were useful before, then better ones."""
         begin, unit = self._units()
         deadline_s, target = self.problem.deadline_s, self.value
-        found = [relaxation.bound(one) for one in self.useful]
-        if found and self._least(relaxation, found) >= target:
+        # Without a price of memory no bound is 0: out of time there still is one.
+        plain = [1.0, 0.0] if self.goal.kind == 0 else [0.0]
+        found = [relaxation.bound(one) for one in (*self.useful, np.array(plain))]
+        if self._least(relaxation, found) >= target:
             return found
-        if found:
+        if self.useful:
             least = [relaxation.at_starts(one).min() for one in found]
             begin = np.array(found[int(np.argmax(least))].multipliers)
         found += relaxation.ascend(begin, unit, target, deadline_s)

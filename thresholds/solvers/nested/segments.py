@@ -197,7 +197,7 @@ class Lengths:
         )
 
     def spread(self, most: int) -> Integers:
-        """Indices of at most so many lengths, evenly spaced in their order, the longest with them."""
+        """Indices of at most so many lengths, evenly spaced in their order, with the longest."""
         last = len(self.outputs) - 1
         return np.unique(np.linspace(0, last, min(most, last + 1)).astype(np.int64))
 

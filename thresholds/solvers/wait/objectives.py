@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thresholds.solvers.majorant import minorant_lines
+from thresholds.solvers.majorant import Line, minorant_lines
 from thresholds.solvers.wait.batch import FullBatch
 from thresholds.solvers.wait.bound import clocked_search
 from thresholds.solvers.wait.mean_limits import MeanLimits
@@ -24,6 +24,9 @@ Floats = NDArray[np.float64]
 
 _EXACT_CLASSES = 12
 """Up to so many classes branch and bound over all of them finishes the search."""
+
+_TOUCH = 3e-5
+"""Share of the memory that is added where nothing is inside the constraints."""
 
 _TOLERANCE = 1e-9
 """Relative width of the final bracket of bisections."""
@@ -71,7 +74,7 @@ def _least_delay(goal: DelayGoal, least: Floats, name: str) -> Outcome:
     lines = minorant_lines(batch.server.iteration_time, float(least @ batch.tokens), most)
     tightest, relaxed = lines[0], None
     for line in lines:
-        found = relaxed_optimum(delay_program(batch, goal.limits, goal.last_stage, line, least))
+        found = _relaxed(goal, line, least)
         if found and (relaxed is None or found.bound_s > relaxed.bound_s):
             tightest, relaxed = line, found
     rate_per_s = float(batch.rates_per_s.sum())
@@ -90,6 +93,20 @@ def _least_delay(goal: DelayGoal, least: Floats, name: str) -> Outcome:
     if relaxed:
         bound_s = min(max(bound_s, relaxed.bound_s), value_s)
     return Outcome(thresholds, solver, name, value_s, bound_s, relaxed, goal.last_stage)
+
+
+def _relaxed(goal: DelayGoal, line: Line, least: Floats) -> Relaxed | None:
+    """The best real thresholds; where the least ones fill the memory, with a touch more of it.
+
+    That has next to the same multipliers, those of one more token, and its bound is one as well.
+    """
+    tokens = goal.batch.server.usable_kv_tokens
+    for capacity in (tokens, (1 + _TOUCH) * tokens):
+        program = delay_program(goal.batch, goal.limits, goal.last_stage, line, least, capacity)
+        found = relaxed_optimum(program)
+        if found is not None:
+            return found
+    return None
 
 
 def least_memory(batch: FullBatch, limits: MeanLimits, least: Floats) -> Outcome:

@@ -1,7 +1,9 @@
 """What one more unit of a limit, or of a class, is worth under literal WAIT.
 
 - KV memory and limits on means: multipliers of the best real thresholds at or above the least whole
-  ones (`relaxed`), as whole thresholds change in jumps.
+  ones (`relaxed`), as whole thresholds change in jumps. They are derivatives of that optimum by one
+  more unit of the limit; where the least thresholds fill the memory no unit less is possible, and
+  the price says so.
 - The rate of a class: the slope of the mean delay D̄ at the whole thresholds found, which stay best
   under small changes: (ΔT + ΔT/(2 n_j (1 − u_j)²) − D̄)/Λ with u_j = λ_j ΔT/n_j (THEORY 3.5).
 - A class's part of the margin 1 − 1/α*: its share of the boundary load (THEORY 2.3).
@@ -9,12 +11,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fluid.steady.capacity import margin_derivatives
 from fluid.workload import Workload
 from thresholds.fields import Price
 from thresholds.solvers.wait.batch import FullBatch
+from thresholds.solvers.wait.mean_limits import MeanLimits
 from thresholds.solvers.wait.objectives import Outcome
 
 _MOST_CLASSES = 8
@@ -23,30 +28,38 @@ _MOST_CLASSES = 8
 _WORTHLESS = 1e-6
 """Prices that move the mean delay by a smaller share, for all of the limit, are left out as 0."""
 
-_KILO = 1000
 _WORDS = {"latency_s": "mean latency", "ttft_s": "mean TTFT", "tpot_s": "mean TPOT"}
 
 
-def prices(workload: Workload, batch: FullBatch, outcome: Outcome) -> tuple[Price, ...]:
+def prices(
+    workload: Workload, batch: FullBatch, limits: MeanLimits, outcome: Outcome
+) -> tuple[Price, ...]:
     """Prices of what limits the objective; none for an objective that is no delay."""
     if outcome.last_stage is None:
         return ()
-    limits = _limit_prices(workload, batch, outcome)
+    of_limits = _limit_prices(workload, batch, limits, outcome)
     if len(workload.classes) > _MOST_CLASSES:
-        return limits
-    return (*limits, *_rate_prices(workload, batch, outcome), *_margin_prices(workload, batch))
+        return of_limits
+    return (*of_limits, *_rate_prices(workload, batch, outcome), *_margin_prices(workload, batch))
 
 
-def _limit_prices(workload: Workload, batch: FullBatch, outcome: Outcome) -> tuple[Price, ...]:
+def _limit_prices(
+    workload: Workload, batch: FullBatch, limits: MeanLimits, outcome: Outcome
+) -> tuple[Price, ...]:
     if outcome.relaxed is None:
         return ()
     what, unit = _WORDS[outcome.name], f"{outcome.name} per token"
-    per_token_s = outcome.relaxed.memory_price_s
+    per_token_s, capacity = outcome.relaxed.memory_price_s, batch.server.usable_kv_tokens
     found = []
-    if per_token_s * batch.server.usable_kv_tokens > _WORTHLESS * outcome.value:
-        words = f"{_KILO} more tokens of KV would take {_KILO * per_token_s:.3g} s off the {what}"
+    if per_token_s * capacity > _WORTHLESS * outcome.value:
+        amount = 10 ** max(0, math.floor(math.log10(capacity / 100)))
+        more = f"{amount} more tokens" if amount > 1 else "one more token"
+        words = f"{more} of KV would take {amount * per_token_s:.3g} s off the {what}"
     else:
         per_token_s, words = 0.0, f"more KV would not improve the {what}: other conditions bind"
+    least = limits.least_thresholds(batch)
+    if least is not None and batch.memory(least) > capacity - batch.server.block_tokens:
+        words += "; with any less no whole thresholds fit"
     found.append(Price(of="kv_capacity_tokens", value=-per_token_s, unit=unit, words=words))
     for (name, index), price in outcome.relaxed.limit_prices.items():
         if price <= _WORTHLESS:

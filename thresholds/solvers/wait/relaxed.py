@@ -31,9 +31,17 @@ Floats = NDArray[np.float64]
 _MARGINS = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5)
 """Relative distances from all constraints at which a starting point is looked for."""
 
+_LOOSE = 2.0
+"""Thresholds end at this multiple of what memory allows, so that the memory constraint alone is
+tight there and has the whole multiplier."""
+
 _SHARPEN = 20.0
 _ACCURACY = 1e-8
 _NEWTON_STEPS = 60
+_NEAR = 1e-2
+_CENTRED = 1e-15
+"""Newton decrements below which full steps are taken, and none any more."""
+
 _CLIMB = 10_000
 
 
@@ -59,8 +67,9 @@ class DelayProgram:
 
     Attributes:
         stages_waited: k_j.
+        capacity_tokens: C.
         memory: m_j/C.
-        low: Least thresholds; high: largest ones, by memory or a limit on TPOT.
+        low: Least thresholds; high: a bound on the largest ones, or a limit on TPOT.
     """
 
     batch: FullBatch
@@ -68,6 +77,7 @@ class DelayProgram:
     intercept_s: float
     work_s: Floats
     stages_waited: Floats
+    capacity_tokens: float
     memory: Floats
     rows: tuple[DelayRows, ...]
     low: Floats
@@ -105,11 +115,21 @@ class Relaxed:
 
 
 def delay_program(
-    batch: FullBatch, limits: MeanLimits, last_stage: Floats, line: Line, low: Floats
+    batch: FullBatch,
+    limits: MeanLimits,
+    last_stage: Floats,
+    line: Line,
+    low: Floats,
+    capacity_tokens: float | None = None,
 ) -> DelayProgram:
-    """The program of the mean delay until `last_stage`, shape (m,), with thresholds ≥ `low`."""
-    memory = batch.memory_tokens / batch.server.usable_kv_tokens
-    high = (1 - low @ memory) / memory + low
+    """The program of the mean delay until `last_stage`, shape (m,), with thresholds ≥ `low`.
+
+    Args:
+        capacity_tokens: C, that of the server unless told.
+    """
+    capacity = batch.server.usable_kv_tokens if capacity_tokens is None else capacity_tokens
+    memory = batch.memory_tokens / capacity
+    high = _LOOSE * ((1 - low @ memory) / memory + low)
     rows = []
     for name, stage, limit_s in limits.delays(batch):
         (classes,) = np.nonzero(np.isfinite(limit_s))
@@ -122,6 +142,7 @@ def delay_program(
         intercept_s=line.intercept_s,
         work_s=batch.work_seconds(line.slope_s),
         stages_waited=last_stage + 0.5,
+        capacity_tokens=capacity,
         memory=memory,
         rows=tuple(rows),
         low=low,
@@ -140,10 +161,15 @@ def relaxed_optimum(program: DelayProgram) -> Relaxed | None:
     y = np.log(start)
     constraints = 1 + 2 * len(y) + sum(len(one.classes) for one in program.rows)
     weight = constraints / float(start @ program.stages_waited)
+    best: Relaxed | None = None
     while True:
         y, point = _centred(program, y, weight)
+        found = _result(program, y, point, weight)
+        # Close to a constraint rounding spoils its multiplier: the last bound need not be the best.
+        if best is None or found.bound_s > best.bound_s:
+            best = found
         if constraints / weight <= _ACCURACY * point.objective.value:
-            return _result(program, y, point, weight)
+            return best
         weight *= _SHARPEN
 
 
@@ -226,13 +252,20 @@ def _centred(program: DelayProgram, y: Floats, weight: float) -> tuple[Floats, _
     """Newton's method on weight·objective + barrier, with backtracking, from a y inside."""
     point = _point(program, y)
     assert point is not None
+    last = np.inf
     for _ in range(_NEWTON_STEPS):
         gradient, step = _newton_step(program, point, weight)
         decrement = float(-gradient @ step)
-        value = weight * point.objective.value + point.barrier.value
-        # Below the second term rounding hides any gain.
-        if decrement <= 1e-6 + 1e-13 * abs(value):
+        if decrement <= _CENTRED:
             break
+        if decrement <= _NEAR:
+            # Full steps converge by themselves here, and rounding hides what they gain.
+            tried = _point(program, y + step)
+            if tried is None or decrement >= last:
+                break
+            y, point, last = y + step, tried, decrement
+            continue
+        value = weight * point.objective.value + point.barrier.value
         length = 1.0
         while length > 1e-12:
             tried = _point(program, y + length * step)
@@ -294,9 +327,7 @@ def _result(program: DelayProgram, y: Floats, at: _Point, weight: float) -> Rela
         value_s=program.mean_s(at.objective.value),
         bound_s=program.mean_s(bound),
         time_price=at.objective.time / at.time_s,
-        memory_price_s=memory_multiplier
-        / program.batch.server.usable_kv_tokens
-        / program.rate_per_s,
+        memory_price_s=memory_multiplier / program.capacity_tokens / program.rate_per_s,
         limit_prices=prices,
     )
 

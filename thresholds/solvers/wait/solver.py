@@ -111,7 +111,7 @@ class Wait(Solver):
             certificate=certificate,
             solver=_report(outcome),
             notes=(*_notes(found, latency_s), *found.caveats),
-            prices=prices(workload, batch, outcome),
+            prices=prices(workload, batch, limits, outcome),
         )
 
 

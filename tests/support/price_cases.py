@@ -1,0 +1,160 @@
+"""Prices of literal WAIT against one-sided differences of what they are derivatives of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluid.errors import InfeasibleError
+from fluid.iteration import IterationTime
+from fluid.server import Server
+from fluid.workload import Workload
+from tests.support.builders import workload
+from tests.support.wait_cases import limited, server
+from thresholds.solvers.majorant import Line
+from thresholds.solvers.wait.batch import full_batch
+from thresholds.solvers.wait.mean_limits import mean_limits
+from thresholds.solvers.wait.relaxed import delay_program, relaxed_optimum
+from thresholds.solvers.wait.solver import Wait
+
+_STEP = 1e-4
+_RATE_STEP = 1e-6
+_ROUNDING = 2e-4
+"""Share of the objective, per relative step, that the accuracy of two optima hides."""
+
+
+@dataclass(frozen=True)
+class PriceCheck:
+    """A price beside the slopes to both sides of it; NaN where nothing is feasible there."""
+
+    of: str
+    price: float
+    below: float
+    above: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it lies between the two slopes, or is the only one."""
+        known = [one for one in (self.below, self.above) if not math.isnan(one)]
+        if not known:
+            return True
+        room = self.tolerance + 0.02 * max(map(abs, known))
+        return min(known) - room <= self.price <= max(known) + room
+
+
+def price_instance(seed: int) -> tuple[Workload, Server]:
+    """One to three short classes; memory binds in three of four, a limit on a mean in some."""
+    rng = np.random.default_rng(seed)
+    while True:
+        m = int(rng.integers(1, 4))
+        load = workload(
+            *(
+                (float(rng.uniform(0.5, 10)), int(rng.integers(1, 60)), int(rng.integers(1, 6)))
+                for _ in range(m)
+            )
+        )
+        tau = IterationTime.affine(
+            rng.uniform(5e-3, 5e-2), rng.uniform(1e-7, 1e-5), rng.uniform(1e-8, 1e-6)
+        )
+        machine = server(tau, 10**7, ("prefill", "decode")[int(rng.integers(2))])
+        load = load.at_rate(float(rng.uniform(2, 15)) / tau.overhead_s)
+        batch = full_batch(load, machine)
+        least = batch.least_thresholds()
+        free = None if least is None else _relaxed(load, machine, 1e7)
+        if least is None or free is None:
+            continue
+        tight, loose = float(batch.memory(least)), float(batch.memory(free.thresholds))
+        share = float(rng.choice([0.0, rng.uniform(0.02, 0.95), rng.uniform(0.02, 0.95), 2.0]))
+        tokens = math.ceil(tight + share * (loose - tight))
+        machine = machine.model_copy(update={"kv_capacity_tokens": tokens})
+        if rng.random() < 0.4:
+            kind, index = str(rng.choice(["ttft_s", "latency_s", "tpot_s"])), int(rng.integers(m))
+            ends = [getattr(batch, kind)(n)[index] for n in (least, free.thresholds)]
+            single = load.classes[index].decode_tokens == 1
+            if np.isfinite(ends).all() and not (kind == "tpot_s" and single):
+                limit_s = float(ends[0] + rng.uniform(0.3, 1.0) * (ends[1] - ends[0]))
+                load = limited(load, index, **{kind: limit_s})
+        try:
+            Wait().solve(load, machine)
+        except InfeasibleError:
+            continue
+        return load, machine
+
+
+def price_checks(load: Workload, machine: Server) -> Iterator[PriceCheck]:
+    """Every price of the table of least latency but those of the margin (THEORY 2.3)."""
+    table = Wait().solve(load, machine)
+    tokens = float(machine.usable_kv_tokens)
+    assert table.solver.objective is not None
+    for price in table.prices:
+        if price.of == "kv_capacity_tokens":
+            value = _relaxed_s(lambda scale: (load, tokens * scale), machine)
+            yield _check(price.of, price.value, value, tokens, _STEP)
+        elif price.of.startswith("rate_per_s of "):
+            index = [one.name for one in load.classes].index(price.of.split(" of ")[1])
+            value = _whole_s(load, machine, index)
+            yield _check(price.of, price.value, value, load.classes[index].rate_per_s, _RATE_STEP)
+        elif " of " in price.of and not price.of.startswith("margin"):
+            kind, name = price.of.split(" of ")
+            index = [one.name for one in load.classes].index(name)
+            limit_s = float(getattr(load.classes[index].slo, kind))
+
+            def moved(scale: float, *, at: int = index, of: str = kind, s: float = limit_s):  # type: ignore[no-untyped-def]
+                return limited(load, at, **{of: s * scale}), tokens
+
+            yield _check(price.of, price.value, _relaxed_s(moved, machine), limit_s, _STEP)
+
+
+def _check(
+    of: str, price: float, value_s: Callable[[float], float], limit: float, step: float
+) -> PriceCheck:
+    here = value_s(1.0)
+    above = (value_s(1 + step) - here) / (step * limit)
+    below = (here - value_s(1 - step)) / (step * limit)
+    return PriceCheck(of, price, below, above, _ROUNDING * abs(here) / limit)
+
+
+def _relaxed(load: Workload, machine: Server, tokens: float):  # type: ignore[no-untyped-def]
+    batch, limits = full_batch(load, machine), mean_limits(load)
+    least = limits.least_thresholds(batch)
+    assert least is not None
+    tau = machine.iteration_time
+    line = Line(tau.overhead_s, tau.last_slope_s)
+    return relaxed_optimum(delay_program(batch, limits, batch.stages - 1, line, least, tokens))
+
+
+def _relaxed_s(
+    at: Callable[[float], tuple[Workload, float]], machine: Server
+) -> Callable[[float], float]:
+    """The best real thresholds' mean latency; at the least thresholds that of these."""
+
+    def value_s(scale: float) -> float:
+        load, tokens = at(scale)
+        batch, limits = full_batch(load, machine), mean_limits(load)
+        least = limits.least_thresholds(batch)
+        if least is None or batch.memory(least) > tokens:
+            return math.nan
+        found = _relaxed(load, machine, tokens)
+        return float(batch.mean_latency_s(least)) if found is None else float(found.value_s)
+
+    return value_s
+
+
+def _whole_s(load: Workload, machine: Server, index: int) -> Callable[[float], float]:
+    """The best whole thresholds' mean latency at another rate of one class."""
+
+    def value_s(scale: float) -> float:
+        classes = list(load.classes)
+        one = classes[index]
+        classes[index] = one.model_copy(update={"rate_per_s": scale * one.rate_per_s})
+        try:
+            solved = Wait().solve(load.model_copy(update={"classes": tuple(classes)}), machine)
+        except InfeasibleError:
+            return math.nan
+        return float(solved.solver.objective or math.nan)
+
+    return value_s
