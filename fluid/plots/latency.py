@@ -85,6 +85,7 @@ def draw_latency(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
 
 def draw_by_rate(
     rows: Sequence[tuple[float, Row]],
+    doubtful: Sequence[bool],
     limit_per_s: float,
     title: str,
     ends: str | None = None,
@@ -95,6 +96,7 @@ def draw_by_rate(
 
     Args:
         rows: Rate and predicted times, in ascending order of the rate.
+        doubtful: Rows whose times are not to be relied on; their means get a cross.
         limit_per_s: The stability boundary.
         ends: Why the curves end before it, if they do.
         simulated: Drawn as a filled point for the mean and a bar up to p99.
@@ -110,6 +112,9 @@ def draw_by_rate(
             axes.plot(rates, mean, _DASHES[k], color=COLOURS[k], label=f"{label}, p50 to p99")
             axes.fill_between(rates, low, high, color=COLOURS[k], alpha=0.2, lw=0)
             _draw_points(axes, [(one.rate_per_s, getattr(one, name)) for one in simulated], k)
+            _cross_out(axes, rows, doubtful, name)
+        if any(doubtful):
+            axes.plot([], [], "kx", ms=5, label="do not rely on these")
         if simulated:
             axes.plot([], [], "ko", ms=4, label="simulated: mean, bar to p99")
         axes.axvline(limit_per_s, color="black", ls=":", label="stability boundary")
@@ -121,6 +126,15 @@ def draw_by_rate(
 
 
 _DASHES = ("--", "-.", "-")
+
+
+def _cross_out(
+    axes: Axes, rows: Sequence[tuple[float, Row]], doubtful: Sequence[bool], name: str
+) -> None:
+    for (rate_per_s, row), crossed in zip(rows, doubtful, strict=True):
+        times = getattr(row, name)
+        if crossed and times is not None:
+            axes.plot(rate_per_s, times.mean, "kx", ms=5)
 
 
 def _draw_points(axes: Axes, points: Sequence[tuple[float, Quantiles | None]], k: int) -> None:

@@ -53,11 +53,11 @@ class LatencyByRate(Result):
 
     def blocks(self) -> Iterator[Block]:
         columns = self.frame()
-        shown = [columns[name] for name in _SHOWN]
+        shown = [list(map(number, columns[name])) for name in _SHOWN]
         yield Table(
             f"Latency of {self.workload.name} on {self.server.name} under {self.scheduler}",
-            tuple(_SHOWN.values()),
-            tuple(tuple(map(number, row)) for row in zip(*shown, strict=True)),
+            (*_SHOWN.values(), "holds"),
+            tuple(zip(*shown, columns["scope"], strict=True)),
         )
         if self.ends is not None:
             yield f"{self.ends[0].upper()}{self.ends[1:]}."
@@ -74,17 +74,19 @@ class LatencyByRate(Result):
         }
 
     def frame(self) -> dict[str, list[Any]]:
-        """Columns: rate, and mean and quantiles over all requests; a row for each rate."""
+        """Columns: rate, mean and quantiles over all requests, what of them holds; a row a rate."""
         frames = [one.frame() for one in self.known]
-        return {name: [one[name][-1] for one in frames] for name in _COLUMNS}
+        columns = {name: [one[name][-1] for one in frames] for name in _COLUMNS}
+        return columns | {"scope": [one.validity and one.validity.scope for one in self.known]}
 
     def plot(self, ax: Axes | None = None, simulated: Sequence[SimulatedTimes] = ()) -> Axes:
-        """Means as lines, p50 to p99 as bands, what was simulated as points."""
+        """Means as lines, p50 to p99 as bands, what was simulated as points; crosses hold not."""
         from fluid.plots.latency import draw_by_rate
 
         title = f"{self.workload.name} on {self.server.name}, {self.scheduler}"
         rows = [(one.workload.rate_per_s, one.pooled) for one in self.known if one.pooled]
-        return draw_by_rate(rows, self.limit_per_s, title, self.ends, simulated, ax)
+        doubtful = [scope == "nothing" for scope in self.frame()["scope"]]
+        return draw_by_rate(rows, doubtful, self.limit_per_s, title, self.ends, simulated, ax)
 
 
 _COLUMNS = (

@@ -182,4 +182,13 @@ def test_the_picture_shows_bands_and_what_was_simulated() -> None:
     assert len(plain.collections) == 3
     assert len(beside.containers) == 2
     assert [one.get_label() for one in plain.lines][-1] == "stability boundary"
+    assert found.frame()["scope"] == ["all", "all"]
+
+
+def test_what_is_not_to_be_relied_on_is_crossed_out() -> None:
+    found = latency_by_rate(LONG, PAPER, shares=(0.3, 0.89))
+    assert found.frame()["scope"] == ["all", "nothing"]
+    axes = found.plot()
+    assert [one.get_marker() for one in axes.lines].count("x") == 3 + 1
+    assert "do not rely on these" in [one.get_label() for one in axes.lines]
     plt.close("all")
