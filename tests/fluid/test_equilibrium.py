@@ -23,6 +23,7 @@ from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.steady.fluctuation import overflow
 from fluid.steady.intake import Intake
 from fluid.steady.stability import stability
+from fluid.transient.saturated import predicted_loss
 from fluid.workload import RequestClass, Workload
 from tests.support.builders import one_class
 from tests.support.builders import server as server_of
@@ -278,7 +279,7 @@ def test_beyond_memory_the_equilibrium_is_told_but_no_latency(method):
 def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
     document = found.document()
-    second = {"evictions", "fluctuations"}
+    second = {"evictions", "fluctuations", "loss"}
     assert list(document) == [one.name for one in fields(Equilibrium) if one.name not in second]
     assert document["server"] == "a100-80gb-llama-2-7b"
     assert json.loads(json.dumps(document, allow_nan=False)) == document
@@ -295,6 +296,15 @@ def test_figures_of_evictions_are_there_where_they_are_asked_for():
     assert "Fluctuations" not in str(unstable)
     with pytest.raises(InputError, match="probability: got 2"):
         equilibrium(one_class(2.0, 512, 1000), server, evictions=2)
+
+
+def test_the_loss_of_full_memory_is_there_where_it_is_asked_for():
+    server = load_server("engine-long-decode")
+    found = equilibrium(one_class(2.0, 512, 200), server, loss=True)
+    assert found.loss == predicted_loss(found.workload, server)
+    assert found.document()["predicted_loss"] == found.loss.document()
+    assert found.loss.sentence in str(found)
+    assert "predicted_loss" not in equilibrium(one_class(2.0, 512, 200), server).document()
 
 
 def test_a_curve_is_solved_once_for_all_who_ask(monkeypatch):
