@@ -22,8 +22,6 @@ from fluid.result import Block, Result, Table, columns_of, number, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages, linear_stage_seconds
 from fluid.steady.intake import intake
-from fluid.steady.latency.load import Load
-from fluid.steady.latency.whole import solve_whole
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -200,6 +198,10 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
 
 def _of_chain(workload: Workload, server: Server) -> Fluctuation:
     """The same for any f (THEORY 9.2)."""
+    # Their kernels are slow to import.
+    from fluid.steady.latency.load import Load
+    from fluid.steady.latency.whole import solve_whole
+
     start_s = intake(workload, server).least_balance_s()
     if start_s is None:
         raise InfeasibleError(

@@ -180,5 +180,5 @@ def trust(validity: Validity) -> str:
         return f"Do not rely on these latencies, for the reason noted; {INSTEAD}."
     means = f"In nine of ten simulations means like these were within {percent(error, 0)}"
     if validity.scope == "means":
-        return f"{means}; p90 and p99 are too low: take them from a simulation."
+        return f"{means}; take p90 and p99 from a simulation, for the reason noted."
     return f"{means}, p90 and p99 within {percent(QUANTILE_ERROR * error, 0)}."

@@ -81,24 +81,27 @@ class PredictedLoss(Result):
     rules: tuple[RuleLoss, ...]
 
     @property
-    def recovers(self) -> bool:
-        """Whether greedy admission without restraint completes what arrives even then."""
-        return self.rules[0].completed_per_s >= self.workload.rate_per_s
+    def recovers(self) -> bool | None:
+        """Whether greedy admission without restraint completes what arrives even then.
+
+        None where that hangs on what chance costs, see `BY_CHANCE`.
+        """
+        plain, rate_per_s = self.rules[0], self.workload.rate_per_s
+        if plain.completed_per_s < rate_per_s:
+            return False
+        return True if rate_per_s <= (1 - BY_CHANCE) * self.limit_per_s else None
 
     @property
     def sentence(self) -> str:
         """The loss in one sentence, with what follows at the workload's rate."""
         plain, *others = self.rules
         beside = "".join(f", {percent(one.lost_share, 0)} with {_named(one)}" for one in others)
-        then = (
-            "a backlog would still clear"
-            if self.recovers
-            else f"less than the {number(self.workload.rate_per_s)} /s that arrive"
-        )
+        arriving = f"less than the {number(self.workload.rate_per_s)} /s that arrive"
+        then = {True: "a backlog would still clear", False: arriving, None: f"perhaps {arriving}"}
         return (
             f"Once memory has filled, greedy admission without a table loses about "
             f"{unrestrained_words(plain.lost_share)} of the limit{beside} {HOW_SURE}: without one "
-            f"it completes {number(plain.completed_per_s)} /s, {then}."
+            f"it completes {number(plain.completed_per_s)} /s, {then[self.recovers]}."
         )
 
     def frame(self) -> dict[str, list[Any]]:

@@ -1,13 +1,14 @@
 """The predicted loss of full memory against simulation after a flood: docs/practical-table.md.
 
-    python -m tests.benchmarks.predicted_loss [--gentle]
+    python -m tests.benchmarks.predicted_loss [--gentle] [--others]
 
 The 26 distributions of output length of `spread_lengths`, on `engine-long-decode`; 5 % more than
 the fluid limit arrives behind a flood that fills memory at once (``--gentle``: without the flood,
 so that memory fills by and by). Printed as a Markdown table: swing, spectral radius, and
 completions per second ÷ fluid limit, predicted for the theory's rule and simulated under it and
 under vLLM's, means over four replications; then rank correlations of the simulated losses with
-each predictor, and the errors of the prediction. Some five minutes on two cores.
+each predictor, and the errors of the prediction. With ``--others`` other servers and loads in place
+of the 26. Some five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from fluid.stages import class_stages
 from fluid.steady.full_memory.stability import full_memory
 from fluid.transient.admission import Admission
 from fluid.transient.saturated import WATERMARK, predicted_loss
-from fluid.workload import Workload
+from fluid.workload import Requests, Workload
+from tests.benchmarks.practical_table import cases
 from tests.benchmarks.spread_lengths import mixtures
 from thresholds.fields import Scheduler
 from thresholds.limits import Limits
@@ -51,8 +53,11 @@ def simulated(
     workload: Workload, server: Server, load: BoundaryLoad, scheduler: Scheduler, gentle: bool
 ) -> list[float]:
     """Completions ÷ limit under each rule."""
-    first = min(class_stages(one, server).held_kv_tokens[0] for one in workload.classes)
-    flood = 0 if gentle else round(2.5 * server.usable_kv_tokens / float(first))
+    held = [
+        one.rate_per_s * float(class_stages(one, server).held_kv_tokens[0])
+        for one in workload.classes
+    ]
+    flood = 0 if gentle else round(2.5 * server.usable_kv_tokens * workload.rate_per_s / sum(held))
     found = simulate(
         poisson_model(
             workload.at_rate(OFFERED * load.rate_per_s), server, f"poisson:burst={flood}"
@@ -74,22 +79,37 @@ def predicted(workload: Workload, server: Server, load: BoundaryLoad) -> list[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gentle", action="store_true")
-    gentle = parser.parse_args().gentle
-    server = load_server("engine-long-decode")
+    parser.add_argument("--others", action="store_true")
+    options = parser.parse_args()
+    engine = load_server("engine-long-decode")
+    loads = others() if options.others else [(name, one, engine) for name, one in mixtures()]
     print("| output lengths | swing | radius | predicted | greedy | vllm-v1 |")
     print("|---" * 6 + "|")
     rows = []
-    for name, workload in mixtures():
+    for name, workload, server in loads:
         load, state = boundary_load(workload, server), full_memory(workload, server)
         cells = [
             predicted(workload, server, load),
-            *(simulated(workload, server, load, one, gentle) for one in SCHEDULERS),
+            *(simulated(workload, server, load, one, options.gentle) for one in SCHEDULERS),
         ]
         words = " | ".join(" / ".join(f"{one:.3f}" for one in shares) for shares in cells)
         radius = state.spectral_radius
         print(f"| {name} | {load.swing:.2f} | {radius:.5f} | {words} |", flush=True)
         rows.append((-load.swing, -state.growth_per_service, cells))
     report(rows)
+
+
+def others() -> list[tuple[str, Workload, Server]]:
+    """The loads of `practical_table` under engine rules, and two classes on the A100."""
+    pairs = {(load.name, server.name): (load, server) for load, server, _ in cases()}
+    chat, code = Requests(7.0, 512, 120), Requests(1.0, 2048, 250)
+    a100 = load_server("a100-80gb-llama-2-7b")
+    found = [
+        (f"{load.name} on {server.name}", load, server)
+        for load, server in pairs.values()
+        if server.first_token == "prefill"
+    ]
+    return [*found, (f"chat and code on {a100.name}", Workload.of(chat=chat, code=code), a100)]
 
 
 def report(rows: Sequence[tuple[float, float, list[list[float]]]]) -> None:

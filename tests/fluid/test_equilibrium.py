@@ -24,6 +24,7 @@ from fluid.steady.first_order import MeanTimes
 from fluid.steady.intake import Intake
 from fluid.steady.overflow import overflow
 from fluid.steady.stability import stability
+from fluid.transient.saturated import predicted_loss
 from fluid.workload import RequestClass, Workload
 from tests.support.builders import one_class
 from tests.support.builders import server as server_of
@@ -290,7 +291,7 @@ def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
     document = found.document()
     fields_of = {one.name for one in fields(Equilibrium)}
-    apart = {"evictions", "fluctuations", "first_order_caveats"}
+    apart = {"evictions", "fluctuations", "loss", "first_order_caveats"}
     added = {"ttft_s", "tpot_s", "latency_s", "prediction"}
     assert set(document) == fields_of - apart | added
     assert document["server"] == "a100-80gb-llama-2-7b"
@@ -308,6 +309,15 @@ def test_figures_of_evictions_are_there_where_they_are_asked_for():
     assert "Fluctuations" not in str(unstable)
     with pytest.raises(InputError, match="probability: got 2"):
         equilibrium(one_class(2.0, 512, 1000), server, evictions=2)
+
+
+def test_the_loss_of_full_memory_is_there_where_it_is_asked_for():
+    server = load_server("engine-long-decode")
+    found = equilibrium(one_class(2.0, 512, 200), server, loss=True)
+    assert found.loss == predicted_loss(found.workload, server)
+    assert found.document()["predicted_loss"] == found.loss.document()
+    assert found.loss.sentence in str(found)
+    assert "predicted_loss" not in equilibrium(one_class(2.0, 512, 200), server).document()
 
 
 def test_a_curve_is_solved_once_for_all_who_ask(monkeypatch):

@@ -166,12 +166,21 @@ def test_loss_is_a_matter_of_the_mix_and_of_restraint() -> None:
     assert "would still clear" in again.sentence
     busy = predicted_loss(workload.at_rate(0.95 * found.limit_per_s), ENGINE)
     assert busy is not None
-    assert not busy.recovers
+    assert busy.recovers is False
     assert "/s that arrive" in busy.sentence
-    spread = Workload.of(**{f"c{n}": Requests(1.0, 512, n) for n in range(20, 420, 20)})
-    mild = predicted_loss(spread, ENGINE)
-    assert mild is not None
-    assert mild.rules[1].lost_share < 0.03 < plain.lost_share
+
+
+def test_chance_is_said_to_cost_spread_lengths_what_the_fluid_does_not_see() -> None:
+    spread = Workload.of(**{f"c{n}": Requests(0.98**n, 2000, n) for n in range(5, 400, 5)})
+    found = predicted_loss(spread.at_rate(0.5), ENGINE)
+    assert found is not None
+    assert max(one.lost_share for one in found.rules) < 0.03
+    assert "loses about 1 to 8 % of the limit, 0 % with a 5 % watermark" in found.sentence
+    assert found.recovers
+    edge = predicted_loss(spread.at_rate(0.97 * found.limit_per_s), ENGINE)
+    assert edge is not None
+    assert edge.recovers is None
+    assert "perhaps less than" in edge.sentence
 
 
 def test_where_work_binds_first_there_is_no_loss_to_tell() -> None:

@@ -111,6 +111,7 @@ def valid(**changed: float) -> Validity:
         "overflow_probability": 1e-9,
         "utilisation": 0.5,
         "budget_share": None,
+        "budget_full_share": 0.0,
         "relative_spread": 0.5,
         "seats_probability": 0.0,
         "converged": True,
@@ -141,8 +142,10 @@ def test_overflows_of_any_server() -> None:
     assert law.kv_tokens_needed == pytest.approx(known.kv_tokens_needed, rel=0.02)
     assert law.eviction_onset_per_s == pytest.approx(known.eviction_onset_per_s, rel=0.02)
     assert law.latency_s == pytest.approx(known.latency_s, rel=0.01)
-    found = equilibrium(PAIR, A100, evictions=0.01)
-    assert found.fluctuations == overflow_by_law(PAIR, A100, 0.01)
+    chunked = "vllm-v1:max_num_batched_tokens=4096"
+    assert equilibrium(PAIR, A100, evictions=0.01).fluctuations == overflow(PAIR, A100, 0.01)
+    found = equilibrium(PAIR, A100, scheduler=chunked, evictions=0.01)
+    assert found.fluctuations == overflow_by_law(PAIR, A100, 0.01, chunked)
 
 
 @dataclass(frozen=True)
