@@ -102,7 +102,7 @@ def test_equal_classes_are_one_class(rule: BatchRule) -> None:
     share=st.floats(0.05, 0.95),
     convention=st.sampled_from(["prefill", "decode"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_affine_servers_have_the_second_order_theory(
     level: float, prompt: int, output: int, share: float, convention: str
 ) -> None:
@@ -238,6 +238,19 @@ def test_conditions_that_fail_are_said() -> None:
     fine = latency(at(0.3, CHAT, A100), A100)
     assert fine.validity.scope == "all"
     assert fine.validity.expected_error == 0.05
+
+
+def test_a_budget_that_is_mostly_used_up_is_said() -> None:
+    """Prompts of 512 tokens in chunks of 512 near the limit; with room the answer is unflagged."""
+    load = at(0.85, mix("short", (512, 20, 1.0)), A100)
+    tight = latency(load, A100, BatchRule(budget_tokens=512)).validity
+    assert tight.budget_full_share > 0.4
+    assert tight.scope == "means"
+    assert any("token budget is used up" in one for one in tight.sentences())
+    roomy = latency(load, A100, BatchRule(budget_tokens=2048)).validity
+    assert roomy.budget_full_share < 0.4
+    assert roomy.expected_error < tight.expected_error
+    assert roomy.scope == "all"
 
 
 def test_refusals() -> None:

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 
 from fluid.server import load_server
-from fluid.steady.latency.budget import ends_in, token_budget, window_quad_s
+from fluid.steady.latency.budget import window_quad_s
 from fluid.steady.latency.chain import Lattice, costs_of, spaced_nodes
+from fluid.steady.latency.chunk_kernels import fitting_shares, land
 from fluid.steady.latency.decoders import count_law, nobody
-from fluid.steady.latency.kernels import balance, place, sum_waves, token_seconds
+from fluid.steady.latency.kernels import (
+    balance,
+    blurred,
+    cross_sums,
+    linear_moments,
+    place,
+    relaxation,
+    seconds_ahead,
+    sum_waves,
+    token_seconds,
+    worth_by_age,
+)
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slopes, SlowTheory
 from fluid.steady.latency.whole import FINE, lay_out, take_step
@@ -40,11 +52,12 @@ def test_balance_with_nodes_that_nothing_leads_to() -> None:
 def test_sums_of_iterations_are_powers_of_the_turned_chain() -> None:
     step, seconds = random_chain(6, 1), np.linspace(0.1, 0.9, 6)
     turn = np.exp(-1j * np.outer(seconds, np.arange(5)))
-    real, imag = sum_waves(step, turn.real.copy(), turn.imag.copy(), np.array([1, 4]))
+    starts = random_chain(6, 2)[:2]
+    real, imag = sum_waves(step, starts, turn.real.copy(), turn.imag.copy(), np.array([1, 4]))
     for k in range(5):
         turned = step @ np.diag(turn[:, k])
         for index, count in enumerate((1, 4)):
-            expected = np.linalg.matrix_power(turned, count).sum(axis=1)
+            expected = starts @ np.linalg.matrix_power(turned, count).sum(axis=1)
             np.testing.assert_allclose(real[index, :, k] + 1j * imag[index, :, k], expected)
 
 
@@ -104,12 +117,91 @@ def test_counts_have_their_mean_and_variance(ratio: float) -> None:
     assert law[0] == pytest.approx(nobody(np.array([4.0]), ratio)[0])
 
 
-def test_tokens_left_over_hold_a_renewal_process() -> None:
-    """One prompt length l: ⌈r/l⌉ prompts end in r tokens."""
-    load = Load.of(mix("one", (512, 30, 3.0)), A100)
-    budget = token_budget(load, 2048.0)
-    left = np.array([0.0, 100.0, 511.0, 600.0, 1500.0])
-    np.testing.assert_allclose(ends_in(load, budget, left), [0, 1, 1, 2, 3], atol=0.1)
+def test_walks_along_the_chain_are_powers_of_it() -> None:
+    step = random_chain(5, 3)
+    law, seconds = balance(step), np.linspace(0.1, 0.9, 5)
+    away = seconds - law @ seconds
+    powers = [np.linalg.matrix_power(step, age) for age in range(400)]
+    covariances = np.array([(law * away) @ power @ away for power in powers])
+    expected = covariances.sum() / covariances[0]
+    assert relaxation(law, step, seconds, 400, 0.0) == pytest.approx(expected)
+    worth = np.array([[1.0, 0.5, 2.0], [0.0, 3.0, 1.0]])
+    aged = sum(worth[:, [age]] * (law * away) @ powers[age] for age in range(3))
+    np.testing.assert_allclose(worth_by_age(law * away, step, worth), aged, atol=1e-12)
+    starts, ahead = random_chain(5, 4)[:2], np.zeros((2, 7))
+    seconds_ahead(starts, step, away, ahead, 0.0)
+    for s in range(7):
+        np.testing.assert_allclose(ahead[:, s], starts @ powers[s + 1] @ away, atol=1e-12)
+
+
+def test_moments_of_the_linear_theory_class_by_class() -> None:
+    """Sums over classes once against the requests' responses one by one."""
+    rng = np.random.default_rng(5)
+    rates, m, size = np.array([2.0, 0.5, 1.0]), 3, 16
+    rows = np.fft.rfft(rng.exponential(size=(4, m, size)))
+    known, total = cross_sums(rates, rows[:0], rows[:2], np.zeros((0, 0, size // 2 + 1), complex))
+    cross, more = cross_sums(rates, rows[:2], rows[2:], known)
+    total = np.concatenate([total, more])
+    wave = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
+    own, lag, feedback = (
+        np.array([0.01, 0.002, 0.0, 0.0]),
+        0.6 / (1 - 0.4 * wave),
+        1 / (1 - 0.3 * wave),
+    )
+    spectrum, sums = linear_moments(cross, total, own, 2, 3, 0.7, 0.1, feedback, lag, wave)
+    added = np.einsum("a,ajk->jk", own, rows)
+    weights = np.append(0.7 * rates, 0.1)[:, None]
+    response = np.concatenate([lag * feedback * added, feedback[None]])
+    np.testing.assert_allclose(spectrum, (weights * np.abs(response) ** 2).sum(axis=0))
+    x, y = (
+        np.concatenate([lag * rows[one], np.zeros((1, len(wave)))])
+        + wave * lag * total[one] * response
+        for one in (2, 3)
+    )
+    inner = np.where(np.isin(np.arange(len(wave)), (0, len(wave) - 1)), 1.0, 2.0) / size
+    expected = [
+        *((weights * inner * one * np.conj(response * wave)).real.sum() for one in (x, y)),
+        *((weights * inner * np.abs(one) ** 2).sum() for one in (x, y)),
+        (weights * inner * x * np.conj(y)).real.sum(),
+    ]
+    np.testing.assert_allclose(sums, expected)
+
+
+def test_a_uniform_rest_before_a_value() -> None:
+    """P(V + U ≤ x) = (A(x) − A(x − width))/width, A the integral of the distribution function."""
+    masses, width = np.random.default_rng(6).dirichlet(np.ones(30), size=2) / 2, [7.0, 0.5]
+    masses = np.pad(masses, ((0, 0), (0, 10)))
+    points, expected = np.arange(40.0), np.zeros(40)
+    for mass, wide in zip(masses, width, strict=True):
+        below = np.cumsum(mass)
+        area = np.concatenate([[0.0], np.cumsum((below[1:] + below[:-1]) / 2)])
+        expected += (area - np.interp(points - wide, points, area, left=0.0)) / wide
+    found = blurred(masses, np.array(width))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert found[-1] == pytest.approx(1)
+
+
+def test_who_comes_before_a_moment() -> None:
+    """Two equal arrivals at uniform times: a third moment is before both, between, after both."""
+    lattice = Lattice(np.array([3.0]), np.array([1.0]), 1.0, 80)
+    shares, weights = np.polynomial.legendre.leggauss(8)
+    shares, weights = (shares + 1) / 2, weights / 2
+    fits = fitting_shares(lattice.laws(2 * shares), lattice.laws(2 * (1 - shares)), weights, 8)
+    np.testing.assert_allclose(
+        fits[:7, 6], [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 1], rtol=1e-6
+    )
+
+
+def test_tokens_left_over_land_beside_their_number() -> None:
+    """The mean is kept, with a full iteration at 0."""
+    times, lefts = spaced_nodes(0.01, 0.2, 10, 2.0), spaced_nodes(0.0, 900.0, 12, 3.0)
+    left = np.concatenate([np.zeros(10), lefts.at[1:]])
+    for over in (0.3, 5.0, 77.0, 640.0):
+        row = np.zeros(21)
+        land(row, 0.25, over, 0.15, times, lefts)
+        assert row.sum() == pytest.approx(0.25)
+        assert row @ left == pytest.approx(0.25 * over)
+    assert row[:10].sum() == 0
 
 
 def test_a_window_of_one_prompt_length_in_whole_budgets() -> None:

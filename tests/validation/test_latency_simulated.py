@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,8 @@ from fluid.server import load_server
 from fluid.steady.latency.onset import eviction_onset_per_s
 from fluid.steady.latency.predict import latency
 from fluid.steady.latency.rule import BatchRule
-from tests.support.latency_cases import LatencyCase, at_level, drawn_case, mix
-from tests.support.simulated_latency import simulated
+from tests.support.latency_cases import at_level, drawn_case, mix
+from tests.support.simulated_latency import Simulated, simulated
 from validation.experiments.simulate import simulate
 from validation.simulator.model import poisson_model
 from validation.simulator.runs import Runs
@@ -27,36 +29,42 @@ CASES = [
 RULES = [
     ("greedy", BatchRule.greedy(), 0.05, 0.15),
     ("vllm-v1", BatchRule.vllm_v1(), 0.05, 0.15),
-    ("sarathi:cap=100000", BatchRule.sarathi(cap=100_000), 0.10, 0.35),
+    ("sarathi:cap=100000", BatchRule.sarathi(cap=100_000), 0.10, 0.25),
 ]
 """Policy, rule, and the stated errors of means and of quantiles at these levels. Sarathi's budget
-of 512 tokens is as short as a prompt, which the chain of THEORY 9.4 describes less well."""
+of 512 tokens is used up for much of the time, which the answers say."""
 
 DEVIATIONS = 4.0
 """Standard errors of a simulated mean that chance may be off by: one test in 16,000."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda one: one.name)
+@lru_cache
+def measured(index: int, policy: str) -> Simulated:
+    """One simulation for all tests of a case."""
+    return simulated(CASES[index], policy, replications=6, requests=8_000, threads=2)
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=lambda one: CASES[one].name)
 @pytest.mark.parametrize(
     ("policy", "rule", "mean_error", "quantile_error"), RULES, ids=["greedy", "vllm-v1", "sarathi"]
 )
 def test_means_and_quantiles(
-    case: LatencyCase, policy: str, rule: BatchRule, mean_error: float, quantile_error: float
+    index: int, policy: str, rule: BatchRule, mean_error: float, quantile_error: float
 ) -> None:
-    found = latency(case.workload, case.server, rule)
+    found = latency(CASES[index].workload, CASES[index].server, rule)
     assert found.pooled is not None
     assert found.validity is not None
-    assert found.validity.scope == "all"
-    measured = simulated(case, policy, replications=8, requests=15_000, threads=2)
+    assert found.validity.scope == "all" or (policy, found.validity.scope) == (RULES[2][0], "means")
+    truths = measured(index, policy)
     for column, mine in enumerate((found.pooled.latency_s, found.pooled.ttft_s)):
-        mean, error = measured.mean_s[-1, column], measured.error_s[-1, column]
+        mean, error = truths.mean_s[-1, column], truths.error_s[-1, column]
         assert abs(mine.mean - mean) < mean_error * mean + DEVIATIONS * error
         chance = DEVIATIONS * error / mean
         for statistic, truth in zip(
-            (mine.p50, mine.p90, mine.p99), measured.quantile_s[-1, column], strict=True
+            (mine.p50, mine.p90, mine.p99), truths.quantile_s[-1, column], strict=True
         ):
             assert abs(statistic / truth - 1) < quantile_error + chance
-    tpot, truth, error = found.pooled.tpot_s, measured.mean_s[-1, 2], measured.error_s[-1, 2]
+    tpot, truth, error = found.pooled.tpot_s, truths.mean_s[-1, 2], truths.error_s[-1, 2]
     assert tpot is not None
     assert abs(tpot.mean - truth) < mean_error * truth + DEVIATIONS * error
 
@@ -74,24 +82,24 @@ def test_the_paper_convention() -> None:
     server = A100.model_copy(update={"first_token": "decode"})
     case = at_level("paper", 0.6, mix("paper", (512, 40, 1.0), (200, 300, 0.3)), server)
     found = latency(case.workload, server)
-    measured = simulated(case, "greedy", replications=8, requests=15_000, threads=2)
+    truths = simulated(case, "greedy", replications=6, requests=8_000, threads=2)
     assert found.pooled is not None
     for column, mine in enumerate((found.pooled.latency_s, found.pooled.ttft_s)):
-        mean, error = measured.mean_s[-1, column], measured.error_s[-1, column]
+        mean, error = truths.mean_s[-1, column], truths.error_s[-1, column]
         assert abs(mine.mean - mean) < 0.05 * mean + DEVIATIONS * error
-        assert mine.p99 == pytest.approx(measured.quantile_s[-1, column, 2], rel=0.15)
+        assert mine.p99 == pytest.approx(truths.quantile_s[-1, column, 2], rel=0.15)
 
 
 def test_iteration_time_and_memory() -> None:
     case = CASES[0]
     found = latency(case.workload, case.server)
-    measured = simulated(case, "greedy", replications=8, requests=15_000, threads=2)
+    truths = measured(0, "greedy")
     assert found.iteration_s is not None
     assert found.kv_tokens is not None
-    assert found.iteration_s.mean == pytest.approx(measured.iteration_s[0], rel=0.03)
-    assert found.iteration_s.sd == pytest.approx(measured.iteration_s[1], rel=0.05)
-    assert found.kv_tokens.mean == pytest.approx(measured.kv_tokens[0], rel=0.03)
-    assert found.kv_tokens.sd == pytest.approx(measured.kv_tokens[1], rel=0.10)
+    assert found.iteration_s.mean == pytest.approx(truths.iteration_s[0], rel=0.03)
+    assert found.iteration_s.sd == pytest.approx(truths.iteration_s[1], rel=0.05)
+    assert found.kv_tokens.mean == pytest.approx(truths.kv_tokens[0], rel=0.03)
+    assert found.kv_tokens.sd == pytest.approx(truths.kv_tokens[1], rel=0.10)
 
 
 def test_evictions_begin_between_the_onsets() -> None:

@@ -109,7 +109,7 @@ class Lattice:
         law_wave = np.exp(least_s * exponent) * (1 - scale * exponent) ** (-shape)
         biased = law_wave * (least_s + shape * scale / (1 - scale * exponent))
         law = irfft(law_wave, self.size)
-        seen = law > 1e-9 * law.max()
+        seen = law > 1e-7 * law.max()
         points = np.arange(self.size)
         found = []
         for worth in worths:

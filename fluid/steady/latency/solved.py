@@ -82,6 +82,7 @@ class Solved:
         starts: Law of the node in which class j's prefill ends, shape (m, nodes).
         after_s: Sums of covariances after the end of prefill, see `Slow.after_prefill_s`.
         make_first_stage: Makes `first_stage`.
+        make_first_token: Makes the laws of TTFT from their means where prefill emits no token.
         budget_share: ρ_c, share of the token budget that the load needs; None without a budget.
         saturated_share: Of time, in which the budget is used up.
         longest_s: The longest iteration that a budget allows.
@@ -100,6 +101,7 @@ class Solved:
     after_s: list[Floats] = field(repr=False)
     make_first_stage: Callable[[], Cdfs] = field(repr=False)
     converged: bool
+    make_first_token: Callable[[Floats], Cdfs] | None = field(default=None, repr=False)
     budget_share: float | None = None
     saturated_share: float = 0.0
     longest_s: float = math.inf
@@ -108,6 +110,13 @@ class Solved:
     def first_stage(self) -> Cdfs:
         """Laws of the time to the end of prefill, one row per class."""
         return self.make_first_stage()
+
+    @cached_property
+    def first_token(self) -> Cdfs:
+        """Laws of TTFT, one row per class."""
+        if self.make_first_token is None or not self.load.first_output.any():
+            return self.first_stage
+        return self.make_first_token(self.stage_s[:, 0])
 
     @cached_property
     def variance_s2(self) -> float:

@@ -51,25 +51,22 @@ class ClassLaws:
 
 def class_laws(solved: Solved) -> list[ClassLaws]:
     """TTFT, TPOT and latency of every class."""
-    first = solved.first_stage
+    first, token = solved.first_stage, solved.first_token
     sums = _exact_sums(solved)
     variances = first.variance_s2()
     found = []
     for j in range(len(solved.load.stages)):
         own = Cdfs(first.points_s, first.below[j : j + 1])
-        found.append(_laws_of(solved, j, own, float(variances[j]), sums))
+        emits = Cdfs(token.points_s, token.below[j : j + 1]) if solved.load.first_output[j] else own
+        found.append(_laws_of(solved, j, own, emits, float(variances[j]), sums))
     return found
 
 
 def _laws_of(
-    solved: Solved, j: int, first: Cdfs, variance_s2: float, sums: dict[int, Sums]
+    solved: Solved, j: int, first: Cdfs, ttft: Cdfs, variance_s2: float, sums: dict[int, Sums]
 ) -> ClassLaws:
     before, later = int(solved.load.first_output[j]), int(solved.load.later[j])
-    ttft_s, rest_s, latency_s = map(float, solved.stage_s[j])
-    ttft = first
-    if before:
-        spread = _with_sum(solved, j, before, variance_s2, ttft_s)
-        ttft = _law(spread, sums.get(before), j, first)
+    _, rest_s, latency_s = map(float, solved.stage_s[j])
     latency = ttft
     if later > before:
         spread = _with_sum(solved, j, later, variance_s2, latency_s)
@@ -155,7 +152,7 @@ def _wave_of(law: Cdfs, span_s: float) -> Waves:
 def _exact_sums(solved: Solved) -> dict[int, Sums]:
     """Sums by number of iterations, for all numbers that some class needs, up to `_EXACT`."""
     later, before = solved.load.later, solved.load.first_output
-    needed = {int(n) for n in (*later, *before, *(later - before)) if 0 < n <= _EXACT}
+    needed = {int(n) for n in (*later, *(later - before)) if 0 < n <= _EXACT}
     found: dict[int, Sums] = {}
     low = 0
     seconds, step, merge = _coarse(solved)

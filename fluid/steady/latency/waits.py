@@ -38,10 +38,13 @@ def whole_prompt_laws(
     means_s: Floats,
     alone_s: Floats,
     idle_share: float,
+    then_another: bool = False,
 ) -> Cdfs:
     """Rest of the iteration of arrival and the next one, moved to each class's mean.
 
     Args:
+        then_another: With the iteration after that, in which the first token is decoded where
+            prefill emits none.
         seconds, step, palm: Nodes, Q, and the law of the node that an arrival sees.
         means_s, alone_s: Mean time of each class, and what it is on an idle server, shape (m,).
     """
@@ -51,7 +54,14 @@ def whole_prompt_laws(
     dx = most_s / _POINTS
     rows = np.arange(len(seconds))[:, None]
     landed = np.broadcast_to(seconds / dx, step.shape)
-    masses = deposited(len(seconds), _POINTS, np.broadcast_to(rows, step.shape), landed, next_law)
+    if then_another:
+        both = seconds[:, None] + seconds
+        after = deposited(len(seconds), _POINTS, np.broadcast_to(rows, step.shape), both / dx, step)
+        masses = next_law @ after
+    else:
+        masses = deposited(
+            len(seconds), _POINTS, np.broadcast_to(rows, step.shape), landed, next_law
+        )
     below = after_uniform(masses, seconds / dx)
     points = dx * np.arange(_POINTS)
     return moved_to_means(Cdfs(points, below[None]), means_s, alone_s, idle_share)

@@ -192,5 +192,14 @@ def _read(
         make_first_stage=partial(
             whole_prompt_laws, seconds, step.matrix, palm, first_stage_s, alone_s, idle.share
         ),
+        make_first_token=partial(
+            whole_prompt_laws,
+            seconds,
+            step.matrix,
+            palm,
+            alone_s=alone_s + float(load.table_s[1]),
+            idle_share=idle.share,
+            then_another=True,
+        ),
         converged=converged,
     )
