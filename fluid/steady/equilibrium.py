@@ -25,7 +25,7 @@ from fluid.steady.caveats import (
     range_caveats,
 )
 from fluid.steady.first_order import MeanTimes, first_order_times, over_all
-from fluid.steady.fluctuation import Overflow, overflow
+from fluid.steady.fluctuation import Overflow
 from fluid.steady.intake import Intake, Method, intake
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
 from fluid.steady.phase import rate_and_memory
@@ -290,6 +290,11 @@ def equilibrium(
     served = balance_s if boundary.stable else None
     added_s = () if served is None else curve.stage_seconds(served)
     classes = _classes(workload, curve, served, added_s)
+    fluctuations = None
+    if evictions is not None and served is not None:
+        from fluid.steady.prediction import overflow_under  # its kernels are slow to import
+
+        fluctuations = overflow_under(workload, server, evictions, scheduler)
     throughput = sum(one.rate_per_s * one.decode_tokens for one in workload.classes)
     return Equilibrium(
         workload=workload,
@@ -318,19 +323,8 @@ def equilibrium(
         classes=classes,
         scheduler=scheduler,
         evictions=evictions,
-        fluctuations=None
-        if evictions is None or served is None
-        else _overflow(workload, server, evictions, scheduler),
+        fluctuations=fluctuations,
     )
-
-
-def _overflow(workload: Workload, server: Server, probability: float, scheduler: str) -> Overflow:
-    """By THEORY 2.7 for whole prompts on an affine server, else by the laws."""
-    if server.iteration_time.is_affine and rule_for(scheduler, server).budget_tokens is None:
-        return overflow(workload, server, probability)
-    from fluid.steady.prediction import overflow_by_law  # its kernels are slow to import
-
-    return overflow_by_law(workload, server, probability, scheduler)
 
 
 def _classes(

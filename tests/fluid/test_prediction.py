@@ -101,6 +101,18 @@ def test_an_unstable_load_has_none() -> None:
     assert found.document()["prediction"] is found.document()["ttft_s"] is None
 
 
+def test_where_memory_never_fills_no_onset_is_told() -> None:
+    """The budget is used up first, at a rate at which nobody is evicted yet."""
+    single = Workload.of(single=Requests(90.0, prompt=100, output=1))
+    found = equilibrium(single, A100, scheduler="vllm-v1").prediction
+    assert found is not None
+    assert found.eviction_onset_per_s is None
+    assert "hardly anybody is evicted at any rate that can be served" in str(found)
+    at_most = equilibrium(PAIR, A100).prediction
+    assert at_most is not None
+    assert at_most.eviction_onset_per_s == pytest.approx(8.0, rel=0.05)
+
+
 def test_a_load_beyond_the_token_budget() -> None:
     found = equilibrium(PAIR, A100, scheduler="vllm-v1:max_num_batched_tokens=60")
     assert "of the token budget; simulate" in str(found)
