@@ -28,7 +28,7 @@ from fluid.steady.caveats import (
 from fluid.steady.first_order import MeanTimes, first_order_times, over_all
 from fluid.steady.intake import Intake, Method, intake
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
-from fluid.steady.overflow import Overflow, overflow
+from fluid.steady.overflow import Overflow
 from fluid.steady.phase import rate_and_memory
 from fluid.steady.stability import Binding, curve_stability, verdict
 from fluid.workload import Workload
@@ -301,6 +301,11 @@ def equilibrium(
     served = balance_s if boundary.stable else None
     added_s = () if served is None else curve.stage_seconds(served)
     classes = _classes(workload, curve, served, added_s)
+    fluctuations = None
+    if evictions is not None and served is not None:
+        from fluid.steady.prediction import overflow_under  # its kernels are slow to import
+
+        fluctuations = overflow_under(workload, server, evictions, scheduler)
     throughput = sum(one.rate_per_s * one.decode_tokens for one in workload.classes)
     return Equilibrium(
         workload=workload,
@@ -330,20 +335,9 @@ def equilibrium(
         classes=classes,
         scheduler=scheduler,
         evictions=evictions,
-        fluctuations=None
-        if evictions is None or served is None
-        else _overflow(workload, server, evictions, scheduler),
+        fluctuations=fluctuations,
         loss=_loss(workload, server) if loss else None,
     )
-
-
-def _overflow(workload: Workload, server: Server, probability: float, scheduler: str) -> Overflow:
-    """By THEORY 2.7 and 9.2 for whole prompts, by the laws for chunked ones."""
-    if rule_for(scheduler, server).budget_tokens is None:
-        return overflow(workload, server, probability)
-    from fluid.steady.prediction import overflow_by_law  # its kernels are slow to import
-
-    return overflow_by_law(workload, server, probability, scheduler)
 
 
 def _loss(workload: Workload, server: Server) -> PredictedLoss | None:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from fluid.errors import InfeasibleError
 from fluid.result import Block, Result, Table, notes, number, percent, rare
 from fluid.server import Server
-from fluid.steady.latency.onset import eviction_onset_per_s
+from fluid.steady.latency.onset import eviction_onset_per_s, memory_onset_per_s
 from fluid.steady.latency.predict import latency, solve
 from fluid.steady.latency.result import Figures, Latency
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
 from fluid.steady.latency.validity import SAFE, Validity, kv_law
-from fluid.steady.overflow import Overflow
-from fluid.steady.stability import largest_scale
+from fluid.steady.overflow import Overflow, overflow
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
@@ -55,10 +54,13 @@ class Prediction(Result):
         return None if found is None else found.mean
 
     @cached_property
-    def eviction_onset_per_s(self) -> float:
-        """Total rate of the mix up to which memory is full in at most 1 of 10,000 iterations."""
+    def eviction_onset_per_s(self) -> float | None:
+        """Total rate of the mix up to which memory is full in at most 1 of 10,000 iterations.
+
+        None where it is not full more often at any rate that the scheduler can serve.
+        """
         found = self.latency
-        return eviction_onset_per_s(found.workload, found.server, SAFE, found.rule)
+        return memory_onset_per_s(found.workload, found.server, SAFE, found.rule)
 
     @property
     def absence(self) -> str | None:
@@ -97,13 +99,11 @@ class Prediction(Result):
 
     def _memory(self, validity: Validity) -> str:
         full = f"Memory is full in {rare(validity.overflow_probability)} of iterations"
-        onset_per_s, load = self.eviction_onset_per_s, self.latency.workload
-        limit_per_s = largest_scale(load, self.latency.server) * load.rate_per_s
-        if onset_per_s >= limit_per_s:
-            return f"{full}; below the limit of {number(limit_per_s)} /s hardly anybody is evicted."
-        return (
-            f"{full}; evictions begin at about {number(onset_per_s)} /s, where that is {SAFE:.0e}."
-        )
+        onset_per_s = self.eviction_onset_per_s
+        if onset_per_s is None:
+            return f"{full}; hardly anybody is evicted at any rate that can be served."
+        onset = f"{number(onset_per_s, 3)} /s"
+        return f"{full}; evictions begin at about {onset}, where that is {SAFE:.0e}."
 
     def document(self) -> dict[str, Any]:
         onset = None if self.latency.validity is None else self.eviction_onset_per_s
@@ -145,10 +145,23 @@ def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDUL
     return Prediction(scheduler, latency(workload, server, rule_for(scheduler, server)))
 
 
+def overflow_under(
+    workload: Workload, server: Server, probability: float, scheduler: str
+) -> Overflow:
+    """By THEORY 2.7 for whole prompts on an affine server, else by the laws.
+
+    Raises:
+        InputError, InfeasibleError: As `overflow_by_law`.
+    """
+    if server.iteration_time.is_affine and rule_for(scheduler, server).budget_tokens is None:
+        return overflow(workload, server, probability)
+    return overflow_by_law(workload, server, probability, scheduler)
+
+
 def overflow_by_law(
     workload: Workload, server: Server, probability: float, scheduler: str = DEFAULT_SCHEDULER
 ) -> Overflow:
-    """What the laws know of overflows, on any server; as `fluid.steady.fluctuation.overflow`.
+    """What the laws know of overflows, on any server; as `fluid.steady.overflow.overflow`.
 
     Raises:
         InputError: As `predict`, or the probability is not between 0 and 1.

@@ -101,6 +101,18 @@ def test_an_unstable_load_has_none() -> None:
     assert found.document()["prediction"] is found.document()["ttft_s"] is None
 
 
+def test_where_memory_never_fills_no_onset_is_told() -> None:
+    """The budget is used up first, at a rate at which nobody is evicted yet."""
+    single = Workload.of(single=Requests(90.0, prompt=100, output=1))
+    found = equilibrium(single, A100, scheduler="vllm-v1").prediction
+    assert found is not None
+    assert found.eviction_onset_per_s is None
+    assert "hardly anybody is evicted at any rate that can be served" in str(found)
+    at_most = equilibrium(PAIR, A100).prediction
+    assert at_most is not None
+    assert at_most.eviction_onset_per_s == pytest.approx(8.0, rel=0.05)
+
+
 def test_a_load_beyond_the_token_budget() -> None:
     found = equilibrium(PAIR, A100, scheduler="vllm-v1:max_num_batched_tokens=60")
     assert "of the token budget; simulate" in str(found)
@@ -143,7 +155,8 @@ def test_overflows_of_any_server() -> None:
     assert law.eviction_onset_per_s == pytest.approx(known.eviction_onset_per_s, rel=0.02)
     assert law.latency_s == pytest.approx(known.latency_s, rel=0.01)
     chunked = "vllm-v1:max_num_batched_tokens=4096"
-    assert equilibrium(PAIR, A100, evictions=0.01).fluctuations == overflow(PAIR, A100, 0.01)
+    assert equilibrium(load, PAPER, evictions=0.01).fluctuations == known
+    assert equilibrium(PAIR, A100, evictions=0.01).fluctuations == overflow_by_law(PAIR, A100, 0.01)
     found = equilibrium(PAIR, A100, scheduler=chunked, evictions=0.01)
     assert found.fluctuations == overflow_by_law(PAIR, A100, 0.01, chunked)
 

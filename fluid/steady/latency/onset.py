@@ -12,7 +12,10 @@ from fluid.steady.latency.validity import kv_law, usable_tokens
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 
-_LEAST_SHARE, _MOST_SHARE, _TOLERANCE = 1e-3, 0.99, 1e-3
+_LEAST_SHARE, _MOST_SHARE = 1e-3, 0.99
+_TOLERANCE = 5e-3
+"""Of the last step of the search, whose next one would be several times smaller."""
+
 _MOST_STEPS = 40
 
 
@@ -27,6 +30,19 @@ def eviction_onset_per_s(
     Raises:
         InputError: As `latency`, or the probability is not between 0 and 1.
     """
+    onset_per_s = memory_onset_per_s(workload, server, probability, rule)
+    if onset_per_s is not None:
+        return onset_per_s
+    return stability(workload, server).max_scale * workload.rate_per_s
+
+
+def memory_onset_per_s(
+    workload: Workload,
+    server: Server,
+    probability: float,
+    rule: BatchRule | None = None,
+) -> float | None:
+    """The same; None where memory does not bind at any rate that the rule can serve."""
     if not 0 < probability < 1:
         raise InputError("probability", probability, "between 0 and 1")
     rule = rule or BatchRule()
@@ -42,35 +58,37 @@ def eviction_onset_per_s(
         # Compared as quantiles: the probability itself is flat at both ends.
         return float(kv_law(solved).isf(probability)) / usable_tokens(solved, rule)
 
-    share = _full_share(filled, 1 / edge.max_scale, edge.compute_share)
-    return share * limit_per_s
+    start = min(max(1 / edge.max_scale, _LEAST_SHARE), _MOST_SHARE)
+    share = _full_share(filled, start, edge.compute_share)
+    return None if share is None else share * limit_per_s
 
 
 def _full_share(
     filled: Callable[[float], float | None], start: float, compute_share: float
-) -> float:
-    """Share of the limit at which `filled` is 1; 0 where it is above, 1 where it is below 1 there.
+) -> float | None:
+    """Share of the limit at which `filled` is 1; 0 where it is above at any, None where at none.
 
     KV grows about as s/(1 − κs), κ the share of compute at the limit: each step takes the factor
     from the last point, inside the bracket found so far.
     """
-    low, high = 0.0, 1.0
-    share = min(max(start, _LEAST_SHARE), 0.9)
+    low, high, binds = 0.0, 1.0, False
+    share = start
     for _ in range(_MOST_STEPS):
         found = filled(share)
         if found is not None and found <= 1:
             low = share
         else:
-            high = share
+            high, binds = share, found is not None
         if low >= _MOST_SHARE or high <= _LEAST_SHARE:
-            return 1.0 if low else 0.0
-        last = share
+            return None if low or not binds else 0.0
+        last, inside = share, found is not None
         if found is not None:
             factor = found * (1 - compute_share * last) / last
             share = 1 / (factor + compute_share)
-        if found is None or not low < share < high:
+            inside = low < share < high
+        if not inside:
             share = (low + high) / 2
         share = min(max(share, _LEAST_SHARE), _MOST_SHARE)
         if abs(share - last) <= _TOLERANCE * last:
             break
-    return share
+    return share if binds or inside else None
