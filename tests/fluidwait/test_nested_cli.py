@@ -53,6 +53,23 @@ def test_probability_and_horizon_reach_the_table(call: Call, load: Path) -> None
     assert [one["up_to_tokens"] for one in document["thresholds"]] == [20, 50]
 
 
+@pytest.mark.parametrize(
+    ("objective", "name"),
+    [
+        ("latency", "latency_s"),
+        ("ttft", "ttft_s"),
+        ("memory", "memory_tokens"),
+        ("slack", "load"),
+        ("rate", "rate_per_s"),
+    ],
+)
+def test_objectives_are_named_and_proven(call: Call, load: Path, objective: str, name: str) -> None:
+    options = ("--objective", objective, "--time-limit-s", 100, "--json")
+    solver = call("solve", load, *SOLVE, *options).document["solver"]
+    assert (solver["objective_name"], solver["optimality_gap"]) == (name, 0.0)
+    assert solver["status"] == "optimal"
+
+
 def test_infeasible_segments_exit_3_with_cause_and_change(call: Call, load: Path) -> None:
     found = call("solve", load, *SOLVE, "--segments", 1, "--rate", 34)
     assert found.code == 3
@@ -69,6 +86,8 @@ def test_infeasible_segments_exit_3_with_cause_and_change(call: Call, load: Path
         (("--segments", 3), "segments: got 3; allowed: 1 to 2 for 2 distinct output lengths"),
         (("--overflow-probability", 1.5), "--overflow-probability: got 1.5"),
         (("--horizon-s", -1), "--horizon-s: got -1"),
+        (("--time-limit-s", 0), "--time-limit-s: got 0"),
+        (("--objective", "profit"), "slack or rate, for policy nested-wait"),
         (("--prompts", "mean"), "prompts: got 'mean'; allowed: worst or weighted"),
         (("--plot", "buffers.txt"), "--plot"),
     ],

@@ -113,8 +113,13 @@ def _check(
     of: str, price: float, value_s: Callable[[float], float], limit: float, step: float
 ) -> PriceCheck:
     here = value_s(1.0)
-    above = (value_s(1 + step) - here) / (step * limit)
-    below = (here - value_s(1 - step)) / (step * limit)
+
+    def slope(way: int) -> float:
+        """One-sided, of second order: next to a kink the optimum is strongly curved."""
+        once, twice = value_s(1 + way * step), value_s(1 + 2 * way * step)
+        return way * (4 * once - twice - 3 * here) / (2 * step * limit)
+
+    below, above = slope(-1), slope(1)
     return PriceCheck(of, price, below, above, _ROUNDING * abs(here) / limit)
 
 

@@ -1,6 +1,8 @@
-"""Where to cut: the best segments by dynamic programming (THEORY 5.2).
+"""Where to cut by one rule for the thresholds: dynamic programming (THEORY 5.2).
 
-Thresholds and cuts together do not decompose, as n_k enters two neighbouring boundaries. They do
+For `nested-cap`, and for the picture of memory against L; `optimum` chooses both together.
+
+By cuts alone the requirement does not decompose, as n_k enters two neighbouring boundaries. It does
 once n_k is a function of the segment's entry rate alone. The design rule here is
 
     n_k = n_1·(Λ_k/Λ_1)^(1 − ε),   so that   n_k/n_{k−1} = p_k^(1 − ε) ∈ (p_k, 1),

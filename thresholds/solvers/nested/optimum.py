@@ -21,7 +21,7 @@ from thresholds.solvers.majorant import Line, minorant_lines
 from thresholds.solvers.nested.bounds import Bound, Relaxation
 from thresholds.solvers.nested.goals import goal_of
 from thresholds.solvers.nested.graph import Grid, graph_of, refined, whole_grid
-from thresholds.solvers.nested.segments import Lengths
+from thresholds.solvers.nested.segments import Lengths, Segments
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -323,7 +323,7 @@ class _Search:
             self.design, self.value = Design(ends, better), value
             self.line = self._line()
 
-    def _segments(self):  # type: ignore[no-untyped-def]
+    def _segments(self) -> Segments:
         assert self.design is not None
         return self.graph.lengths.segments(self.design.ends)
 
