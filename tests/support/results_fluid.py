@@ -9,10 +9,11 @@ import numpy as np
 from fluid.result import Result
 from fluid.server import Server, ServerList
 from fluid.steady.bounds import bounds
-from fluid.steady.capacity import QUERIES, capacity
+from fluid.steady.capacity import capacity
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
 from fluid.steady.phase import phase
+from fluid.steady.queries import QUERIES
 from fluid.steady.stability import stability
 from fluid.traces.summarise import summarise_trace
 from fluid.transient.inflow import Burst
