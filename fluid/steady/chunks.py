@@ -50,16 +50,16 @@ class ChunkLimit:
     def sentence(self, rate_per_s: float) -> str:
         """The limit in words, for a workload of this total rate."""
         limit = f"{number(self.scale * rate_per_s)} requests/s"
-        whole = f"whole prompts {number(self.whole_scale * rate_per_s)}"
+        whole = number(self.whole_scale * rate_per_s)
         if self.budget_tokens is None:
             return (
-                f"These are limits of whole prompts ({whole}). In chunks they are less work: the "
+                f"These are limits of whole prompts, {whole} here. In chunks they are less work: the "
                 f"limit is {limit} however they are cut."
             )
         cause = "tokens per iteration bind" if self.binding == "tokens" else f"{self.binding} bind"
         return (
             f"With prompts in chunks, {self.budget_tokens:,} tokens an iteration: up to {limit} "
-            f"({whole}); {cause}."
+            f"(whole prompts {whole}); {cause}."
         )
 
     def document(self, rate_per_s: float) -> dict[str, Any]:
