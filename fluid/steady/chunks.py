@@ -53,8 +53,8 @@ class ChunkLimit:
         whole = number(self.whole_scale * rate_per_s)
         if self.budget_tokens is None:
             return (
-                f"These are limits of whole prompts, {whole} here. In chunks they are less work: the "
-                f"limit is {limit} however they are cut."
+                f"These are limits of whole prompts, {whole} here. In chunks they are less work: "
+                f"the limit is {limit} however they are cut."
             )
         cause = "tokens per iteration bind" if self.binding == "tokens" else f"{self.binding} bind"
         return (
