@@ -61,6 +61,10 @@ Rates = Annotated[str | None, typer.Option(help="Total rates per second: a:b:ste
 Rate = Annotated[
     float | None, typer.Option(help="Total arrival rate per second, same mix as in the file.")
 ]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens per iteration of an engine that computes prompts in chunks."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 WorkloadFile = Annotated[Path, typer.Argument(metavar="WORKLOAD", help="Workload file.")]
 Replications = Annotated[int, typer.Option(help="Independent runs per policy.")]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server
-from fluid.steady.capacity import margin_derivatives
+from fluid.steady.derivatives import margin_derivatives
 from fluid.steady.region import mixed
 from fluid.steady.stability import stability
 from fluid.workload import Workload

@@ -1,8 +1,9 @@
 """The fluid stability region over all rate vectors of a set of classes (THEORY 2.3, 2.5).
 
 For affine servers the region is one simplex, {λ ≥ 0 : Σ λ_j a_j ≤ 1} with a_j = w_j + d0·m_j/C
-(arXiv 2504.11320 Sec. 3), and everything here is exact. For any other server it is star-shaped and
-decreasing (a smaller load stays stable), and its boundary is traced along mixes by
+(arXiv 2504.11320 Sec. 3), and everything here is exact, with memory filled by averages: few large
+requests may leave part of it empty (`fluid.steady.packing`). For any other server it is star-shaped
+and decreasing (a smaller load stays stable), and its boundary is traced along mixes by
 `fluid.steady.stability`.
 
 Directions are *shares*: rates are first divided by the largest rate that each class reaches alone,

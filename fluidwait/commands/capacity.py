@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fluidwait.console import show
-from fluidwait.options import AsJson, LoadOptions, grouped, new_app
+from fluidwait.options import AsJson, BudgetTokens, LoadOptions, grouped, new_app
 
 app = new_app()
 
@@ -22,9 +22,11 @@ def command(
     class_name: Annotated[
         str | None, typer.Option("--class", help="The class that query output asks about.")
     ] = None,
+    budget_tokens: BudgetTokens = None,
     as_json: AsJson = False,
 ) -> None:
     """The most or least of one thing with which a load is stable."""
     from fluid.steady.capacity import capacity
 
-    show(capacity(*load.read(), query, class_name), as_json)
+    found = capacity(*load.read(), query, class_name, budget_tokens=budget_tokens)
+    show(found, as_json)

@@ -9,6 +9,7 @@ import typer
 from fluidwait.console import progress, show
 from fluidwait.options import (
     AsJson,
+    BudgetTokens,
     LoadOptions,
     PlotFile,
     Replications,
@@ -37,6 +38,7 @@ def command(
     replications: Replications = 6,
     requests: Requests = 15_000,
     seed: Seed = 0,
+    budget_tokens: BudgetTokens = None,
     plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,8 +57,16 @@ def command(
     if policy:
         runs = Runs(replications, requests, seed)
         with progress("region", mixes * len(policy)) as advance:
-            found = region(workload, server, policy, mixes, runs, on_done=advance)
+            found = region(
+                workload,
+                server,
+                policy,
+                mixes,
+                runs,
+                budget_tokens=budget_tokens,
+                on_done=advance,
+            )
     else:
-        found = region(workload, server)
+        found = region(workload, server, budget_tokens=budget_tokens)
     show(found, as_json, plot)
     raise typer.Exit(0 if found.is_certain else 3)

@@ -12,7 +12,9 @@ from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import load_server
 from fluid.stages import class_stages, linear_stage_seconds
-from fluid.steady.capacity import QUERIES, capacity, margin_derivatives
+from fluid.steady.capacity import capacity
+from fluid.steady.derivatives import margin_derivatives
+from fluid.steady.queries import QUERIES
 from fluid.steady.stability import stability
 from fluid.symbolic.steady import CAPACITY, OVERHEAD, class_symbols, equilibrium_forms, numeric
 from fluid.workload import Workload

@@ -8,10 +8,11 @@ import pytest
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import class_stages
-from fluid.steady.capacity import QUERIES, capacity
+from fluid.steady.capacity import capacity
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.packing import ENOUGH, packing
 from fluid.steady.patterns import Packer
+from fluid.steady.queries import QUERIES
 from fluid.workload import Workload
 from tests.support.builders import one_class, server, workload
 from tests.support.packing_cases import (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from fluid.steady.capacity import margin_derivatives as numeric_derivatives
+from fluid.steady.derivatives import margin_derivatives as numeric_derivatives
 from fluid.steady.stability import stability
 from fluid.symbolic.steady import (
     CAPACITY,
@@ -129,7 +129,7 @@ MARGIN = numeric(_ALL, 1 - 1 / equilibrium_forms(CLASSES).max_scale)
 @settings(max_examples=300)
 @given(workloads(max_classes=CLASSES), servers(affine_times()).map(roomy))
 def test_margin_derivatives(workload, server):
-    """Symbols of 2.3 against `fluid.steady.capacity`."""
+    """Symbols of 2.3 against `fluid.steady.derivatives`."""
     batch = full_batch(workload, server)
     padding = [0.0] * (CLASSES - len(batch.rates_per_s))
     rows = (batch.rates_per_s, batch.work_seconds(server.iteration_time.last_slope_s))

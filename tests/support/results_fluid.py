@@ -12,13 +12,14 @@ from fluid.overload.impatience import Patience, impatience
 from fluid.result import Result
 from fluid.server import Server, ServerList
 from fluid.steady.bounds import bounds
-from fluid.steady.capacity import QUERIES, capacity
+from fluid.steady.capacity import capacity
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
 from fluid.steady.full_memory.stability import full_memory
 from fluid.steady.latency_by_rate import latency_by_rate
 from fluid.steady.phase import phase
 from fluid.steady.prediction import predict
+from fluid.steady.queries import QUERIES
 from fluid.steady.stability import stability
 from fluid.traces.summarise import summarise_trace
 from fluid.transient.admission import Admission

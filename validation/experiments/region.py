@@ -6,7 +6,7 @@ What a policy carries in simulation is searched for along mixes (`largest_rate`)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server
+from fluid.steady.chunks import ChunkLimit, chunked, require_budget
 from fluid.steady.packing import ENOUGH, Packing, packing
 from fluid.steady.region import StabilityRegion, mixed
 from fluid.workload import Workload
@@ -61,6 +62,7 @@ class Region(Result, StabilityRegion):
 
     Attributes:
         simulated: By policy, its boundary along mixes from one axis to the other.
+        budget_tokens: Of an engine that computes prompts in chunks, where that is asked about.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(
@@ -72,6 +74,7 @@ class Region(Result, StabilityRegion):
     """
 
     simulated: Mapping[str, tuple[SimulatedPoint, ...]] = field(default_factory=dict)
+    budget_tokens: int | None = None
 
     @cached_property
     def margin(self) -> float:
@@ -82,6 +85,11 @@ class Region(Result, StabilityRegion):
     def packing(self) -> Packing:
         """What schedules of whole requests are known to reach along the workload's own mix."""
         return packing(self.workload, self.server)
+
+    @cached_property
+    def chunked(self) -> ChunkLimit:
+        """The limit of the workload's mix with prompts in chunks (THEORY 5.6)."""
+        return chunked(self.workload, self.server, self.budget_tokens)
 
     @cached_property
     def certain_alone_per_s(self) -> NDArray[np.float64]:
@@ -100,7 +108,13 @@ class Region(Result, StabilityRegion):
 
     @property
     def is_certain(self) -> bool:
-        """Whether the workload lies where whole requests are known to fit."""
+        """Whether the workload lies inside: where whole requests are known to fit, and the budget.
+
+        With a budget the engine chunks, and its own limit takes the place of that of whole prompts.
+        """
+        if self.budget_tokens is not None:
+            packed = self.packing.certain_scale / self.packing.fluid_scale
+            return self.chunked.scale * packed >= 1
         return self.margin >= 0 and self.packing.is_certain
 
     @cached_property
@@ -138,6 +152,8 @@ class Region(Result, StabilityRegion):
                 else "Half-space Σ λ·a ≤ 1: necessary for whole requests; few of them fit at once."
             )
         yield self.sentence
+        if self.chunked.matters or self.budget_tokens:
+            yield self.chunked.sentence(self.workload.rate_per_s)
 
     @property
     def sentence(self) -> str:
@@ -185,6 +201,7 @@ class Region(Result, StabilityRegion):
             "margin": self.margin,
             "certain_scale": self.packing.certain_scale,
             "certain_alone_per_s": self.certain_alone_per_s.tolist(),
+            "chunked": self.chunked.document(self.workload.rate_per_s),
         }
         if self.simulated:
             document["simulated"] = {
@@ -221,6 +238,7 @@ def region(
     mixes: int = 9,
     runs: Runs = Runs(6, 15_000),
     *,
+    budget_tokens: int | None = None,
     store: Store | str | Path | None = None,
     on_done: Callable[[], None] | None = None,
 ) -> Region:
@@ -230,12 +248,14 @@ def region(
         policies: Whose boundaries to simulate, for two classes: as `policy` makes them, as text
             that `parse_policy` reads, or "paced" for the table solved anew at each mix.
         mixes: How many mixes of the two classes, from one axis to the other.
+        budget_tokens: Of an engine that computes prompts in chunks: its limit is said beside that
+            of whole prompts.
         store: Folder that keeps finished rows; those that it holds are not run again.
         on_done: Called after each mix of each policy.
 
     Raises:
-        InputError: An unknown policy, fewer than two mixes, or policies where there are not two
-            classes.
+        InputError: An unknown policy, fewer than two mixes, policies where there are not two
+            classes, or a budget that does not suit the server.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(
@@ -246,7 +266,8 @@ def region(
     >>> found.intercepts_per_s.round(2).tolist()
     [23.78, 11.09]
     """
-    found = Region(workload, server)
+    require_budget(server, budget_tokens)
+    found = Region(workload, server, budget_tokens=budget_tokens)
     given = [policies] if isinstance(policies, str | ConfiguredPolicy) else list(policies)
     if not given:
         return found
@@ -257,7 +278,7 @@ def region(
             name: tuple(_boundary(found, policy, mixes, runs, rows, on_done))
             for name, policy in named.items()
         }
-    return Region(workload, server, simulated=simulated)
+    return replace(found, simulated=simulated)
 
 
 def require_two_classes(workload: Workload, what: str) -> None:

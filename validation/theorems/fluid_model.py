@@ -167,7 +167,8 @@ STATEMENTS = (
     Statement(
         "overload",
         "2.1",
-        "With ρ ≥ 1 no policy is stable, whatever the memory: latency grows like T.",
+        "With ρ ≥ 1 no policy of whole prompts is stable, whatever the memory: latency grows "
+        "like T.",
         "flow-control, wait-cap and wait at ρ = 1.2 with unlimited memory",
         overload,
     ),

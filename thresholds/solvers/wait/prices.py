@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from fluid.steady.capacity import margin_derivatives
+from fluid.steady.derivatives import margin_derivatives
 from fluid.workload import Workload
 from thresholds.fields import Price
 from thresholds.solvers.wait.batch import FullBatch
