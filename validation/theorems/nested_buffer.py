@@ -66,7 +66,7 @@ def overflow(effort: Effort, policies: Policies) -> Finding:
     """
     segments = _segments(distinct_lengths(WORKLOAD, SERVER))
     policy = policies["nested-wait"].configure(thresholds=THRESHOLDS)
-    most = _largest_kv(
+    most = most_kv(
         poisson_model(WORKLOAD, SERVER), policy, HORIZON_S, effort.choose(1_500, 5_000), effort
     )
     capacities = [_capacity(segments, one) for one in PROBABILITIES]
@@ -102,7 +102,7 @@ def queue_law(effort: Effort, policies: Policies) -> Finding:
     policy = policies["nested-wait"].configure(thresholds=thresholds)
     model = poisson_model(TWO_LENGTHS, SERVER)
     runs = effort.choose(1_000, 10_000)
-    most = _largest_kv(model, policy, HORIZON_S, runs, effort)
+    most = most_kv(model, policy, HORIZON_S, runs, effort)
     wanted = effort.choose((0.2, 0.05), (0.2, 0.05, 0.01, 0.001))
     measures, chances, shares = [], [], []
     for delta in wanted:
@@ -203,7 +203,7 @@ def merged_segments(effort: Effort, policies: Policies) -> Finding:
         assert segments.load(thresholds) < 1
         cuts = tuple(int(one) for one in segments.cuts)
         policy = policies["nested-wait"].configure(thresholds=thresholds, cuts=cuts)
-        most = _largest_kv(model, policy, horizon_s, effort.choose(110, 400), effort)
+        most = most_kv(model, policy, horizon_s, effort.choose(110, 400), effort)
         found = share(most > float(memory.total))
         measures.append(at_most(f"share of runs that overflow, L = {count}", found, delta))
         base.append(float(memory.base))
@@ -240,7 +240,7 @@ def _capacity(segments: Segments, probability: float) -> float:
     return float(nested_memory(THRESHOLDS, segments, log).total)
 
 
-def _largest_kv(
+def most_kv(
     model: Model, policy: ConfiguredPolicy, horizon_s: float, runs: int, effort: Effort
 ) -> Floats:
     """Most KV held up to the horizon, one figure per run."""
