@@ -48,6 +48,21 @@ class Threshold(FileModel):
     up_to_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
+class QueueLaw(FileModel):
+    """KV by the law of the boundary queues: a certificate beside that of Theorem 2 (THEORY 4.5).
+
+    Attributes:
+        tokens: Least KV for which an overflow within the horizon is at most as probable as Theorem
+            2 promises for its own.
+        overflow_probability: Bound on that of any overflow in the server's KV.
+        is_exact: Whether both are the policy's own, the ends of the horizon apart; else bounds.
+    """
+
+    tokens: NonNegative
+    overflow_probability: Share
+    is_exact: bool
+
+
 class Memory(FileModel):
     """KV memory behind a table, in tokens.
 
@@ -59,6 +74,8 @@ class Memory(FileModel):
         stochastic_buffer_tokens: Of the buffer, what boundary queues take that grow beyond their
             thresholds by chance; the rest holds full ones (THEORY 4.5, nested-wait only).
         horizon_s: Seconds within which `overflow_probability` bounds any overflow (nested-wait).
+        queue_law: The same by the law of the queues (nested-wait); None where there are none or it
+            is not known, and in tables before schema 1.4.
     """
 
     required_tokens: NonNegative
@@ -67,6 +84,7 @@ class Memory(FileModel):
     overflow_probability: Share | None
     stochastic_buffer_tokens: NonNegative | None = None
     horizon_s: Annotated[float, Field(gt=0)] | None = None
+    queue_law: QueueLaw | None = None
 
 
 class PredictedTimes(FileModel):

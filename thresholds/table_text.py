@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fluid.result import Block, Table, notes, number, percent, rare
 from fluid.transient.saturated import HOW_SURE, unrestrained_words
-from thresholds.fields import Loss, Memory, PredictedLatency, TableFields
+from thresholds.fields import Loss, Memory, PredictedLatency, QueueLaw, TableFields
 from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.rules import rule_of
 
@@ -59,6 +59,17 @@ def _memory(memory: Memory) -> Iterator[Block]:
             f"An overflow within {number(memory.horizon_s)} s has probability "
             f"{number(memory.overflow_probability)} at most."
         )
+    law = memory.queue_law
+    if law is not None and memory.horizon_s is not None:
+        yield (
+            f"That is Theorem 2; the law of the boundary queues ({_kind(law)}) asks for "
+            f"{number(law.tokens)} tokens, and gives {law.overflow_probability:.1e} with what the "
+            "server has."
+        )
+
+
+def _kind(law: QueueLaw) -> str:
+    return "exact" if law.is_exact else "a bound"
 
 
 def _predicted(table: TableFields) -> Iterator[Block]:

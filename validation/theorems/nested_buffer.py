@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from thresholds.solvers.nested.memory_law import queues_law
 from thresholds.solvers.nested.requirement import (
     boundary_exponent,
     chain_holds,
@@ -19,6 +20,7 @@ from validation.theorems.estimates import (
     at_least,
     at_most,
     between,
+    contains,
     exact,
     points,
     share,
@@ -49,6 +51,9 @@ HORIZON_S = 400 * OVERHEAD_S
 
 PROBABILITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
 
+TWO_LENGTHS = load((0.5, 10, 2), (0.5, 10, 6))
+"""One boundary, so that the law of the most KV is exact."""
+
 MANY_LENGTHS = load(*((0.4 * 0.6**k, 10, 5 * (k + 1)) for k in range(6)))
 
 SEGMENTED_OVERHEAD_S = 10.0
@@ -61,7 +66,7 @@ def overflow(effort: Effort, policies: Policies) -> Finding:
     """
     segments = _segments(distinct_lengths(WORKLOAD, SERVER))
     policy = policies["nested-wait"].configure(thresholds=THRESHOLDS)
-    most = _largest_kv(
+    most = most_kv(
         poisson_model(WORKLOAD, SERVER), policy, HORIZON_S, effort.choose(1_500, 5_000), effort
     )
     capacities = [_capacity(segments, one) for one in PROBABILITIES]
@@ -86,6 +91,37 @@ def overflow(effort: Effort, policies: Policies) -> Finding:
         Line("δ", x, x),
     )
     return Finding(tuple(measures), Plot("δ", "share of runs that overflow", lines, log_x=True))
+
+
+def queue_law(effort: Effort, policies: Policies) -> Finding:
+    """How often KV exceeds the least capacity that the law of the boundary queue allows for δ."""
+    segments = _segments(distinct_lengths(TWO_LENGTHS, SERVER))
+    thresholds = THRESHOLDS[:2]
+    law = queues_law(thresholds, segments, HORIZON_S)
+    assert law is not None
+    policy = policies["nested-wait"].configure(thresholds=thresholds)
+    model = poisson_model(TWO_LENGTHS, SERVER)
+    runs = effort.choose(1_000, 10_000)
+    most = most_kv(model, policy, HORIZON_S, runs, effort)
+    wanted = effort.choose((0.2, 0.05), (0.2, 0.05, 0.01, 0.001))
+    measures, chances, shares = [], [], []
+    for delta in wanted:
+        tokens = law.least_tokens(delta)
+        chances.append(law.overflow(tokens))
+        shares.append(share(most > tokens))
+        width = 6 / np.sqrt(runs * chances[-1])
+        name = f"share of runs that overflow, least KV for δ = {delta}"
+        measures.append(contains(name, shares[-1], chances[-1], width))
+        log = log_term(2, HORIZON_S, OVERHEAD_S, delta)
+        theorem = float(nested_memory(thresholds, segments, log).total)
+        measures.append(at_most(f"that KV ÷ Theorem 2's, δ = {delta}", exact(tokens / theorem), 1))
+    lines = (
+        points("simulated", wanted, shares),
+        Line("law", np.array(wanted), np.array(chances)),
+        Line("δ", np.array(wanted), np.array(wanted)),
+    )
+    plot = Plot("δ", "share of runs that overflow", lines, log_x=True, log_y=True)
+    return Finding(tuple(measures), plot)
 
 
 def nested_rates(effort: Effort, policies: Policies) -> Finding:
@@ -167,7 +203,7 @@ def merged_segments(effort: Effort, policies: Policies) -> Finding:
         assert segments.load(thresholds) < 1
         cuts = tuple(int(one) for one in segments.cuts)
         policy = policies["nested-wait"].configure(thresholds=thresholds, cuts=cuts)
-        most = _largest_kv(model, policy, horizon_s, effort.choose(110, 400), effort)
+        most = most_kv(model, policy, horizon_s, effort.choose(110, 400), effort)
         found = share(most > float(memory.total))
         measures.append(at_most(f"share of runs that overflow, L = {count}", found, delta))
         base.append(float(memory.base))
@@ -204,7 +240,7 @@ def _capacity(segments: Segments, probability: float) -> float:
     return float(nested_memory(THRESHOLDS, segments, log).total)
 
 
-def _largest_kv(
+def most_kv(
     model: Model, policy: ConfiguredPolicy, horizon_s: float, runs: int, effort: Effort
 ) -> Floats:
     """Most KV held up to the horizon, one figure per run."""
@@ -227,6 +263,13 @@ STATEMENTS = (
         "Theorem 2: with the buffer, KV overflows in at most a share δ of the runs over [0, T].",
         "nested-wait, outputs 2/4/6, n = 10/6/3, T = 400·d0, δ from 0.2 to 0.01",
         overflow,
+    ),
+    Statement(
+        "queue-law",
+        "4.5",
+        "The law of the boundary queue is exact: KV overflows in the share of runs that it gives.",
+        "nested-wait, outputs 2/6, n = 10/6, the least memory for δ from 0.2 to 0.001",
+        queue_law,
     ),
     Statement(
         "nested-rates",

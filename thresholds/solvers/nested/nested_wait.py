@@ -31,6 +31,7 @@ from thresholds.solvers.nested.cuts import (
 from thresholds.solvers.nested.goals import OBJECTIVES
 from thresholds.solvers.nested.infeasible import infeasible
 from thresholds.solvers.nested.joint import MOST_LENGTHS, best_design
+from thresholds.solvers.nested.memory_law import memory_law
 from thresholds.solvers.nested.optimum import PROVEN
 from thresholds.solvers.nested.requirement import (
     STRICT,
@@ -152,6 +153,11 @@ class NestedWait(Solver):
                 overflow_probability=probability if bounded else None,
                 stochastic_buffer_tokens=float(memory.stochastic_buffer),
                 horizon_s=self.horizon_s,
+                queue_law=(
+                    memory_law(n, segments, self.horizon_s, self.overflow_probability)
+                    if bounded
+                    else None
+                ),
             ),
             predicted=predicted(
                 found, float(mean_latency_s(n, segments)), float(mean_ttft_s(n, segments))

@@ -41,7 +41,9 @@ class Segments:
         kv_tokens: KV tokens read by its decode stages.
         decode_requests: Decode stages.
         memory_tokens: KV held over its stages, block-rounded.
-        boundary_tokens: KV of a request waiting to enter segment k, from k = 2 on, shape (L − 1,).
+        boundary_tokens: KV of a request waiting to enter segment k, from k = 2 on, shape (L − 1,),
+            as Theorem 2 counts it: prompt and all output.
+        waiting_tokens: The same as held, without an output token that is not computed yet.
         prefill_tokens: Mean prompt of a request; 0 for decode-only workloads. Scalar.
         prefill_tokens_sq: Mean squared prompt. Scalar.
         prompts_differ: Whether some segment is entered by prompts of several lengths.
@@ -57,6 +59,7 @@ class Segments:
     decode_requests: Floats
     memory_tokens: Floats
     boundary_tokens: Floats
+    waiting_tokens: Floats
     prefill_tokens: float
     prefill_tokens_sq: float
     prompts_differ: bool
@@ -169,6 +172,7 @@ class Lengths:
             decode_requests=spans.decode_requests,
             memory_tokens=spans.memory_tokens,
             boundary_tokens=self.boundary_tokens[first[1:]].astype(float),
+            waiting_tokens=self.waiting_tokens[first[1:]].astype(float),
             prefill_tokens=self.prefill_tokens,
             prefill_tokens_sq=self.prefill_tokens_sq,
             prompts_differ=self.prompts_differ,
@@ -233,6 +237,12 @@ class Lengths:
     def boundary_tokens(self) -> Integers:
         """KV of a request waiting behind length i − 1, in blocks, shape (m,); row 0 has none."""
         before = np.concatenate([[0], self.outputs[:-1]])
+        return _rounded_up(self.memory_prompts + before, self.server.block_tokens)
+
+    @property
+    def waiting_tokens(self) -> Integers:
+        """The same without the token that the next stage computes, as prefill emits the first."""
+        before = np.concatenate([[0], self.outputs[:-1]]) - self.first_stage_offset
         return _rounded_up(self.memory_prompts + before, self.server.block_tokens)
 
     def stage_range(self, before: Integers, cuts: Integers) -> tuple[Integers, Integers]:

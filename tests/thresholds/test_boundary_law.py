@@ -1,0 +1,182 @@
+"""Laws of boundary queues against dense matrices, simulated chains, and the bound of Theorem 2."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fluid.server import load_server
+from tests.support.boundary_chain import largest_kv
+from tests.support.builders import workload
+from tests.support.nested_cases import finest, log_of, random_instance
+from thresholds.solvers.nested.boundary_law import (
+    Boundary,
+    Steps,
+    stationary_law,
+    tail_from_empty,
+)
+from thresholds.solvers.nested.memory_law import OneQueue, Runs, memory_law, queues_law
+from thresholds.solvers.nested.nested_wait import NestedWait
+from thresholds.solvers.nested.requirement import chain_holds, nested_memory
+from thresholds.solvers.nested.segments import Floats, Segments
+
+LONG_DECODE = load_server("paper-long-decode")
+TWO = workload((7.0, 512, 20), (3.0, 512, 50))
+SMALL = LONG_DECODE.model_copy(update={"first_token": "prefill"})
+
+BOUNDARIES = [
+    Boundary(10, 6, 0.5),
+    Boundary(2, 1, 0.3),
+    Boundary(30, 29, 0.93),
+    Boundary(7, 2, 0.2),
+    Boundary(40, 25, 0.6),
+]
+
+
+def dense(boundary: Boundary, states: int) -> Floats:
+    """The chain on 0 … states − 1, entry by entry from the recursion; what leaves is lost."""
+    found = np.zeros((states, states))
+    chances = stats.binom.pmf(np.arange(boundary.before + 1), boundary.before, boundary.survival)
+    for i in range(states):
+        rest = i - boundary.threshold if i >= boundary.threshold else i
+        for count in range(boundary.before + 1):
+            if rest + count < states:
+                found[i, rest + count] = chances[count]
+    return found
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_the_stationary_law_is_that_of_the_dense_chain(boundary: Boundary) -> None:
+    law = stationary_law(boundary)
+    states = len(law.pmf)
+    moves = dense(boundary, states)
+    np.testing.assert_allclose(law.pmf @ moves, law.pmf, atol=1e-13)
+    assert law.error < 1e-12
+    # Lundberg's bound, on which the cut rests, and Theorem 2's reading of it.
+    tail = 1 - np.cumsum(law.pmf)
+    excess = np.arange(states) + 2 - 2 * boundary.threshold
+    assert (tail <= np.exp(-boundary.exponent * np.maximum(excess, 0)) + 1e-13).all()
+    # A coarse cut stays within the error that it states.
+    coarse = stationary_law(boundary, 1e-4)
+    padded = np.zeros(states)
+    padded[: len(coarse.pmf)] = coarse.pmf
+    assert 0 < np.abs(padded - law.pmf).sum() <= coarse.error
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_banded_forms_are_those_of_the_dense_matrix(boundary: Boundary) -> None:
+    states = 3 * boundary.threshold + 2
+    moves, steps = dense(boundary, states), Steps.of(boundary, states)
+    x = np.random.default_rng(1).uniform(size=states)
+    np.testing.assert_allclose(steps.expected(x), moves @ x, atol=1e-14)
+    np.testing.assert_allclose(steps.transposed().expected(x), moves.T @ x, atol=1e-14)
+    inverse = np.linalg.solve(np.eye(states) - 0.99 * moves, x)
+    np.testing.assert_allclose(steps.thinned(0.01).solver()(x), inverse, rtol=1e-9)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES[:4])
+def test_tails_from_an_empty_queue_bound_every_run(boundary: Boundary) -> None:
+    bound = tail_from_empty(boundary)
+    moves = dense(boundary, len(bound))
+    law = np.eye(len(bound))[0]
+    highest = np.zeros(len(bound))
+    for _ in range(400):
+        law = law @ moves
+        highest = np.maximum(highest, 1 - np.cumsum(law))
+    assert (highest <= bound + 1e-12).all()
+    # It is no larger than that, or than the stationary tail with its margin.
+    stationary = 1 - np.cumsum(stationary_law(boundary).pmf)
+    assert (bound <= np.maximum(highest, 1.01 * stationary) + 1e-12).all()
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("count", [40, 2000])
+def test_the_law_of_the_longest_queue_is_that_of_its_runs_one_by_one(
+    boundary: Boundary, count: int
+) -> None:
+    runs = Runs(np.array([count - 5.0, float(count)]), np.array([0.25, 0.75]))
+    law = OneQueue(boundary, 1.0, 0.0, runs)
+    for queue in range(boundary.threshold + 1, boundary.largest(1e-6), boundary.threshold):
+        alive, stays = np.ones(queue + 1), dense(boundary, queue + 1)
+        survived = []
+        for _ in range(count):
+            alive = stays @ alive
+            survived.append(alive[0])
+        expected = 1 - 0.25 * survived[count - 6] - 0.75 * survived[-1]
+        found = law.above(queue)
+        assert found >= expected * (1 - 1e-6) - 1e-9
+        if expected < 0.5 and count > 100:
+            # The start weighs as much as some runs do.
+            assert found <= expected * (1 + 60 / count) + 1e-9
+
+
+def test_few_runs_are_counted_from_their_poisson_law() -> None:
+    segments = finest(TWO, LONG_DECODE)
+    runs = Runs.within(3.0, 4, segments)
+    assert runs.shares.sum() == pytest.approx(1)
+    arrivals = np.arange(200)
+    expected = np.maximum(arrivals // 4 - segments.stages[0], 0) @ stats.poisson.pmf(arrivals, 30.0)
+    assert runs.mean == pytest.approx(expected, abs=1e-12)
+    slow = segments.server.iteration_time.overhead_s
+    assert Runs.within(3.0, 1, segments).counts.max() <= 1 + 3.0 / slow
+
+
+def _shares(thresholds: tuple[int, ...], segments: Segments, horizon_s: float) -> list[tuple]:
+    law = queues_law(thresholds, segments, horizon_s)
+    assert law is not None
+    rng = np.random.default_rng(7)
+    most = largest_kv(thresholds, segments, horizon_s, 3_000, rng)
+    found = []
+    for delta in (0.2, 0.05, 0.01):
+        tokens = law.least_tokens(delta)
+        chance = law.overflow(tokens)
+        assert chance <= delta < law.overflow(tokens - 1)
+        events = int((most > tokens).sum())
+        interval = stats.binomtest(events, len(most)).proportion_ci(0.9999, "exact")
+        found.append((chance, interval.low, interval.high))
+    return found
+
+
+@pytest.mark.parametrize("server", [LONG_DECODE, SMALL])
+def test_simulated_overflows_of_two_segments_agree_with_the_law(server) -> None:
+    for chance, low, high in _shares((6, 3), finest(TWO, server), 300.0):
+        assert low <= chance <= high
+
+
+def test_simulated_overflows_of_three_segments_stay_below_the_bound() -> None:
+    load = workload((5.0, 100, 3), (3.0, 100, 6), (2.0, 100, 12))
+    for chance, low, _ in _shares((10, 6, 3), finest(load, LONG_DECODE), 300.0):
+        assert low <= chance
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_law_asks_for_no_more_than_theorem_2(seed: int) -> None:
+    load, server = random_instance(seed, 2 + seed % 4)
+    segments = finest(load, server)
+    n = [12.0 + seed]
+    for p in segments.survivals:
+        n.append(float(np.ceil(n[-1] * (1 + p) / 2)))
+    if not chain_holds(n, segments):
+        pytest.skip("whole thresholds too small for this chain")
+    theorem = nested_memory(n, segments, log_of(segments))
+    law = memory_law(n, segments, 3600.0, 0.01)
+    assert law is not None
+    assert theorem.base <= law.tokens <= theorem.total
+    assert (law.overflow_probability <= 0.01) == (law.tokens <= server.usable_kv_tokens)
+
+
+def test_tables_show_both_certificates() -> None:
+    table = NestedWait(segments=2).solve(TWO, LONG_DECODE)
+    law, memory = table.memory.queue_law, table.memory
+    assert law is not None
+    assert law.is_exact
+    assert memory.required_tokens < law.tokens < memory.required_tokens + memory.buffer_tokens
+    assert "the law of the boundary queues (exact) asks for" in str(table)
+    assert NestedWait(segments=1).solve(TWO, LONG_DECODE).memory.queue_law is None
+    mixed = workload((4.0, 800, 20), (3.0, 100, 20), (3.0, 300, 50))
+    worst = NestedWait(segments=2).solve(mixed, LONG_DECODE).memory.queue_law
+    assert worst is not None
+    assert not worst.is_exact
+    weighted = NestedWait(segments=2, prompts="weighted").solve(mixed, LONG_DECODE)
+    assert weighted.memory.queue_law is None
