@@ -94,7 +94,7 @@ def _unstable(workload: Workload, server: Server, found: Equilibrium) -> Infeasi
     nearest += ", or admit a part of the load (overload)"
     return InfeasibleError(
         f"workload {workload.name} is unstable on server {server.name} "
-        f"(utilisation {found.utilisation:.3f})",
+        f"({1 / found.max_scale:.4g} times what it carries)",
         found.binding,
         nearest,
         found.max_scale,
