@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.steady.latency.kernels import blurred
 from fluid.steady.latency.solved import Cdfs
+from fluid.steady.latency.walks import blurred
 
 Floats = NDArray[np.float64]
 
