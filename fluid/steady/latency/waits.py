@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 _POINTS = 800
 
 
-def deposited(rows: int, points: int, row: Floats, value: Floats, mass: Floats) -> Floats:
+def deposited(rows: int, points: int, row: NDArray[np.intp], value: Floats, mass: Floats) -> Floats:
     """Masses at values on the points 0, 1, …, each split between its two neighbours, per row."""
     place = np.clip(value, 0, points - 2)
     low = place.astype(np.int64)
