@@ -10,20 +10,10 @@ from fluid.steady.latency.budget import window_quad_s
 from fluid.steady.latency.chain import Lattice, costs_of, spaced_nodes
 from fluid.steady.latency.chunk_kernels import fitting_shares, land
 from fluid.steady.latency.decoders import count_law, nobody
-from fluid.steady.latency.kernels import (
-    balance,
-    blurred,
-    cross_sums,
-    linear_moments,
-    place,
-    relaxation,
-    seconds_ahead,
-    sum_waves,
-    token_seconds,
-    worth_by_age,
-)
+from fluid.steady.latency.kernels import balance, cross_sums, linear_moments, place, token_seconds
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slopes, SlowTheory
+from fluid.steady.latency.walks import blurred, relaxation, seconds_ahead, sum_waves, worth_by_age
 from fluid.steady.latency.whole import FINE, lay_out, take_step
 from tests.support.latency_cases import mix
 

@@ -13,12 +13,12 @@ from fluid.steady.latency.chain import costs_of
 from fluid.steady.latency.chunked import start_chain
 from fluid.steady.latency.converge import Converged, converge
 from fluid.steady.latency.endings import endings
-from fluid.steady.latency.kernels import seconds_ahead
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.queue import Queue
 from fluid.steady.latency.slow import Slow, SlowTheory
 from fluid.steady.latency.solved import Cdfs, Idle, Solved, idleness
 from fluid.steady.latency.waits import moved_to_means
+from fluid.steady.latency.walks import seconds_ahead
 
 Floats = NDArray[np.float64]
 

@@ -23,10 +23,11 @@ from fluid.steady.latency.chunk_kernels import (
     budget_step,
     full_seconds,
 )
-from fluid.steady.latency.kernels import Costs, Nodes, balance, relaxation
+from fluid.steady.latency.kernels import Costs, Nodes, balance
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.memory import Memory
 from fluid.steady.latency.solved import Solved
+from fluid.steady.latency.walks import relaxation
 
 Floats = NDArray[np.float64]
 

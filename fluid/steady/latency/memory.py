@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.steady.latency.kernels import worth_by_age
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slow
+from fluid.steady.latency.walks import worth_by_age
 
 Floats = NDArray[np.float64]
 

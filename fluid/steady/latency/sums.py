@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 from scipy.special import gammainc
 
-from fluid.steady.latency.kernels import sum_waves
 from fluid.steady.latency.solved import Cdfs, Solved
+from fluid.steady.latency.walks import sum_waves
 
 Floats = NDArray[np.float64]
 Waves = NDArray[np.complex128]

@@ -27,7 +27,7 @@ from fluid.steady.latency.kernels import Costs, Nodes, added_seconds, balance, m
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import LONGEST_WAVES, Slopes, Slow, SlowTheory
 from fluid.steady.latency.solved import Solved, idleness
-from fluid.steady.latency.waits import whole_prompt_laws
+from fluid.steady.latency.waits import two_iteration_laws, whole_prompt_laws
 
 Floats = NDArray[np.float64]
 
@@ -193,13 +193,13 @@ def _read(
             whole_prompt_laws, seconds, step.matrix, palm, first_stage_s, alone_s, idle.share
         ),
         make_first_token=partial(
-            whole_prompt_laws,
+            two_iteration_laws,
             seconds,
             step.matrix,
             palm,
+            added_s,
             alone_s=alone_s + float(load.table_s[1]),
             idle_share=idle.share,
-            then_another=True,
         ),
         converged=converged,
     )
