@@ -103,7 +103,7 @@ def chunk_limit(workload: Workload, server: Server) -> ChunkLimit:
     ...                    iteration_time=tau)
     >>> found = chunk_limit(fw.Workload.of(long=fw.Requests(1.0, 4_000, 10)), server)
     >>> round(found.whole_scale, 2), round(found.scale, 1), found.chunks
-    (5.84, 35.3, (20.0,))
+    (5.84, 35.3, (24.0,))
     """
     require_fits(workload, server)
     whole = largest_scale(workload, server)

@@ -47,7 +47,9 @@ _ROUNDING = 1e-9
 
 _PATIENCE = 4
 _GAIN = 1e-3
-"""So many groups of patterns that gain less than this share end the search."""
+_SHORT = 60
+"""So many groups of patterns that gain less than this share end the search, but for short periods,
+which cost next to nothing."""
 
 _MIXED_AT_MOST = {2: 6, 3: 4}
 """By number of classes, requests per period up to which every mix of them is tried."""
@@ -154,7 +156,7 @@ def _packing(workload: Workload, server: Server) -> Packing:
         idle = idle + 1 if found.inner_scale < (1 + _GAIN) * best.inner_scale else 0
         if found.inner_scale >= (1 - _ROUNDING) * best.inner_scale:
             best = found
-        if not best.matters or idle == _PATIENCE:
+        if not best.matters or (idle >= _PATIENCE and fresh[-1].iterations > _SHORT):
             break
     return best
 
@@ -227,10 +229,15 @@ def _filled(packer: Packer, counts: NDArray[np.int64]) -> Iterator[Pattern]:
     yield found
     more = found.counts
     for k in np.argsort([-one.memory_sum for one in packer.stages]).tolist():
-        step = np.arange(len(more)) == k
-        while (fuller := packer.pattern((more + step).tolist(), found.iterations)) is not None:
-            more = fuller.counts
+        unit, step = np.eye(len(more), dtype=np.int64)[k], 1
+        # Twice as many more while they fit, then half as many.
+        while fuller := packer.pattern((more + step * unit).tolist(), found.iterations):
+            more, step = fuller.counts, 2 * step
             yield fuller
+        while step := step // 2:
+            if fuller := packer.pattern((more + step * unit).tolist(), found.iterations):
+                more = fuller.counts
+                yield fuller
 
 
 def _rounded(amounts: Floats) -> NDArray[np.int64]:
