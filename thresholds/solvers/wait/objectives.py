@@ -8,7 +8,7 @@ and uses the least memory of all, so that bisection on s is exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,15 +98,21 @@ def _least_delay(goal: DelayGoal, least: Floats, name: str) -> Outcome:
 def _relaxed(goal: DelayGoal, line: Line, least: Floats) -> Relaxed | None:
     """The best real thresholds; where the least ones fill the memory, with a touch more of it.
 
-    That has next to the same multipliers, those of one more token, and its bound is one as well.
+    Its bound is one as well, and the price of memory is extrapolated to what there is.
     """
     tokens = goal.batch.server.usable_kv_tokens
-    for capacity in (tokens, (1 + _TOUCH) * tokens):
+
+    def at(capacity: float) -> Relaxed | None:
         program = delay_program(goal.batch, goal.limits, goal.last_stage, line, least, capacity)
-        found = relaxed_optimum(program)
-        if found is not None:
-            return found
-    return None
+        return relaxed_optimum(program)
+
+    found = at(tokens)
+    if found is not None:
+        return found
+    near, far = at((1 + _TOUCH) * tokens), at((1 + 2 * _TOUCH) * tokens)
+    if near is None or far is None:
+        return near
+    return replace(near, memory_price_s=2 * near.memory_price_s - far.memory_price_s)
 
 
 def least_memory(batch: FullBatch, limits: MeanLimits, least: Floats) -> Outcome:
