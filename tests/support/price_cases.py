@@ -22,6 +22,9 @@ from thresholds.solvers.wait.solver import Wait
 
 _STEP = 1e-4
 _RATE_STEP = 1e-6
+_TOUCH = 3e-5
+"""Prices of limits are those of limits that are longer by this share."""
+
 _ROUNDING = 2e-4
 """Share of the objective, per relative step, that the accuracy of two optima hides."""
 
@@ -106,18 +109,26 @@ def price_checks(load: Workload, machine: Server) -> Iterator[PriceCheck]:
             def moved(scale: float, *, at: int = index, of: str = kind, s: float = limit_s):  # type: ignore[no-untyped-def]
                 return limited(load, at, **{of: s * scale}), tokens
 
-            yield _check(price.of, price.value, _relaxed_s(moved, machine), limit_s, _STEP)
+            value = _relaxed_s(moved, machine)
+            yield _check(price.of, price.value, value, limit_s, _STEP, beyond=_TOUCH)
 
 
 def _check(
-    of: str, price: float, value_s: Callable[[float], float], limit: float, step: float
+    of: str,
+    price: float,
+    value_s: Callable[[float], float],
+    limit: float,
+    step: float,
+    beyond: float = 0.0,
 ) -> PriceCheck:
+    """Args: beyond: Share of the limit that the slope above starts behind it."""
     here = value_s(1.0)
 
     def slope(way: int) -> float:
         """One-sided, of second order: next to a kink the optimum is strongly curved."""
-        once, twice = value_s(1 + way * step), value_s(1 + 2 * way * step)
-        return way * (4 * once - twice - 3 * here) / (2 * step * limit)
+        start = 1 + beyond if way > 0 else 1.0
+        at, once, twice = (value_s(start + k * way * step) for k in (0, 1, 2))
+        return way * (4 * once - twice - 3 * at) / (2 * step * limit)
 
     below, above = slope(-1), slope(1)
     return PriceCheck(of, price, below, above, _ROUNDING * abs(here) / limit)

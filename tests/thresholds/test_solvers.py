@@ -29,6 +29,7 @@ VALUES: dict[str, Any] = {
     "overflow_probability": 0.05,
     "horizon_s": 600.0,
     "prompts": "weighted",
+    "time_limit_s": 100.0,
 }
 """A value of every option that is not its default."""
 
@@ -96,7 +97,8 @@ def test_every_option_has_a_value_to_try() -> None:
         (Paced, "budget_s", True),
         (Paced, "scheduler", "fifo"),
         (Wait, "objective", "profit"),
-        (NestedWait, "objective", "ttft"),
+        (NestedWait, "objective", "sharp-latency"),
+        (NestedWait, "time_limit_s", 0),
         (NestedWait, "segments", 1.5),
         (NestedWait, "overflow_probability", None),
         (NestedWait, "horizon_s", float("inf")),

@@ -34,6 +34,10 @@ class MeanLimits:
     def __bool__(self) -> bool:
         return bool(np.isfinite([self.ttft_s, self.tpot_s, self.latency_s]).any())
 
+    def loosened(self, factor: float) -> MeanLimits:
+        """All limits so many times as long."""
+        return MeanLimits(self.ttft_s * factor, self.tpot_s * factor, self.latency_s * factor)
+
     def delays(self, batch: FullBatch) -> Iterator[tuple[str, Floats, Floats]]:
         """Name, stage at whose end the delay ends, and limit in seconds, of both delays."""
         yield "ttft_s", batch.first_output, self.ttft_s

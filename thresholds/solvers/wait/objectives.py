@@ -8,7 +8,7 @@ and uses the least memory of all, so that bisection on s is exact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ _EXACT_CLASSES = 12
 """Up to so many classes branch and bound over all of them finishes the search."""
 
 _TOUCH = 3e-5
-"""Share of the memory that is added where nothing is inside the constraints."""
+"""Share that is added to the memory where nothing is inside the constraints, and to limits."""
 
 _TOLERANCE = 1e-9
 """Relative width of the final bracket of bisections."""
@@ -77,6 +77,8 @@ def _least_delay(goal: DelayGoal, least: Floats, name: str) -> Outcome:
         found = _relaxed(goal, line, least)
         if found and (relaxed is None or found.bound_s > relaxed.bound_s):
             tightest, relaxed = line, found
+    if relaxed is not None and relaxed.limit_prices:
+        relaxed = _priced(goal, tightest, least, relaxed)
     rate_per_s = float(batch.rates_per_s.sum())
     thresholds, value_s, bound_s = clocked_search(
         goal,
@@ -98,15 +100,32 @@ def _least_delay(goal: DelayGoal, least: Floats, name: str) -> Outcome:
 def _relaxed(goal: DelayGoal, line: Line, least: Floats) -> Relaxed | None:
     """The best real thresholds; where the least ones fill the memory, with a touch more of it.
 
-    That has next to the same multipliers, those of one more token, and its bound is one as well.
+    Its bound is one as well, and the price of memory is extrapolated to what there is.
     """
     tokens = goal.batch.server.usable_kv_tokens
-    for capacity in (tokens, (1 + _TOUCH) * tokens):
+
+    def at(capacity: float) -> Relaxed | None:
         program = delay_program(goal.batch, goal.limits, goal.last_stage, line, least, capacity)
-        found = relaxed_optimum(program)
-        if found is not None:
-            return found
-    return None
+        return relaxed_optimum(program)
+
+    found = at(tokens)
+    if found is not None:
+        return found
+    near, far = at((1 + _TOUCH) * tokens), at((1 + 2 * _TOUCH) * tokens)
+    if near is None or far is None:
+        return near
+    return replace(near, memory_price_s=2 * near.memory_price_s - far.memory_price_s)
+
+
+def _priced(goal: DelayGoal, line: Line, least: Floats, found: Relaxed) -> Relaxed:
+    """The same with the prices of limits that are a touch longer.
+
+    Where the least thresholds just keep a limit, its multiplier is not unique; that of a longer
+    limit is what one more unit is worth.
+    """
+    limits = goal.limits.loosened(1 + _TOUCH)
+    longer = relaxed_optimum(delay_program(goal.batch, limits, goal.last_stage, line, least))
+    return found if longer is None else replace(found, limit_prices=longer.limit_prices)
 
 
 def least_memory(batch: FullBatch, limits: MeanLimits, least: Floats) -> Outcome:

@@ -334,8 +334,11 @@ def _result(program: DelayProgram, y: Floats, at: _Point, weight: float) -> Rela
 
 def _inside(program: DelayProgram) -> Floats | None:
     """Thresholds strictly inside all constraints, as far as can be."""
-    found = (_inside_by(program, margin) for margin in _MARGINS)
-    return next((one for one in found if one is not None), None)
+    for margin in _MARGINS:
+        found = _inside_by(program, margin)
+        if found is not None and _point(program, np.log(found)) is not None:
+            return found
+    return None
 
 
 def _inside_by(program: DelayProgram, margin: float) -> Floats | None:

@@ -165,16 +165,12 @@ def _too_fast(
     workload: Workload, batch: FullBatch, limits: MeanLimits, index: int, name: str
 ) -> InfeasibleError:
     """The error of limits that no whole thresholds keep; they could all be relaxed by a factor."""
-
-    def loosened(factor: float) -> MeanLimits:
-        return MeanLimits(limits.ttft_s * factor, limits.tpot_s * factor, limits.latency_s * factor)
-
     low, high = 1.0, 2.0
-    while loosened(high).least_thresholds(batch) is None:
+    while limits.loosened(high).least_thresholds(batch) is None:
         low, high = high, 2 * high
     while high - low > 1e-4 * low:
         middle = (low + high) / 2
-        if loosened(middle).least_thresholds(batch) is None:
+        if limits.loosened(middle).least_thresholds(batch) is None:
             low = middle
         else:
             high = middle
