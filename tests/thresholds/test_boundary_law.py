@@ -16,7 +16,7 @@ from thresholds.solvers.nested.boundary_law import (
     stationary_law,
     tail_from_empty,
 )
-from thresholds.solvers.nested.memory_law import OneQueue, Runs, memory_law, queues_law
+from thresholds.solvers.nested.memory_law import OneQueue, RunCounts, memory_law, queues_law
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import chain_holds, nested_memory
 from thresholds.solvers.nested.segments import Floats, Segments
@@ -95,7 +95,7 @@ def test_tails_from_an_empty_queue_bound_every_run(boundary: Boundary) -> None:
 def test_the_law_of_the_longest_queue_is_that_of_its_runs_one_by_one(
     boundary: Boundary, count: int
 ) -> None:
-    runs = Runs(np.array([count - 5.0, float(count)]), np.array([0.25, 0.75]))
+    runs = RunCounts(np.array([count - 5.0, float(count)]), np.array([0.25, 0.75]))
     law = OneQueue(boundary, 1.0, 0.0, runs)
     for queue in range(boundary.threshold + 1, boundary.largest(1e-6), boundary.threshold):
         alive, stays = np.ones(queue + 1), dense(boundary, queue + 1)
@@ -113,13 +113,13 @@ def test_the_law_of_the_longest_queue_is_that_of_its_runs_one_by_one(
 
 def test_few_runs_are_counted_from_their_poisson_law() -> None:
     segments = finest(TWO, LONG_DECODE)
-    runs = Runs.within(3.0, 4, segments)
+    runs = RunCounts.within(3.0, 4, segments)
     assert runs.shares.sum() == pytest.approx(1)
     arrivals = np.arange(200)
     expected = np.maximum(arrivals // 4 - segments.stages[0], 0) @ stats.poisson.pmf(arrivals, 30.0)
     assert runs.mean == pytest.approx(expected, abs=1e-12)
     slow = segments.server.iteration_time.overhead_s
-    assert Runs.within(3.0, 1, segments).counts.max() <= 1 + 3.0 / slow
+    assert RunCounts.within(3.0, 1, segments).counts.max() <= 1 + 3.0 / slow
 
 
 def _shares(thresholds: tuple[int, ...], segments: Segments, horizon_s: float) -> list[tuple]:
