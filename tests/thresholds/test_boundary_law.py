@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fluid.server import load_server
+from fluid.errors import InfeasibleError, InputError
+from fluid.server import Server, load_server
 from tests.support.boundary_chain import largest_kv
 from tests.support.builders import workload
 from tests.support.nested_cases import finest, log_of, random_instance
@@ -122,7 +123,9 @@ def test_few_runs_are_counted_from_their_poisson_law() -> None:
     assert RunCounts.within(3.0, 1, segments).counts.max() <= 1 + 3.0 / slow
 
 
-def _shares(thresholds: tuple[int, ...], segments: Segments, horizon_s: float) -> list[tuple]:
+def _shares(
+    thresholds: tuple[int, ...], segments: Segments, horizon_s: float
+) -> list[tuple[float, float, float]]:
     law = queues_law(thresholds, segments, horizon_s)
     assert law is not None
     rng = np.random.default_rng(7)
@@ -139,7 +142,7 @@ def _shares(thresholds: tuple[int, ...], segments: Segments, horizon_s: float) -
 
 
 @pytest.mark.parametrize("server", [LONG_DECODE, SMALL])
-def test_simulated_overflows_of_two_segments_agree_with_the_law(server) -> None:
+def test_simulated_overflows_of_two_segments_agree_with_the_law(server: Server) -> None:
     for chance, low, high in _shares((6, 3), finest(TWO, server), 300.0):
         assert low <= chance <= high
 
@@ -180,3 +183,42 @@ def test_tables_show_both_certificates() -> None:
     assert not worst.is_exact
     weighted = NestedWait(segments=2, prompts="weighted").solve(mixed, LONG_DECODE)
     assert weighted.memory.queue_law is None
+
+
+def test_designs_may_be_held_to_the_law_instead() -> None:
+    """Memory between the two requirements: Theorem 2 refuses, the law gives a table that fits."""
+    table = NestedWait(objective="memory", segments=2).solve(TWO, LONG_DECODE)
+    law, memory = table.memory.queue_law, table.memory
+    assert law is not None
+    between = int((law.tokens + memory.required_tokens + memory.buffer_tokens) / 2)
+    tight = LONG_DECODE.model_copy(update={"kv_capacity_tokens": between})
+    with pytest.raises(InfeasibleError):
+        NestedWait(segments=2).solve(TWO, tight)
+    by_law = NestedWait(segments=2, certificate="law").solve(TWO, tight)
+    found = by_law.memory.queue_law
+    assert found is not None
+    assert found.tokens == by_law.memory.required_tokens + by_law.memory.buffer_tokens <= between
+    assert found.overflow_probability <= 0.01
+    assert by_law.memory.stochastic_buffer_tokens is None
+    assert by_law.solver.optimality_gap is None
+    assert by_law.certificate[-1].condition == "memory: law of the boundary queues ≤ C"
+    assert "That is Theorem 2" not in str(by_law)
+    tiny = LONG_DECODE.model_copy(update={"kv_capacity_tokens": int(memory.required_tokens) - 1})
+    with pytest.raises(InfeasibleError, match="fits by the law"):
+        NestedWait(segments=2, certificate="law").solve(TWO, tiny)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"certificate": "proof"}, "certificate"),
+        ({"certificate": "law", "objective": "memory"}, "objective"),
+        ({"certificate": "law", "prompts": "weighted"}, "prompts"),
+    ],
+)
+def test_options_that_the_law_does_not_serve_are_refused(
+    options: dict[str, str], field: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        NestedWait(**options)  # type: ignore[arg-type]
+    assert caught.value.field == field
