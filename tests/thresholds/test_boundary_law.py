@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -21,6 +23,10 @@ from thresholds.solvers.nested.memory_law import OneQueue, RunCounts, memory_law
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import chain_holds, nested_memory
 from thresholds.solvers.nested.segments import Floats, Segments
+from validation.policies import POLICIES
+from validation.simulator.model import poisson_model
+from validation.theorems.nested_buffer import HORIZON_S, SERVER, TWO_LENGTHS, most_kv
+from validation.theorems.statement import Effort
 
 LONG_DECODE = load_server("paper-long-decode")
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))
@@ -147,21 +153,45 @@ def test_simulated_overflows_of_two_segments_agree_with_the_law(server: Server) 
         assert low <= chance <= high
 
 
+@pytest.mark.parametrize("block_tokens", [1, 16])
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_kv_of_the_policy_is_what_the_law_counts(first_token: str, block_tokens: int) -> None:
+    """Largest KV on the simulator is M(n) + b_2 (q − n_2), q whole, in every convention."""
+    changes = {"first_token": first_token, "block_tokens": block_tokens}
+    server = SERVER.model_copy(update=changes)
+    law = queues_law((10, 6), finest(TWO_LENGTHS, server), HORIZON_S)
+    assert isinstance(law, OneQueue)
+    policy = POLICIES["nested-wait"].configure(thresholds=(10, 6))
+    model = poisson_model(TWO_LENGTHS, server)
+    most = most_kv(model, policy, HORIZON_S, 30, Effort("quick"))
+    waiting = (most - law.full) / law.held
+    np.testing.assert_allclose(waiting, np.rint(waiting), atol=1e-9)
+    assert 0 < waiting.min() < waiting.max()
+    chance = law.overflow(law.full + law.held * float(np.median(waiting)))
+    assert 0.2 < chance < 0.8
+
+
 def test_simulated_overflows_of_three_segments_stay_below_the_bound() -> None:
     load = workload((5.0, 100, 3), (3.0, 100, 6), (2.0, 100, 12))
     for chance, low, _ in _shares((10, 6, 3), finest(load, LONG_DECODE), 300.0):
         assert low <= chance
 
 
+def _halfway(segments: Segments, first: int) -> list[float]:
+    """Whole thresholds half way between what drift needs and the one before."""
+    n = [float(first)]
+    for p in segments.survivals:
+        n.append(float(np.ceil(n[-1] * (1 + p) / 2)))
+    return n
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_the_law_asks_for_no_more_than_theorem_2(seed: int) -> None:
     load, server = random_instance(seed, 2 + seed % 4)
     segments = finest(load, server)
-    n = [12.0 + seed]
-    for p in segments.survivals:
-        n.append(float(np.ceil(n[-1] * (1 + p) / 2)))
-    if not chain_holds(n, segments):
-        pytest.skip("whole thresholds too small for this chain")
+    n = next(
+        n for n in map(partial(_halfway, segments), range(10, 400)) if chain_holds(n, segments)
+    )
     theorem = nested_memory(n, segments, log_of(segments))
     law = memory_law(n, segments, 3600.0, 0.01)
     assert law is not None

@@ -2,8 +2,8 @@
 
 The search over designs knows Theorem 2's requirement only. Designs that need more than the server
 has by the theorem may fit by the law, which asks for less: the search is given more memory than
-there is, as much as still leaves a best design that fits by the law. No bound is known on what other
-designs that fit by the law can do.
+there is, as much as still leaves a best design that fits by the law. No bound is known on what
+other designs that fit by the law can do.
 """
 
 from __future__ import annotations
