@@ -61,10 +61,12 @@ def _memory(memory: Memory) -> Iterator[Block]:
         )
     law = memory.queue_law
     if law is not None and memory.horizon_s is not None:
+        chance = law.overflow_probability
+        shown = "less than 1e-9" if chance < 1e-9 else f"{chance:.1e}"
+        first = "That is Theorem 2; the law" if memory.stochastic_buffer_tokens else "The law"
         yield (
-            f"That is Theorem 2; the law of the boundary queues ({_kind(law)}) asks for "
-            f"{number(law.tokens)} tokens, and gives {law.overflow_probability:.1e} with what the "
-            "server has."
+            f"{first} of the boundary queues ({_kind(law)}) asks for {number(law.tokens)} tokens, "
+            f"and gives {shown} with what the server has."
         )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SOLVER_OPTIONS = (
     *("objective", "scheduler", "budget_s", "overflow_probability", "horizon_s", "segments"),
-    *("prompts", "time_limit_s"),
+    *("prompts", "certificate", "time_limit_s"),
 )
 """Options of the command that belong to the solver: each has those that it knows."""
 
@@ -69,6 +69,13 @@ def command(
         str | None,
         typer.Option(
             help="nested-*: worst (unless told) or weighted, the prompt that memory counts."
+        ),
+    ] = None,
+    certificate: Annotated[
+        str | None,
+        typer.Option(
+            help="nested-wait: what memory must fit by, theorem (unless told) or law, that of the "
+            "boundary queues."
         ),
     ] = None,
     time_limit_s: Annotated[

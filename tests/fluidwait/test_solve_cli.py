@@ -73,6 +73,7 @@ OPTIONS = {
     "horizon_s": 600,
     "segments": 1,
     "prompts": "weighted",
+    "certificate": "law",
     "time_limit_s": 2.5,
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from fluid.server import load_server
+from fluid.errors import InfeasibleError, InputError
+from fluid.server import Server, load_server
 from tests.support.boundary_chain import largest_kv
 from tests.support.builders import workload
 from tests.support.nested_cases import finest, log_of, random_instance
@@ -16,10 +19,14 @@ from thresholds.solvers.nested.boundary_law import (
     stationary_law,
     tail_from_empty,
 )
-from thresholds.solvers.nested.memory_law import OneQueue, Runs, memory_law, queues_law
+from thresholds.solvers.nested.memory_law import OneQueue, RunCounts, memory_law, queues_law
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import chain_holds, nested_memory
 from thresholds.solvers.nested.segments import Floats, Segments
+from validation.policies import POLICIES
+from validation.simulator.model import poisson_model
+from validation.theorems.nested_buffer import HORIZON_S, SERVER, TWO_LENGTHS, most_kv
+from validation.theorems.statement import Effort
 
 LONG_DECODE = load_server("paper-long-decode")
 TWO = workload((7.0, 512, 20), (3.0, 512, 50))
@@ -95,7 +102,7 @@ def test_tails_from_an_empty_queue_bound_every_run(boundary: Boundary) -> None:
 def test_the_law_of_the_longest_queue_is_that_of_its_runs_one_by_one(
     boundary: Boundary, count: int
 ) -> None:
-    runs = Runs(np.array([count - 5.0, float(count)]), np.array([0.25, 0.75]))
+    runs = RunCounts(np.array([count - 5.0, float(count)]), np.array([0.25, 0.75]))
     law = OneQueue(boundary, 1.0, 0.0, runs)
     for queue in range(boundary.threshold + 1, boundary.largest(1e-6), boundary.threshold):
         alive, stays = np.ones(queue + 1), dense(boundary, queue + 1)
@@ -113,16 +120,18 @@ def test_the_law_of_the_longest_queue_is_that_of_its_runs_one_by_one(
 
 def test_few_runs_are_counted_from_their_poisson_law() -> None:
     segments = finest(TWO, LONG_DECODE)
-    runs = Runs.within(3.0, 4, segments)
+    runs = RunCounts.within(3.0, 4, segments)
     assert runs.shares.sum() == pytest.approx(1)
     arrivals = np.arange(200)
     expected = np.maximum(arrivals // 4 - segments.stages[0], 0) @ stats.poisson.pmf(arrivals, 30.0)
     assert runs.mean == pytest.approx(expected, abs=1e-12)
     slow = segments.server.iteration_time.overhead_s
-    assert Runs.within(3.0, 1, segments).counts.max() <= 1 + 3.0 / slow
+    assert RunCounts.within(3.0, 1, segments).counts.max() <= 1 + 3.0 / slow
 
 
-def _shares(thresholds: tuple[int, ...], segments: Segments, horizon_s: float) -> list[tuple]:
+def _shares(
+    thresholds: tuple[int, ...], segments: Segments, horizon_s: float
+) -> list[tuple[float, float, float]]:
     law = queues_law(thresholds, segments, horizon_s)
     assert law is not None
     rng = np.random.default_rng(7)
@@ -139,9 +148,27 @@ def _shares(thresholds: tuple[int, ...], segments: Segments, horizon_s: float) -
 
 
 @pytest.mark.parametrize("server", [LONG_DECODE, SMALL])
-def test_simulated_overflows_of_two_segments_agree_with_the_law(server) -> None:
+def test_simulated_overflows_of_two_segments_agree_with_the_law(server: Server) -> None:
     for chance, low, high in _shares((6, 3), finest(TWO, server), 300.0):
         assert low <= chance <= high
+
+
+@pytest.mark.parametrize("block_tokens", [1, 16])
+@pytest.mark.parametrize("first_token", ["prefill", "decode"])
+def test_kv_of_the_policy_is_what_the_law_counts(first_token: str, block_tokens: int) -> None:
+    """Largest KV on the simulator is M(n) + b_2 (q − n_2), q whole, in every convention."""
+    changes = {"first_token": first_token, "block_tokens": block_tokens}
+    server = SERVER.model_copy(update=changes)
+    law = queues_law((10, 6), finest(TWO_LENGTHS, server), HORIZON_S)
+    assert isinstance(law, OneQueue)
+    policy = POLICIES["nested-wait"].configure(thresholds=(10, 6))
+    model = poisson_model(TWO_LENGTHS, server)
+    most = most_kv(model, policy, HORIZON_S, 30, Effort("quick"))
+    waiting = (most - law.full) / law.held
+    np.testing.assert_allclose(waiting, np.rint(waiting), atol=1e-9)
+    assert 0 < waiting.min() < waiting.max()
+    chance = law.overflow(law.full + law.held * float(np.median(waiting)))
+    assert 0.2 < chance < 0.8
 
 
 def test_simulated_overflows_of_three_segments_stay_below_the_bound() -> None:
@@ -150,15 +177,21 @@ def test_simulated_overflows_of_three_segments_stay_below_the_bound() -> None:
         assert low <= chance
 
 
+def _halfway(segments: Segments, first: int) -> list[float]:
+    """Whole thresholds half way between what drift needs and the one before."""
+    n = [float(first)]
+    for p in segments.survivals:
+        n.append(float(np.ceil(n[-1] * (1 + p) / 2)))
+    return n
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_the_law_asks_for_no_more_than_theorem_2(seed: int) -> None:
     load, server = random_instance(seed, 2 + seed % 4)
     segments = finest(load, server)
-    n = [12.0 + seed]
-    for p in segments.survivals:
-        n.append(float(np.ceil(n[-1] * (1 + p) / 2)))
-    if not chain_holds(n, segments):
-        pytest.skip("whole thresholds too small for this chain")
+    n = next(
+        n for n in map(partial(_halfway, segments), range(10, 400)) if chain_holds(n, segments)
+    )
     theorem = nested_memory(n, segments, log_of(segments))
     law = memory_law(n, segments, 3600.0, 0.01)
     assert law is not None
@@ -180,3 +213,42 @@ def test_tables_show_both_certificates() -> None:
     assert not worst.is_exact
     weighted = NestedWait(segments=2, prompts="weighted").solve(mixed, LONG_DECODE)
     assert weighted.memory.queue_law is None
+
+
+def test_designs_may_be_held_to_the_law_instead() -> None:
+    """Memory between the two requirements: Theorem 2 refuses, the law gives a table that fits."""
+    table = NestedWait(objective="memory", segments=2).solve(TWO, LONG_DECODE)
+    law, memory = table.memory.queue_law, table.memory
+    assert law is not None
+    between = int((law.tokens + memory.required_tokens + memory.buffer_tokens) / 2)
+    tight = LONG_DECODE.model_copy(update={"kv_capacity_tokens": between})
+    with pytest.raises(InfeasibleError):
+        NestedWait(segments=2).solve(TWO, tight)
+    by_law = NestedWait(segments=2, certificate="law").solve(TWO, tight)
+    found = by_law.memory.queue_law
+    assert found is not None
+    assert found.tokens == by_law.memory.required_tokens + by_law.memory.buffer_tokens <= between
+    assert found.overflow_probability <= 0.01
+    assert by_law.memory.stochastic_buffer_tokens is None
+    assert by_law.solver.optimality_gap is None
+    assert by_law.certificate[-1].condition == "memory: law of the boundary queues ≤ C"
+    assert "That is Theorem 2" not in str(by_law)
+    tiny = LONG_DECODE.model_copy(update={"kv_capacity_tokens": int(memory.required_tokens) - 1})
+    with pytest.raises(InfeasibleError, match="fits by the law"):
+        NestedWait(segments=2, certificate="law").solve(TWO, tiny)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"certificate": "proof"}, "certificate"),
+        ({"certificate": "law", "objective": "memory"}, "objective"),
+        ({"certificate": "law", "prompts": "weighted"}, "prompts"),
+    ],
+)
+def test_options_that_the_law_does_not_serve_are_refused(
+    options: dict[str, str], field: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        NestedWait(**options)  # type: ignore[arg-type]
+    assert caught.value.field == field

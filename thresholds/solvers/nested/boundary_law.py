@@ -103,7 +103,7 @@ class Steps:
     @property
     def states(self) -> int:
         """How many."""
-        return self.bands.shape[1]
+        return int(self.bands.shape[1])
 
     @property
     def work(self) -> float:

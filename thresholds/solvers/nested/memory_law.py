@@ -59,7 +59,7 @@ _DEVIATIONS = 10.0
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunCounts:
     """Iterations within [0, T] as far as queues can have grown: their law, from few runs to many.
 
     Attributes:
@@ -71,7 +71,7 @@ class Runs:
     shares: Floats
 
     @classmethod
-    def within(cls, horizon_s: float, n1: int, segments: Segments) -> Runs:
+    def within(cls, horizon_s: float, n1: int, segments: Segments) -> RunCounts:
         """Bounds from Poisson arrivals and the shortest iteration; the first δ_1 pass nobody on."""
         mean = float(segments.rates_per_s[0]) * horizon_s
         spread = _DEVIATIONS * sqrt(mean + 1) + _DEVIATIONS**2
@@ -131,7 +131,7 @@ def queues_law(
         Boundary(before, after, float(p))
         for before, after, p in zip(whole, whole[1:], segments.survivals, strict=False)
     ]
-    runs = Runs.within(horizon_s, whole[0], segments)
+    runs = RunCounts.within(horizon_s, whole[0], segments)
     held = segments.waiting_tokens
     full = float(n @ segments.memory_tokens)
     if sum(Steps.of(one, one.largest(TAIL) + 1).work for one in boundaries) > _MOST_WORK:
@@ -157,7 +157,7 @@ class OneQueue:
     boundary: Boundary
     held: float
     full: float
-    runs: Runs
+    runs: RunCounts
 
     def overflow(self, capacity: float) -> float:
         """Probability that KV ever exceeds so many tokens."""
@@ -180,7 +180,7 @@ class OneQueue:
         if not 0 < rate < 1:
             return min(by_tail, 1.0)
         logs = np.where(self.runs.counts > 0, log(h[0]), 0.0) + self.runs.counts * log1p(-rate)
-        return float(min(-np.expm1(logs) @ self.runs.shares, by_tail, 1.0))
+        return min(float(-np.expm1(logs) @ self.runs.shares), by_tail, 1.0)
 
     def least_tokens(self, probability: float) -> float:
         """The least KV with an overflow probability of at most this."""
@@ -211,7 +211,7 @@ class SeveralQueues:
     floor: float
     cell: float
     tail: Floats
-    runs: Runs
+    runs: RunCounts
 
     @classmethod
     def of(
@@ -220,7 +220,7 @@ class SeveralQueues:
         tails: Sequence[Floats],
         held: Floats,
         full: float,
-        runs: Runs,
+        runs: RunCounts,
     ) -> SeveralQueues:
         """The sum of independent queues with these tails, in whole cells."""
         chance = _LEAST / (len(boundaries) * max(runs.mean, 1.0))

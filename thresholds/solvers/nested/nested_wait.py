@@ -31,7 +31,7 @@ from thresholds.solvers.nested.cuts import (
 from thresholds.solvers.nested.goals import OBJECTIVES
 from thresholds.solvers.nested.infeasible import infeasible
 from thresholds.solvers.nested.joint import MOST_LENGTHS, best_design
-from thresholds.solvers.nested.memory_law import memory_law
+from thresholds.solvers.nested.law_design import best_design_by_law, law_of
 from thresholds.solvers.nested.optimum import PROVEN
 from thresholds.solvers.nested.requirement import (
     STRICT,
@@ -44,6 +44,8 @@ from thresholds.solvers.nested.segments import Prompts
 from thresholds.solvers.rule import Rule
 from thresholds.solvers.solver import Solver
 from thresholds.table import ThresholdTable
+
+_CERTIFICATES = ("theorem", "law")
 
 _NAMES = {
     "latency": "latency_s",
@@ -68,6 +70,8 @@ class NestedWait(Solver):
         prompts: Prompt that the memory of a segment counts where prompts differ (THEORY 5.4):
             "worst", which bounds every path, or "weighted", the rate-weighted mean, with which no
             overflow probability is known.
+        certificate: What the memory must fit by: "theorem" (Theorem 2), or "law" (the law of the
+            boundary queues, which asks for less; no bound on the best design is known then).
         time_limit_s: Seconds after which the best design so far is taken, with the gap that is left
             to prove.
 
@@ -89,6 +93,7 @@ class NestedWait(Solver):
     overflow_probability: float = 0.01
     horizon_s: float = 3600.0
     prompts: Prompts = "worst"
+    certificate: str = "theorem"
     time_limit_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -102,6 +107,11 @@ class NestedWait(Solver):
         if not (is_number(self.time_limit_s) and self.time_limit_s > 0):
             raise InputError("time_limit_s", self.time_limit_s, "seconds > 0")
         require_nested_options(self.segments, self.prompts)
+        require_choice("certificate", self.certificate, _CERTIFICATES, " or ".join(_CERTIFICATES))
+        if self.certificate == "law" and self.objective == "memory":
+            raise InputError("objective", "memory", "another one where the certificate is the law")
+        if self.certificate == "law" and self.prompts != "worst":
+            raise InputError("prompts", self.prompts, "worst, where the certificate is the law")
 
     def buffers(self, workload: Workload, server: Server) -> BufferStudy:
         """Base memory and buffers against the number of segments (THEORY 5.2).
@@ -128,15 +138,19 @@ class NestedWait(Solver):
         evaluator: Evaluator | None,
     ) -> ThresholdTable:
         search = self._search(workload, server)
-        best = best_design(search, self.time_limit_s)
+        by_law = self.certificate == "law"
+        best = (best_design_by_law if by_law else best_design)(search, self.time_limit_s)
         if not np.isfinite(best.value):
             raise infeasible(search, best)
         segments, n = best.segments, best.thresholds
         memory = nested_memory(n, segments, best.log)
-        certificate = _certificate(found, best)
-        require_certified(certificate)
         # Weighted prompts are means: no path is bounded by them.
         bounded = self.prompts == "worst" or not segments.prompts_differ
+        law = law_of(search, best) if bounded else None
+        by_law = by_law and law is not None
+        buffer = law.tokens - float(memory.base) if by_law and law else float(memory.buffer)
+        certificate = _certificate(found, best, float(memory.base) + buffer, by_law)
+        require_certified(certificate)
         # One segment has no boundary, so that M(n) bounds every path (THEORY 3.7).
         probability = self.overflow_probability if segments.count > 1 else 0.0
         return solved_table(
@@ -148,16 +162,12 @@ class NestedWait(Solver):
             cuts=[int(one) for one in segments.cuts],
             memory=Memory(
                 required_tokens=float(memory.base),
-                buffer_tokens=float(memory.buffer),
+                buffer_tokens=buffer,
                 capacity_tokens=server.usable_kv_tokens,
                 overflow_probability=probability if bounded else None,
-                stochastic_buffer_tokens=float(memory.stochastic_buffer),
+                stochastic_buffer_tokens=None if by_law else float(memory.stochastic_buffer),
                 horizon_s=self.horizon_s,
-                queue_law=(
-                    memory_law(n, segments, self.horizon_s, self.overflow_probability)
-                    if bounded
-                    else None
-                ),
+                queue_law=law,
             ),
             predicted=predicted(
                 found, float(mean_latency_s(n, segments)), float(mean_ttft_s(n, segments))
@@ -169,14 +179,16 @@ class NestedWait(Solver):
         )
 
 
-def _certificate(found: Equilibrium, best: WholeOptimum) -> tuple[Condition, ...]:
+def _certificate(
+    found: Equilibrium, best: WholeOptimum, needed: float, by_law: bool
+) -> tuple[Condition, ...]:
     segments, n = best.segments, best.thresholds
-    needed = float(nested_memory(n, segments, best.log).total)
+    words = "memory: law of the boundary queues ≤ C" if by_law else "memory: M(n) + buffers ≤ C"
     return (
         stability_condition(found),
         drift_condition(segments, n),
         *chain_conditions(segments, n, decreasing=True),
-        condition("memory: M(n) + buffers ≤ C", needed, segments.server.usable_kv_tokens),
+        condition(words, needed, segments.server.usable_kv_tokens),
     )
 
 
