@@ -65,7 +65,7 @@ def command(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Balanced state of a load on a server, what limits it, and how long requests take."""
+    """Balanced state of a load on a server, its limit and its latencies."""
     from fluid.steady.equilibrium import equilibrium
 
     if clients is not None:

@@ -137,7 +137,7 @@ def valid(**changed: float) -> Validity:
         (valid(), "within 5 %, p90 and p99 within 15 %"),
         (valid(utilisation=0.9), "within 10 %, p90 and p99 within 30 %"),
         (valid(relative_spread=1.2), "within 10 %, p90 and p99 within 30 %"),
-        (valid(overflow_probability=5e-4), "within 5 %; p90 and p99 are too low"),
+        (valid(overflow_probability=5e-4), "within 5 %; take p90 and p99 from a simulation"),
         (valid(overflow_probability=5e-3), "Do not rely on these latencies"),
     ],
 )
