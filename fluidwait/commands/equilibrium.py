@@ -65,7 +65,7 @@ def command(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Balanced state of a load on a server, its limit, its latencies."""
+    """Balanced state of a load on a server, limits and latencies."""
     from fluid.steady.equilibrium import equilibrium
 
     if clients is not None:
