@@ -91,6 +91,9 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
+SOLVING = "solving; the first time on a machine compiles kernels, some 20 s"
+
+
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
     """A spinner on stderr, where that is a terminal, for work of unknown length."""

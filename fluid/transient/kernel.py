@@ -45,11 +45,11 @@ def simulate(costs, coming, gate, residents, waiting, horizon_s, every, series, 
     depth, classes = costs.held.shape
     window = np.zeros((8 * depth, classes))
     head = 7 * depth
-    window[head:] = residents
+    _copy(residents, window[head:])
     queue = np.zeros((64, classes))
     front, back = 32, 32
     if waiting.sum() > 0:
-        queue[back] = waiting
+        _copy_row(waiting, queue[back])
         back += 1
     clock_s, seen_s, credit = 0.0, 0.0, 1.0
     piece, burst, shot, row, iteration = 0, 0, 0, 0, 0
@@ -82,7 +82,7 @@ def simulate(costs, coming, gate, residents, waiting, horizon_s, every, series, 
             gate, costs.held[0], population[0], queue, front, back, need, count, credit
         )
         while shot < shots_s.size and shots_s[shot] <= clock_s:
-            shots[shot] = population
+            _copy(population, shots[shot])
             shot += 1
         ends = clock_s >= horizon_s
         if iteration % every == 0 or ends:
@@ -153,7 +153,7 @@ def _grow(window, head, depth):
     head -= 1
     if head < 0:
         head = window.shape[0] - depth - 1
-        window[head + 1 :] = window[:depth]
+        _copy(window[:depth], window[head + 1 :])
     window[head] = 0.0
     return head
 
@@ -217,7 +217,7 @@ def _join(queue, front, back, mass):
         queue[back - 1] += mass
         return queue, front, back
     queue, front, back = _with_room(queue, front, back)
-    queue[back] = mass
+    _copy_row(mass, queue[back])
     return queue, front, back + 1
 
 
@@ -228,7 +228,7 @@ def _return(queue, front, back, mass):
         queue[front] += mass
         return queue, front, back
     queue, front, back = _with_room(queue, front, back)
-    queue[front - 1] = mass
+    _copy_row(mass, queue[front - 1])
     return queue, front - 1, back
 
 
@@ -251,8 +251,21 @@ def _with_room(queue, front, back):
     length = back - front
     moved = np.zeros((4 * length + 64, queue.shape[1]))
     start = (moved.shape[0] - length) // 2
-    moved[start : start + length] = queue[front:back]
+    _copy(queue[front:back], moved[start : start + length])
     return moved, start, start + length
+
+
+# Copies by hand: numba compiles the shape checks of an assignment to a slice for seconds.
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _copy(source, target):
+    for row in range(source.shape[0]):
+        _copy_row(source[row], target[row])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _copy_row(source, target):
+    for index in range(source.size):
+        target[index] = source[index]
 
 
 # Sums in any order: that lets the compiler use vector instructions where all the time is spent.

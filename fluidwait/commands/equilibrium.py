@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluidwait.console import progress, show
+from fluidwait.console import SOLVING, progress, show, waiting
 from fluidwait.options import (
     AsJson,
     LoadOptions,
@@ -73,7 +73,10 @@ def command(
         return
     require_use(context, ["think_s"], "only with --clients")
     _require_picture(context, plot, picture, simulate)
-    found = equilibrium(*load.read(), scheduler=scheduler, evictions=evictions, loss=True)
+    read = load.read()
+    with waiting(SOLVING):
+        found = equilibrium(*read, scheduler=scheduler, evictions=evictions, loss=True)
+        _ = found.prediction  # solved when first asked for
     if plot:
         from fluid.plots.style import save
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluidwait.console import say, show, waiting
+from fluidwait.console import SOLVING, say, show, waiting
 from fluidwait.options import AsJson, LoadOptions, grouped, new_app, require_use
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def command(
     if out:
         require_folder(out)
     workload, server = load.read()
-    with waiting("refining on the simulator" if budget_s else "solving"):
+    with waiting("refining on the simulator" if budget_s else SOLVING):
         found = solve(workload, server, solver, overload=overload, loss=True)
     if plot and isinstance(solver, NestedWait):
         from fluid.plots.style import save

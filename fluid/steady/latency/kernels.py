@@ -157,7 +157,11 @@ def cross_sums(rates, rows, more, known):
     had = rows.shape[0]
     found = np.zeros((had + kinds, had + kinds, size), dtype=np.complex128)
     total = np.zeros((kinds, size), dtype=np.complex128)
-    found[:had, :had] = known
+    # By hand: numba compiles the shape checks of an assignment to a slice for seconds.
+    for a in range(had):
+        for b in range(had):
+            for k in range(size):
+                found[a, b, k] = known[a, b, k]
     for a in range(kinds):
         for j in range(m):
             for k in range(size):
@@ -168,7 +172,8 @@ def cross_sums(rates, rows, more, known):
                 other = rows[b, j] if b < had else more[b - had, j]
                 for k in range(size):
                     pair[k] += rates[j] * more[a, j, k] * np.conj(other[k])
-            found[b, had + a] = np.conj(pair)
+            for k in range(size):
+                found[b, had + a, k] = np.conj(pair[k])
     return found, total
 
 
