@@ -8,6 +8,10 @@ it says, and no verdict on it can know them. Recordings of Azure are the arrival
 trace, each brought to its ρ by its own mean rate, with lengths drawn from the whole trace; they
 need ``--azure AzureLLMInferenceTrace_conv.csv``.
 
+Where greedy admission is metastable, between its throughput once it evicts and the fluid limit, a
+recording is stable until it collapses, and no verdict on the policy is false: ``--band`` tells what
+recordings there are called, by whether they have collapsed.
+
 ``--full`` takes about fifteen minutes on two cores, the default about two; ``--only TEXT`` takes
 the systems of that name. ``--seed`` changes all recordings; the constants of the verdict were
 chosen on other seeds and servers.
@@ -26,6 +30,7 @@ import numpy as np
 
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
+from fluid.steady.stability import stability
 from fluid.traces.registry import read_trace
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
@@ -223,6 +228,34 @@ def azure(file: Path, seed: int, most: int, length: int) -> Iterator[Row]:
             yield row(system, "Azure", rho, size, done, 0.0)
 
 
+def band(seed: int, most: int) -> str:
+    """What recordings of a metastable policy are called, by whether they have collapsed."""
+    workload, server = load((1, 512, 1_000)), load_server("paper-long-decode")
+    policy, model = parse_policy("greedy:watermark=0.01"), poisson_model(workload, server)
+    limit_per_s = stability(workload, server).max_scale * workload.rate_per_s
+    saturated_per_s = largest_rate(model, policy, 20_000)
+    lines = [
+        f"greedy:watermark=0.01, 512/1000 on paper-long-decode: {saturated_per_s:.3g} /s once it "
+        f"evicts, fluid limit {limit_per_s:.3g} /s",
+        "",
+        "| ÷ limit | requests | collapsed: unstable, stable, open | not: unstable, stable, open |",
+        "|---|---|---|---|",
+    ]
+    for share_of_limit in (0.7, 0.8, 0.9, 0.95, 0.99):
+        for size in (2_000, 20_000, 100_000):
+            scale = share_of_limit * limit_per_s / model.rate_per_s
+            jobs = [cpu.Job(policy, k, seed + size, scale) for k in range(5 * most)]
+            words: dict[bool, Counter[Word]] = {True: Counter(), False: Counter()}
+            for one in cpu.run(model, jobs, size):
+                words[one.collapsed][verdict([one]).word] += 1
+            cells = (
+                ", ".join(str(words[had][word]) for word in ("unstable", "stable", "undecided"))
+                for had in (True, False)
+            )
+            lines.append(f"| {share_of_limit:g} | {size:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def row(
     system: System, kind: str, rho: float, size: int, done: list[Replication], sojourns: float
 ) -> Row:
@@ -288,8 +321,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1_000_000)
     parser.add_argument("--only", action="append", metavar="TEXT", help="systems with it in name")
     parser.add_argument("--azure", type=Path, metavar="FILE", help="conversations of Azure, 2023")
+    parser.add_argument("--band", action="store_true", help="only where greedy is metastable")
     arguments = parser.parse_args()
     most, length = (60, 200_000) if arguments.full else (8, 40_000)
+    if arguments.band:
+        print(band(arguments.seed, most))
+        return
     begun = time.perf_counter()
     rows: list[Row] = []
     for system in systems():
