@@ -81,7 +81,7 @@ class TheoremReport(Result):
         yield (
             f"{self.conclusion} Intervals at {LEVEL:.2%}; where none is given the figure is exact. "
             "An interval that contains a figure does not prove it: a deviation as large as under "
-            "“would see” had failed in 99 of 100 repetitions, smaller ones less often."
+            "“would see” would have failed in 99 of 100 repetitions, smaller ones less often."
         )
 
     def document(self) -> dict[str, Any]:

@@ -103,8 +103,8 @@ STATEMENTS = (
     Statement(
         "sqrt-latency",
         "3.6",
-        "At C = M* with whole n*, a policy whose gap vanishes has latency Ω((ζT)^½); any other, one "
-        "that grows faster.",
+        "At C = M* with whole n*, a policy whose gap vanishes has latency Ω((ζT)^½); any other "
+        "one that grows faster.",
         "policies of the registry, one class, n* = 1, C = M* = 3 tokens",
         no_policy_is_faster,
     ),
