@@ -1,6 +1,6 @@
 """Iteration time of a batch (THEORY 1.3; arXiv 2504.11320 Eq. 1 is a special case).
 
-    τ = f(n_tok) + c_kv·K + c_pre·P + c_seq·B + c_sq·Σ p² + c_ctx·Σ p·ctx
+    τ = f(n_tok) + c_kv·K + c_pre·P + c_seq·B + c_sq·Σ χ² + c_ctx·Σ χ·ctx
 
 f is piecewise linear and non-decreasing, given by knots; a repeated token knot is a jump whose
 lower value holds at the knot; beyond the last knot f continues its last slope.
@@ -141,8 +141,8 @@ class IterationTime(FileModel):
             kv_tokens: K, KV tokens read by decodes.
             prefill_tokens: P, prefill tokens of all requests together.
             decode_requests: B, number of decoding requests.
-            prefill_tokens_sq: Σ p² over requests in prefill.
-            prefill_context_tokens: Σ p·ctx over requests in prefill.
+            prefill_tokens_sq: Σ χ² over requests in prefill.
+            prefill_context_tokens: Σ χ·ctx over requests in prefill.
         """
         return np.asarray(
             self.token_seconds(tokens)

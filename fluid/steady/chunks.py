@@ -1,7 +1,7 @@
 """Limits where prompts are computed in chunks (THEORY 2.3, 5.6, 9.4).
 
-The region of THEORY 2.3 is that of whole prompts. A prompt of l tokens in chunks p_1 … p_k takes
-c_sq Σ p² + c_ctx (l² − Σ p²)/2 instead of c_sq l², and k iterations instead of one. Where
+The region of THEORY 2.3 is that of whole prompts. A prompt of l tokens in chunks χ_1 … χ_k takes
+c_sq Σ χ² + c_ctx (l² − Σ χ²)/2 instead of c_sq l², and k iterations instead of one. Where
 c_ctx < 2 c_sq smaller chunks are less work, so that an engine that chunks can carry more; where the
 chunks come from a token budget, that budget is a limit of its own.
 """
@@ -217,7 +217,7 @@ def budget_limit(workload: Workload, server: Server, budget_tokens: int) -> Chun
 
 
 def _quadratic_s(server: Server, prompts: Floats, squares: Floats) -> Floats:
-    """Seconds of c_sq Σ p² + c_ctx Σ p·ctx for prompts whose chunks have these Σ p²."""
+    """Seconds of c_sq Σ χ² + c_ctx Σ χ·ctx for prompts whose chunks have these Σ χ²."""
     tau = server.iteration_time
     contexts = (prompts**2 - squares) / 2
     return np.asarray(
@@ -226,13 +226,13 @@ def _quadratic_s(server: Server, prompts: Floats, squares: Floats) -> Floats:
 
 
 def _cut_squares(prompt: float, window: float) -> float:
-    """Mean Σ p² of a prompt in an endless row of them that is cut every `window` tokens."""
+    """Mean Σ χ² of a prompt in an endless row of them that is cut every `window` tokens."""
     if prompt <= window:
         return prompt**2 - prompt**3 / (3 * window)
     return prompt * window - window**2 / 3
 
 
 def _whole_squares(prompt: float, window: float) -> float:
-    """Σ p² of a prompt in whole windows and a rest."""
+    """Σ χ² of a prompt in whole windows and a rest."""
     full = math.floor(prompt / window)
     return full * window**2 + (prompt - full * window) ** 2

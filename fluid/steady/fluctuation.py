@@ -1,8 +1,8 @@
 """Second order: randomness of arrivals and its feedback through the iteration time (THEORY 2.7).
 
-A request adds a_j(u) seconds to the u-th iteration after its admission. Longer iterations admit
-more, who add time themselves: the *response* r^j_u is the total that one class-j request adds u
-iterations after it, r^j_u = a_j(u) + Σ_{v<u} κ_v r^j_{u−1−v} with κ_v = Σ_i λ_i a_i(v). Arrivals
+A request adds w_ju seconds to the u-th iteration after its admission. Longer iterations admit
+more, who add time themselves: the *response* g^j_u is the total that one class-j request adds u
+iterations after it, g^j_u = w_ju + Σ_{v<u} κ_v g^j_{u−1−v} with κ_v = Σ_i λ_i w_iv. Arrivals
 are Poisson, so all second moments follow from the responses. No evictions. Where f is not affine
 in tokens the same figures come from the chain of iteration times and its slow part (THEORY 9.2).
 """
@@ -240,7 +240,7 @@ def _summed(parts: list[Floats], rates: Floats) -> Floats:
 def _feedback(kappa: Floats) -> Floats:
     """g with g_u = 1[u = 0] + Σ_{v<u} κ_v g_{u−1−v}, long enough to have died out.
 
-    Every response is the request's own seconds convolved with it, r^j = a_j * g. Its generating
+    Every response is the request's own seconds convolved with it, g^j = w_j * g. Its generating
     function is 1/(1 − z·κ(z)), taken back by FFT: what has not died out folds into the result, so
     that the length is doubled until nothing has.
     """
@@ -254,7 +254,7 @@ def _feedback(kappa: Floats) -> Floats:
 
 
 def _autocovariance(responses: list[Floats], rates: Floats) -> Floats:
-    """Σ_j λ_j Σ_u r^j_u r^j_{u+s} for s = 0, 1, …, by FFT."""
+    """Σ_j λ_j Σ_u g^j_u g^j_{u+s} for s = 0, 1, …, by FFT."""
     length = max(map(len, responses))
     size = 1 << (2 * length - 1).bit_length()
     power = sum(
@@ -279,7 +279,7 @@ def _delays(
 
 
 def _kv_variance_rate(stages: list[Stages], responses: list[Floats], rates: Floats) -> float:
-    """Σ_j λ_j Σ_u (h^j_u)², h^j the KV that one class-j request and its followers hold."""
+    """Σ_j λ_j Σ_u (H^j_u)², H^j the KV that one class-j request and its followers hold."""
     from scipy.signal import fftconvolve
 
     held = [one.held_kv_tokens.astype(float) for one in stages]

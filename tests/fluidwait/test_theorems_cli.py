@@ -66,7 +66,7 @@ def test_json_is_one_document_and_writes_no_page(
         "3.3",
         "holds",
     )
-    expected = {"name": "seed", "expected": "at most 0", "holds": True}
+    expected = {"name": "seed", "expected": "at most 0", "holds": True, "would_see": None}
     assert statement["measures"] == [{**expected, "value": 0.0, "low": 0.0, "high": 0.0}]
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Cuts by dynamic programming: against enumeration, and the U-shape of the requirement."""
+"""Cuts by dynamic programming: against enumeration, and where the requirement is least."""
 
 from __future__ import annotations
 

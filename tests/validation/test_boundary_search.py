@@ -21,8 +21,10 @@ Server = Callable[[Question], tuple[str, float]]
 """Verdict and completions per second of a run."""
 
 
-def searched(server: Server, start_per_s: float, **budget: Any) -> tuple[Bracket, list[Question]]:
-    found = search(start_per_s, TOLERANCE, Budget(**{"requests": 500, **budget}))
+def searched(
+    server: Server, start_per_s: float, rate_factor: float = 1.0, **budget: Any
+) -> tuple[Bracket, list[Question]]:
+    found = search(start_per_s, TOLERANCE, Budget(**{"requests": 500, **budget}), rate_factor)
     asked = [next(found)]
     while True:
         word, rate_per_s = server(asked[-1])
@@ -119,3 +121,16 @@ def test_a_spent_budget_ends_the_search() -> None:
 def test_a_tape_has_one_length() -> None:
     _, asked = searched(plain(19.5, transient=3.0), 19.5, requests=77, fixed=True)
     assert {one.requests for one in asked} == {77}
+
+
+def test_a_bracket_is_of_offered_rates() -> None:
+    """Where 5 % more arrive than is offered, throughput is above the boundary of offered rates."""
+
+    def run(question: Question) -> tuple[str, float]:
+        return plain(19.5)(Question(1.05 * question.rate_per_s, question.requests))
+
+    found, _ = searched(run, 10.0, rate_factor=1.05)
+    assert found.low_per_s is not None
+    assert found.high_per_s is not None
+    assert found.low_per_s < 19.5 / 1.05 < found.high_per_s
+    assert found.saturated_per_s == 19.5

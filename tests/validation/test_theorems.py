@@ -20,7 +20,7 @@ from validation.simulator.engine import admit, advance
 from validation.simulator.policy import Policy
 from validation.theorems import STATEMENTS
 from validation.theorems.bench import theorem_report
-from validation.theorems.estimates import exact, mean, share, slope, slope_is
+from validation.theorems.estimates import exact, mean, share, slope, slope_is, would_see
 from validation.theorems.statement import LEVEL, Estimate
 
 EXACT = ("greedy-by-hand", "exponent", "segments")
@@ -178,3 +178,13 @@ def test_exact_figures_have_no_width() -> None:
     assert exact(2.0).is_exact
     assert not mean([1.0, 2.0]).is_exact
     assert math.isclose(mean([1.0, 2.0]).value, 1.5)
+
+
+def test_what_an_interval_would_have_seen_fails_as_often_as_stated() -> None:
+    """Means of 400 that are off by the stated deviation: about 99 % of their intervals miss it."""
+    rng = np.random.default_rng(3)
+    found = [mean(rng.normal(0, 1, 400)) for _ in range(1500)]
+    deviation = np.mean([would_see(one) for one in found])
+    seen = np.mean([not one.low <= deviation <= one.high for one in found])
+    assert 0.98 < seen < 0.998
+    assert slope_is("", found[0], 0.0, "").would_see == would_see(found[0])

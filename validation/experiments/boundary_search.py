@@ -95,13 +95,21 @@ class Budget:
         return 2 * requests
 
 
-def search(start_per_s: float, tolerance: float, budget: Budget) -> Search:
-    """Bracket the boundary from throughput at saturation, else from verdicts alone."""
+def search(
+    start_per_s: float, tolerance: float, budget: Budget, rate_factor: float = 1.0
+) -> Search:
+    """Bracket the boundary from throughput at saturation, else from verdicts alone.
+
+    Args:
+        rate_factor: Requests that arrive ÷ offered rate. The bracket is one of offered rates,
+            throughput one of requests.
+    """
     found = yield from _saturated(start_per_s, tolerance, budget)
     if found is None:
         return (yield from _by_verdicts(start_per_s, None, tolerance, budget, None))
     rate_per_s, half_width = found
-    low, high = rate_per_s * (1 - half_width), rate_per_s * (1 + half_width)
+    offered_per_s = rate_per_s / rate_factor
+    low, high = offered_per_s * (1 - half_width), offered_per_s * (1 + half_width)
     above, _ = yield from _decide(high * _ABOVE, budget)
     if above == "unstable":
         return Bracket(low, high, rate_per_s, "throughput under a backlog, and growth above it")

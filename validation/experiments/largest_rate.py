@@ -16,7 +16,7 @@ from validation.experiments.boundary_search import BUDGET_S, TOLERANCE, Bracket,
 from validation.experiments.rows import LOCAL, Configuration, Runner, run_rows
 from validation.experiments.store import Store, opened
 from validation.policies import PolicyLike, configured
-from validation.simulator.arrivals import Arrivals
+from validation.simulator.arrivals import Arrivals, as_arrivals
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
 
@@ -26,7 +26,8 @@ class LargestRate(Result):
     """Result of a search.
 
     Attributes:
-        largest_stable_rate_per_s: Lower end of the bracket; None if no stable rate was found.
+        largest_stable_rate_per_s: Lower end of the bracket, a nominal rate (`poisson-clipped`
+            brings 5 % more); None if no stable rate was found.
         smallest_unstable_rate_per_s: Its upper end; None if no unstable rate was found.
         simulations: Configurations that were needed.
         saturated_per_s: Throughput under a backlog; None where it did not settle.
@@ -146,7 +147,8 @@ def largest_stable_rates(
     start_per_s = start_per_s or fluid_limit_per_s(load, server) or model.rate_per_s
     size = int(model.tape.size) or runs.requests
     budget = Budget(size, fixed=model.tape.size > 0, seconds=budget_s)
-    searches = [search(start_per_s, tolerance, budget) for _ in chosen]
+    rate_factor = as_arrivals(arrivals).rate_factor
+    searches = [search(start_per_s, tolerance, budget, rate_factor) for _ in chosen]
     asked = {index: next(search) for index, search in enumerate(searches)}
     simulations = [0] * len(chosen)
     found: dict[int, LargestRate] = {}

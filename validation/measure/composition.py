@@ -21,8 +21,8 @@ class Compositions:
         kv_tokens: K, KV tokens read by decodes.
         prefill_tokens: P, prefill tokens of all requests together.
         decode_requests: B, decoding requests.
-        prefill_tokens_sq: Σ p² over the requests in prefill.
-        prefill_context_tokens: Σ p·ctx over the requests in prefill.
+        prefill_tokens_sq: Σ χ² over the requests in prefill.
+        prefill_context_tokens: Σ χ·ctx over the requests in prefill.
     """
 
     kv_tokens: Floats
@@ -38,7 +38,7 @@ class Compositions:
 
     @property
     def linear(self) -> Floats:
-        """K, B, Σ p², Σ p·ctx: what `LINEAR_TERMS` multiply, shape (N, 4).
+        """K, B, Σ χ², Σ χ·ctx: what `LINEAR_TERMS` multiply, shape (N, 4).
 
         Without any prefill B is the token count itself, which f covers: it is left at 0.
         """

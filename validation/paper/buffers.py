@@ -128,7 +128,7 @@ def _row(case: Case, by_count: dict[int, NestedMemory]) -> tuple[tuple[str, ...]
     best = min(by_count, key=lambda count: float(by_count[count].total))
     inside = min(by_count) < best < max(by_count)
     evidence = f"least at L = {best} of {min(by_count)} to {max(by_count)}"
-    claim = Claim(f"{case.label}: a U shape", MET if inside else NOT_MET, evidence)
+    claim = Claim(f"{case.label}: least inside", MET if inside else NOT_MET, evidence)
     memory = by_count[best]
     buffers = memory.deterministic_buffer + memory.stochastic_buffer
     figures = (float(memory.total), float(memory.base), float(buffers), case.whole())

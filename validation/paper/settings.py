@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from fluid.server import Server, load_server
@@ -14,7 +13,7 @@ from thresholds.solvers.nested.segments import distinct_lengths
 from thresholds.solvers.paced.solver import Paced
 from validation.experiments.following import policy_of
 from validation.policies import ConfiguredPolicy
-from validation.simulator.arrivals import CLIP
+from validation.simulator.arrivals import Arrivals
 
 VLLM, SARATHI, TODAY = "vllm-v0", "sarathi", "vllm-v1"
 BASELINES = (VLLM, SARATHI, TODAY)
@@ -28,8 +27,8 @@ READ_SHARE = 0.25
 
 TABLE = "this toolkit's table"
 
-CLIPPED_RATE = 1 / (1 - math.exp(-CLIP))
-"""True rate ÷ nominal rate where gaps are clipped at CLIP mean gaps."""
+CLIPPED_RATE = Arrivals("poisson-clipped").rate_factor
+"""True rate ÷ nominal rate where gaps are clipped."""
 
 _CHAT = Path(__file__).resolve().parents[2] / "examples" / "lmsys-chat.yaml"
 

@@ -108,6 +108,11 @@ class Arrivals:
                 raise InputError(f"arrivals {self.kind}: {name}", value, allowed)
 
     @property
+    def rate_factor(self) -> float:
+        """Requests that arrive ÷ nominal rate, bursts aside: above 1 where gaps are clipped."""
+        return 1 / (1 - math.exp(-CLIP)) if self.kind == "poisson-clipped" else 1.0
+
+    @property
     def label(self) -> str:
         """Kind and the parameters that differ from their defaults, as `parse_arrivals` reads."""
         shown = [

@@ -68,17 +68,20 @@ class TheoremReport(Result):
             key, theory = outcome.statement.key, outcome.statement.theory
             for measure in outcome.finding.measures:
                 found, verdict = estimate_text(measure.found), "holds" if measure.holds else "FAILS"
-                rows.append((key, theory, measure.name, found, measure.expected, verdict))
+                seen = deviation_text(measure.would_see)
+                rows.append((key, theory, measure.name, found, measure.expected, seen, verdict))
                 key = theory = ""
         yield Table(
             f"Theorem bench, {self.effort.name}, seed {self.effort.seed}",
-            ("statement", "THEORY", "figure", "measured", "expected", "verdict"),
+            ("statement", "THEORY", "figure", "measured", "expected", "would see", "verdict"),
             tuple(rows),
-            left=(0, 1, 2, 3, 4, 5),
-            spare=("THEORY", "expected", "measured"),
+            left=(0, 1, 2, 3, 4, 5, 6),
+            spare=("THEORY", "would see", "expected", "measured"),
         )
         yield (
-            f"{self.conclusion} Intervals at {LEVEL:.2%}; where none is given the figure is exact."
+            f"{self.conclusion} Intervals at {LEVEL:.2%}; where none is given the figure is exact. "
+            "An interval that contains a figure does not prove it: a deviation as large as under "
+            "“would see” would have failed in 99 of 100 repetitions, smaller ones less often."
         )
 
     def document(self) -> dict[str, Any]:
@@ -113,6 +116,7 @@ class TheoremReport(Result):
             "low": [each.found.low for _, each in pairs],
             "high": [each.found.high for _, each in pairs],
             "expected": [each.expected for _, each in pairs],
+            "would_see": [each.would_see for _, each in pairs],
             "holds": [each.holds for _, each in pairs],
         }
 
@@ -143,6 +147,7 @@ class TheoremReport(Result):
             pictures=pictures,
             level=LEVEL,
             estimate=estimate_text,
+            deviation=deviation_text,
         )
 
     def write(self, path: str | Path) -> None:
@@ -198,3 +203,8 @@ def estimate_text(found: Estimate) -> str:
     if found.is_exact:
         return number(found.value)
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def deviation_text(would_see: float | None) -> str:
+    """A deviation that would have been seen, to both sides; empty where there is none."""
+    return "" if would_see is None else f"±{number(would_see)}"

@@ -14,6 +14,9 @@ from validation.theorems.statement import LEVEL, Estimate, Floats, Line, Measure
 NARROW = 0.1
 """Half width up to which the interval of a slope tells the rates of a theorem from each other."""
 
+POWER = 0.99
+"""Probability with which the deviation that a measure "would see" makes it fail."""
+
 
 def slope(x: Sequence[float] | Floats, samples: Sequence[Floats]) -> Estimate:
     """Slope of ln E[sample] against ln x.
@@ -53,16 +56,27 @@ def exact(value: float) -> Estimate:
     return Estimate(float(value), float(value), float(value))
 
 
+def would_see(found: Estimate) -> float:
+    """Deviation from a stated figure that puts it outside an interval this wide with POWER.
+
+    The interval reaches z((1 + LEVEL)/2) standard errors to each side, and its middle has to lie
+    z(POWER) more beyond the stated figure.
+    """
+    return found.half_width * float(1 + stats.norm.ppf(POWER) / stats.norm.ppf((1 + LEVEL) / 2))
+
+
 def slope_is(name: str, found: Estimate, target: float, words: str) -> Measure:
     """Holds if the interval contains the target and is narrow enough to exclude other rates."""
     holds = found.low <= target <= found.high and found.half_width <= NARROW
-    return Measure(name, found, f"{words}, interval of at most ±{NARROW:g}", holds)
+    expected = f"interval contains {words}, at most ±{NARROW:g} wide"
+    return Measure(name, found, expected, holds, would_see(found))
 
 
 def contains(name: str, found: Estimate, target: float, width: float) -> Measure:
     """Holds if the interval contains the target and its half width is below a share of it."""
     holds = found.low <= target <= found.high and found.half_width <= width * abs(target)
-    return Measure(name, found, f"{target:.4g}, interval of at most ±{width:.0%}", holds)
+    expected = f"interval contains {target:.4g}, at most ±{width:.0%} wide"
+    return Measure(name, found, expected, holds, would_see(found))
 
 
 def equals(name: str, value: float, target: float) -> Measure:

@@ -218,7 +218,8 @@ STATEMENTS = (
     Statement(
         "unknown-lengths",
         "4.6",
-        "At C = M* every policy that does not foresee lengths loses a constant share.",
+        "At C = M* every policy that does not foresee lengths loses a constant share, if there "
+        "are at least two.",
         "such policies of the registry on the same case",
         unknown_lengths,
     ),

@@ -57,19 +57,33 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measured figure and what was expected of it."""
+    """A measured figure and what was expected of it.
+
+    Attributes:
+        would_see: Where the interval need only contain a stated figure, which no width of it
+            proves: the deviation that would have failed in 99 of 100 repetitions. None where the
+            whole interval must lie in what is expected, so that anything else is excluded at LEVEL,
+            and where nothing random is involved.
+    """
 
     name: str
     found: Estimate
     expected: str
     holds: bool
+    would_see: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; a number that does not exist is null."""
         numbers = {
             key: one if math.isfinite(one) else None for key, one in asdict(self.found).items()
         }
-        return {"name": self.name, **numbers, "expected": self.expected, "holds": self.holds}
+        return {
+            "name": self.name,
+            **numbers,
+            "expected": self.expected,
+            "holds": self.holds,
+            "would_see": self.would_see,
+        }
 
 
 @dataclass(frozen=True)

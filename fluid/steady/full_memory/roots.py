@@ -1,4 +1,4 @@
-"""Spectral radius of P(z) = Σ_s a_s z^{−s} with positive coefficients (THEORY 11.1).
+"""Spectral radius of Σ_s φ_s z^{−s} with positive coefficients (THEORY 11.1).
 
 Whether all roots lie in |z| < r is what Schur and Cohn's recursion tells in O(S²), so that
 bisection finds the radius of thousands of stages in seconds, where a companion matrix would take
@@ -21,13 +21,13 @@ _NEWTON = 50
 
 
 def spectral_radius(coefficients: Floats) -> float:
-    """Largest |z| among the roots of Σ_s a_s z^{−s}; 0 where there is none.
+    """Largest |z| among the roots of Σ_s φ_s z^{−s}; 0 where there is none.
 
-    By Eneström and Kakeya no root lies beyond the largest a_{s+1}/a_s, and as the product of all
-    is ±a_S/a_0 one lies no further in than its geometric mean: between the two is bisected.
+    By Eneström and Kakeya no root lies beyond the largest φ_{s+1}/φ_s, and as the product of all
+    is ±φ_S/φ_0 one lies no further in than its geometric mean: between the two is bisected.
 
     Args:
-        coefficients: a_s > 0, shape (S,).
+        coefficients: φ_s > 0, shape (S,).
 
     >>> import numpy as np
     >>> round(spectral_radius(np.array([1.0, 1.0, 2.0])), 6)  # z² + z + 2
@@ -45,7 +45,7 @@ def spectral_radius(coefficients: Floats) -> float:
 
 
 def all_within(coefficients: Floats, modulus: float) -> bool:
-    """Whether all roots of Σ_s a_s z^{−s} lie in |z| < modulus (Schur and Cohn)."""
+    """Whether all roots of Σ_s φ_s z^{−s} lie in |z| < modulus (Schur and Cohn)."""
     a = _scaled(coefficients, modulus)
     for size in range(len(a), 1, -1):
         reflection = a[size - 1] / a[0]
@@ -57,7 +57,7 @@ def all_within(coefficients: Floats, modulus: float) -> bool:
 
 
 def _scaled(coefficients: Floats, modulus: float) -> Floats:
-    """a_s r^{−s} up to a factor, without overflow."""
+    """φ_s r^{−s} up to a factor, without overflow."""
     logs = np.log(coefficients) - math.log(modulus) * np.arange(len(coefficients))
     return np.asarray(np.exp(logs - logs.max()))
 

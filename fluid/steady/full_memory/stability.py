@@ -1,12 +1,12 @@
 """Whether memory that is kept full stays in balance (THEORY 11; after arXiv 2606.15555).
 
 Input saturated, admission greedy, nobody evicted yet: an iteration admits what makes memory full
-again. With a_s = S(s)·h(s), the share of requests that reach stage s times the KV held there, and
+again. With φ_s = F(s)·h(s), the share of requests that reach stage s times the KV held there, and
 x_t admissions at iteration t,
 
-    Σ_s a_s x_{t−s} = C,   in balance x = C/Σ a_s,
+    Σ_s φ_s x_{t−s} = C,   in balance x = C/Σ φ_s,
 
-and disturbances grow like the roots of Σ_s a_s z^{−s}.
+and disturbances grow like the roots of Σ_s φ_s z^{−s}.
 
 That is about small disturbances. How much throughput is lost once they have grown is another
 question, which the radius answers badly: `fluid.transient.saturated` does.
@@ -48,13 +48,13 @@ class FullMemory(Result):
     """The eviction-free state of full memory, under saturated input and greedy admission.
 
     Attributes:
-        profile: a_s = S(s)·h(s), KV tokens at stage s per request admitted, shape (stages,).
-        admissions_per_iteration: x = C/Σ a_s in balance.
+        profile: φ_s = F(s)·h(s), KV tokens at stage s per request admitted, shape (stages,).
+        admissions_per_iteration: x = C/Σ φ_s in balance.
         spectral_radius: r, growth of a small disturbance per iteration.
         growth_per_service: r to the power of the mean number of stages.
-        never_increases: Certificate of Eneström and Kakeya: a_s never increases, so that no
+        never_increases: Certificate of Eneström and Kakeya: φ_s never increases, so that no
             eviction ever happens from an empty start, whatever the disturbance (THEORY 11.2).
-        period: d = gcd{k : a_{k−1} > a_k} where that holds: 1 for stable, d > 1 for a cycle of
+        period: d = gcd{k : φ_{k−1} > φ_k} where that holds: 1 for stable, d > 1 for a cycle of
             d iterations; None elsewhere.
         cycle: The eviction cycle of one length (THEORY 11.4); None for several.
 
@@ -166,7 +166,7 @@ def full_memory(workload: Workload, server: Server) -> FullMemory:
 
 
 def kv_profile(workload: Workload, server: Server) -> tuple[Floats, float]:
-    """a_s in KV tokens per request of the mix, shape (stages,), and the mean number of stages."""
+    """φ_s in KV tokens per request of the mix, shape (stages,), and the mean number of stages."""
     stages = [class_stages(one, server) for one in workload.classes]
     rates = np.array([one.rate_per_s for one in workload.classes])
     mix = rates / rates.sum()

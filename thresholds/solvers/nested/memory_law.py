@@ -72,7 +72,7 @@ class RunCounts:
 
     @classmethod
     def within(cls, horizon_s: float, n1: int, segments: Segments) -> RunCounts:
-        """Bounds from Poisson arrivals and the shortest iteration; the first δ_1 pass nobody on."""
+        """Bounds from Poisson arrivals and the shortest iteration; the first σ_1 pass nobody on."""
         mean = float(segments.rates_per_s[0]) * horizon_s
         spread = _DEVIATIONS * sqrt(mean + 1) + _DEVIATIONS**2
         most = ceil((mean + spread) / n1)

@@ -36,7 +36,7 @@ class Segments:
     Attributes:
         cuts: c_k, output tokens at which the segments end.
         rates_per_s: Λ_k, the rate at which segment k is entered.
-        stages: δ_k.
+        stages: σ_k.
         mean_stages: Stages that a request which enters segment k spends in it, mean over requests.
         kv_tokens: KV tokens read by its decode stages.
         decode_requests: Decode stages.
@@ -120,7 +120,7 @@ class Spans(NamedTuple):
 
 @dataclass(frozen=True)
 class Lengths:
-    """The distinct output lengths l'_1 < … < l'_m of a workload; arrays of shape (m,).
+    """The distinct output lengths l'_1 < … < l'_L of a workload; arrays of shape (L,).
 
     Row i of the arrays that speak of "entering" is about requests longer than l'_i, of index i − 1
     in `outputs`; row 0 is about all requests.

@@ -10,13 +10,13 @@ Only a pace prevents that. Where lengths are spread out a generation dissolves b
 become independent, and a pace would only throttle: a watermark is enough.
 
 It follows from independent ages. Once admission has closed, KV is a random walk: an iteration adds
-a token for each of the Σ n_j S_j residents and takes the h_j = l_j + S_j tokens of each of the
-Poisson(n_j) requests that complete; it drifts by −Σ n_j l_j. As it only ever jumps downwards, its
-highest later point is exponential with the rate θ > 0 that solves
+a token for each of the Σ n_j S_j residents and takes the l_j + S_j tokens of each of the
+Poisson(n_j) requests that complete; it drifts by −Σ n_j l_j. In continuous time it only ever jumps
+downwards, and its highest later point is exponential with the rate β > 0 that solves
 
-    θ·Σ n_j S_j = Σ n_j (1 − e^{−θ h_j})
+    β·Σ n_j S_j = Σ n_j (1 − e^{−β (l_j + S_j)})
 
-and a watermark of w·C = ln(1/p)/θ lets a share p of the closures end in an eviction.
+and a watermark of w·C = ln(1/ε)/β lets a share ε of the closures end in an eviction.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ LEAST_WATERMARK = 0.01
 LARGEST_WATERMARK = 0.2
 
 OVERSHOOT_PROBABILITY = 0.01
-"""p of the watermark: closures of admission that end in an eviction."""
+"""ε of the watermark: closures of admission that end in an eviction."""
 
 IN_STEP = 0.09
 """Swing of memory above which a pace is needed, see `BoundaryLoad.swing`.
 
-Measured on 26 loads (``python tests/benchmarks/spread_lengths.py``).
+Tuned on 26 loads (``python tests/benchmarks/spread_lengths.py``), and judged on 20 others near it
+(``--fresh``): at most 1.4 % of the limit lost by the choice (docs/practical-table.md).
 """
 
 _CYCLES = np.linspace(0.75, 4.0, 1000)
@@ -67,7 +68,7 @@ class BoundaryLoad:
             `LARGEST_WATERMARK`.
         synchrony: Share of the requests that can stay in step: the largest |E e^{iωS}| over
             frequencies ω around one cycle per mean service and above; 1 for one length.
-        growth: Part of a request's final KV that grew in service, Σ n_j (h_j − l_j)/Σ n_j h_j.
+        growth: Part of a request's final KV that grew in service, Σ n_j S_j/Σ n_j (l_j + S_j).
     """
 
     rate_per_s: float
@@ -130,7 +131,7 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
 
 
 def overshoot_tokens(per_stage: Floats, first: Floats, last: Floats) -> float:
-    """1/θ: KV above its level at the closure of admission, mean of the highest later point.
+    """1/β: KV above its level at the closure of admission, mean of the highest later point.
 
     Growth per request is counted between its first and last stage, so that blocks and conventions
     are those of the server. Infinite without prompts or contexts to release.
@@ -147,7 +148,7 @@ def overshoot_tokens(per_stage: Floats, first: Floats, last: Floats) -> float:
         return 0.0
 
     def excess(inverse_tokens: float) -> float:
-        """θ·growth − Σ n_j(1 − e^{−θ h_j}): negative just above θ = 0, then positive."""
+        """β·growth − Σ n_j(1 − e^{−β last_j}): negative just above β = 0, then positive."""
         return inverse_tokens * grown + float(per_stage @ np.expm1(-inverse_tokens * last))
 
     # A hair above Σ n_j/growth, so that the excess is positive there in spite of rounding.
