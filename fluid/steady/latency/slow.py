@@ -28,6 +28,9 @@ LONGEST_WAVES = 1 << 15
 """Points of the transforms, at most."""
 
 _NEGLIGIBLE = 2e-3
+_LEAST_LEFT, _LEAST_LEFT_ON_STAIRS = 0.05, 1 / 3
+"""Of 1 − κ, see `Slow.on_time`."""
+
 _NEAREST = 0.9995
 """Feedback of a load that the slopes would make unstable is cut to this."""
 
@@ -209,10 +212,38 @@ class Slow:
         _, sums = self._moments(HELD, HELD)
         return math.sqrt(max(float(sums[2]), 0.0))
 
+    @cached_property
+    def on_time(self) -> tuple[float, float]:
+        """Slopes of B and K in the iteration time before, 1/s and tokens/s.
+
+        A chain whose decoders add r s per second of that time takes its mean from the difference
+        1 − κ_p − r. Decoders that remember for thousands of iterations would leave next to nothing
+        of it, or less on a staircase; they are made to forget so that a share of 1 − κ is left.
+        The variance of B does not change.
+        """
+        found, spread = self.moments, self.variance_s2
+        if spread <= 0:
+            return 0.0, 0.0
+        decodes, kv_tokens = found.decodes_next / spread, found.kv_next / spread
+        remembered = self._remembered(decodes, kv_tokens)
+        least = _LEAST_LEFT if self.load.tau.is_affine else _LEAST_LEFT_ON_STAIRS
+        most = max(1 - self.prompt_work - least * max(1 - self.work, 0.0), 0.0)
+        share = min(1.0, most / remembered) if remembered > 0 else 1.0
+        return share * decodes, share * kv_tokens
+
+    def _remembered(self, decodes: float, kv_tokens: float) -> float:
+        return float(self.own[DECODES] * decodes + self.own[KV_READ] * kv_tokens)
+
     @property
     def gain(self) -> float:
-        """A bound-to-be-used slope of the chain's mean in the assumed mean: feedback by decodes."""
-        return min(max((self.work - self.prompt_work) / max(1 - self.prompt_work, 0.02), 0), 0.97)
+        """Slope of the chain's mean in the assumed mean.
+
+        A second more of the assumed mean brings decodes; a second more of the iteration before
+        brings prompts, and decoders by their regression on it, which is around the assumed mean.
+        """
+        remembered = self._remembered(*self.on_time)
+        rest = max(1 - self.prompt_work - remembered, 1e-3)
+        return min((self.work - self.prompt_work - remembered) / rest, 0.97)
 
     def after_prefill_s(self) -> list[Floats]:
         """Cov(τ_{n+s}, ends of prefill of j in n)/(λ_j μ) summed over 1 … s, s = 0 … N_j.
