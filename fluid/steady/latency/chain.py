@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 _CELLS = 8192
 _LEAST_SLOPE_S = 1e-9
+_MOST_SLACK = 3.0
 
 HERMITE, HERMITE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 HERMITE_WEIGHTS = HERMITE_WEIGHTS / HERMITE_WEIGHTS.sum()
@@ -153,26 +154,35 @@ def regressed(load: Load, moments: Floats) -> Slopes:
 
 
 def same_mean(
-    mean_of: Callable[[float], float], guess: float, slope: float, most: int, tolerance: float
+    mean_of: Callable[[float], float],
+    guess: float,
+    slope: float,
+    most: int,
+    tolerance: float,
+    least: float,
 ) -> tuple[float, int, float]:
     """g = mean_of(g) by secants that stay in the bracket, the number of calls, and the slope.
 
     Args:
-        slope: A guess at the derivative of `mean_of`.
+        slope: A guess at the derivative of `mean_of`; far below 0 where decoders remember.
+        tolerance: Of what lies above `least`, since at a low load nearly all of g is `least`.
+        least: What g cannot fall below.
     """
-    low, high = 0.0, math.inf
+    low, high = least, math.inf
     before: tuple[float, float] | None = None
     found = guess
     for call in range(1, most + 1):
         found = mean_of(guess)
         gap = found - guess
-        if abs(gap) < tolerance * guess * (1 - slope) + 1e-15:
+        allowed = tolerance * (max(guess, found) - least) * min(1 - slope, _MOST_SLACK)
+        if abs(gap) <= allowed + 1e-15:
             return found, call, slope
         low, high = (max(low, guess), high) if gap > 0 else (low, min(high, guess))
-        if before is not None and abs(guess - before[0]) > 1e-9 * guess:
-            slope = min(max((found - before[1]) / (guess - before[0]), -2.0), 0.985)
+        if before is not None and guess != before[0]:
+            slope = min((found - before[1]) / (guess - before[0]), 0.985)
         before = (guess, found)
-        proposed = min(max(guess + gap / (1 - slope), 0.6 * guess), 1.7 * guess)
+        above = guess - least
+        proposed = min(max(guess + gap / (1 - slope), least + 0.3 * above), 1.7 * guess)
         if not low < proposed < high:
             proposed = (low + high) / 2 if math.isfinite(high) else proposed
         guess = proposed

@@ -20,6 +20,9 @@ from fluid.steady.latency.solved import Solved
 Floats = NDArray[np.float64]
 
 _ROUNDS, _CALLS = 10, 6
+_TOLERANCE, _STILL, _MOVED = 5e-4, 3e-3, 1e-2
+"""Of the mean iteration time above that of an empty one."""
+
 _LEAST_LAG = 0.02
 _LENGTHS = 5
 
@@ -29,6 +32,7 @@ class Converged:
     """The chain with its slow part."""
 
     chain: Chain
+    theory: SlowTheory
     slow: Slow
     mean_s: float
     lag: float
@@ -42,7 +46,9 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
     slow, slopes, mean_s = whole.slow, whole.slow.slopes, whole.mean_s
     lag, age, last_s, same, gain = 1.0, 0, math.inf, False, slow.gain
     for turn in range(_ROUNDS):
-        mean_s, calls, gain = same_mean(chain.take_step, mean_s, gain, _CALLS, 5e-4)
+        mean_s, calls, gain = same_mean(
+            chain.take_step, mean_s, gain, _CALLS, _TOLERANCE, load.tau.overhead_s
+        )
         gain = gain if calls <= _CALLS else slow.gain
         chain.settle(mean_s)
         slopes = _between(
@@ -53,8 +59,9 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
         slow = theory.at(slopes, mean_s, lag, age)
         if slow.variance_s2 > 0:
             lag = min(max(lag * (chain.variance_s2 / slow.variance_s2) ** 0.7, _LEAST_LAG), 1.0)
-        same = calls <= _CALLS and abs(mean_s / last_s - 1) < 1e-2
-        if turn >= 2 and calls <= 2 and abs(mean_s / last_s - 1) < 3e-3:
+        moved = abs(mean_s - last_s) / (mean_s - load.tau.overhead_s)
+        same = calls <= _CALLS and moved < _MOVED
+        if turn >= 2 and calls <= 2 and moved < _STILL:
             break
         last_s = mean_s
         past = no_past(len(chain.law))
@@ -65,7 +72,8 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
         chain.memory = chain.memory.towards(
             Memory.after(slow, past, chain, mean_s), 1.0 if turn == 0 else 0.8
         )
-    return Converged(chain, theory.at(slopes, mean_s, lag, 0), mean_s, lag, age, same)
+    slow = theory.at(slopes, mean_s, lag, 0)
+    return Converged(chain, theory, slow, mean_s, lag, age, same)
 
 
 def _ending(chain: Chain, mean_s: float) -> Floats:

@@ -15,7 +15,7 @@ from fluid.steady.latency.slow import Slow
 
 Floats = NDArray[np.float64]
 
-_FEW = 6.0
+FEW = 6.0
 """Below this mean the law lives on whole numbers."""
 _COUNTS = 32
 
@@ -37,9 +37,7 @@ def given_time(load: Load, slow: Slow, seconds: Floats, mean_s: float) -> Decode
         mean_s: The mean iteration time that B's mean is taken at (THEORY 9.1).
     """
     found, spread = slow.moments, slow.variance_s2
-    on_time, kv_on_time = (
-        (found.decodes_next / spread, found.kv_next / spread) if spread > 0 else (0.0, 0.0)
-    )
+    on_time, kv_on_time = slow.on_time
     rest = max(found.decodes_var - on_time**2 * spread, 0.0)
     kv_on_decodes = (found.decodes_kv - on_time * kv_on_time * spread) / rest if rest > 0 else 0.0
     deviation = seconds - mean_s
@@ -51,10 +49,10 @@ def given_time(load: Load, slow: Slow, seconds: Floats, mean_s: float) -> Decode
 
 def spread_around(mean: Floats, kv: Floats, ratio: float, kv_per_decode: float) -> Decoders:
     """Laws with these means and the variance ratio·mean; K follows B on a line."""
-    width = _COUNTS if mean.min() < _FEW else len(HERMITE)
+    width = _COUNTS if mean.min() < FEW else len(HERMITE)
     requests = np.zeros((len(mean), width))
     weights = np.zeros((len(mean), width))
-    few = mean < _FEW
+    few = mean < FEW
     if few.any():
         counts = np.arange(float(_COUNTS))
         law = count_law(mean[few], ratio, counts)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.steady.latency.decoders import FEW, spread_around
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slow
 from fluid.steady.latency.walks import worth_by_age
@@ -152,7 +153,17 @@ class Memory:
         weights[opened:, len(_NODES) // 2] = 1.0
         away = sd[:, None] * _NODES
         requests = np.clip(mean[:, None] + away, 0.0, most)
-        return requests, np.maximum(kv[:, None] + self.kv_per_request * away, 0.0), weights
+        kv_tokens = np.maximum(kv[:, None] + self.kv_per_request * away, 0.0)
+        few = np.flatnonzero(mean[:opened] < FEW)
+        if not len(few) or not load.decodes_per_s:
+            return requests, kv_tokens, weights
+        ratio = self.old_variance / mean_s + self.per_s
+        law = spread_around(mean[few], kv[few], ratio / load.decodes_per_s, self.kv_per_request)
+        more = [(0, 0), (0, law.weights.shape[1] - len(_NODES))]
+        requests, kv_tokens, weights = (np.pad(one, more) for one in (requests, kv_tokens, weights))
+        requests[few], kv_tokens[few] = np.minimum(law.requests, most), law.kv_tokens
+        weights[few] = law.weights
+        return requests, kv_tokens, weights
 
 
 def _regression(

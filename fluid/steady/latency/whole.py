@@ -34,6 +34,7 @@ Floats = NDArray[np.float64]
 _MOST_POINTS = 2048
 _BEND = 4.0
 _ROUNDS, _LAYOUTS, _CALLS = 6, 3, 8
+_TOLERANCE = 5e-4
 _RARE = 1e-7
 
 
@@ -144,7 +145,9 @@ def solve_whole(load: Load, start_s: float, resolution: Resolution = FINE) -> So
             return kept[-1].mean_s(layout.nodes)  # noqa: B023
 
         gain = slow.gain if gain is None else gain
-        mean_s, calls, gain = same_mean(chain_mean, mean_s, gain, _CALLS, 3e-4)
+        mean_s, calls, gain = same_mean(
+            chain_mean, mean_s, gain, _CALLS, _TOLERANCE, load.tau.overhead_s
+        )
         step = kept[-1]
         found = regressed(load, step.law @ step.moments)
         token_same = abs(found.token_s - slopes.token_s) <= 3e-3 * slopes.token_s
