@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fluid.steady.latency.chunk_kernels import Budget, full_seconds
 from fluid.steady.latency.kernels import Costs
 from fluid.steady.latency.load import Load
-from fluid.steady.latency.stage_waves import chunk_lengths
+from fluid.steady.latency.slow import chunk_lengths
 
 Floats = NDArray[np.float64]
 

@@ -125,7 +125,8 @@ def _after(found: Converged, starts: Floats) -> list[Floats]:
 def _slow_part(found: Converged) -> Floats:
     """Covariances of the iteration time that old decoders alone cause, divided by μ."""
     slow = found.slow
-    whole = found.theory.at(slow.slopes, found.mean_s, found.lag, found.age)
+    aged = SlowTheory(slow.load, found.chain.budget.tokens)
+    whole = aged.at(slow.slopes, found.mean_s, found.lag, found.age)
     fast = whole.without_old()
     size = whole.parts.size
     return np.asarray(irfft(whole.spectrum - fast.spectrum, size) / found.mean_s)

@@ -18,7 +18,7 @@ from fluid.steady.latency.kernels import MOMENTS, add_moments, place, token_seco
 
 Floats = NDArray[np.float64]
 
-_UNSEEN, _NOTHING, _RARE = 1e-10, 1e-14, 1e-12
+_NOTHING, _RARE = 1e-14, 1e-12
 _MOST_DECODES = 0.95
 
 NEW_QUAD, CUT_QUAD = range(2)
@@ -105,43 +105,36 @@ def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
     m = left.size
     requests, kv, weights = decoders
     step, moments, quads = np.zeros((m, m)), np.zeros((m, MOMENTS)), np.zeros((m, 2))
-    full_f = token_seconds(costs, budget.tokens)
     for z in range(m):
-        old, row, law = left[z], step[z], arrivals.laws[z]
+        old, row, sums = left[z], step[z], np.zeros(MOMENTS)
         for q in range(weights.shape[1]):
-            weight = weights[z, q]
-            if weight < _UNSEEN:
+            if weights[z, q] < _NOTHING:
                 continue
             b, k = requests[z, q], kv[z, q]
             room = budget.tokens - b
             full_s = full_seconds(budget, costs, b, k)
             decode_s = costs.per_decode_s * b + costs.per_kv_token_s * k
             other_s = decode_s + budget.quad_s * old / budget.tokens
-            cut = opened = p = f = pp = pf = ff = 0.0
-            for x in range(law.size):
-                mass = weight * law[x]
+            full_f = token_seconds(costs, budget.tokens)
+            for x in range(arrivals.quad_s.size):
+                mass = weights[z, q] * arrivals.laws[z, x]
                 if mass < _RARE:
                     continue
                 total = old + x * budget.step
                 if total > room:
-                    cut += mass
+                    add_moments(sums, mass, room, b, full_f)
+                    quads[z, CUT_QUAD] += mass * room / budget.tokens
                     land(row, mass, total - room, full_s, times, lefts)
                     continue
-                one_f = token_seconds(costs, total + b)
-                opened += mass
-                p += mass * total
-                f += mass * one_f
-                pp += mass * total * total
-                pf += mass * total * one_f
-                ff += mass * one_f * one_f
+                f = token_seconds(costs, total + b)
+                add_moments(sums, mass, total, b, f)
                 quads[z, NEW_QUAD] += mass * arrivals.quad_s[x]
-                s = one_f + costs.per_prompt_token_s * total + arrivals.quad_s[x] + other_s
+                quads[z, CUT_QUAD] += mass * old / budget.tokens
+                s = f + costs.per_prompt_token_s * total + arrivals.quad_s[x] + other_s
                 low, share = place(times, max(min(s, full_s), costs.overhead_s))
                 row[low] += mass * (1.0 - share)
                 row[low + 1] += mass * share
-            quads[z, CUT_QUAD] += (cut * room + opened * old) / budget.tokens
-            add_moments(moments[z], cut, room, b, full_f)
-            moments[z] += np.array([p, opened * b, f, pp, opened * b * b, p * b, pf, f * b, ff])
+        moments[z] = sums
     return step, moments, quads
 
 

@@ -32,7 +32,6 @@ class Converged:
     """The chain with its slow part."""
 
     chain: Chain
-    theory: SlowTheory
     slow: Slow
     mean_s: float
     lag: float
@@ -72,8 +71,7 @@ def converge(chain: Chain, whole: Solved, theory: SlowTheory) -> Converged:
         chain.memory = chain.memory.towards(
             Memory.after(slow, past, chain, mean_s), 1.0 if turn == 0 else 0.8
         )
-    slow = theory.at(slopes, mean_s, lag, 0)
-    return Converged(chain, theory, slow, mean_s, lag, age, same)
+    return Converged(chain, theory.at(slopes, mean_s, lag, 0), mean_s, lag, age, same)
 
 
 def _ending(chain: Chain, mean_s: float) -> Floats:

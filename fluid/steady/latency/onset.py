@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 
 from fluid.errors import InputError
 from fluid.server import Server
@@ -52,7 +50,7 @@ def memory_onset_per_s(
     edge = stability(workload, server)
     limit_per_s = edge.max_scale * workload.rate_per_s
 
-    def filled(share: float, rule: BatchRule = rule) -> float | None:
+    def filled(share: float) -> float | None:
         """Quantile of the KV held, as a share of the memory; None where nothing is in balance."""
         solved = solve(workload.at_rate(share * limit_per_s), server, rule)
         if isinstance(solved, str):
@@ -61,10 +59,6 @@ def memory_onset_per_s(
         return float(kv_law(solved).isf(probability)) / usable_tokens(solved, rule)
 
     start = min(max(1 / edge.max_scale, _LEAST_SHARE), _MOST_SHARE)
-    if rule.budget_tokens is not None:
-        # Whole prompts hold nearly the same KV, and their chain costs a tenth.
-        whole = partial(filled, rule=replace(rule, budget_tokens=None))
-        start = _full_share(whole, start, edge.compute_share) or _MOST_SHARE
     share = _full_share(filled, start, edge.compute_share)
     return None if share is None else share * limit_per_s
 

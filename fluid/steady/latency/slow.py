@@ -17,22 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 
-from fluid.steady.latency.kernels import linear_moments
+from fluid.steady.latency.kernels import cross_sums, linear_moments
 from fluid.steady.latency.load import Load
-from fluid.steady.latency.stage_waves import (
-    DECODES,
-    FIXED,
-    HELD,
-    KV_READ,
-    OLD_DECODES,
-    OLD_KV,
-    TOKENS,
-    Transforms,
-    stage_rows,
-    transforms,
-    wave_of,
-    with_old,
-)
 
 Floats = NDArray[np.float64]
 Waves = NDArray[np.complex128]
@@ -71,6 +57,78 @@ class Moments:
     decodes_var: float
     kv_var: float
     decodes_kv: float
+
+
+TOKENS, FIXED, DECODES, KV_READ, HELD, OLD_DECODES, OLD_KV = range(7)
+"""Rows of `Transforms`: prompt tokens, and seconds apart from f, by chunk; decodes and the KV that
+they read; KV held, from the first chunk on; decodes and KV read from an age on, if there is one."""
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Stages of each class as waves on n points.
+
+    Attributes:
+        wave: z, shape (n/2 + 1,).
+        rows: See `TOKENS`, without the last two, shape (5, m, n/2 + 1).
+        cross, total: Sums of 5 or all 7 rows over classes, see `kernels.linear_moments`.
+        chunks: Iterations that a prompt takes, shape (m,).
+    """
+
+    size: int
+    wave: Waves
+    rows: Waves
+    cross: Waves
+    total: Waves
+    chunks: NDArray[np.int64]
+
+
+def chunk_lengths(prompt: float, budget: float | None) -> Floats:
+    """Tokens of a prompt by iteration, in whole budgets; all at once without one."""
+    if budget is None or prompt <= budget:
+        return np.array([prompt])
+    count = math.ceil(prompt / budget)
+    return np.asarray(np.minimum(budget, prompt - budget * np.arange(count)))
+
+
+def transforms(load: Load, size: int, budget: float | None) -> Transforms:
+    """Waves of all stages, without the slow decodes."""
+    m = len(load.stages)
+    rows = np.zeros((OLD_DECODES, m, size))
+    chunks = np.ones(m, dtype=np.int64)
+    tau = load.tau
+    for j, stages in enumerate(load.stages):
+        if load.prompts[j] > 0:
+            part = chunk_lengths(load.prompts[j], budget)
+            before = np.cumsum(part) - part
+            fixed = tau.per_prefill_token_s * part + tau.per_prefill_token_sq_s * part**2
+            rows[TOKENS, j, : len(part)] = part
+            rows[FIXED, j, : len(part)] = fixed + tau.per_prefill_context_token_s * part * before
+            chunks[j] = len(part)
+            rows[HELD, j, : len(part)] = np.minimum(before + part, stages.held_kv_tokens[0])
+        else:
+            rows[TOKENS, j, 0], rows[FIXED, j, 0] = 1.0, load.first_s[j]
+            rows[HELD, j, 0] = stages.held_kv_tokens[0]
+        start, end = chunks[j], chunks[j] + stages.count - 1
+        rows[DECODES, j, start:end] = 1.0
+        rows[KV_READ, j, start:end] = stages.kv_tokens[1:]
+        rows[HELD, j, start:end] = stages.held_kv_tokens[1:]
+    wave = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
+    waves = rfft(rows)
+    nothing = np.zeros((0, m, len(wave)), dtype=np.complex128)
+    cross, total = cross_sums(load.rates_per_s, nothing, waves, nothing[:, :0])
+    return Transforms(size, wave, waves, cross, total, chunks)
+
+
+def with_old(parts: Transforms, load: Load, age: int) -> Transforms:
+    """The same with the decodes that are older than an age."""
+    rows = np.zeros((2, len(load.stages), parts.size))
+    for j, stages in enumerate(load.stages):
+        start, end = parts.chunks[j] + age, parts.chunks[j] + stages.count - 1
+        rows[0, j, start:end] = 1.0
+        rows[1, j, start:end] = stages.kv_tokens[1 + age :]
+    cross, total = cross_sums(load.rates_per_s, parts.rows, rfft(rows), parts.cross)
+    return replace(parts, cross=cross, total=np.concatenate([parts.total, total]))
 
 
 @dataclass(frozen=True)
@@ -222,21 +280,14 @@ class Slow:
         """The same with the slow decodes at their mean."""
         own = self.own.copy()
         own[[OLD_DECODES, OLD_KV]] = -own[[DECODES, KV_READ]]
-        return replace(
-            self, own=own, feedback=_feedback(self.parts.wave, self.parts.total, own, self.lag)[0]
-        )
+        return replace(self, own=own, feedback=_feedback(self.parts, own, self.lag)[0])
 
 
-def _feedback(wave: Waves, total: Waves, own: Floats, lag: Waves) -> tuple[Waves, float]:
+def _feedback(parts: Transforms, own: Floats, lag: Waves) -> tuple[Waves, float]:
     """G, and κ at frequency 0: what of a second of intake is work."""
-    kappa = sum(own[one] * total[one] for one in np.flatnonzero(own))
+    kappa = sum(own[one] * parts.total[one] for one in np.flatnonzero(own))
     work = float(kappa[0].real)
-    return 1 / (1 - wave * lag * kappa * min(1.0, _NEAREST / max(work, 1e-300))), work
-
-
-def _delay(wave: Waves, lag: float) -> Waves:
-    """H, that with b."""
-    return np.asarray(lag / (1 - (1 - lag) * wave))
+    return 1 / (1 - parts.wave * lag * kappa * min(1.0, _NEAREST / max(work, 1e-300))), work
 
 
 class SlowTheory:
@@ -248,9 +299,8 @@ class SlowTheory:
         self.load, self.budget, self._longest = load, budget, longest
         self._young: dict[int, Transforms] = {}
         self._kept: dict[tuple[int, int], Transforms] = {}
-        self._sums: dict[int, tuple[Waves, Waves]] = {}
-        self._rows, self._chunks = stage_rows(load, budget)
-        self._shortest = 2 * (int(load.later.max()) + 1 + int(self._chunks.max())) + _LEAST
+        chunks = 1 if budget is None else math.ceil(load.prompts.max() / budget)
+        self._shortest = 2 * (int(load.later.max()) + 1) + 2 * chunks + _LEAST
 
     def at(self, slopes: Slopes, mean_s: float, lag: float = 1.0, age: int = 0) -> Slow:
         """Linear theory with these slopes; the length is doubled until the feedback has died out.
@@ -259,40 +309,30 @@ class SlowTheory:
             lag: b of H.
             age: Where slow decodes begin; at 0 all are slow.
         """
-        size = self._size(slopes, lag)
-        if size not in self._young:
-            self._young[size] = transforms(self.load, self._rows, self._chunks, size)
+        size = 1 << int(self._shortest + 8 / lag).bit_length()
+        while True:
+            if size not in self._young:
+                self._young[size] = transforms(self.load, size, self.budget)
+            found = self._on(self._young[size], slopes, mean_s, lag)
+            impulse = np.abs(irfft(found.feedback, size))
+            late, all_of_it = impulse[size // 2 :].sum(), impulse[1:].sum()
+            if late <= _NEGLIGIBLE * all_of_it or size >= self._longest:
+                break
+            size *= 2
         if not age:
-            return self._on(self._young[size], slopes, mean_s, lag)
+            return found
         if (size, age) not in self._kept:
             self._kept[size, age] = with_old(self._young[size], self.load, age)
         return self._on(self._kept[size, age], slopes, mean_s, lag)
 
-    def _size(self, slopes: Slopes, lag: float) -> int:
-        """Points on which the feedback dies out; it needs the sums over classes only."""
-        own = self._own(slopes, OLD_DECODES)
-        size = 1 << int(self._shortest + 8 / lag).bit_length()
-        while size < self._longest:
-            if size not in self._sums:
-                summed = np.tensordot(self.load.rates_per_s, self._rows, (0, 1))
-                self._sums[size] = wave_of(size), rfft(summed, size)
-            wave, total = self._sums[size]
-            impulse = np.abs(irfft(_feedback(wave, total, own, _delay(wave, lag))[0], size))
-            if impulse[size // 2 :].sum() <= _NEGLIGIBLE * impulse[1:].sum():
-                break
-            size *= 2
-        return size
-
-    def _own(self, slopes: Slopes, rows: int) -> Floats:
-        tau, own = self.load.tau, np.zeros(rows)
+    def _on(self, parts: Transforms, slopes: Slopes, mean_s: float, lag: float) -> Slow:
+        tau = self.load.tau
+        own = np.zeros(len(parts.total))
         own[TOKENS], own[FIXED] = slopes.token_s, 1.0
         own[DECODES] = slopes.decode_s + tau.per_decode_request_s
         own[KV_READ] = tau.per_kv_token_s
-        return own
-
-    def _on(self, parts: Transforms, slopes: Slopes, mean_s: float, lag: float) -> Slow:
-        own, delay = self._own(slopes, len(parts.total)), _delay(parts.wave, lag)
-        feedback, work = _feedback(parts.wave, parts.total, own, delay)
+        delay = lag / (1 - (1 - lag) * parts.wave)
+        feedback, work = _feedback(parts, own, delay)
         brought = parts.total[:, 0].real
         return Slow(
             load=self.load,
