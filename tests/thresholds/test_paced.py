@@ -149,8 +149,8 @@ def test_few_large_requests_get_a_cap_that_is_proven() -> None:
 
 def test_what_no_cap_is_proven_to_carry_is_said_to_be_unproven() -> None:
     """Of the largest only two fit, which leaves most of the memory empty where all are small."""
-    mix = workload((1.0, 5_000, 10), (60.0, 50, 20))
-    machine = server(IterationTime.affine(0.01, 1e-5, 3e-7), "prefill", 11_000)
+    mix = workload((1.0, 3_000, 10), (5.0, 50, 20))
+    machine = server(IterationTime.affine(0.01, 1e-5, 3e-7), "prefill", 8_000)
     packed = packing(mix, machine)
     assert packed.matters
     assert packed.capped_scale < 0.8 * packed.inner_scale

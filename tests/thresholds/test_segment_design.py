@@ -82,7 +82,7 @@ def test_buffers_are_drawn(tmp_path: Path) -> None:
 def test_thousands_of_lengths_with_few_segments_give_a_table() -> None:
     load = workload(*((0.0015 * 0.999**k, 60, k + 1) for k in range(2000)))
     server = load_server("paper-lmsys").model_copy(update={"kv_capacity_tokens": 20_000_000})
-    table = NestedWait(objective="memory", segments=3).solve(load, server)
+    table = NestedWait(objective="memory", segments=3, time_limit_s=2).solve(load, server)
     assert len(table.thresholds) == 3
     assert table.thresholds[-1].up_to_tokens == 2000
     assert all(one.holds for one in table.certificate)

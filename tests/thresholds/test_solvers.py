@@ -29,6 +29,7 @@ VALUES: dict[str, Any] = {
     "overflow_probability": 0.05,
     "horizon_s": 600.0,
     "prompts": "weighted",
+    "certificate": "law",
     "time_limit_s": 100.0,
 }
 """A value of every option that is not its default."""
