@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 QUANTILE_ERROR = 3
 """Errors of p90 and p99 are about so many times those of means."""
 
+MOST_CLASSES = 200
+"""A class takes the laws some hundredth of a second, so that thousands take half a minute."""
+
 INSTEAD = "simulate: `fluidwait compare` for a policy, `fluidwait replay` for a table"
 """What to do where no law applies."""
 
@@ -136,13 +139,19 @@ _SPARE = (
 def predict(workload: Workload, server: Server, scheduler: str = DEFAULT_SCHEDULER) -> Prediction:
     """Latencies under a scheduler, named as the policy that simulates it.
 
+    None for loads of more than `MOST_CLASSES` classes; `latency` itself knows no such limit.
+
     Args:
         scheduler: ``NAME[:key=value,…]``, see `SCHEDULERS`.
 
     Raises:
         InputError: As `rule_for` and `latency`.
     """
-    return Prediction(scheduler, latency(workload, server, rule_for(scheduler, server)))
+    rule, classes = rule_for(scheduler, server), len(workload.classes)
+    if classes > MOST_CLASSES:
+        reason = f"{classes:,} classes, and the laws are asked about {MOST_CLASSES} at most"
+        return Prediction(scheduler, Latency(workload, server, rule, refusal=reason))
+    return Prediction(scheduler, latency(workload, server, rule))
 
 
 def overflow_under(

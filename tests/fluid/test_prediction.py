@@ -118,6 +118,16 @@ def test_a_load_beyond_the_token_budget() -> None:
     assert "of the token budget; simulate" in str(found)
 
 
+def test_thousands_of_classes_are_not_waited_for() -> None:
+    classes = {f"c{k}": Requests(0.001, prompt=60, output=k + 1) for k in range(201)}
+    found = equilibrium(Workload.of(**classes), PAPER)
+    assert (
+        "No latencies under greedy: 201 classes, and the laws are asked about 200 at most;"
+        in str(found)
+    )
+    assert found.document()["latency_s"] is None
+
+
 def valid(**changed: float) -> Validity:
     fine = {
         "overflow_probability": 1e-9,
