@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest -n auto --dist loadgroup -q
+	$(BIN)/python -m pytest -n auto --dist loadfile -q
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -24,7 +24,6 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(recorded(tmp_path_factory.mktemp("golden")))
 
 
-@pytest.mark.xdist_group("golden")
 @pytest.mark.parametrize("name", CASES)
 def test_a_command_gives_what_it_gave(name: str, records: dict[str, str]) -> None:
     words, numbers = split(records[name])

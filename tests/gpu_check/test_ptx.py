@@ -14,12 +14,8 @@ from validation.policies import POLICIES
 
 AMPERE = (8, 0)
 
-# Compiling takes longest: both tests of a policy run in one process and share its PTX.
-EVERY_POLICY = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"ptx-{name}")) for name in POLICIES
-]
-
 hopper_ptx = cache(partial(kernel_ptx, capability=HOPPER))
+"""Compiling takes longest, so that both tests of a policy share its PTX."""
 
 MOST_REGISTERS = {"greedy": 128, "vllm-v1": 168, "sarathi": 168}
 """As assembled for sm_90 by CUDA 13.0.
@@ -34,7 +30,7 @@ needs_ptxas = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", EVERY_POLICY)
+@pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_compiles_to_ptx(name: str) -> None:
     ptx = hopper_ptx(name)
     assert ".target sm_90" in ptx
@@ -46,7 +42,7 @@ def test_the_card_before_is_compiled_for_too() -> None:
 
 
 @needs_ptxas
-@pytest.mark.parametrize("name", EVERY_POLICY)
+@pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_assembles_without_spills(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:

@@ -43,9 +43,6 @@ from validation.paper.settings import (
     per_stage,
 )
 
-in_one_process = pytest.mark.xdist_group("paper")
-"""Of tests that share `results`, which take half a minute."""
-
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, ExperimentResult]:
@@ -56,7 +53,6 @@ def make_run(*latency_s: float, name: str = "greedy", rate_per_s: float = 1.0) -
     return Run(name, rate_per_s, 100, "stable", latency_s, 1.0, 0.0)
 
 
-@in_one_process
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_gives_finite_figures(
     name: str, results: dict[str, ExperimentResult]
@@ -75,7 +71,6 @@ def test_every_experiment_gives_finite_figures(
         assert math.isfinite(run.completed_share)
 
 
-@in_one_process
 def test_the_command_writes_the_page_and_every_figure_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: dict[str, ExperimentResult]
 ) -> None:
@@ -98,7 +93,6 @@ def test_the_command_writes_the_page_and_every_figure_it_shows(
     assert "{%" not in page
 
 
-@in_one_process
 def test_the_same_results_make_the_same_files(
     tmp_path: Path, results: dict[str, ExperimentResult]
 ) -> None:
@@ -110,7 +104,6 @@ def test_the_same_results_make_the_same_files(
     assert written[0] == written[1]
 
 
-@in_one_process
 def test_the_page_says_what_the_claims_say(results: dict[str, ExperimentResult]) -> None:
     def page_with(verdict: str) -> str:
         claims = (Claim("one thing before another", verdict, "1 against 2"),)
@@ -124,7 +117,6 @@ def test_the_page_says_what_the_claims_say(results: dict[str, ExperimentResult])
     assert "one thing before another | undecided | 1 against 2" in page_with(OPEN)
 
 
-@in_one_process
 def test_published_figures_are_on_the_page(results: dict[str, ExperimentResult]) -> None:
     page = render(results, QUICK, Cost(1.0, 1.0, 1))
     for by_policy in TWENTY_RUNS.values():
@@ -193,7 +185,6 @@ def test_same_latency_rate_between_and_outside() -> None:
     assert same_latency_rate(runs, "greedy", 100.0) is None
 
 
-@in_one_process
 def test_long_decodes_read_more_than_an_a100_can(results: dict[str, ExperimentResult]) -> None:
     """The first token comes from the prompt's own iteration; decode s reads prompt + s tokens."""
     facts = results["restarts"].facts
