@@ -26,6 +26,9 @@ FREE_MASS = 1.0
 
 _SAME_MIX = 1e-12
 
+_CRUMB = 1e-13
+"""Less is rounding of credit or of a parcel, and nobody who waits or is resident."""
+
 _EXACT_EVERY, _FEW = 256, 1e-6
 """Running totals are replaced by sums after so many iterations, or with so little mass left."""
 
@@ -188,10 +191,14 @@ def _admit(gate, held, entering, queue, front, back, need, count, credit):
     free = 0.0 if count > 0.0 else FREE_MASS
     while front < back:
         mass = queue[front].sum()
+        if mass <= _CRUMB:
+            queue[front] = 0.0
+            front += 1
+            continue
         weight = queue[front] @ held / mass
         take = min(gate.cap - count, credit, (gate.admission - need) / weight)
         take = min(max(take, free), mass)
-        if take <= 0.0:
+        if take <= _CRUMB:
             break
         share = queue[front] * (take / mass)
         entering += share

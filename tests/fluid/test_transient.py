@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -51,7 +51,28 @@ def columns(found: FluidPath) -> np.ndarray:
     )
 
 
+TICKS = SMALL.model_copy(
+    update={
+        "block_tokens": 16,
+        "first_token": "prefill",
+        "iteration_time": IterationTime.affine(1 / 32, 0.0),
+    }
+)
+"""Iterations of one length, whatever is in them."""
+
+
 @settings(max_examples=60)
+# Credit that is spent leaves a crumb of rounding, which is nobody in service.
+@example(
+    workload=one_class(3.0, 0, 2, context=1),
+    server=TICKS,
+    fill=0.125,
+    watermark=0.0,
+    cap=math.inf,
+    pace=0.3,
+    burst=0.0,
+    name=False,
+)
 @given(
     workload=workloads(max_classes=3, longest=30),
     server=servers(affine_times()),
