@@ -13,7 +13,9 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import (
     Field,
     ValidationError,
@@ -246,6 +248,17 @@ class Workload(FileModel):
     def rate_per_s(self) -> float:
         """Total arrival rate Σ λ_j in requests per second."""
         return sum(one.rate_per_s for one in self.classes)
+
+    @property
+    def rates_per_s(self) -> NDArray[np.float64]:
+        """λ_j in requests per second, shape (m,)."""
+        return np.array([one.rate_per_s for one in self.classes])
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """λ_j/λ, shape (m,)."""
+        rates = self.rates_per_s
+        return np.asarray(rates / rates.sum())
 
     @property
     def mean_multiplier(self) -> float:

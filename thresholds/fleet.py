@@ -302,7 +302,7 @@ def _part(workload: Workload, server: Server, count: int, flow: Floats) -> _Part
     """The part of one type with flow (m,) in requests per second; None where it is unused."""
     if not count or not flow.any():
         return None
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     seen = mixed(workload, flow / count)
     names = [one.name for one in workload.classes]
     shares = dict(zip(names, (flow / rates).tolist(), strict=True))

@@ -86,7 +86,7 @@ class Halfspaces:
 
 def carried(workload: Workload, normals_s: Floats) -> Halfspaces:
     """One half-space a type, `normals_s` of shape (t, m)."""
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     return Halfspaces(rates, normals_s, np.arange(len(normals_s)))
 
 
@@ -106,7 +106,7 @@ def necessary(workload: Workload, servers: Sequence[Server], normals_s: Floats) 
             found = [*one_class, *_minorant_normals_s(workload, server, alone_s)]
         rows += found
         kinds += [kind] * len(found)
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     return Halfspaces(rates, np.array(rows), np.array(kinds))
 
 

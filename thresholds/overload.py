@@ -102,7 +102,7 @@ def admission(workload: Workload, server: Server) -> Admission:
         InputError: One request of a class does not fit into the cache.
     """
     here = stability(workload, server)
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     weights = np.array([one.weight for one in workload.classes])
     if here.stable:
         return _admission(workload, server, np.ones_like(rates), is_optimal=True)
@@ -129,7 +129,7 @@ def _admission(
     workload: Workload, server: Server, shares: Floats, *, is_optimal: bool
 ) -> Admission:
     """The result, with shares scaled down where the server does not carry them."""
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     reach = stability(mixed(workload, rates * shares), server).max_scale
     shares = shares * min(1.0, (1 - _INSIDE) * reach)
     admitted = mixed(workload, rates * shares)

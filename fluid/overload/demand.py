@@ -77,11 +77,10 @@ def demand(
         raise InputError("rate_per_s", workload.rate_per_s, allowed)
     intake_s = edge.max_scale * edge.boundary_iteration_time_s
     work_s = np.array([one.sum() for one in curve.stage_seconds(intake_s)])
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    rest_s = edge.boundary_iteration_time_s - intake_s * float(rates @ work_s)
+    rest_s = edge.boundary_iteration_time_s - intake_s * float(workload.rates_per_s @ work_s)
     held = intake_s * curve.kv_tokens_per_s
     effort_s = work_s + rest_s * curve.memory_sums / held
-    mix = rates / rates.sum()
+    mix = workload.shares
     return Demand(
         mix=mix,
         prompts=np.array([float(one.prefill_tokens) for one in workload.classes]),

@@ -41,9 +41,8 @@ class Mix:
     @classmethod
     def of(cls, workload: Workload, server: Server) -> Mix:
         """The mix of a workload's rates."""
-        rates = np.array([one.rate_per_s for one in workload.classes])
         stages = tuple(class_stages(one, server) for one in workload.classes)
-        return cls(server, rates / rates.sum(), stages)
+        return cls(server, workload.shares, stages)
 
     @cached_property
     def counts(self) -> Floats:

@@ -167,13 +167,13 @@ def nie_rate_per_s(workload: Workload, server: Server) -> float:
     g counts the stages of the server's own convention, with whole blocks. For affine servers this
     is the boundary of THEORY 2.3; counting stages 1 … l' changes g by one stage at most.
     """
-    mix, sums = _mix(workload), memory_sums(workload, server)
+    mix, sums = workload.shares, memory_sums(workload, server)
     return float(server.usable_kv_tokens / (full_memory_time_s(workload, server) * (mix @ sums)))
 
 
 def full_memory_time_s(workload: Workload, server: Server) -> float:
     """b̄: τ of the batch that holds the mix at every stage and fills the memory, seconds."""
-    mix, sums = _mix(workload), memory_sums(workload, server)
+    mix, sums = workload.shares, memory_sums(workload, server)
     per_stage = mix * server.usable_kv_tokens / (mix @ sums)
     stages = [class_stages(one, server) for one in workload.classes]
     prompts = np.array([one.prefill_tokens for one in stages], dtype=float)
@@ -196,7 +196,7 @@ def dai_rate_per_s(workload: Workload, server: Server, batch_tokens: int) -> flo
     t(b) is f(b) plus what the mix's share of b adds through prompt tokens, squared prompts and
     decoding requests; reading KV costs nothing in that model.
     """
-    tau, mix = server.iteration_time, _mix(workload)
+    tau, mix = server.iteration_time, workload.shares
     prompts = np.array([one.prefill_tokens for one in workload.classes], dtype=float)
     outputs = np.array([one.decode_tokens for one in workload.classes], dtype=float)
     tokens = float(mix @ (prompts + outputs))
@@ -219,7 +219,7 @@ def dong_cao_per_slot(workload: Workload, server: Server) -> float:
         one.decode_tokens * (one.prefill_tokens + one.context_tokens + (one.decode_tokens + 1) / 2)
         for one in workload.classes
     ]
-    return float(server.usable_kv_tokens / (_mix(workload) @ np.array(sums)))
+    return float(server.usable_kv_tokens / (workload.shares @ np.array(sums)))
 
 
 def _ao(workload: Workload, server: Server) -> Bound:
@@ -231,9 +231,3 @@ def _ao(workload: Workload, server: Server) -> Bound:
         found.binding,
         "iterations take what their batch takes, at the best inventory that fits into memory",
     )
-
-
-def _mix(workload: Workload) -> Floats:
-    """Share of each class in the arrivals, shape (m,)."""
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    return np.asarray(rates / rates.sum())

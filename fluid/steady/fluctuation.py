@@ -163,7 +163,7 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
     tau = server.iteration_time
     if not tau.is_affine:
         return _of_chain(workload, server)
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     stages = [class_stages(one, server) for one in workload.classes]
     added = [linear_stage_seconds(one, server, tau.last_slope_s) for one in stages]
     utilisation = float(sum(rate * a.sum() for rate, a in zip(rates, added, strict=True)))

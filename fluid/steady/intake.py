@@ -224,7 +224,7 @@ def _intake(workload: Workload, server: Server, method: Method) -> Intake:
     tau = server.iteration_time
     stages = tuple(class_stages(one, server) for one in workload.classes)
     flow = Flow(
-        rates_per_s=np.array([one.rate_per_s for one in workload.classes]),
+        rates_per_s=workload.rates_per_s,
         prompt_tokens=np.array([one.prefill_tokens for one in stages]),
         decodes=np.array([one.decodes.sum() for one in stages]),
     )

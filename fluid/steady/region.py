@@ -83,7 +83,7 @@ class StabilityRegion:
     @property
     def operating_point_per_s(self) -> Floats:
         """The workload's own rates, shape (m,)."""
-        return np.array([one.rate_per_s for one in self.workload.classes])
+        return self.workload.rates_per_s
 
     @cached_property
     def normal_s(self) -> Floats | None:

@@ -103,8 +103,7 @@ class Burst:
         """
         names = [one.name for one in workload.classes]
         if self.class_name is None:
-            shares = np.array([one.rate_per_s for one in workload.classes])
-            return np.asarray(self.requests * shares / shares.sum())
+            return self.requests * workload.shares
         if self.class_name not in names:
             raise InputError("burst: class_name", self.class_name, "one of " + ", ".join(names))
         return np.array([self.requests * (name == self.class_name) for name in names])

@@ -204,8 +204,7 @@ def saturated_rate_per_s(workload: Workload, server: Server, rule: Admission) ->
     from fluid.transient import kernel  # numba is slow to import
 
     tokens = server.model_copy(update={"block_tokens": 1})
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    mix = rates / rates.sum()
+    mix = workload.shares
     in_blocks = float(mix @ memory_sums(workload, server))
     capacity = server.usable_kv_tokens * float(mix @ memory_sums(workload, tokens)) / in_blocks
     stages = [class_stages(one, tokens) for one in workload.classes]

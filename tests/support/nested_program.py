@@ -15,59 +15,15 @@ posynomial.
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from typing import Any
-
 import cvxpy as cp
 import numpy as np
-from numpy.typing import NDArray
 
+from tests.support.geometric_program import LineProgram, Relaxed, best
 from thresholds.solvers.majorant import Line, is_concave, majorant_lines
 from thresholds.solvers.nested.segments import Segments
 
-Floats = NDArray[np.float64]
 
-
-SOLVER = cp.CLARABEL
-
-
-@dataclass(frozen=True)
-class NestedProgram:
-    """The compiled program of one line.
-
-    Attributes:
-        thresholds: Variable n, shape (L,).
-        load: Variable u.
-        constant: To be added to the problem's value to give the objective: seconds of mean latency,
-            tokens of requirement, or the load u.
-        unit: Value of one unit of the problem's value.
-    """
-
-    problem: Any
-    thresholds: Any
-    load: Any
-    constant: float
-    unit: float
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """Best point over real thresholds.
-
-    Attributes:
-        thresholds: n, shape (L,).
-        value: The program's objective there: seconds, tokens or load.
-        is_bound: Whether no whole thresholds can be better: the buffers are bounded from below, f
-            is concave, and the solver was sure about each line.
-    """
-
-    thresholds: Floats
-    value: float
-    is_bound: bool
-
-
-def nested_program(segments: Segments, log: float, line: Line, objective: str) -> NestedProgram:
+def nested_program(segments: Segments, log: float, line: Line, objective: str) -> LineProgram:
     """Build the program with f replaced by `line` and 1/θ by its lower bound."""
     capacity, rate = segments.server.usable_kv_tokens, float(segments.rates_per_s[0])
     p, share = segments.survivals, segments.boundary_tokens / capacity
@@ -100,7 +56,7 @@ def nested_program(segments: Segments, log: float, line: Line, objective: str) -
     }[objective]
     problem = cp.Problem(cp.Minimize(aim), constraints)
     assert problem.is_dgp()
-    return NestedProgram(problem, n, u, constant, unit)
+    return LineProgram(problem, n, u, constant, unit)
 
 
 def relaxed_optimum(segments: Segments, log: float, objective: str) -> Relaxed | None:
@@ -112,26 +68,4 @@ def relaxed_optimum(segments: Segments, log: float, objective: str) -> Relaxed |
     programs = [
         nested_program(segments, log, line, objective) for line in majorant_lines(tau, most)
     ]
-    statuses = [_solve(program) for program in programs]
-    solved = [
-        (float(one.problem.value) * one.unit + one.constant, one.thresholds.value)
-        for one, status in zip(programs, statuses, strict=True)
-        if status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE)
-    ]
-    if not solved:
-        return None
-    value, thresholds = min(solved, key=lambda one: one[0])
-    sure = set(statuses) <= {cp.OPTIMAL, cp.INFEASIBLE}
-    return Relaxed(np.asarray(thresholds), value, sure and is_concave(tau, most))
-
-
-def _solve(program: NestedProgram) -> str:
-    """Solve in place and return the status."""
-    with warnings.catch_warnings():
-        # The status says so too, and an inaccurate optimum is never used as a bound.
-        warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-        try:
-            program.problem.solve(gp=True, solver=SOLVER)
-        except cp.SolverError:
-            return str(cp.SOLVER_ERROR)
-    return str(program.problem.status)
+    return best(programs, is_concave(tau, most))

@@ -64,7 +64,7 @@ class TableView:
         """Requests that fill the server's memory at their mean KV, Σ λ m / Σ λ S tokens each."""
         server = self.table.server
         stages = [class_stages(one, server) for one in self.table.workload.classes]
-        rates = np.array([one.rate_per_s for one in self.table.workload.classes])
+        rates = self.table.workload.rates_per_s
         memory = float(rates @ [one.memory_sum for one in stages])
         held = memory / float(rates @ [float(one.count) for one in stages])
         return math.ceil(server.usable_kv_tokens / held)

@@ -66,11 +66,14 @@ class Backlog:
         mean_work_s = float(self.arrived_work_s[-1] / self.arrived[-1])
         return self.owed_work_s / mean_work_s
 
+    @property
+    def residents(self) -> Floats:
+        """Requests in service."""
+        return self.in_system - self.waiting
+
     def sojourn_s(self) -> float:
         """Mean time in the system by Little's law."""
-        done = self.completed[-1]
-        seconds = float((self.in_system[:-1] * np.diff(self.clock_s)).sum())
-        return seconds / done if done > 0 else math.inf
+        return self._by_little(self.in_system)
 
     def sojourns(self) -> float:
         """Length of the recording in these; 0 where nobody has completed."""
@@ -94,9 +97,12 @@ class Backlog:
 
     def service_s(self) -> float:
         """Mean time in service by Little's law, the waiting before it left out."""
+        return self._by_little(self.residents)
+
+    def _by_little(self, present: Floats) -> float:
+        """Mean time that a request is among those present; infinite where nobody has completed."""
         done = self.completed[-1]
-        residents = self.in_system - self.waiting
-        seconds = float((residents[:-1] * np.diff(self.clock_s)).sum())
+        seconds = float((present[:-1] * np.diff(self.clock_s)).sum())
         return seconds / done if done > 0 else math.inf
 
     def seats(self) -> float:
@@ -104,13 +110,13 @@ class Backlog:
         waited = self.waiting > 0
         if not waited.any():
             return math.inf
-        return float((self.in_system - self.waiting)[waited].max())
+        return float(self.residents[waited].max())
 
     def certain_loss_s(self) -> Floats:
         """Seconds lost so far, at the least."""
         elapsed = np.diff(self.clock_s, prepend=self.clock_s[0])
         room = np.diff(self.room_s, prepend=self.room_s[0])
-        residents = np.concatenate([[0.0], (self.in_system - self.waiting)[:-1]])
+        residents = np.concatenate([[0.0], self.residents[:-1]])
         free = np.maximum(1.0 - residents / self.seats(), 0.0) if len(elapsed) else elapsed
         least: Floats = self.empty_s() + np.cumsum(np.minimum(room, free * elapsed))
         return least

@@ -168,8 +168,7 @@ def full_memory(workload: Workload, server: Server) -> FullMemory:
 def kv_profile(workload: Workload, server: Server) -> tuple[Floats, float]:
     """φ_s in KV tokens per request of the mix, shape (stages,), and the mean number of stages."""
     stages = [class_stages(one, server) for one in workload.classes]
-    rates = np.array([one.rate_per_s for one in workload.classes])
-    mix = rates / rates.sum()
+    mix = workload.shares
     profile = np.zeros(max(one.count for one in stages))
     for share, one in zip(mix.tolist(), stages, strict=True):
         profile[: one.count] += share * one.held_kv_tokens

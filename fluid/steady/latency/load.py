@@ -37,7 +37,7 @@ class Load:
         """The arrays of a workload."""
         return cls(
             server,
-            np.array([one.rate_per_s for one in workload.classes]),
+            workload.rates_per_s,
             tuple(class_stages(one, server) for one in workload.classes),
         )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fluid.errors import InputError
 from fluid.server import Server
+from fluid.steady.fluctuation import checked_probability
 from fluid.steady.latency.predict import solve
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.validity import kv_law, usable_tokens
@@ -43,8 +43,7 @@ def memory_onset_per_s(
     rule: BatchRule | None = None,
 ) -> float | None:
     """The same; None where memory does not bind at any rate that the rule can serve."""
-    if not 0 < probability < 1:
-        raise InputError("probability", probability, "between 0 and 1")
+    checked_probability(probability)
     rule = rule or BatchRule()
     rule.require_suits(server)
     edge = stability(workload, server)

@@ -164,7 +164,7 @@ def _held_at(stages: Sequence[Stages], stage: int) -> Floats:
 
 
 def _synchrony(workload: Workload, stages: Sequence[Stages]) -> float:
-    rates = np.array([one.rate_per_s for one in workload.classes])
+    rates = workload.rates_per_s
     lengths, kind = np.unique([one.count for one in stages], return_inverse=True)
     shares = np.bincount(kind, weights=rates) / rates.sum()
     frequencies = 2 * math.pi * _CYCLES / float(shares @ lengths)
