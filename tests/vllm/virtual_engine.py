@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
@@ -101,6 +103,8 @@ def make_scheduler(
         cache_config=cache_config,
         additional_config=additional_config or {},
     )
+    # vLLM takes it back on a CPU, whose engine has none; its scheduler has.
+    vllm_config.scheduler_config.async_scheduling = settings["async_scheduling"]
     attention = FullAttentionSpec(
         block_size=block_tokens, num_kv_heads=1, head_size=64, dtype=torch.float32
     )
@@ -118,7 +122,15 @@ def make_scheduler(
     )
 
 
-def new_request(number: int, tape: Tape) -> Request:
+def block_hasher(scheduler: Scheduler) -> Callable[[Request], Any] | None:
+    """How requests of a scheduler that caches prefixes name their blocks."""
+    if not scheduler.cache_config.enable_prefix_caching:
+        return None
+    init_none_hash(sha256)
+    return get_request_block_hasher(scheduler.block_size, sha256)
+
+
+def new_request(number: int, tape: Tape, hasher: Callable[[Request], Any] | None = None) -> Request:
     """The tape's request of this number, which generates exactly its output tokens."""
     return Request(
         request_id=str(number),
@@ -126,6 +138,7 @@ def new_request(number: int, tape: Tape) -> Request:
         sampling_params=SamplingParams(max_tokens=int(tape.output_tokens[number]), ignore_eos=True),
         pooling_params=None,
         arrival_time=float(tape.arrived_at_s[number]),
+        block_hasher=hasher,
     )
 
 
@@ -161,11 +174,12 @@ def run(
     state = Run(tape, np.full(count, np.nan), np.zeros(count, dtype=int))
     scheduler.clock = lambda: state.clock_s  # of the plug-in; vLLM's own scheduler has none
     seconds = _Seconds(iteration_time)
+    hasher = block_hasher(scheduler)
     pending: deque[tuple[SchedulerOutput, float]] = deque()
     arriving = 0
     while arriving < count or scheduler.has_requests() or pending:
         while arriving < count and tape.arrived_at_s[arriving] <= state.clock_s:
-            scheduler.add_request(new_request(arriving, tape))
+            scheduler.add_request(new_request(arriving, tape, hasher))
             arriving += 1
         if not scheduler.has_requests() and not pending:
             state.clock_s = float(tape.arrived_at_s[arriving])
@@ -189,6 +203,14 @@ def run(
             step.finished = finished
             on_step(step)
     return state
+
+
+def play_step(scheduler: Scheduler) -> dict[str, int]:
+    """One step and its output; the tokens that it computed, by request."""
+    output = scheduler.schedule()
+    nobody = np.full(64, np.nan)
+    _finish(output, scheduler, Run(Tape(nobody, nobody, nobody), nobody, np.zeros(64, dtype=int)))
+    return dict(output.num_scheduled_tokens)
 
 
 class _Seconds:

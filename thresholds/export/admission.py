@@ -51,6 +51,17 @@ class Restraints:
         """Segment, from 0, of a request that has generated so many tokens; the last one beyond."""
         return min(bisect_right(self.segment_ends, generated_tokens), len(self.segment_ends) - 1)
 
+    @property
+    def seats(self) -> int:
+        """Requests in service when every stage of every segment serves its threshold (THEORY 4.2).
+
+        Those that wait at the gates between segments, one less than it takes, come on top.
+        """
+        starts = (0, *self.segment_ends[:-1])
+        lengths = [end - start for start, end in zip(starts, self.segment_ends, strict=True)]
+        served = sum(n * length for n, length in zip(self.segment_thresholds, lengths, strict=True))
+        return served + sum(n - 1 for n in self.segment_thresholds[1:])
+
 
 def restraints_of(table: TableFields, file: str) -> Restraints:
     """The restraints of a table.

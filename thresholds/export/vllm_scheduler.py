@@ -3,10 +3,10 @@
     vllm serve MODEL --scheduler-cls thresholds.export.vllm_scheduler.AsyncTableScheduler \\
         --additional-config '{"fluidwait": {"table": "/path/table.json"}}'
 
-The scheduling itself stays vLLM's. Before each of its steps the scheduler hides the waiting
-requests that the table does not release, and defers running ones that it holds; afterwards it puts
-the hidden ones back. Requests that vLLM preempted or blocked are never hidden. A step costs
-O(released) beyond vLLM's own, and O(running) with segments.
+The scheduling itself stays vLLM's. During each of its steps the scheduler sees the waiting requests
+through a gate that shows those that the table lets in (`gate`), and running ones that it holds are
+deferred. Requests that vLLM preempted pass the gate, by priority also those that stand behind a
+new one. A step costs O(admitted) beyond vLLM's own, and O(running) with segments.
 
 `TableScheduler` is the same for an engine without asynchronous scheduling. Both refuse to start,
 with an `InputError` of one line, on a table that was not made for this engine.
@@ -16,20 +16,22 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.core.sched.request_queue import RequestQueue, create_request_queue
+from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from fluid.errors import InputError
 from fluid.files import FileModel
 from thresholds.export.admission import Restraints, require_same_server, restraints_of
+from thresholds.export.gate import GatedQueue, is_new
 from thresholds.export.holds import SegmentHolds
 from thresholds.limits import Limits
 from thresholds.table import ThresholdTable
@@ -77,6 +79,8 @@ class Counters:
         held_steps: Running requests held back, summed over steps.
         overdue: Releases of a request that had waited for max_wait_s, against the table.
         drained: Steps in which all holds were lifted because the memory was full.
+        beyond: Requests that may generate more tokens than the table's last segment covers; they
+            count as its members.
     """
 
     iterations: int = 0
@@ -84,6 +88,26 @@ class Counters:
     held_steps: int = 0
     overdue: int = 0
     drained: int = 0
+    beyond: int = 0
+
+
+@dataclass
+class _StepState:
+    """What one step has done so far.
+
+    Attributes:
+        room: New requests that the segments have room for.
+        admitted: New requests admitted.
+        taken: Requests that vLLM took out of a queue, to run them or to pass them over.
+        unsettled: The new one among them of which that is not known yet.
+        against_table: The request shown to vLLM because it had waited too long.
+    """
+
+    room: float = math.inf
+    admitted: int = 0
+    taken: set[Request] = field(default_factory=set)
+    unsettled: Request | None = None
+    against_table: Request | None = None
 
 
 class _FollowsTable(_Scheduler):
@@ -100,6 +124,8 @@ class _FollowsTable(_Scheduler):
         table = ThresholdTable.read(settings.table)
         self.restraints = _restraints(table, settings)
         self.limits = self.restraints.limits
+        _require_scheduling(vllm_config.scheduler_config, self)
+        _require_seats(vllm_config.scheduler_config, self.restraints, settings.table)
         _raise_watermark(vllm_config.scheduler_config, self.limits)
         super().__init__(*args, **kwargs)
         _require_plain(self)
@@ -111,24 +137,58 @@ class _FollowsTable(_Scheduler):
         self._segments = SegmentHolds(self.restraints) if segmented else None
         self._credit = 1.0 + self.limits.pace
         self._drain = False
+        self._step = _StepState()
+        self._arrivals: OrderedDict[str, Request] = OrderedDict()
+        self._preempted: set[Request] = set()
+        # vLLM 0.29 keeps the requests that it passes over in a queue of their own.
+        names = ("waiting", "skipped_waiting")
+        self._queue_names = [name for name in names if hasattr(self, name)]
+        self._has_one_queue = len(self._queue_names) == 1
         self._logged_at_s = self.clock()
         logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
+
+    def add_request(self, request: Request) -> None:
+        """vLLM's own, and a place in the order of arrival for a new request."""
+        is_update = request.request_id in self.requests
+        super().add_request(request)
+        if is_update:
+            return
+        self._arrivals[request.request_id] = request
+        ends = self.restraints.segment_ends
+        if ends and request.max_tokens > ends[-1]:
+            if not self.counters.beyond:
+                logger.warning(
+                    "fluidwait: request %s may generate %d tokens, the table's last segment ends "
+                    "at %d; it is treated as a member of that segment, as are others like it",
+                    request.request_id,
+                    request.max_tokens,
+                    ends[-1],
+                )
+            self.counters.beyond += 1
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """vLLM's own step, on the requests that the table lets it see."""
         room = self._hold_running()
-        released, new = self._release(room)
-        hidden, self.waiting = self.waiting, released
+        self._step = _StepState(room)
+        queues = {name: getattr(self, name) for name in self._queue_names}
+        for name, queue in queues.items():
+            setattr(self, name, GatedQueue(queue, self._choose, self._take))
         try:
             output = super().schedule(*args, **kwargs)
         finally:
-            left = list(self.waiting)
-            self.waiting = hidden
-            hidden.prepend_requests(reversed(left))
-        self._count(output, len(new - set(left)), stuck=bool(room and self.running))
+            for name, queue in queues.items():
+                setattr(self, name, queue)
+        self._settle()
+        self._count(output, stuck=bool(room and self.running))
         return output
 
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super()._preempt_request(request, *args, **kwargs)
+        self._preempted.add(request)
+
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        self._arrivals.pop(request.request_id, None)
+        self._preempted.discard(request)
         if self._segments is not None:
             self._segments.forget(request.request_id)
         return super()._free_request(request, *args, **kwargs)
@@ -153,48 +213,86 @@ class _FollowsTable(_Scheduler):
         self.counters.held_steps += len(holds.held)
         return holds.room
 
-    def _release(self, room: float) -> tuple[RequestQueue, set[Request]]:
-        """The front of the queue as far as the table lets it in, and the new requests in it."""
-        released = create_request_queue(self.policy)
-        new: set[Request] = set()
+    def _choose(self, queue: RequestQueue) -> Request | None:
+        """What the scheduler finds at the front of a queue; None where the table lets nobody in.
+
+        What vLLM preempted, or blocks until something else is ready, it decides itself. Where the
+        gate is closed to the new request at the head, one that has waited too long goes first, then
+        whoever was preempted, wherever they stand.
+        """
+        self._settle()
+        head = queue.peek_request()
+        if not is_new(head) or self._admits():
+            return head
+        overdue = self._overdue()
+        self._step.against_table = overdue
+        if head is overdue:
+            return head
+        if not self._has_one_queue:
+            return None
+        return overdue or self._first_preempted(queue)
+
+    def _admits(self) -> bool:
+        """Cap, segments and pace (THEORY 3.5) for one more new request."""
         # vLLM 0.29 has no queue of waiting requests that hold KV.
         residents = len(self.running) + len(getattr(self, "kv_holding_waiting", ()))
-        overdue = self._longest_wait_s() >= self.restraints.max_wait_s
-        while self.waiting:
-            head = self.waiting.peek_request()
-            if head.status == RequestStatus.WAITING:
-                if not self._admits(residents, len(new), room):
-                    if new or not overdue:
-                        break
-                    self.counters.overdue += 1
-                new.add(head)
-            # What vLLM preempted, or blocks until something else is ready, it decides itself.
-            released.add_request(self.waiting.pop_request())
-            residents += 1
-        return released, new
-
-    def _admits(self, residents: int, new: int, room: float) -> bool:
-        """Cap, segments and pace (THEORY 3.5) for one more new request."""
-        if residents >= self.limits.cap or new >= room:
+        admitted = self._step.admitted
+        if residents >= self.limits.cap or admitted >= self._step.room:
             return False
-        return residents == 0 or self._credit - new >= 1
+        return residents == 0 or self._credit - admitted >= 1
+
+    def _overdue(self) -> Request | None:
+        """The request that has waited longest, if too long and nobody was admitted instead."""
+        if self._step.admitted or self._longest_wait_s() < self.restraints.max_wait_s:
+            return None
+        return self._longest_waiter()
+
+    def _first_preempted(self, queue: RequestQueue) -> Request | None:
+        """Who of those that vLLM preempted comes first in the queue."""
+        if not self._preempted:
+            return None
+        if self.policy == SchedulingPolicy.PRIORITY:
+            waiting = (one for one in self._preempted if one not in self._step.taken)
+            return min(waiting, default=None)
+        return next((one for one in queue if one in self._preempted), None)
+
+    def _take(self, request: Request, new: bool) -> None:
+        """The scheduler has taken a request out of the queue, to run it or to pass it over."""
+        self._step.taken.add(request)
+        self._step.unsettled = request if new else None
+        self._preempted.discard(request)
+
+    def _settle(self) -> None:
+        """Count the new request taken last, once it is known whether it was admitted."""
+        step = self._step
+        request, step.unsettled = step.unsettled, None
+        if request is None or request.status == RequestStatus.WAITING:
+            return
+        step.admitted += 1
+        self.counters.overdue += request is step.against_table
+        del self._arrivals[request.request_id]
+
+    def _longest_waiter(self) -> Request | None:
+        """The first in order of arrival that waits for its first admission and could run."""
+        taken = self._step.taken
+        return next((o for o in self._arrivals.values() if is_new(o) and o not in taken), None)
 
     def _longest_wait_s(self) -> float:
-        """How long the first new request in the queue has waited."""
+        """How long that one has waited."""
         if math.isinf(self.restraints.max_wait_s):
             return 0.0
-        first = next((one for one in self.waiting if one.status == RequestStatus.WAITING), None)
+        first = self._longest_waiter()
         return 0.0 if first is None else self.clock() - first.arrival_time
 
-    def _count(self, output: SchedulerOutput, admitted: int, stuck: bool) -> None:
+    def _count(self, output: SchedulerOutput, stuck: bool) -> None:
         """Spend and earn credit; lift the holds of the next step if this one could do nothing.
 
         Where segments have room for new requests, hold the others, and yet nothing runs, the memory
         is full of requests that wait for each other.
         """
         counters, pace = self.counters, self.limits.pace
-        counters.admitted += admitted
-        self._credit = max(self._credit - admitted, 0.0)
+        counters.admitted += self._step.admitted
+        self._credit = max(self._credit - self._step.admitted, 0.0)
         computes = output.total_num_scheduled_tokens > 0
         self._drain = self._segments is not None and stuck and not computes
         counters.drained += self._drain
@@ -242,6 +340,28 @@ def _raise_watermark(config: Any, limits: Limits) -> None:
         allowed = "0: this vLLM has no watermark"
         raise InputError("params.watermark_fraction", limits.watermark_fraction, allowed)
     config.watermark = max(config.watermark, limits.watermark_fraction)
+
+
+def _require_scheduling(config: Any, scheduler: Any) -> None:
+    """Refuse an asynchronous engine whose scheduler counts no tokens in flight.
+
+    Every decode would wait for the result of the one before: half the speed.
+    """
+    if config.async_scheduling and not isinstance(scheduler, AsyncScheduler):
+        allowed = f"off with {type(scheduler).__name__}, or scheduler class AsyncTableScheduler"
+        raise InputError("async scheduling of this engine", "on", allowed)
+
+
+def _require_seats(config: Any, restraints: Restraints, file: str) -> None:
+    """Refuse gates that an engine with so few seats could only open by draining.
+
+    Raises:
+        InputError: Requests of all stages, and those that wait at the gates between the segments,
+            are more than ``max_num_seqs``.
+    """
+    if restraints.gated and config.max_num_seqs < restraints.seats:
+        allowed = f"at least {restraints.seats}, for the thresholds of {file}"
+        raise InputError("max_num_seqs", config.max_num_seqs, allowed)
 
 
 def _require_plain(scheduler: Any) -> None:

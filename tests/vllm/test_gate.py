@@ -1,0 +1,314 @@
+"""The gate before vLLM's queue: whom it shows, in which order, and what a look costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import PriorityRequestQueue
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from fluid.errors import InputError
+from tests.vllm.test_plug_in import BLOCK, BLOCKS, SERVER, TIME, all_done, following, segments, tape
+from tests.vllm.virtual_engine import (
+    Step,
+    Tape,
+    block_hasher,
+    make_scheduler,
+    new_request,
+    play_step,
+    run,
+)
+from thresholds.export.gate import GatedQueue
+from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
+
+CAPPED = {"pace_per_iteration": 0.1, "cap_requests": 2}
+
+
+def following_with(path: Path, model: Path, blocks: int = BLOCKS, **settings: Any) -> Any:
+    """A scheduler of a table in an engine with these settings of its own."""
+    config = {"fluidwait": {"table": str(path)} | settings.pop("fluidwait", {})}
+    cls = settings.pop("cls", TableScheduler)
+    return make_scheduler(cls, model, blocks, BLOCK, additional_config=config, **settings)
+
+
+def structured(number: int, ready: bool) -> Request:
+    """A request with structured output, its grammar compiled or not."""
+    grammar = StructuredOutputsParams(regex="a+")
+    request = Request(
+        request_id=str(number),
+        prompt_token_ids=[0] * 8,
+        sampling_params=SamplingParams(max_tokens=50, ignore_eos=True, structured_outputs=grammar),
+        pooling_params=None,
+        arrival_time=0.0,
+    )
+    if ready:
+        request.structured_output_request.grammar = _Compiled()
+    return request
+
+
+class _Compiled:
+    """Stands in for a grammar that allows everything."""
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
+        return True
+
+
+def urgent(number: int, arrived_at_s: float, priority: int, prompt: int = 8) -> Request:
+    """A request with a priority; the smaller, the earlier it goes."""
+    return Request(
+        request_id=str(number),
+        prompt_token_ids=[0] * prompt,
+        sampling_params=SamplingParams(max_tokens=12, ignore_eos=True),
+        pooling_params=None,
+        arrival_time=arrived_at_s,
+        priority=priority,
+    )
+
+
+def names(requests: Any) -> list[str]:
+    return [one.request_id for one in requests]
+
+
+def test_requests_with_a_ready_grammar_keep_cap_and_pace(model: Path, make_table: Any) -> None:
+    scheduler = following(make_table(SERVER, params=CAPPED), model)
+    for number in range(40):
+        scheduler.add_request(structured(number, ready=True))
+    play_step(scheduler)
+    assert names(scheduler.running) == ["0"]
+    assert scheduler.counters.admitted == 1
+    for _ in range(30):
+        play_step(scheduler)
+    # The pace lets in the second; the cap holds the third.
+    assert names(scheduler.running) == ["0", "1"]
+    assert scheduler.counters.admitted == 2
+
+
+def test_a_grammar_that_is_not_ready_holds_up_nobody(model: Path, make_table: Any) -> None:
+    scheduler = following(make_table(SERVER, params=CAPPED), model)
+    late = structured(0, ready=False)
+    scheduler.add_request(late)
+    scheduler.add_request(structured(1, ready=True))
+    play_step(scheduler)
+    assert names(scheduler.running) == ["1"]
+    late.structured_output_request.grammar = _Compiled()
+    play_step(scheduler)
+    # The pace holds it from now on.
+    assert names(scheduler.running) == ["1"]
+    assert names(scheduler.waiting) == ["0"]
+
+
+def test_hidden_requests_count_for_the_long_prefill_threshold(model: Path, make_table: Any) -> None:
+    path = make_table(
+        SERVER.model_copy(update={"kv_capacity_tokens": 300 * BLOCK}),
+        params={"pace_per_iteration": 0.001},
+    )
+    scheduler = following_with(path, model, blocks=300, long_prefill_token_threshold=64)
+    long = Tape([0.0, 0.0], [256, 256], [4, 4])
+    for number in range(2):
+        scheduler.add_request(new_request(number, long))
+    steps = [play_step(scheduler) for _ in range(4)]
+    assert steps == [{"0": 64}] * 4
+
+
+def test_a_preempted_request_does_not_stay_behind_a_paced_newcomer(
+    model: Path, make_table: Any
+) -> None:
+    path = make_table(SERVER, params={"pace_per_iteration": 0.001})
+    scheduler = following_with(path, model, policy="priority")
+    # One is there already and runs on, so that the pace holds the newcomer.
+    for number in (0, 1):
+        scheduler.add_request(urgent(number, float(number), priority=1))
+        scheduler._credit = 1.0
+        play_step(scheduler)
+    victim = scheduler.running.pop()
+    scheduler._preempt_request(victim, 0.0)
+    scheduler.add_request(urgent(2, 2.0, priority=0))
+    play_step(scheduler)
+    assert names(scheduler.running) == ["0", "1"]
+    assert names(scheduler.waiting) == ["2"]
+
+
+def test_the_longest_waiter_goes_first_whatever_its_priority(model: Path, make_table: Any) -> None:
+    path = make_table(SERVER, params={"pace_per_iteration": 1e-6})
+    scheduler = following_with(path, model, policy="priority", fluidwait={"max_wait_s": 1.0})
+    now_s = 0.0
+    scheduler.clock = lambda: now_s
+    scheduler.add_request(urgent(0, 0.0, priority=0))
+    scheduler.add_request(urgent(1, 0.0, priority=9))
+    play_step(scheduler)
+    now_s = 0.9
+    scheduler.add_request(urgent(2, 0.9, priority=0))
+    play_step(scheduler)
+    assert names(scheduler.running) == ["0"]
+    now_s = 1.1
+    play_step(scheduler)
+    assert names(scheduler.running) == ["0", "1"]
+    assert scheduler.counters.overdue == 1
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("blocks", [BLOCKS, 12])
+def test_a_step_costs_what_it_admits(
+    policy: str, blocks: int, model: Path, make_table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pace and cap that do not bind: seats or memory end the step."""
+    server = SERVER.model_copy(update={"kv_capacity_tokens": blocks * BLOCK})
+    path = make_table(server, params={"pace_per_iteration": 1e6})
+    scheduler = following_with(path, model, blocks=blocks, policy=policy, max_num_seqs=16)
+    looks = 0
+    for name in ("pop_request", "peek_request", "prepend_requests", "add_request"):
+        queue = type(scheduler.waiting)
+        plain = getattr(queue, name)
+
+        def counted(self: Any, *args: Any, plain: Any = plain) -> Any:
+            nonlocal looks
+            looks += 1
+            return plain(self, *args)
+
+        monkeypatch.setattr(queue, name, counted)
+    waiting = tape(500, rate=1e9)
+    for number in range(500):
+        scheduler.add_request(new_request(number, waiting))
+    looks = 0
+    for _ in range(5):
+        scheduler.schedule()
+    assert 0 < scheduler.counters.admitted <= 16
+    assert looks <= 5 * scheduler.counters.admitted + 20
+
+
+def test_gates_that_need_more_seats_are_refused(model: Path, make_table: Any) -> None:
+    gates = segments((2, 4), (3, 12))
+    path = make_table(SERVER, policy="nested-wait", params={}, thresholds=gates)
+    with pytest.raises(InputError) as caught:
+        following_with(path, model, max_num_seqs=33)
+    assert caught.value.field == "max_num_seqs"
+    assert "at least 34" in str(caught.value)
+    assert following_with(path, model, max_num_seqs=34).restraints.seats == 2 * 4 + 3 * 8 + 2
+
+
+def test_gates_with_just_enough_seats_do_not_drain(model: Path, make_table: Any) -> None:
+    gates = segments((1, 4), (2, 8))
+    server = SERVER.model_copy(update={"kv_capacity_tokens": 400 * BLOCK})
+    path = make_table(server, policy="nested-wait", params={}, thresholds=gates)
+    scheduler = following_with(path, model, blocks=400, max_num_seqs=13)
+    done = run(scheduler, tape(200, rate=100.0, outputs=(3, 8)), TIME)
+    assert all_done(done)
+    # The last few wait at a gate that nobody else reaches.
+    assert scheduler.counters.drained <= 2
+
+
+def test_an_asynchronous_engine_wants_the_asynchronous_class(model: Path, make_table: Any) -> None:
+    path = make_table(SERVER, params=CAPPED)
+    with pytest.raises(InputError) as caught:
+        following_with(path, model, async_scheduling=True)
+    assert "AsyncTableScheduler" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    following_with(path, model, cls=AsyncTableScheduler, async_scheduling=True)
+
+
+def test_outputs_beyond_the_last_segment_are_said(model: Path, make_table: Any) -> None:
+    path = make_table(SERVER, policy="nested-cap", params={}, thresholds=segments((3, 4), (2, 12)))
+    scheduler = following(path, model)
+    lengths = Tape([0.0, 0.0, 0.0], [8, 8, 8], [12, 13, 40])
+    for number in range(3):
+        scheduler.add_request(new_request(number, lengths))
+    assert scheduler.counters.beyond == 2
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize(
+    ("cls", "own", "in_flight"),
+    [(TableScheduler, Scheduler, 1), (AsyncTableScheduler, AsyncScheduler, 2)],
+)
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_table_that_binds_nowhere_changes_no_step(
+    policy: str, cls: type, own: type, in_flight: int, cache: bool, model: Path, make_table: Any
+) -> None:
+    """Preemptions, and with caching on equal prompts, among them."""
+    blocks = 24
+    server = SERVER.model_copy(update={"kv_capacity_tokens": blocks * BLOCK})
+    path = make_table(server, params={"pace_per_iteration": 1e6})
+    crowd = tape(60, rate=15.0, outputs=(6, 12, 30))
+    settings: dict[str, Any] = {
+        "policy": policy,
+        "cache": cache,
+        "async_scheduling": in_flight == 2,
+        "max_num_seqs": 32,
+        "max_num_batched_tokens": 64,
+    }
+    ours: list[Step] = []
+    theirs: list[Step] = []
+    done = run(
+        following_with(path, model, blocks=blocks, cls=cls, **settings),
+        crowd,
+        TIME,
+        in_flight,
+        on_step=ours.append,
+    )
+    run(
+        make_scheduler(own, model, blocks, BLOCK, **settings),
+        crowd,
+        TIME,
+        in_flight,
+        on_step=theirs.append,
+    )
+    assert done.preemptions.sum() > 0
+    assert ours == theirs
+
+
+def test_a_reset_of_the_cache_keeps_the_pace(model: Path, make_table: Any) -> None:
+    """All that run are preempted and come back; the pace is spent by new requests only."""
+    path = make_table(SERVER, params={"pace_per_iteration": 0.25, "cap_requests": 4})
+    scheduler = following_with(path, model, cache=True)
+    waiting = tape(20, rate=1e9)
+    for number in range(20):
+        scheduler.add_request(new_request(number, waiting, block_hasher(scheduler)))
+    for _ in range(9):
+        play_step(scheduler)
+    ran = names(scheduler.running)
+    assert len(ran) == scheduler.counters.admitted == 3
+    scheduler.reset_prefix_cache(reset_running_requests=True)
+    assert not scheduler.running
+    play_step(scheduler)
+    assert names(scheduler.running)[:3] == ran
+    scheduler.finish_requests([*ran, "10", "19"], RequestStatus.FINISHED_ABORTED)
+    assert not scheduler._preempted
+    assert "10" not in scheduler._arrivals
+    assert len(scheduler._arrivals) == len(scheduler.waiting)
+
+
+def test_children_of_one_request_are_admitted_one_by_one(model: Path, make_table: Any) -> None:
+    """n > 1: as many requests with the same arrival time."""
+    path = make_table(SERVER, params={"pace_per_iteration": 0.5})
+    scheduler = following_with(path, model, policy="priority")
+    for number in range(6):
+        scheduler.add_request(urgent(number, 1.0, priority=0))
+    assert isinstance(scheduler.waiting, PriorityRequestQueue)
+    counts = []
+    for _ in range(5):
+        play_step(scheduler)
+        counts.append(len(scheduler.running))
+    # One for free, and half a request for every iteration that has begun.
+    assert counts == [1, 2, 2, 3, 3]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.data())
+def test_the_priority_queue_stays_in_order(priorities: list[int], data: Any) -> None:
+    """Requests leave it from anywhere; who stays comes out as from a queue that is sorted."""
+    queue = PriorityRequestQueue()
+    for number, priority in enumerate(priorities):
+        queue.add_request(urgent(number, 0.1 * number, priority))
+    gone = data.draw(st.sampled_from(list(queue)))
+    gate = GatedQueue(queue, lambda _: gone, lambda *_: None)
+    assert gate.pop_request() is gone
+    left = [queue.pop_request() for _ in range(len(queue))]
+    assert gone not in left
+    assert left == sorted(left)
+    assert len(left) == len(priorities) - 1
