@@ -28,6 +28,11 @@ def is_new(request: Request) -> bool:
     return request.status == RequestStatus.WAITING
 
 
+def holds(queue: RequestQueue, request: Request) -> bool:
+    """Whether a request waits in this queue, without putting it in order."""
+    return request in (queue._heap if isinstance(queue, PriorityRequestQueue) else queue)
+
+
 class GatedQueue(RequestQueue):
     """A queue in which the scheduler finds what `choose` names, in place of the queue's head.
 

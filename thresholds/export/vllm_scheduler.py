@@ -31,7 +31,7 @@ from vllm.v1.request import Request, RequestStatus
 from fluid.errors import InputError
 from fluid.files import FileModel
 from thresholds.export.admission import Restraints, require_same_server, restraints_of
-from thresholds.export.gate import GatedQueue, is_new
+from thresholds.export.gate import GatedQueue, holds, is_new
 from thresholds.export.holds import SegmentHolds
 from thresholds.limits import Limits
 from thresholds.table import ThresholdTable
@@ -143,7 +143,6 @@ class _FollowsTable(_Scheduler):
         # vLLM 0.29 keeps the requests that it passes over in a queue of their own.
         names = ("waiting", "skipped_waiting")
         self._queue_names = [name for name in names if hasattr(self, name)]
-        self._has_one_queue = len(self._queue_names) == 1
         self._logged_at_s = self.clock()
         logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
 
@@ -224,13 +223,10 @@ class _FollowsTable(_Scheduler):
         head = queue.peek_request()
         if not is_new(head) or self._admits():
             return head
-        overdue = self._overdue()
-        self._step.against_table = overdue
-        if head is overdue:
-            return head
-        if not self._has_one_queue:
-            return None
-        return overdue or self._first_preempted(queue)
+        first = self._overdue()
+        self._step.against_table = first
+        first = first or self._first_preempted(queue)
+        return first if first is None or holds(queue, first) else None
 
     def _admits(self) -> bool:
         """Cap, segments and pace (THEORY 3.5) for one more new request."""
