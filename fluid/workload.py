@@ -157,10 +157,25 @@ _SHORT_NAMES = {
 
 
 class RatePiece(FileModel):
-    """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`."""
+    """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`.
+
+    Attributes:
+        class_multipliers: By class name, what the rate of that class is multiplied by besides, so
+            that the mix varies too.
+    """
 
     start_s: Annotated[float, Field(ge=0)]
     multiplier: Annotated[float, Field(ge=0)]
+    class_multipliers: dict[Name, PositiveFloat] | None = None
+
+    def __hash__(self) -> int:
+        return hash(
+            (self.start_s, self.multiplier, *sorted((self.class_multipliers or {}).items()))
+        )
+
+    def factor(self, name: str) -> float:
+        """What the rate of a class is multiplied by."""
+        return self.multiplier * (self.class_multipliers or {}).get(name, 1.0)
 
 
 class Workload(FileModel):
@@ -237,6 +252,17 @@ class Workload(FileModel):
         return self
 
     @model_validator(mode="after")
+    def _profile_names_classes(self) -> Self:
+        known = {one.name for one in self.classes}
+        for piece in self.rate_profile or ():
+            for name in piece.class_multipliers or ():
+                if name not in known:
+                    raise ValueError(
+                        f"class_multipliers must name classes of the workload, {name!r} is none"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _unique_names(self) -> Self:
         names = Counter(one.name for one in self.classes)
         for name, times in names.items():
@@ -261,16 +287,27 @@ class Workload(FileModel):
         return np.asarray(rates / rates.sum())
 
     @property
-    def mean_multiplier(self) -> float:
-        """Long-run mean of the rate profile: over a period, or the last piece, which never ends."""
-        if self.rate_profile is None:
-            return 1.0
-        if self.period_s is None:
-            return self.rate_profile[-1].multiplier
+    def factors(self) -> NDArray[np.float64]:
+        """What each piece of the rate profile multiplies λ_j by, shape (pieces, m)."""
+        pieces = self.rate_profile or (RatePiece(start_s=0, multiplier=1),)
+        return np.array([[piece.factor(one.name) for one in self.classes] for piece in pieces])
+
+    @property
+    def mean_multipliers(self) -> NDArray[np.float64]:
+        """Long-run mean of each class's multiplier, shape (m,): over a period, or the last piece,
+        which never ends."""
+        if self.rate_profile is None or self.period_s is None:
+            return np.asarray(self.factors[-1])
         ends = [*(one.start_s for one in self.rate_profile[1:]), self.period_s]
-        seconds = [end - one.start_s for end, one in zip(ends, self.rate_profile, strict=True)]
-        weighted = (s * one.multiplier for s, one in zip(seconds, self.rate_profile, strict=True))
-        return sum(weighted) / self.period_s
+        seconds = np.array(
+            [end - one.start_s for end, one in zip(ends, self.rate_profile, strict=True)]
+        )
+        return np.asarray(seconds @ self.factors / self.period_s)
+
+    @property
+    def mean_multiplier(self) -> float:
+        """Long-run mean of the total rate ÷ Σ λ_j."""
+        return float(self.shares @ self.mean_multipliers)
 
     def scaled(self, factor: float) -> Workload:
         """The same mix with every rate multiplied by `factor`.

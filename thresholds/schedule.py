@@ -2,11 +2,21 @@
 
 The table in force depends on the clock alone, never on the load seen so far, so that there is no
 hysteresis and two servers with the same clock agree. At a hand-over nothing is evicted or moved:
-the next table governs admissions and batches from the next iteration on, with the residents it
-finds. Under literal WAIT a stage then never holds more than the largest threshold that has been in
-force (while more are there than pass on, no more come in than go out), but a surplus stays while
-the class is busy. KV is therefore bounded by Σ m_j max n_j over all windows: the condition
-`hand_over`.
+the next table governs admissions from the next iteration on.
+
+Under literal WAIT it governs batches too, with the residents it finds. A stage then never holds
+more than the largest threshold that has been in force (while more are there than pass on, no more
+come in than go out), but a surplus stays while the class is busy. KV is therefore bounded by
+Σ m_j max n_j over all windows.
+
+Under literal Nested WAIT the hand-over travels with the requests: segment k takes over its new
+threshold when the first batch that the new threshold of segment k − 1 has formed is about to reach
+it. All windows have the same cuts and allow for the largest p_k of any if that is possible; then KV
+is bounded, but for the overflow probability, by M(max n) with the buffers of the least θ_k. Both
+bounds are the condition `hand_over`.
+
+THEORY 5.1 asks for A(t, ΔT) < n at all times, those of a hand-over among them: the condition
+`arrivals`. Where it fails queues outside grow for as long as such iterations last, no longer.
 """
 
 from __future__ import annotations
@@ -20,13 +30,13 @@ from pydantic import Field
 from fluid.files import FileModel, read_document, write_document
 from fluid.result import Block, Note, Result, Table, number
 from fluid.server import Server
-from fluid.workload import Name, Workload
+from fluid.workload import Name, PositiveFloat, Workload
 from thresholds.fields import Condition, Sha256
 from thresholds.integrity import require_hashes, require_known_version, require_limits
 from thresholds.table import ThresholdTable
 from thresholds.table_text import settings_words
 
-SCHEDULE_VERSION = "1.0"
+SCHEDULE_VERSION = "1.1"
 SCHEDULE_MAJOR = SCHEDULE_VERSION.split(".")[0]
 
 
@@ -35,13 +45,23 @@ class Window(FileModel):
 
     Attributes:
         multiplier: Of all rates of the workload in this window.
+        class_multipliers: Of the rate of a class besides, by its name.
     """
 
     start_s: Annotated[float, Field(ge=0)]
     end_s: Annotated[float, Field(gt=0)] | None
     multiplier: Annotated[float, Field(ge=0)]
+    class_multipliers: dict[Name, PositiveFloat] | None = None
     table: ThresholdTable
     notes: tuple[str, ...]
+
+    @property
+    def rates(self) -> str:
+        """What the rates are multiplied by, in words."""
+        classes = (self.class_multipliers or {}).items()
+        return ", ".join(
+            [number(self.multiplier), *(f"{name} {number(by)}" for name, by in classes)]
+        )
 
 
 class Schedule(Result, FileModel):
@@ -49,7 +69,10 @@ class Schedule(Result, FileModel):
 
     Attributes:
         period_s: After so many seconds the first window follows the last; None: never.
-        hand_over: That KV fits with the residents of all windows; None but for literal WAIT.
+        hand_over: That KV fits with the residents of all windows; None where nobody is held back
+            (every policy but literal WAIT and Nested WAIT), or where segments are cut differently.
+        arrivals: That arrivals stay below the thresholds at hand-overs too; None as above, and in
+            schedules of an earlier version.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
@@ -70,6 +93,7 @@ class Schedule(Result, FileModel):
     period_s: float | None
     windows: Annotated[tuple[Window, ...], Field(min_length=1)]
     hand_over: Condition | None
+    arrivals: Condition | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -109,7 +133,7 @@ class Schedule(Result, FileModel):
                 (
                     number(one.start_s),
                     number(one.end_s),
-                    number(one.multiplier),
+                    one.rates,
                     settings_words(one.table),
                     number(one.table.valid_for.max_rate_per_s),
                 )
@@ -121,6 +145,9 @@ class Schedule(Result, FileModel):
         if self.hand_over is not None:
             holds = "holds" if self.hand_over.holds else "FAILS: evictions are possible"
             yield f"{self.hand_over.condition}: {holds}."
+        if self.arrivals is not None:
+            fails = "FAILS: queues outside grow while such iterations last"
+            yield f"{self.arrivals.condition}: {'holds' if self.arrivals.holds else fails}."
         for one in self.windows:
             for remark in (*one.notes, *one.table.notes):
                 yield Note(f"from {number(one.start_s)} s: {remark}")

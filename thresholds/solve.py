@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from fluid.errors import InfeasibleError
+from fluid.errors import InfeasibleError, InputError
 from fluid.server import Server
 from fluid.workload import RatePiece, Workload
 from thresholds.evaluator import Evaluator
@@ -50,10 +50,14 @@ def solve(
     return job.table(workload) if workload.rate_profile is None else job.schedule(workload)
 
 
-def constant(workload: Workload, multiplier: float) -> Workload:
+def constant(workload: Workload, piece: RatePiece) -> Workload:
     """The workload inside one window: constant rates, no profile."""
-    flat = workload.model_copy(update={"rate_profile": None, "period_s": None})
-    return flat.scaled(multiplier)
+    classes = tuple(
+        one.model_copy(update={"rate_per_s": one.rate_per_s * piece.factor(one.name)})
+        for one in workload.classes
+    )
+    flat = {"rate_profile": None, "period_s": None, "classes": classes}
+    return workload.model_copy(update=flat)
 
 
 class _Job:
@@ -82,13 +86,9 @@ class _Job:
         """
         assert workload.rate_profile is not None
         pieces = _merged(workload.rate_profile)
-        tables = {
-            one.multiplier: self._window_table(workload, one)
-            for one in pieces
-            if one.multiplier > 0
-        }
+        tables = self._in_step(workload, pieces)
         ends = [*(one.start_s for one in pieces[1:]), workload.period_s]
-        in_force = [tables.get(one.multiplier) for one in pieces]
+        in_force = [tables.get(_rates_of(one)) for one in pieces]
         if in_force[0] is None:
             before = in_force if workload.period_s else in_force[::-1]
             in_force[0] = next(table for table in reversed(before) if table is not None)
@@ -100,11 +100,12 @@ class _Job:
                     start_s=piece.start_s,
                     end_s=end_s,
                     multiplier=piece.multiplier,
+                    class_multipliers=piece.class_multipliers,
                     table=table,
                     notes=self.solver.rule.lull_notes(table, piece, end_s),
                 )
             )
-        rule = self.solver.rule
+        rule, in_turn = self.solver.rule, [one.table for one in windows]
         return Schedule(
             schedule_version=SCHEDULE_VERSION,
             created_by=created_by(),
@@ -115,12 +116,27 @@ class _Job:
             policy=self.solver.policy,
             period_s=workload.period_s,
             windows=tuple(windows),
-            hand_over=rule.hand_over(workload, self.server, [one.table for one in windows]),
+            hand_over=rule.hand_over(workload, self.server, in_turn),
+            arrivals=rule.arrivals_at_hand_overs(
+                self.server, in_turn, workload.period_s is not None
+            ),
         )
+
+    def _in_step(self, workload: Workload, pieces: list[RatePiece]) -> dict[_Rates, ThresholdTable]:
+        """The table of each kind of window, such that they can follow each other if possible."""
+        kinds = {_rates_of(one): one for one in pieces if one.multiplier > 0}
+        tables = {key: self._window_table(workload, one) for key, one in kinds.items()}
+        for solver in self.solver.in_step(list(tables.values())):
+            job = _Job(self.server, solver, self.evaluator, self.overload)
+            try:
+                return {key: job._window_table(workload, one) for key, one in kinds.items()}
+            except (InfeasibleError, InputError):
+                continue
+        return tables
 
     def _window_table(self, workload: Workload, piece: RatePiece) -> ThresholdTable:
         try:
-            return self.table(constant(workload, piece.multiplier))
+            return self.table(constant(workload, piece))
         except InfeasibleError as error:
             raise InfeasibleError(
                 f"window from {piece.start_s:g} s on (multiplier {piece.multiplier:g}): "
@@ -131,6 +147,14 @@ class _Job:
             ) from None
 
 
+_Rates = tuple[float, tuple[tuple[str, float], ...]]
+
+
+def _rates_of(piece: RatePiece) -> _Rates:
+    """What two windows with the same table have in common."""
+    return piece.multiplier, tuple(sorted((piece.class_multipliers or {}).items()))
+
+
 def _merged(pieces: tuple[RatePiece, ...]) -> list[RatePiece]:
-    groups = itertools.groupby(pieces, key=lambda one: one.multiplier)
+    groups = itertools.groupby(pieces, key=_rates_of)
     return [next(group) for _, group in groups]

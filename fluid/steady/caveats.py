@@ -59,7 +59,14 @@ def profile_caveats(workload: Workload, max_scale: float) -> tuple[str, ...]:
     """What a constant-rate equilibrium does not say about rates that vary (THEORY 5.1)."""
     if workload.rate_profile is None:
         return ()
-    peak = max(one.multiplier for one in workload.rate_profile)
+    peak = float(workload.factors.max())
+    if np.ptp(workload.factors, axis=1).max() > 0:
+        within = "is within" if peak <= max_scale else "may be above"
+        return (
+            "rates and mix vary over time: these figures are for their long-run mean; the peak, no "
+            f"class above {peak:.4g} times its mean, {within} the largest stable multiple "
+            f"{max_scale:.4g}",
+        )
     overload = "above" if peak > max_scale else "within"
     return (
         f"rates vary over time: these figures are for their long-run mean; the peak, {peak:.4g} "

@@ -243,13 +243,17 @@ def _intake(workload: Workload, server: Server, method: Method) -> Intake:
 
 def _require_mean_rates(workload: Workload) -> None:
     """The fluid model knows constant rates only: the given ones must be the long-run mean."""
-    mean = workload.mean_multiplier
+    means = workload.mean_multipliers
+    worst = int(np.abs(means - 1).argmax())
+    mean = float(means[worst])
     if not math.isclose(mean, 1.0, rel_tol=1e-9):
+        of_class = "" if np.ptp(means) == 0 else f" of class {workload.classes[worst].name}"
+        rates = "each rate_per_s" if not of_class else "its rate_per_s"
         raise InputError(
             "rate_profile",
-            f"long-run mean multiplier {mean:.6g}",
+            f"long-run mean multiplier {mean:.6g}{of_class}",
             "constant rates; a profile only with long-run mean 1 "
-            f"(multiply each rate_per_s by {mean:.6g} and divide each multiplier by it)",
+            f"(multiply {rates} by {mean:.6g} and divide each multiplier by it)",
         )
 
 

@@ -59,8 +59,7 @@ class RateProfile:
         cycles = math.ceil(horizon_s / workload.period_s) if workload.period_s else 1
         begins_s = np.arange(cycles) * (workload.period_s or 0.0)
         starts_s = np.add.outer(begins_s, [one.start_s for one in pieces]).ravel()
-        factors = np.tile([one.multiplier for one in pieces], cycles)
-        return cls.steps(workload, factors.tolist(), starts_s.tolist())
+        return cls(starts_s, np.tile(workload.factors, (cycles, 1)) * workload.rates_per_s)
 
     @classmethod
     def sampled(

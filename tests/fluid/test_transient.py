@@ -233,6 +233,18 @@ def test_the_profile_of_the_workload_is_honoured(period_s: float | None) -> None
     np.testing.assert_array_equal(columns(asked), columns(simulate_fluid(TWO, SMALL, horizon_s=4)))
 
 
+def test_the_mix_of_the_workload_may_vary() -> None:
+    first, second = (one.name for one in TWO.classes)
+    pieces = (
+        RatePiece(start_s=0.0, multiplier=0.5, class_multipliers={first: 3.0}),
+        RatePiece(start_s=0.5, multiplier=1.25, class_multipliers={second: 0.2}),
+    )
+    found = RateProfile.of(TWO.model_copy(update={"rate_profile": pieces, "period_s": 1.5}), 3.0)
+    np.testing.assert_allclose(found.starts_s, [0.0, 0.5, 1.5, 2.0])
+    factors = np.array([[1.5, 0.5], [1.25, 0.25]] * 2)
+    np.testing.assert_allclose(found.rates_per_s, factors * TWO.rates_per_s)
+
+
 def test_population_plot(tmp_path: Path) -> None:
     found = simulate_fluid(TWO, SMALL, horizon_s=2.0, snapshots_s=np.linspace(0, 3, 40).tolist())
     save(lambda: found.plot(picture="population"), tmp_path / "p.svg")

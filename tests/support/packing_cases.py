@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -131,7 +132,8 @@ def served_share(found: Packing, case: PackingCase, seconds_each: float) -> floa
     counted request by request.
 
     Args:
-        seconds_each: Time of all patterns together.
+        seconds_each: Time of all patterns together; each runs for whole periods, rounded up, as one
+            class may be served by a pattern that runs once in a while only.
     """
     stages = [class_stages(one, case.server) for one in case.workload.classes]
     tau, capacity = case.server.iteration_time, case.server.usable_kv_tokens
@@ -162,7 +164,7 @@ def served_share(found: Packing, case: PackingCase, seconds_each: float) -> floa
                 done[kind] += 1
 
     for one in found.schedule:
-        for _ in range(round(one.periods_per_s * seconds_each)):
+        for _ in range(math.ceil(one.periods_per_s * seconds_each)):
             for column in one.pattern.admitted.T.tolist():
                 iterate(column)
         while residents:

@@ -66,6 +66,10 @@ def nested_wait(rng: random.Random, largest: int) -> Values:
     return sometimes(rng, 0.35, {**VALVES, "boundary_iteration": [1]})
 
 
+def authors(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.7, {"cap": [1, 2, 4, 8]})
+
+
 def dai(rng: random.Random, largest: int) -> Values:
     return sometimes(rng, 0.35, {"budget_tokens": [1, 7, 20, 60]})
 
@@ -86,6 +90,8 @@ RANDOM_PARAMETERS: dict[str, Callable[[random.Random, int], Values]] = {
     "a-min": a_min,
     "wait": wait,
     "nested-wait": nested_wait,
+    "wait-authors": authors,
+    "nested-authors": authors,
     "vllm-v1": vllm_v1,
     "vllm-v0": vllm_v0,
     "sarathi": sarathi,

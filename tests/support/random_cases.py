@@ -24,7 +24,7 @@ EVICTION_OPTIONS = {
     "progress": ["lost", "lost", "kept"],
 }
 
-SEGMENT_THRESHOLDS = {"nested-wait": (1, 3), "nested-cap": (2, 12)}
+SEGMENT_THRESHOLDS = {"nested-wait": (1, 3), "nested-cap": (2, 12), "nested-authors": (1, 3)}
 """Range of the thresholds per segment."""
 
 

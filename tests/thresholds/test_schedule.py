@@ -13,13 +13,21 @@ import pytest
 from fluid.errors import InfeasibleError, InputError
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RatePiece, Workload
+from tests.support.schedules import random_case
 from tests.support.wait_cases import PAPER_TAU, TWO, server
 from thresholds.json_schemas import generated_schema, shipped_schema
 from thresholds.schedule import Schedule
 from thresholds.solve import constant, solve
+from thresholds.solvers.nested.nested_wait import NestedWait
+from thresholds.solvers.nested.requirement import boundary_exponent, log_term
 from thresholds.solvers.registry import SOLVERS
 from thresholds.solvers.solver import Solver
+from thresholds.solvers.wait.batch import full_batch
 from thresholds.solvers.wait.solver import Wait
+from validation.reference import Request, simulate_slowly
+from validation.reference.core import Queueing
+from validation.reference.scheduled import scheduled as slow_schedule
+from validation.theorems.cases import load, paper_server
 
 MACHINE = server(PAPER_TAU)
 
@@ -38,6 +46,120 @@ def scheduled(load: Workload, solver: Solver | None = None, overload: bool = Fal
 DAY = profiled((0, 0.2), (100, 1.0), (200, 1.0), (300, 0.5), period_s=400.0)
 
 
+LENGTHS = load((0.5, 10, 2), (0.3, 10, 4), (0.2, 10, 6))
+SLOW = paper_server(8.0, 0.001, 3_000)
+
+
+def turning(*classes: dict[str, float]) -> Workload:
+    """Three output lengths whose mix is another one in each window of 2,000 s."""
+    pieces = tuple(
+        RatePiece(start_s=2_000.0 * k, multiplier=1.0, class_multipliers=one)
+        for k, one in enumerate(classes)
+    )
+    return LENGTHS.model_copy(update={"rate_profile": pieces, "period_s": 2_000.0 * len(classes)})
+
+
+def nested(workload: Workload, segments: int | None = None) -> Schedule:
+    solver = NestedWait(segments=segments, overflow_probability=0.1, objective="memory")
+    found = solve(workload, SLOW, solver)
+    assert isinstance(found, Schedule)
+    return found
+
+
+def test_windows_of_nested_wait_are_cut_alike_and_fit_together() -> None:
+    """The most of every threshold; at each boundary the largest p and the least θ, by hand."""
+    found = nested(turning({"c0": 0.4, "c2": 2.0}, {"c0": 1.6, "c2": 0.3}), segments=3)
+    tables = [one.table for one in found.windows]
+    n = [[float(one.threshold) for one in table.thresholds] for table in tables]
+    survivals = [(0.7 / 0.9, 0.4 / 0.7), (0.36 / 1.16, 0.06 / 0.36)]
+    most = [max(pair) for pair in zip(*n, strict=True)]
+    # Stages 0–1, 2–3 and 4–5 hold prompts of 10 and so many tokens; 12 and 14 wait at boundaries.
+    held = most[0] * (10 + 11) + most[1] * (12 + 13) + most[2] * (14 + 15)
+    log = log_term(3, 3_600.0, 8.0, 0.1)
+    for k, tokens in ((1, 12), (2, 14)):
+        p = max(one[k - 1] for one in survivals)
+        theta = min(float(boundary_exponent(one[k] / one[k - 1], p)) for one in n)
+        held += tokens * (most[k] + log / theta)
+    assert found.hand_over is not None
+    assert found.hand_over.slack == pytest.approx(1 - held / 3_000)
+    assert found.hand_over.holds
+    assert n[0] != n[1]
+
+
+def test_cuts_that_would_differ_become_those_of_one_window() -> None:
+    mixes = ({"c0": 0.01, "c1": 3.0}, {"c0": 1.5, "c1": 0.01})
+    own = [
+        NestedWait(segments=2, overflow_probability=0.1, objective="memory").solve(
+            constant(LENGTHS, RatePiece(start_s=0, multiplier=1.0, class_multipliers=one)), SLOW
+        )
+        for one in mixes
+    ]
+    assert len({one.thresholds[0].up_to_tokens for one in own}) == 2
+    found = nested(turning(*mixes), segments=2)
+    cuts = {tuple(each.up_to_tokens for each in one.table.thresholds) for one in found.windows}
+    assert cuts == {
+        tuple(
+            one.up_to_tokens for one in max(own, key=lambda one: one.workload.rate_per_s).thresholds
+        )
+    }
+    assert found.hand_over is not None
+    assert "handed over" in str(found)
+
+
+@pytest.mark.parametrize("times", [1.05, 4.0])
+def test_arrivals_at_hand_overs(times: float) -> None:
+    """An iteration of the slow window that ends in the busy one: λ·ΔT(n) against n."""
+    found = scheduled(profiled((0, 0.2), (100, 0.2 * times), period_s=200.0), Wait())
+    slow, busy = (one.table for one in found.windows)
+    n = [float(one.threshold) for one in slow.thresholds]
+    worst = max(
+        each.rate_per_s * full_batch(busy.workload, MACHINE).iteration_time_s(n) / mine
+        for each, mine in zip(busy.workload.classes, n, strict=True)
+    )
+    own = max(
+        float(
+            full_batch(one.workload, MACHINE)
+            .loads([float(each.threshold) for each in one.thresholds])
+            .max()
+        )
+        for one in (slow, busy)
+    )
+    assert found.arrivals is not None
+    assert found.arrivals.slack == pytest.approx(1 - max(worst, own))
+    assert found.arrivals.holds == (max(worst, own) < 1)
+    assert ("FAILS" in str(found)) == (not found.arrivals.holds)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_interior_stages_under_a_schedule_hold_no_more_than_the_largest_threshold(
+    number: int,
+) -> None:
+    """On the slow simulator: what enters a stage entered its segment together."""
+    case = random_case(number)
+    ample = case.server.model_copy(update={"kv_capacity_tokens": 10_000})
+    rule = slow_schedule(case.starts_s, case.workload.period_s, case.thresholds)
+    largest = [max(one) for one in zip(*case.thresholds, strict=True)]
+    most = [0] * len(case.cuts)
+
+    def watched(state: Queueing) -> list[Request]:
+        batch = rule(state)
+        for segment, (entry, end) in enumerate(zip((0, *case.cuts[:-1]), case.cuts, strict=True)):
+            for outputs in range(entry + 1, end):
+                here = sum(one.outputs == outputs for one in state.residents)
+                most[segment] = max(most[segment], here)
+        return batch
+
+    draw = random.Random(number)
+    requests, at = [], 0.0
+    for index in range(80):
+        at += draw.expovariate(case.workload.rate_per_s)
+        one = draw.choice(case.workload.classes)
+        requests.append(Request(index, at, 0, one.prefill_tokens, 0, one.decode_tokens))
+    simulate_slowly(requests, ample, watched, {}, cuts=case.cuts)
+    assert all(here <= limit for here, limit in zip(most, largest, strict=True))
+    assert max(most) > 0
+
+
 @pytest.mark.parametrize("policy", ["paced", "wait"])
 def test_each_window_has_the_table_of_its_own_rates(policy: str) -> None:
     assert policy in SOLVERS
@@ -45,7 +167,9 @@ def test_each_window_has_the_table_of_its_own_rates(policy: str) -> None:
     spans = [(one.start_s, one.end_s, one.multiplier) for one in found.windows]
     assert spans == [(0, 100, 0.2), (100, 300, 1.0), (300, 400, 0.5)]
     for one in found.windows:
-        alone = SOLVERS[policy]().solve(constant(DAY, one.multiplier), MACHINE)
+        alone = SOLVERS[policy]().solve(
+            constant(DAY, RatePiece(start_s=0, multiplier=one.multiplier)), MACHINE
+        )
         assert one.table == alone
         assert all(each.holds for each in one.table.certificate)
     assert (found.hand_over is None) == (policy == "paced")
@@ -67,7 +191,7 @@ def test_an_unstable_window_is_named_or_admitted_in_part() -> None:
     with pytest.raises(InfeasibleError, match=r"window from 50 s on \(multiplier 4\)") as caught:
         scheduled(peak)
     assert caught.value.max_scale == pytest.approx(
-        equilibrium(constant(peak, 4.0), MACHINE).max_scale
+        equilibrium(constant(peak, RatePiece(start_s=50, multiplier=4.0)), MACHINE).max_scale
     )
     found = scheduled(peak, overload=True)
     assert "admit" in found.windows[1].table.notes[0]

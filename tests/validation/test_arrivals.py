@@ -258,9 +258,49 @@ def test_bad_arrivals(text: str, told: str) -> None:
     assert told in str(error.value)
 
 
+TURNING = [
+    {"start_s": 0.0, "multiplier": 1.0, "class_multipliers": {"a": 0.5}},
+    {"start_s": 100.0, "multiplier": 2.0, "class_multipliers": {"b": 3.0}},
+    {"start_s": 150.0, "multiplier": 0.0},
+]
+"""Rates of a and b: 1.5 and 1, then 6 and 6, then none."""
+
+
+@pytest.mark.parametrize("text", ["poisson", "gamma:cv=0.5"])
+def test_each_class_has_the_rate_of_its_own_profile(text: str) -> None:
+    model = model_of(text, rate_profile=TURNING, period_s=160.0)
+    edges = np.array([0.0, 100.0, 150.0, 160.0, 260.0, 310.0])
+    found = [laid_out(model, k, 2_500, seed=3) for k in range(60)]
+    for index, rates in enumerate(((1.5, 6.0, 0.0), (1.0, 6.0, 0.0))):
+        counts = np.array([np.histogram(at[kind == index], edges)[0] for at, kind in found])
+        expected = [rates[k % 3] * width for k, width in enumerate(np.diff(edges))]
+        for column, mean in zip(counts.T, expected, strict=True):
+            if mean == 0:
+                assert (column == 0).all()
+            else:
+                contains(column, mean, looks=8)
+
+
+def test_a_class_that_varies_by_itself_is_no_mean_rate() -> None:
+    rush = [
+        {"start_s": 0, "multiplier": 1.0, "class_multipliers": {"a": 0.5}},
+        {"start_s": 5, "multiplier": 1.0, "class_multipliers": {"a": 1.5}},
+    ]
+    fine = equilibrium(mix(rate_profile=rush, period_s=10.0), SERVER)
+    assert "no class above 1.5 times its mean, is within" in fine.caveats[-1]
+    with pytest.raises(InputError, match=r"long-run mean multiplier 1\.25 of class a"):
+        equilibrium(mix(rate_profile=rush, period_s=20.0), SERVER)
+    varying = mix(rate_profile=rush, period_s=20.0)
+    assert Workload.from_document(varying.document()) == varying
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        (
+            {"rate_profile": [{"start_s": 0, "multiplier": 1, "class_multipliers": {"c": 2}}]},
+            "class_multipliers must name classes of the workload, 'c' is none",
+        ),
         ({"period_s": 3.0}, "period_s needs a rate_profile"),
         ({"rate_profile": []}, "rate_profile: got []; allowed: at least 1 entry"),
         ({"rate_profile": [{"start_s": 1.0, "multiplier": 1.0}]}, "must be 0 first"),

@@ -38,6 +38,7 @@ from validation.paper.settings import (
     SINGLE,
     TWO,
     a100,
+    authors_rules,
     chat,
     nested_cap,
     per_stage,
@@ -163,6 +164,14 @@ def test_published_two_class_caps() -> None:
     """THEORY 5.3: η = 0, n_2/n_1 = 0.3 and tl = 30 give caps 21 and 9."""
     assert nested_cap(TWO, a100(), 30, 2, 0.0) == "nested-cap:thresholds=21/9,cuts=20/50"
     assert nested_cap(chat(), a100(), 20, 20, 0.05) is None
+
+
+def test_the_authors_limits_fill_the_cap() -> None:
+    """Per stage 30/20; and 30 = n·(20 + 0.3·30), in whole numbers n = 1 or 2 and 1."""
+    assert authors_rules(SINGLE, 30) == tuple(f"wait-authors:thresholds={n},cap=30" for n in (1, 2))
+    assert authors_rules(TWO, 30)[1:] == tuple(
+        f"nested-authors:thresholds={n}/1,cap=30" for n in (1, 2)
+    )
 
 
 def test_literal_thresholds_are_whole() -> None:

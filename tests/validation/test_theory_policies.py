@@ -101,6 +101,45 @@ def test_nested_wait(text: str, completed: list[float]) -> None:
     assert played(f"nested-wait:{text}", PAIRS)[1] == completed
 
 
+@pytest.mark.parametrize(
+    ("cap", "completed"),
+    [
+        # As literal WAIT: the gate opens once, and nothing runs after that stage.
+        ("", [NEVER, NEVER]),
+        # With room for one more, one more has to wait.
+        (",cap=3", [NEVER, NEVER]),
+        # A full server goes on.
+        (",cap=2", [53.0, 53.0]),
+    ],
+)
+def test_wait_authors_pauses_unless_full(cap: str, completed: list[float]) -> None:
+    two = [(0.0, 1, 3), (50.0, 1, 3)]
+    assert played(f"wait-authors:thresholds=2{cap}", two) == ([51.0, 51.0], completed, [0, 0])
+
+
+def test_wait_authors_fills_up_to_the_cap() -> None:
+    # Each goes on alone; the cap is full, so that nobody waits for company.
+    assert played("wait-authors:thresholds=2,cap=1", [(0.0, 1, 2)] * 3)[1] == [2.0, 4.0, 6.0]
+
+
+def test_nested_authors() -> None:
+    # 9: segment 1 opens for two, segment 2 for those of 1 and 6 at the boundary. 13: room for one
+    # more only, so that one at the boundary is enough, and one is admitted.
+    found = played("nested-authors:thresholds=2/2,cuts=1/3,cap=4", PAIRS)[1]
+    assert found == [1.0, 14.0, 6.0, 14.0, 10.0, NEVER, 14.0, NEVER]
+
+
+@pytest.mark.parametrize("policy", ["wait-authors", "nested-authors"])
+def test_the_authors_rules_clear_what_is_left(policy: str) -> None:
+    one = RequestClass(name="a", rate_per_s=1.0, prefill_tokens=1, decode_tokens=3)
+    model = poisson_model(Workload(name="w", classes=(one,)), server(1000))
+    trace = cpu.run_traced(model, cpu.Job(parse_policy(f"{policy}:thresholds=7"), 0), 45)
+    assert np.isfinite(trace.completed_at_s).sum() >= 36
+    assert not np.isfinite(
+        cpu.run_traced(model, cpu.Job(parse_policy("wait:thresholds=7"), 0), 45).completed_at_s[35]
+    )
+
+
 def test_nested_cap_bounds_each_segment() -> None:
     # The second passes segment 1 behind the first, then pauses until segment 2 is free.
     two = [(0.0, 1, 3), (0.0, 1, 3)]

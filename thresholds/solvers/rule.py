@@ -42,7 +42,17 @@ class Rule:
     def hand_over(
         self, workload: Workload, server: Server, tables: Sequence[TableFields]
     ) -> Condition | None:
-        """What must hold between the tables of a schedule, if anything."""
+        """What must hold of KV between the tables of a schedule, if anything."""
+        return None
+
+    def arrivals_at_hand_overs(
+        self, server: Server, tables: Sequence[TableFields], is_periodic: bool
+    ) -> Condition | None:
+        """Whether A(t, ΔT) < n holds at hand-overs too (THEORY 5.1), where it has a meaning.
+
+        Args:
+            is_periodic: Whether the first table follows the last.
+        """
         return None
 
     def lull_notes(

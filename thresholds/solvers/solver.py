@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -55,6 +56,14 @@ class Solver(ABC):
         table = with_prediction(self._table(workload, server, found, evaluator))
         notes = (*self._slo_notes(workload), *table.notes)
         return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
+
+    def in_step(self, tables: Sequence[ThresholdTable]) -> Iterator[Solver]:
+        """Ways of solving so that tables of several loads can follow each other, if need be.
+
+        Args:
+            tables: What this solver finds for each load by itself.
+        """
+        return iter(())
 
     @classmethod
     def options(cls) -> tuple[str, ...]:

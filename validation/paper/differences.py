@@ -40,7 +40,12 @@ CAPS = (18, 20, 22, 24, 29, 48, 128)
 """Most residents of vLLM. 128 is Vidur's default; 29 whole contexts of 4,096 fit into the cache."""
 
 CHUNKS = (384, 512, 544, 768)
-WAITS = ("wait:thresholds=1", "wait:thresholds=2", "nested-cap:thresholds=100")
+WAITS = (
+    "wait:thresholds=1",
+    "wait:thresholds=2",
+    "nested-cap:thresholds=100",
+    "wait-authors:thresholds=2,cap=30",
+)
 STEP_TOKENS = (512, 531)
 """A prompt, and a prompt with the other 19 stages of a full literal batch."""
 

@@ -36,12 +36,18 @@ from validation.paper.settings import (
 from validation.simulator.runs import Runs
 
 WAIT = {
-    "single": ("wait:thresholds=1", "wait:thresholds=2", "nested-cap:thresholds=100"),
+    "single": (
+        "wait:thresholds=1",
+        "wait:thresholds=2",
+        "nested-cap:thresholds=100",
+        "wait-authors:thresholds=2,cap=30",
+    ),
     "two classes": (
         "nested-wait:thresholds=1/1",
         "nested-wait:thresholds=2/1",
         "nested-cap:thresholds=21/9",
         "nested-cap:thresholds=69/31",
+        "nested-authors:thresholds=2/1,cap=40",
     ),
 }
 _LOADS = {"single": SINGLE, "two classes": TWO}
@@ -67,7 +73,7 @@ def run_largest_rates(lab: Lab) -> ExperimentResult:
     facts = {
         "rates": found,
         "literal": [single[name] for name in WAIT["single"][:2]],
-        "two_caps": [found["two classes"][name] for name in WAIT["two classes"][2:]],
+        "two_caps": [found["two classes"][name] for name in WAIT["two classes"][2:4]],
         "vllm": single[VLLM],
         "sarathi": single[SARATHI],
     }

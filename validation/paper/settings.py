@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fluid.server import Server, load_server
+from fluid.stages import class_stages
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from thresholds.solvers.nested.cuts import even_cuts
@@ -29,6 +33,8 @@ TABLE = "this toolkit's table"
 
 CLIPPED_RATE = Arrivals("poisson-clipped").rate_factor
 """True rate ÷ nominal rate where gaps are clipped."""
+
+Floats = NDArray[np.float64]
 
 _CHAT = Path(__file__).resolve().parents[2] / "examples" / "lmsys-chat.yaml"
 
@@ -108,6 +114,32 @@ def practical_table(workload: Workload, server: Server) -> ConfiguredPolicy:
 def per_stage(total: int, stages: int) -> int:
     """Literal threshold for a cap tl on all stages: whole, so at least 1 (THEORY 5.3)."""
     return max(1, total // stages)
+
+
+def authors_rules(workload: Workload, total: int) -> tuple[str, ...]:
+    """The authors' own rules with `total` requests in service at most.
+
+    Limits per stage are in proportion to λ_j, and to Λ_k, and full stages hold `total`; then whole,
+    at least 1, rounded down and up.
+    """
+    server = a100()
+    stages = [class_stages(one, server).count for one in workload.classes]
+    lengths = distinct_lengths(workload, server)
+    segments = lengths.segments(np.arange(len(lengths.outputs)))
+    forms = {"wait-authors": (workload.rates_per_s, stages)}
+    if segments.count > 1:
+        forms["nested-authors"] = (segments.rates_per_s, segments.widths)
+    texts = [
+        f"{name}:thresholds={'/'.join(f'{one:.0f}' for one in whole)},cap={total}"
+        for name, (rates, widths) in forms.items()
+        for whole in _whole(total * rates / (rates @ widths))
+    ]
+    return tuple(dict.fromkeys(texts))
+
+
+def _whole(limits: Floats) -> tuple[Floats, Floats]:
+    """Rounded down and up, at least 1."""
+    return np.maximum(np.floor(limits + 1e-9), 1.0), np.ceil(limits - 1e-9)
 
 
 def nested_cap(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from fluid.errors import InputError
 from thresholds.labels import policy_label
 from validation.policies.a_min import A_MIN
+from validation.policies.authors import NESTED_AUTHORS, WAIT_AUTHORS
 from validation.policies.flow_control import FLOW_CONTROL
 from validation.policies.greedy import GREEDY
 from validation.policies.known_lengths import MC_SF, SVF
@@ -24,6 +25,8 @@ _ALL = (
     WAIT_CAP,
     NESTED_WAIT,
     NESTED_CAP,
+    WAIT_AUTHORS,
+    NESTED_AUTHORS,
     VLLM_V1,
     VLLM_V0,
     SARATHI,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from validation.reference.authors import nested_authors, wait_authors
 from validation.reference.core import Request, Rule, simulate_slowly
 from validation.reference.flow_control import flow_control
 from validation.reference.greedy import greedy
@@ -22,6 +23,8 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "wait-cap": wait_cap,
     "nested-wait": nested_wait,
     "nested-cap": nested_cap,
+    "wait-authors": wait_authors,
+    "nested-authors": nested_authors,
     "mc-sf": mc_sf,
     "svf": svf,
     "a-min": a_min,

@@ -96,6 +96,7 @@ class Queueing:
         cuts: Output length at which each segment ends.
         tau_s: Duration of the last iteration.
         wake_at_s: Set by a rule that wants to be asked again although nothing runs.
+        last_has_arrived: Whether nobody is to come any more.
         memory: What a rule keeps from one decision to the next.
     """
 
@@ -109,6 +110,7 @@ class Queueing:
     clock_s: float = 0.0
     tau_s: float = 0.0
     wake_at_s: float = math.inf
+    last_has_arrived: bool = False
     memory: dict[Any, Any] = field(default_factory=dict)
 
     def kv_needed(self, batch: Sequence[Request]) -> int:
@@ -181,6 +183,7 @@ def simulate_slowly(
         while coming and coming[0].arrived_at_s <= clock_s:
             state.waiting.append(coming.pop(0))
         state.clock_s, state.wake_at_s = clock_s, math.inf
+        state.last_has_arrived = not coming
         batch = rule(state)
         if not batch:
             clock_s = min([state.wake_at_s, *(one.arrived_at_s for one in coming[:1])])

@@ -4,7 +4,8 @@ Every process is laid out at the workload's mean rate in *rate time*, the integr
 profile's multipliers, and then mapped to the clock by inverting that integral. For Poisson
 arrivals this is the exact non-homogeneous process. Sojourn times of `mmpp` are in rate time too.
 All draws are functions of (seed, replication, request, purpose, attempt): adding a burst or a rate
-profile leaves the underlying stream as it was.
+profile leaves the underlying stream as it was. Where the mix varies too, a request is of a shape by
+the mix at its time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.workload import Workload
+from fluid.workload import RatePiece, Workload
 from validation.simulator.compiling import kernel
 from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
 
@@ -58,9 +59,10 @@ PIECE = np.dtype(
         ("start_s", "f8"),
         ("multiplier", "f8"),
         ("integral_s", "f8"),  # rate time up to its start
+        ("share_cumulative", "f8"),  # in this piece, probability of this shape or an earlier one
     ]
 )
-"""A piece of the rate profile."""
+"""A piece of the rate profile and a shape; all but the share are the same for every shape."""
 
 _GAMMA_NORMAL, _GAMMA_ACCEPT = np.uint64(16), np.uint64(17)
 _FIRST_STATE, _SOJOURN, _BURST = np.uint64(18), np.uint64(19), np.uint64(20)
@@ -127,8 +129,8 @@ class Arrivals:
         slow_mean_s = self.mean_s if self.slow_mean_s is None else self.slow_mean_s
         fast_share = self.mean_s / (self.mean_s + slow_mean_s)
         slow_factor = 1.0 / (fast_share * self.ratio + 1.0 - fast_share)
-        pieces, period_s = rate_pieces(workload), workload.period_s or 0.0
-        last = pieces[-1]
+        period_s = workload.period_s or 0.0
+        last = rate_pieces(workload)[-1, 0]
         period_integral_s = last["integral_s"] + last["multiplier"] * (period_s - last["start_s"])
         found = np.zeros(1, ARRIVALS)
         found["kind"] = KINDS[self.kind][0]
@@ -175,16 +177,24 @@ def as_arrivals(given: Arrivals | str | None) -> Arrivals:
 
 
 def rate_pieces(workload: Workload) -> NDArray[np.void]:
-    """PIECE records of the workload's rate profile, one constant piece where it has none."""
-    profile = workload.rate_profile or ()
-    pieces = np.zeros(max(1, len(profile)), PIECE)
-    pieces["multiplier"] = 1.0
-    if profile:
-        pieces["start_s"] = [one.start_s for one in profile]
-        pieces["multiplier"] = [one.multiplier for one in profile]
-    rate_time = pieces["multiplier"][:-1] * np.diff(pieces["start_s"])
-    pieces["integral_s"][1:] = np.cumsum(rate_time)
-    return pieces
+    """PIECE records of the workload's rate profile, shape (pieces, classes).
+
+    One constant piece where it has none. The multiplier is that of the total rate.
+    """
+    profile = workload.rate_profile or (RatePiece(start_s=0, multiplier=1),)
+    found = np.zeros((len(profile), len(workload.classes)), PIECE)
+    rates = workload.rates_per_s
+    for row, piece, factors in zip(found, profile, workload.factors, strict=True):
+        row["start_s"] = piece.start_s
+        row["multiplier"] = piece.multiplier
+        here = rates
+        if piece.class_multipliers and piece.multiplier > 0:
+            here = rates * factors
+            row["multiplier"] = here.sum() / rates.sum()
+        row["share_cumulative"] = np.cumsum(here) / here.sum()
+    rate_time = found["multiplier"][:-1] * np.diff(found["start_s"], axis=0)
+    found["integral_s"][1:] = np.cumsum(rate_time, axis=0)
+    return found
 
 
 @kernel
@@ -198,26 +208,26 @@ def lay_out(model, lane, seed, replication, rate):
     rate_time_s = gap_s(arrivals, lane.scalars[0], rate, seed, replication, number, uniform)
     for index in range(lane.requests.size):
         request = lane.requests[index]
-        request.arrived_at_s = clock_at(model, rate_time_s)
+        request.arrived_at_s, piece = clock_at(model, rate_time_s)
         if burst < arrivals.burst_requests and request.arrived_at_s >= arrivals.burst_at_s:
             request.arrived_at_s = arrivals.burst_at_s
             mix, _ = two_uniforms(seed, replication, burst, _BURST)
-            request.shape = choose_shape(model, mix)
+            request.shape = choose_shape(model.shapes, mix)
             burst += 1
             continue
-        request.shape = choose_shape(model, choice)
+        request.shape = choose_shape(model.profile[piece], choice)
         number += 1
         uniform, choice = two_uniforms(seed, replication, number, PURPOSE_ARRIVAL)
         rate_time_s += gap_s(arrivals, lane.scalars[0], rate, seed, replication, number, uniform)
 
 
 @kernel
-def choose_shape(model, uniform):
+def choose_shape(shares, uniform):
     """The first shape whose cumulative share reaches `uniform`."""
-    low, high = 0, model.shapes.size - 1
+    low, high = 0, shares.size - 1
     while low < high:
         middle = (low + high) // 2
-        if model.shapes[middle].share_cumulative >= uniform:
+        if shares[middle].share_cumulative >= uniform:
             high = middle
         else:
             low = middle + 1
@@ -226,24 +236,24 @@ def choose_shape(model, uniform):
 
 @kernel
 def clock_at(model, rate_time_s):
-    """The time at which the integral of the multipliers reaches `rate_time_s`."""
+    """When the integral of the multipliers reaches `rate_time_s`, and the piece at that time."""
     arrivals = model.arrivals[0]
     begin_s, rest_s = 0.0, rate_time_s
     if arrivals.period_s > 0.0:
         cycles = math.floor(rate_time_s / arrivals.period_integral_s)
         begin_s = cycles * arrivals.period_s
         rest_s = max(rate_time_s - cycles * arrivals.period_integral_s, 0.0)
-    low, high = 0, model.profile.size - 1
+    low, high = 0, model.profile.shape[0] - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if model.profile[middle].integral_s <= rest_s:
+        if model.profile[middle, 0].integral_s <= rest_s:
             low = middle
         else:
             high = middle - 1
-    piece = model.profile[low]
+    piece = model.profile[low, 0]
     if piece.multiplier == 0.0:  # A lull at the end of the period, entered by rounding.
-        return begin_s + piece.start_s
-    return begin_s + piece.start_s + (rest_s - piece.integral_s) / piece.multiplier
+        return begin_s + piece.start_s, low
+    return begin_s + piece.start_s + (rest_s - piece.integral_s) / piece.multiplier, low
 
 
 @kernel

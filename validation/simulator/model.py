@@ -62,7 +62,7 @@ class Model(NamedTuple):
         knots: KNOT records of f, shape (knots,).
         tape: TAPE_ROW records of recorded arrivals, shape (requests,); empty if they are drawn.
         arrivals: One record of ARRIVALS, shape (1,).
-        profile: PIECE records of the rate profile, shape (pieces,).
+        profile: PIECE records of the rate profile, shape (pieces, shapes).
     """
 
     constants: NDArray[np.void]
@@ -243,7 +243,7 @@ def _model(
     shapes["work_s"] = _work_s(constants[0], shapes)
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
-    return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros(0, PIECE))
+    return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros((0, 0), PIECE))
 
 
 def _work(tau: IterationTime, capacity_tokens: int) -> tuple[float, float, float, float]:

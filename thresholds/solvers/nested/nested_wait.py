@@ -6,7 +6,8 @@ root of its equation, drift on the server's own iteration time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -35,12 +36,13 @@ from thresholds.solvers.nested.law_design import best_design_by_law, law_of
 from thresholds.solvers.nested.optimum import PROVEN
 from thresholds.solvers.nested.requirement import (
     STRICT,
+    Floats,
     mean_latency_s,
     mean_ttft_s,
     nested_memory,
 )
 from thresholds.solvers.nested.rules import NestedWaitRule
-from thresholds.solvers.nested.segments import Prompts
+from thresholds.solvers.nested.segments import Prompts, distinct_lengths
 from thresholds.solvers.rule import Rule
 from thresholds.solvers.solver import Solver
 from thresholds.table import ThresholdTable
@@ -121,6 +123,25 @@ class NestedWait(Solver):
         """
         return buffer_study(self._search(workload, server))
 
+    def in_step(self, tables: Sequence[ThresholdTable]) -> Iterator[Solver]:
+        """With the cuts of one load, the busiest first, and the largest p_k of all loads."""
+        lengths = [distinct_lengths(one.workload, one.server, self.prompts) for one in tables]
+        if any(not np.array_equal(one.outputs, lengths[0].outputs) for one in lengths):
+            return
+        entering = np.array([one.rates_per_s / one.rates_per_s[0] for one in lengths])
+        busiest = sorted(tables, key=lambda one: -one.workload.rate_per_s)
+        cuts = dict.fromkeys(
+            tuple(one.up_to_tokens or 0 for one in table.thresholds) for table in busiest
+        )
+        if len(cuts) == 1 and np.allclose(entering, entering[0], rtol=1e-12):
+            return
+        options = {name: getattr(self, name) for name in self.options()}
+        for one in cuts:
+            ends = np.searchsorted(lengths[0].outputs, one)
+            begins = np.concatenate([[0], ends[:-1] + 1])
+            survivals = (entering[:, begins[1:]] / entering[:, begins[:-1]]).max(axis=0)
+            yield _InStep(**options, ends=tuple(ends.tolist()), survivals=tuple(survivals.tolist()))
+
     def _search(self, workload: Workload, server: Server) -> CutSearch:
         return CutSearch(
             lengths_to_cut(workload, server, self.segments, self.prompts),
@@ -177,6 +198,47 @@ class NestedWait(Solver):
             solver=_report(search, best),
             notes=(*_notes(search, found, best, bounded), *found.caveats),
         )
+
+
+@dataclass(frozen=True)
+class _InStep(NestedWait):
+    """Thresholds that can follow those of other windows: on given cuts, for any of their mixes.
+
+    Attributes:
+        ends: Index of the last output length of each segment.
+        survivals: p_k for k = 2 … L, the largest of all windows.
+    """
+
+    ends: tuple[int, ...] = ()
+    survivals: tuple[float, ...] = ()
+
+    def _search(self, workload: Workload, server: Server) -> CutSearch:
+        search = super()._search(workload, server)
+        own = search.lengths.merged(self.ends)
+        mean_outputs = np.diff(own.rate_sums, prepend=0.0) / _leaving(own.rates_per_s)
+        entering = own.rates_per_s[0] * np.cumprod((1.0, *self.survivals))
+        sums = np.cumsum(_leaving(entering) * mean_outputs)
+        worst = replace(own, rates_per_s=entering, rate_sums=sums)
+        return replace(search, lengths=worst, segments=len(self.ends))
+
+    def _table(
+        self,
+        workload: Workload,
+        server: Server,
+        found: Equilibrium,
+        evaluator: Evaluator | None,
+    ) -> ThresholdTable:
+        table = super()._table(workload, server, found, evaluator)
+        note = (
+            "cuts are those of the other windows and p_k the largest of all, so that residents can "
+            "be handed over; the policy's own predictions are for that p_k"
+        )
+        return table.model_copy(update={"notes": (note, *table.notes)})
+
+
+def _leaving(entering: Floats) -> Floats:
+    """Rates of the requests that end in each segment, from those that enter it; shape (L,)."""
+    return entering - np.append(entering[1:], 0.0)
 
 
 def _certificate(

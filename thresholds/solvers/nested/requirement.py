@@ -62,13 +62,15 @@ def boundary_exponent(ratios: ArrayLike, survivals: ArrayLike) -> Floats:
     valid = (p > 0) & (p < r) & (r < 1)
     r, p = np.where(valid, r, 0.75), np.where(valid, p, 0.5)
     theta = np.minimum(-np.log(p), 2 * (r - p) / p) / (1 - r)
-    for _ in range(_NEWTON_STEPS):
-        decayed = (1 - p) * np.exp(-theta)
-        value = theta * (1 - r) + np.log1p((1 - p) * np.expm1(-theta))
-        step = value / ((1 - r) - decayed / (p + decayed))
-        theta = theta - step
-        if (np.abs(step) <= 1e-9 * theta).all():  # the error is now about its square
-            break
+    # Where r exceeds p by rounding only, the root is lost in it: NaN, as where it does not.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(_NEWTON_STEPS):
+            decayed = (1 - p) * np.exp(-theta)
+            value = theta * (1 - r) + np.log1p((1 - p) * np.expm1(-theta))
+            step = value / ((1 - r) - decayed / (p + decayed))
+            theta = theta - step
+            if (np.abs(step) <= 1e-9 * theta).all():  # the error is now about its square
+                break
     return np.where(valid, theta, np.nan)
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fluid.server import Server
+from fluid.workload import RatePiece, Workload
+from thresholds.fields import Condition, TableFields
+from thresholds.solvers.nested.hand_over import arrivals_over_windows, memory_over_windows
 from thresholds.solvers.rule import Rule
 
 
@@ -13,6 +19,28 @@ class NestedWaitRule(Rule):
     segmented = True
     gated = True
     meaning = "requests of each stage served at once"
+
+    def hand_over(
+        self, workload: Workload, server: Server, tables: Sequence[TableFields]
+    ) -> Condition | None:
+        """M(max n) + buffers ≤ C, if the windows have the same cuts."""
+        return memory_over_windows(server, tables)
+
+    def arrivals_at_hand_overs(
+        self, server: Server, tables: Sequence[TableFields], is_periodic: bool
+    ) -> Condition | None:
+        """A(t, ΔT) < n_1 while residents of two windows are served."""
+        return arrivals_over_windows(server, tables, is_periodic)
+
+    def lull_notes(
+        self, table: TableFields, piece: RatePiece, end_s: float | None
+    ) -> tuple[str, ...]:
+        """Bounded delay needs n_1 arrivals in bounded time."""
+        if piece.multiplier == 0:
+            return (
+                "nothing arrives: literal Nested WAIT stands still, and who is in service waits",
+            )
+        return ()
 
 
 class NestedCapRule(Rule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from fluid.workload import RatePiece, Workload
 from thresholds.fields import Condition, TableFields
 from thresholds.solvers.certificate import condition
 from thresholds.solvers.rule import Rule
+from thresholds.solvers.wait.batch import full_batch
 
 
 class WaitRule(Rule):
@@ -34,6 +36,25 @@ class WaitRule(Rule):
         held = float(np.array(list(largest.values())) @ memory_sums(workload, server))
         text = "memory over all hand-overs: Σ m_j max n_j ≤ C"
         return condition(text, held, server.usable_kv_tokens)
+
+    def arrivals_at_hand_overs(
+        self, server: Server, tables: Sequence[TableFields], is_periodic: bool
+    ) -> Condition | None:
+        """A_j(t, ΔT) < n_j in an iteration that the hand-over falls into.
+
+        None where a class is admitted in some windows only.
+        """
+        names = [[one.name for one in table.thresholds] for table in tables]
+        if len(tables) == 1 or any(one != names[0] for one in names):
+            return None
+        pairs = [*itertools.pairwise(tables), *([(tables[-1], tables[0])] if is_periodic else [])]
+        worst = 0.0
+        for before, after in pairs:
+            n = np.array([float(one.threshold) for one in before.thresholds])
+            for table in (before, after):
+                worst = max(worst, float(full_batch(table.workload, server).loads(n).max()))
+        text = "arrivals over all hand-overs: A_j(t, ΔT) < n_j"
+        return condition(text, worst, 1.0, strict=True)
 
     def lull_notes(
         self, table: TableFields, piece: RatePiece, end_s: float | None
