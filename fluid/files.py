@@ -8,18 +8,20 @@ name and renamed, so that a reader never sees half a file.
 from __future__ import annotations
 
 import difflib
+import gc
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fluid.errors import InputError
 
@@ -49,6 +51,19 @@ class FileModel(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
+    def many(cls, rows: Iterable[dict[str, Any]]) -> tuple[Self, ...]:
+        """One model for each row of fields, all validated at once.
+
+        Raises:
+            InputError: The first thing that is wrong, by place and field.
+        """
+        with without_collection():
+            try:
+                return TypeAdapter(tuple[cls, ...]).validate_python(tuple(rows))  # type: ignore[valid-type]
+            except ValidationError as error:
+                raise _input_error(error, cls, None) from None
+
+    @classmethod
     def from_document(cls: type[Model], document: Any, file: str | None = None) -> Model:
         """Validate plain data (dicts, lists, numbers).
 
@@ -59,7 +74,8 @@ class FileModel(BaseModel):
             raise InputError("", document, "a mapping of fields", file)
         try:
             # Through JSON mode, so that lists become tuples while numbers stay strict.
-            return cls.model_validate_json(json.dumps(document, allow_nan=True, default=str))
+            with without_collection():
+                return cls.model_validate_json(json.dumps(document, allow_nan=True, default=str))
         except ValidationError as error:
             raise _input_error(error, cls, file) from None
 
@@ -68,14 +84,42 @@ class FileModel(BaseModel):
         """Read and validate a YAML or JSON file."""
         return cls.from_document(read_document(path), str(path))
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy without what the original has cached, which an update may have made wrong."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(copied).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+        """Names and values of the fields, without what is cached beside them."""
+        return ((name, getattr(self, name)) for name in type(self).model_fields)
+
     def document(self) -> dict[str, Any]:
         """The model as plain data, as written to a file; absent optional fields are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def sha256(self) -> str:
         """SHA-256 of the sorted-key JSON, the identity used in threshold tables."""
-        text = json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        with without_collection():
+            text = json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """While many objects are made that all stay, Python's collector would walk them in vain."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def read_document(path: str | Path) -> Any:
@@ -83,9 +127,10 @@ def read_document(path: str | Path) -> Any:
     path = Path(path)
     text = read_text(path)
     try:
-        if path.suffix in {".yaml", ".yml"}:
-            return yaml.load(text, Loader=_Loader)
-        return json.loads(text, object_pairs_hook=_no_duplicates)
+        with without_collection():
+            if path.suffix in {".yaml", ".yml"}:
+                return yaml.load(text, Loader=_Loader)
+            return json.loads(text, object_pairs_hook=_no_duplicates)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else ""
@@ -160,15 +205,15 @@ class _DuplicateKey(Exception):
     pass
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as a number (YAML 1.2) and refuses duplicate keys."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """SafeLoader, in C where there is libyaml, for YAML 1.2: ``1e-3`` a number, no duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
                 raise _DuplicateKey(key)
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 _Loader.add_implicit_resolver(

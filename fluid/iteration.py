@@ -9,6 +9,8 @@ lower value holds at the knot; beyond the last knot f continues its last slope.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Self
 
 import numpy as np
@@ -18,6 +20,14 @@ from pydantic import Field, model_validator
 from fluid.files import FileModel
 
 Coefficient = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Knots:
+    """Knots of f as arrays of shape (k,)."""
+
+    tokens: NDArray[np.float64]
+    seconds: NDArray[np.float64]
 
 
 class IterationTime(FileModel):
@@ -57,7 +67,7 @@ class IterationTime(FileModel):
             raise ValueError("tokens_knots must not decrease")
         if any(b < a for a, b in itertools.pairwise(seconds)):
             raise ValueError("seconds_knots must not decrease")
-        if any(tokens.count(knot) > 2 for knot in tokens):
+        if any(after == knot for knot, after in zip(tokens, tokens[2:], strict=False)):
             raise ValueError("a token knot may stand twice (a jump), not more often")
         if len(tokens) > 1 and tokens[-1] == tokens[-2]:
             raise ValueError("the last token knot must not be a jump: f continues its last slope")
@@ -102,19 +112,23 @@ class IterationTime(FileModel):
         rise = self.seconds_knots[-1] - self.seconds_knots[-2]
         return rise / (self.tokens_knots[-1] - self.tokens_knots[-2])
 
-    @property
+    @cached_property
+    def knots(self) -> Knots:
+        """The knots, for whoever computes with all of them at once."""
+        return Knots(np.array(self.tokens_knots), np.array(self.seconds_knots))
+
+    @cached_property
     def is_affine(self) -> bool:
         """Whether f is one straight line on tokens > 0, so that THEORY 2 holds in closed form."""
-        tokens = np.asarray(self.tokens_knots)
+        tokens, seconds = self.knots.tokens, self.knots.seconds
         line = self.overhead_s + self.last_slope_s * tokens
         inner = tokens > 0
-        seconds = np.asarray(self.seconds_knots)
         return bool(np.allclose(seconds[inner], line[inner], rtol=1e-12, atol=0.0))
 
     def token_seconds(self, tokens: ArrayLike) -> NDArray[np.float64]:
         """f(tokens) alone, elementwise."""
         counts = np.asarray(tokens, dtype=float)
-        knots, seconds = np.asarray(self.tokens_knots), np.asarray(self.seconds_knots)
+        knots, seconds = self.knots.tokens, self.knots.seconds
         if len(knots) == 1:
             return np.full(counts.shape, seconds[0])
         right = np.clip(np.searchsorted(knots, counts, side="left"), 1, len(knots) - 1)

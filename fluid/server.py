@@ -197,18 +197,20 @@ def require_fits(workload: Workload, server: Server) -> None:
     Raises:
         InputError: Naming the class and its peak KV.
     """
-    for index, one in enumerate(workload.classes):
-        peak = peak_kv_tokens(
-            one.prefill_tokens,
-            one.decode_tokens,
-            one.context_tokens,
-            first_token=server.first_token,
-            block_tokens=server.block_tokens,
+    columns = workload.columns
+    peaks = peak_kv_tokens(
+        columns.prefill_tokens,
+        columns.decode_tokens,
+        columns.context_tokens,
+        first_token=server.first_token,
+        block_tokens=server.block_tokens,
+    )
+    (too_long,) = np.nonzero(peaks > server.usable_kv_tokens)
+    if len(too_long):
+        index = int(too_long[0])
+        raise InputError(
+            f"classes[{index}] ({workload.classes[index].name})",
+            f"{peaks[index]} KV tokens at its end",
+            f"at most the {server.usable_kv_tokens} tokens of server {server.name}; "
+            f"drop_longer_than={server.usable_kv_tokens} leaves longer requests of a trace out",
         )
-        if peak > server.usable_kv_tokens:
-            raise InputError(
-                f"classes[{index}] ({one.name})",
-                f"{peak} KV tokens at its end",
-                f"at most the {server.usable_kv_tokens} tokens of server {server.name}; "
-                f"drop_longer_than={server.usable_kv_tokens} leaves longer requests of a trace out",
-            )

@@ -18,6 +18,7 @@ from fluid.server import FirstToken, Server
 from fluid.workload import RequestClass, Workload
 
 Shared = TypeVar("Shared", bound=np.generic)
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,81 @@ def linear_stage_seconds(stages: Stages, server: Server, token_s: float) -> NDAr
     return np.where(stages.decodes, decode_s, prefill_s)
 
 
-def memory_sums(workload: Workload, server: Server) -> NDArray[np.float64]:
+@dataclass(frozen=True, eq=False)
+class StageSums:
+    """What the stages of each class add up to, in closed form; arrays of shape (m,).
+
+    Attributes:
+        count: S_j, the number of iterations a request needs.
+        prefill_tokens: l_j.
+        decodes: Stages that decode, all but prefill.
+        first_decodes: Of them, those up to the first output token: 0 or 1.
+        kv_read_tokens: KV read by all decode stages together.
+        first_kv_read_tokens: KV read by the first `first_decodes` of them.
+        first_held_tokens: KV occupied at the first stage, in whole blocks; last_held_tokens at the
+            last one, the peak.
+        memory_sum: m_j, block-rounded, token·iterations (THEORY 2).
+    """
+
+    count: Floats
+    prefill_tokens: Floats
+    decodes: Floats
+    first_decodes: Floats
+    kv_read_tokens: Floats
+    first_kv_read_tokens: Floats
+    first_held_tokens: Floats
+    last_held_tokens: Floats
+    memory_sum: Floats
+
+    def prefill_seconds(self, server: Server) -> Floats:
+        """Seconds that stage 0 adds to an iteration apart from f, shape (m,)."""
+        tau, prompts = server.iteration_time, self.prefill_tokens
+        return tau.per_prefill_token_s * prompts + tau.per_prefill_token_sq_s * prompts**2
+
+    def linear_seconds(self, server: Server) -> Floats:
+        """Σ_s w_js apart from f: seconds that a request adds over all its stages, shape (m,)."""
+        tau = server.iteration_time
+        decode_s = (
+            tau.per_decode_request_s * self.decodes + tau.per_kv_token_s * self.kv_read_tokens
+        )
+        return self.prefill_seconds(server) + decode_s
+
+
+@functools.lru_cache(maxsize=16)
+def stage_sums(workload: Workload, server: Server) -> StageSums:
+    """The sums over `class_stages` of every class, without the stages themselves."""
+    columns, block = workload.columns, server.block_tokens
+    # In floating point: sums of squares leave 64 bits before they leave its range.
+    prompts, outputs, contexts = (
+        one.astype(float)
+        for one in (columns.prefill_tokens, columns.decode_tokens, columns.context_tokens)
+    )
+    known = prompts + contexts
+    prefills = prompts > 0
+    late = server.first_token == "decode"
+    decodes = np.where(prefills & (not late), outputs - 1, outputs)
+    first_decodes = np.where(prefills, float(late), 1.0)
+    before = known - prefills
+    last = known + decodes
+    return StageSums(
+        count=read_only(decodes + prefills),
+        prefill_tokens=read_only(prompts),
+        decodes=read_only(decodes),
+        first_decodes=read_only(first_decodes),
+        kv_read_tokens=read_only(known * decodes + decodes * (decodes + 1) / 2),
+        first_kv_read_tokens=read_only(first_decodes * (known + 1)),
+        first_held_tokens=read_only(np.ceil((before + 1) / block) * block),
+        last_held_tokens=read_only(np.ceil(last / block) * block),
+        memory_sum=read_only(_rounded_sum(last, block) - _rounded_sum(before, block)),
+    )
+
+
+def _rounded_sum(tokens: Floats, block: int) -> Floats:
+    """Σ of 1, 2, …, `tokens`, each rounded up to whole blocks; elementwise."""
+    whole, rest = np.divmod(tokens, block)
+    return np.asarray(block * (block * whole * (whole + 1) / 2 + rest * (whole + 1)))
+
+
+def memory_sums(workload: Workload, server: Server) -> Floats:
     """m_j per class, block-rounded, token·iterations, shape (m,)."""
-    return np.array([class_stages(one, server).memory_sum for one in workload.classes])
+    return stage_sums(workload, server).memory_sum

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,7 +26,7 @@ from pydantic import (
 )
 
 from fluid.errors import InputError
-from fluid.files import FileModel, write_document, write_text
+from fluid.files import FileModel, without_collection, write_document, write_text
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
@@ -156,6 +157,27 @@ _SHORT_NAMES = {
 """Fields of `RequestClass` that `Requests` calls by another name."""
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The classes of a workload side by side; read-only arrays of shape (m,).
+
+    Attributes:
+        rates_per_s: λ_j.
+        prefill_tokens: l_j.
+        decode_tokens: l'_j.
+        context_tokens: KV already present on arrival.
+    """
+
+    rates_per_s: NDArray[np.float64]
+    prefill_tokens: NDArray[np.int64]
+    decode_tokens: NDArray[np.int64]
+    context_tokens: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for one in vars(self).values():
+            one.flags.writeable = False
+
+
 class RatePiece(FileModel):
     """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`.
 
@@ -270,7 +292,22 @@ class Workload(FileModel):
                 raise ValueError(f"class names must be unique, {name!r} is not")
         return self
 
-    @property
+    def __hash__(self) -> int:
+        """Of a part: a workload of many classes is asked for its hash wherever a result is kept."""
+        return hash((self.name, len(self.classes), self.classes[0], self.classes[-1]))
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The classes as arrays, for whoever computes with all of them at once."""
+        classes = self.classes
+        return Columns(
+            rates_per_s=np.array([one.rate_per_s for one in classes]),
+            prefill_tokens=np.array([one.prefill_tokens for one in classes]),
+            decode_tokens=np.array([one.decode_tokens for one in classes]),
+            context_tokens=np.array([one.context_tokens for one in classes]),
+        )
+
+    @cached_property
     def rate_per_s(self) -> float:
         """Total arrival rate Σ λ_j in requests per second."""
         return sum(one.rate_per_s for one in self.classes)
@@ -278,7 +315,7 @@ class Workload(FileModel):
     @property
     def rates_per_s(self) -> NDArray[np.float64]:
         """λ_j in requests per second, shape (m,)."""
-        return np.array([one.rate_per_s for one in self.classes])
+        return self.columns.rates_per_s
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -317,9 +354,11 @@ class Workload(FileModel):
         """
         if not 0 < factor < math.inf:
             raise InputError("factor", factor, "a positive finite number")
-        classes = tuple(
-            one.model_copy(update={"rate_per_s": one.rate_per_s * factor}) for one in self.classes
-        )
+        with without_collection():
+            classes = tuple(
+                one.model_copy(update={"rate_per_s": one.rate_per_s * factor})
+                for one in self.classes
+            )
         return self.model_copy(update={"classes": classes})
 
     def at_rate(self, rate_per_s: float) -> Workload:

@@ -65,7 +65,7 @@ def demand(
     if servers < 1:
         raise InputError("servers", servers, "at least 1")
     curve = intake(workload, server)
-    edge, _ = curve_stability(curve)
+    edge, _ = curve_stability(workload, curve)
     limit_per_s = edge.max_scale * workload.rate_per_s
     one_per_s = limit_per_s if saturated_per_s is None else saturated_per_s
     if not 0 < one_per_s <= limit_per_s * (1 + 1e-9):
@@ -76,14 +76,14 @@ def demand(
         allowed = f"more than the {total_per_s:.4g} /s completed: below that, see the equilibrium"
         raise InputError("rate_per_s", workload.rate_per_s, allowed)
     intake_s = edge.max_scale * edge.boundary_iteration_time_s
-    work_s = np.array([one.sum() for one in curve.stage_seconds(intake_s)])
+    work_s = curve.added(intake_s).request_s
     rest_s = edge.boundary_iteration_time_s - intake_s * float(workload.rates_per_s @ work_s)
     held = intake_s * curve.kv_tokens_per_s
     effort_s = work_s + rest_s * curve.memory_sums / held
     mix = workload.shares
     return Demand(
         mix=mix,
-        prompts=np.array([float(one.prefill_tokens) for one in workload.classes]),
+        prompts=workload.columns.prefill_tokens.astype(float),
         relative=effort_s / float(mix @ effort_s),
         saturated_per_s=total_per_s,
     )

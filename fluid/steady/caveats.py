@@ -7,9 +7,8 @@ vary over time.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fluid.steady.intake import Intake
+from fluid.steady.intake import Added, Intake
 from fluid.steady.packing import ENOUGH, quick_scale
 from fluid.steady.stability import Stability
 from fluid.workload import Workload
@@ -27,9 +26,7 @@ def range_caveats(
     measured = curve.server.measured_range
     if measured is None:
         return ()
-    kv_read_per_s = float(
-        curve.flow.rates_per_s @ [one.kv_tokens[one.decodes].sum() for one in curve.stages]
-    )
+    kv_read_per_s = float(curve.flow.rates_per_s @ curve.sums.kv_read_tokens)
     per_s = {
         "tokens": curve.flow.tokens_per_s,
         "kv_tokens": kv_read_per_s,
@@ -47,10 +44,12 @@ def range_caveats(
             if wrong:
                 found.append(f"{place} an iteration has {wrong}: its time is extrapolated")
                 break
-    prompts = curve.flow.prompt_tokens[curve.flow.prompt_tokens > 0].tolist()
-    wrong_prompts = [measured.outside("prompt_tokens", one) for one in sorted(prompts)]
-    wrong = next((one for one in reversed(wrong_prompts) if one), None)
-    if wrong:
+    # The longest prompt that is outside: the longest of all, or else one that is too short.
+    prompts = np.unique(curve.flow.prompt_tokens[curve.flow.prompt_tokens > 0])
+    least, most = measured.prompt_tokens
+    outside = prompts[(prompts < least) | (prompts > most)]
+    if len(outside):
+        wrong = measured.outside("prompt_tokens", int(outside[-1]))
         found.append(f"a request has {wrong}: the time of its prefill is extrapolated")
     return tuple(found)
 
@@ -100,33 +99,29 @@ def condition_caveats(
     curve: Intake,
     utilisation: float,
     iteration_s: float | None,
-    added_s: tuple[NDArray[np.float64], ...],
+    added: Added | None,
 ) -> tuple[str, ...]:
     """Conditions of THEORY 2.6 that fail, each with its number; the last three need ΔT*.
 
     Args:
         iteration_s: ΔT*; None where there is none.
-        added_s: What the stages of a request add to it, see `Intake.stage_seconds`.
+        added: What the stages of a request add to it; None alike.
     """
     found = []
     if not curve.server.iteration_time.is_affine:
         found.append("iteration time is not affine in tokens: latencies are approximate")
-    if iteration_s is None:
+    if iteration_s is None or added is None:
         return tuple(found)
     if utilisation > 0.8:
         found.append(f"utilisation {utilisation:.3f} is above 0.8: latencies are underestimated")
     per_stage = curve.flow.rates_per_s * iteration_s
-    residents = float(per_stage @ [one.count for one in curve.stages])
+    residents = float(per_stage @ curve.sums.count)
     if residents < 5:
         found.append(
             f"only {residents:.2f} requests in service on average, fewer than 5: "
             "latencies are approximate"
         )
-    prefill_s = [
-        float(own_s[~stages.decodes].sum())
-        for stages, own_s in zip(curve.stages, added_s, strict=True)
-    ]
-    lumps = float(per_stage @ np.square(prefill_s)) / iteration_s**2
+    lumps = float(per_stage @ added.prefill_s**2) / iteration_s**2
     if lumps > 0.05:
         found.append(
             f"prefills come in lumps, Σ n·w0²/ΔT² = {lumps:.3f} is above 0.05: "

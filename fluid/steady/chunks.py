@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.result import number
 from fluid.server import Server, require_fits
-from fluid.stages import class_stages
 from fluid.steady.intake import Intake, intake
-from fluid.steady.stability import curve_stability, largest_scale
+from fluid.steady.stability import curve_scale, largest_scale
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -109,32 +108,21 @@ def chunk_limit(workload: Workload, server: Server) -> ChunkLimit:
     whole = largest_scale(workload, server)
     tau = server.iteration_time
     gain_s = tau.per_prefill_token_sq_s - tau.per_prefill_context_token_s / 2
-    stages = [class_stages(one, server) for one in workload.classes]
     if gain_s <= 0:
-        return ChunkLimit(whole, whole, "work and memory", tuple(1.0 for _ in stages))
+        return ChunkLimit(whole, whole, "work and memory", (1.0,) * len(workload.classes))
     held_s = tau.overhead_s / server.usable_kv_tokens
-    best = [_best_chunks(one.prefill_tokens, gain_s, held_s) for one in stages]
+    best = [_best_chunks(one.prefill_tokens, gain_s, held_s) for one in workload.classes]
     # Seconds of work saved, and token-iterations added, by a request of each class.
     saved_s, added = np.array([cost[1:] for cost in best]).T
     curve = intake(workload, server)
-    work_s = np.array([one.sum() for one in curve.linear_s]) - saved_s
-    scale = max(whole, _scale(curve, work_s, np.floor(added)))
+    scale = max(whole, _scale(curve, curve.linear_s - saved_s, np.floor(added)))
     return ChunkLimit(scale, whole, "work and memory", tuple(float(cost[0]) for cost in best))
 
 
 def _scale(curve: Intake, linear_s: Floats, added: Floats) -> float:
     """α* with other seconds apart from f, and more token-iterations, of a request, shape (m,)."""
-    changed = replace(
-        curve,
-        stages=tuple(
-            replace(one, held_kv_tokens=np.append(one.held_kv_tokens, int(more)))
-            for one, more in zip(curve.stages, added.tolist(), strict=True)
-        ),
-        linear_s=tuple(np.array([one]) for one in linear_s.tolist()),
-    )
-    if changed.method == "closed-form":
-        return changed.memory_limit_s / changed.time_s(changed.memory_limit_s)
-    return curve_stability(changed)[0].max_scale
+    changed = replace(curve, linear_s=linear_s, memory_sums=curve.memory_sums + added)
+    return curve_scale(changed)
 
 
 def _best_chunks(prompt: int, gain_s: float, held_s: float) -> tuple[int, float, float]:
@@ -189,12 +177,11 @@ def budget_limit(workload: Workload, server: Server, budget_tokens: int) -> Chun
     whole = largest_scale(workload, server)
     tau = server.iteration_time
     curve = intake(workload, server)
-    rates, stages = curve.flow.rates_per_s, curve.stages
+    rates = curve.flow.rates_per_s
     prompts = curve.flow.prompt_tokens.astype(float)
-    later = curve.flow.decodes.astype(float)
+    later = curve.flow.decodes
     # The rest of w_j with the squares of a whole prompt taken out of it.
-    plain_s = np.array([one.sum() for one in curve.linear_s])
-    plain_s -= tau.per_prefill_token_sq_s * prompts**2
+    plain_s = curve.linear_s - tau.per_prefill_token_sq_s * prompts**2
 
     share = float(rates @ prompts) / curve.flow.tokens_per_s
     cut = np.array([_cut_squares(one, share * budget_tokens) for one in prompts])
@@ -208,8 +195,8 @@ def budget_limit(workload: Workload, server: Server, budget_tokens: int) -> Chun
     pieces = np.maximum(np.ceil(prompts / room), 1.0)
     parts = [_whole_squares(one, room) for one in prompts]
     seconds = plain_s + _quadratic_s(server, prompts, np.array(parts))
-    first = np.array([float(one.held_kv_tokens[0]) for one in stages])
-    memory_scale = _scale(curve, seconds, (pieces - 1) * np.where(prompts > 0, first, 0.0))
+    first = np.where(prompts > 0, curve.sums.first_held_tokens, 0.0)
+    memory_scale = _scale(curve, seconds, (pieces - 1) * first)
     if token_scale <= memory_scale:
         counts = prompts / (share * budget_tokens)
         return ChunkLimit(token_scale, whole, "tokens", tuple((counts + 1).tolist()), budget_tokens)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fluid.errors import InputError
 from fluid.server import Server
-from fluid.stages import class_stages, memory_sums
+from fluid.stages import memory_sums, stage_sums
 from fluid.steady.stability import Stability, stability
 from fluid.workload import Workload
 
@@ -27,10 +27,7 @@ def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, fl
     }
     if here.half_space_per_s is not None:
         tokens = server.usable_kv_tokens
-        held = sum(
-            one.rate_per_s * m
-            for one, m in zip(workload.classes, memory_sums(workload, server), strict=True)
-        )
+        held = float(workload.rates_per_s @ memory_sums(workload, server))
         by_rate = (-here.half_space_per_s).tolist()
         by_memory = float(server.iteration_time.overhead_s * held / tokens**2)
         method = "analytic"
@@ -47,29 +44,15 @@ def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, fl
 
 def work_sums(workload: Workload, server: Server) -> dict[str, float]:
     """A_q per coefficient: what the linear terms of τ count, per second of arrivals."""
-    totals = dict.fromkeys(
-        (
-            "per_token_s",
-            "per_kv_token_s",
-            "per_prefill_token_s",
-            "per_decode_request_s",
-            "per_prefill_token_sq_s",
-        ),
-        0.0,
-    )
-    for one in workload.classes:
-        stages = class_stages(one, server)
-        decodes, prompt = int(stages.decodes.sum()), stages.prefill_tokens
-        counts = (
-            prompt + decodes,
-            int(stages.kv_tokens[stages.decodes].sum()),
-            prompt,
-            decodes,
-            prompt**2,
-        )
-        for name, count in zip(totals, counts, strict=True):
-            totals[name] += one.rate_per_s * count
-    return totals
+    sums, rates = stage_sums(workload, server), workload.rates_per_s
+    counts = {
+        "per_token_s": sums.prefill_tokens + sums.decodes,
+        "per_kv_token_s": sums.kv_read_tokens,
+        "per_prefill_token_s": sums.prefill_tokens,
+        "per_decode_request_s": sums.decodes,
+        "per_prefill_token_sq_s": sums.prefill_tokens**2,
+    }
+    return {name: float(rates @ count) for name, count in counts.items()}
 
 
 def best_intake_s(found: Stability, workload: Workload) -> float:

@@ -7,7 +7,7 @@ How long requests take there is predicted by the laws of THEORY 9 (`fluid.steady
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ from fluid.steady.caveats import (
     profile_caveats,
     range_caveats,
 )
-from fluid.steady.first_order import MeanTimes, first_order_times, over_all
-from fluid.steady.intake import Intake, Method, intake
+from fluid.steady.first_order import ClassTimes, MeanTimes, first_order_times
+from fluid.steady.intake import Method, intake
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
 from fluid.steady.overflow import Overflow
 from fluid.steady.phase import rate_and_memory
@@ -73,6 +73,8 @@ class Equilibrium(Result):
             shares as in `fluid.steady.stability.Stability`.
         first_order: Mean times over all requests by THEORY 2.6, no prediction.
         throughput_tokens_per_s: Σ λ_j l'_j.
+        stages: S_j, iterations that a request of each class needs, shape (m,).
+        class_times: Mean times of each class by THEORY 2.6; None where the load is unstable.
         caveats: One sentence where few requests fit at once (THEORY 2.3), for each quantity of the
             batches that leaves the server's measured range, and one where the rates vary over time.
         first_order_caveats: One for each condition of THEORY 2.6 that does not hold.
@@ -106,7 +108,8 @@ class Equilibrium(Result):
     throughput_tokens_per_s: float | None
     caveats: tuple[str, ...]
     first_order_caveats: tuple[str, ...]
-    classes: tuple[ClassEquilibrium, ...]
+    stages: NDArray[np.float64] = field(compare=False)
+    class_times: ClassTimes | None = field(compare=False)
     scheduler: str = DEFAULT_SCHEDULER
     evictions: float | None = None
     fluctuations: Overflow | None = None
@@ -121,6 +124,23 @@ class Equilibrium(Result):
     def sentence(self) -> str:
         """The verdict in one sentence, with its cause."""
         return verdict(self.max_scale, self.margin, self.binding)
+
+    @cached_property
+    def classes(self) -> tuple[ClassEquilibrium, ...]:
+        """Every class, in the order of the workload."""
+        times, served_s = self.class_times, self.iteration_time_s
+        return tuple(
+            ClassEquilibrium(
+                name=one.name,
+                rate_per_s=one.rate_per_s,
+                stages=stages,
+                in_service_per_stage=None if times is None else one.rate_per_s * (served_s or 0.0),
+                first_order=None if times is None else times.of_class(index),
+            )
+            for index, (one, stages) in enumerate(
+                zip(self.workload.classes, self.stages.astype(int).tolist(), strict=True)
+            )
+        )
 
     @cached_property
     def prediction(self) -> Prediction | None:
@@ -181,8 +201,8 @@ class Equilibrium(Result):
     def document(self) -> dict[str, Any]:
         """The fields; `ttft_s`, `tpot_s` and `latency_s` are predicted means."""
         apart = (
-            *("workload", "server", "caveats", "classes", "evictions", "fluctuations", "loss"),
-            *("first_order", "first_order_caveats"),
+            *("workload", "server", "caveats", "evictions", "fluctuations", "loss"),
+            *("first_order", "first_order_caveats", "stages", "class_times"),
         )
         predicted = self.prediction.document() if self.prediction else None
         caveats = [*self.caveats, *(predicted["caveats"] if predicted else ())]
@@ -297,16 +317,18 @@ def equilibrium(
     require_fits(workload, server)
     rule_for(scheduler, server)  # refused at once, not when its latencies are asked for
     curve = intake(workload, server, method)
-    boundary, balance_s = curve_stability(curve)
+    boundary, balance_s = curve_stability(workload, curve)
     served = balance_s if boundary.stable else None
-    added_s = () if served is None else curve.stage_seconds(served)
-    classes = _classes(workload, curve, served, added_s)
+    added = times = None
+    if served is not None:
+        added = curve.added(served)
+        times = first_order_times(curve.sums, added, served)
     fluctuations = None
     if evictions is not None and served is not None:
         from fluid.steady.prediction import overflow_under  # its kernels are slow to import
 
         fluctuations = overflow_under(workload, server, evictions, scheduler)
-    throughput = sum(one.rate_per_s * one.decode_tokens for one in workload.classes)
+    throughput = float(workload.rates_per_s @ workload.columns.decode_tokens)
     return Equilibrium(
         workload=workload,
         server=server,
@@ -321,18 +343,17 @@ def equilibrium(
         binding=boundary.binding,
         compute_share=boundary.compute_share,
         memory_share=boundary.memory_share,
-        first_order=over_all(
-            (one.rate_per_s, one.first_order) for one in classes if one.first_order is not None
-        ),
+        first_order=None if times is None else times.over_all(workload.rates_per_s),
         throughput_tokens_per_s=throughput if boundary.stable else None,
-        first_order_caveats=condition_caveats(curve, boundary.utilisation, served, added_s),
+        first_order_caveats=condition_caveats(curve, boundary.utilisation, served, added),
         caveats=(
             *approximation_caveats(curve),
             *packing_caveats(curve, boundary),
             *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
             *profile_caveats(workload, boundary.max_scale),
         ),
-        classes=classes,
+        stages=curve.sums.count,
+        class_times=times,
         scheduler=scheduler,
         evictions=evictions,
         fluctuations=fluctuations,
@@ -344,26 +365,3 @@ def _loss(workload: Workload, server: Server) -> PredictedLoss | None:
     from fluid.transient.saturated import predicted_loss  # numba is slow to import
 
     return predicted_loss(workload, server)
-
-
-def _classes(
-    workload: Workload,
-    curve: Intake,
-    iteration_s: float | None,
-    added_s: tuple[NDArray[np.float64], ...],
-) -> tuple[ClassEquilibrium, ...]:
-    if iteration_s is None:
-        return tuple(
-            ClassEquilibrium(one.name, one.rate_per_s, stages.count, None, None)
-            for one, stages in zip(workload.classes, curve.stages, strict=True)
-        )
-    return tuple(
-        ClassEquilibrium(
-            name=one.name,
-            rate_per_s=one.rate_per_s,
-            stages=stages.count,
-            in_service_per_stage=one.rate_per_s * iteration_s,
-            first_order=first_order_times(stages, own_s, iteration_s),
-        )
-        for one, stages, own_s in zip(workload.classes, curve.stages, added_s, strict=True)
-    )

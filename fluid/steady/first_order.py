@@ -6,13 +6,13 @@ predictions are those of `fluid.steady.latency`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.stages import Stages
+from fluid.stages import StageSums
+from fluid.steady.intake import Added
 
 Floats = NDArray[np.float64]
 
@@ -32,38 +32,45 @@ class MeanTimes:
     latency_s: float
 
 
-def first_order_times(stages: Stages, added_s: Floats, iteration_s: float) -> MeanTimes:
+@dataclass(frozen=True, eq=False)
+class ClassTimes:
+    """`MeanTimes` of every class; arrays of shape (m,), `tpot_s` NaN with one output token."""
+
+    ttft_s: Floats
+    tpot_s: Floats
+    latency_s: Floats
+
+    def of_class(self, index: int) -> MeanTimes:
+        """Those of one class."""
+        tpot_s = float(self.tpot_s[index])
+        return MeanTimes(
+            float(self.ttft_s[index]),
+            None if np.isnan(tpot_s) else tpot_s,
+            float(self.latency_s[index]),
+        )
+
+    def over_all(self, rates_per_s: Floats) -> MeanTimes:
+        """Means over all requests; TPOT is that of the requests with two outputs or more."""
+        shares = rates_per_s / rates_per_s.sum()
+        decoding = ~np.isnan(self.tpot_s)
+        tpot_s = None
+        if decoding.any():
+            some = rates_per_s[decoding]
+            tpot_s = float(some @ self.tpot_s[decoding] / some.sum())
+        return MeanTimes(float(shares @ self.ttft_s), tpot_s, float(shares @ self.latency_s))
+
+
+def first_order_times(sums: StageSums, added: Added, iteration_s: float) -> ClassTimes:
     """D(k) = (k + ½)·ΔT* + Σ_{s<k} a(s) at the first and the last token.
 
     The first k stages wait half an iteration until the next one starts, last k of them, and take
-    what the request itself adds to each.
+    what the request itself adds to each, a(s).
 
     Args:
-        added_s: a(s), seconds that the request adds to each of its stages.
         iteration_s: ΔT*.
     """
-    through_first = stages.first_output + 1
-    ttft_s = (through_first + 0.5) * iteration_s + float(added_s[:through_first].sum())
-    latency_s = (stages.count + 0.5) * iteration_s + float(added_s.sum())
-    gaps = stages.count - through_first
-    return MeanTimes(ttft_s, (latency_s - ttft_s) / gaps if gaps else None, latency_s)
-
-
-def over_all(classes: Iterable[tuple[float, MeanTimes]]) -> MeanTimes | None:
-    """Means over all requests of classes with these rates; None without classes.
-
-    TPOT is that of the requests with two outputs or more.
-    """
-    known = list(classes)
-    if not known:
-        return None
-    rates = np.array([rate for rate, _ in known])
-    decoding = [(rate, one.tpot_s) for rate, one in known if one.tpot_s is not None]
-    shares = rates / rates.sum()
-    return MeanTimes(
-        ttft_s=float(shares @ [one.ttft_s for _, one in known]),
-        tpot_s=sum(rate * tpot_s for rate, tpot_s in decoding) / sum(rate for rate, _ in decoding)
-        if decoding
-        else None,
-        latency_s=float(shares @ [one.latency_s for _, one in known]),
-    )
+    gaps = sums.decodes - sums.first_decodes
+    ttft_s = (sums.count - gaps + 0.5) * iteration_s + added.first_s
+    latency_s = (sums.count + 0.5) * iteration_s + added.request_s
+    tpot_s = np.where(gaps > 0, (latency_s - ttft_s) / np.maximum(gaps, 1), np.nan)
+    return ClassTimes(ttft_s, tpot_s, latency_s)

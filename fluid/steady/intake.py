@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
-from fluid.stages import Stages, class_stages, linear_stage_seconds
+from fluid.stages import StageSums, stage_sums
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -48,23 +48,39 @@ class Flow:
 
     rates_per_s: Floats
     prompt_tokens: NDArray[np.int64]
-    decodes: NDArray[np.int64]
+    decodes: Floats
 
-    @property
+    @cached_property
     def decodes_per_s(self) -> float:
         """Decoding requests in the iteration per second of intake."""
         return float(self.rates_per_s @ self.decodes)
 
-    @property
+    @cached_property
     def tokens_per_s(self) -> float:
         """Tokens computed in the iteration per second of intake."""
         return float(self.rates_per_s @ self.prompt_tokens) + self.decodes_per_s
 
     def seconds_above(self, tokens: float, deviations: float) -> float:
         """Intake beyond which the tokens stay above `tokens` up to so many deviations."""
-        spread = deviations * math.sqrt(float(self.rates_per_s @ self.prompt_tokens**2))
+        squares = float(self.rates_per_s @ self.prompt_tokens.astype(float) ** 2)
+        spread = deviations * math.sqrt(squares)
         rate = self.tokens_per_s
         return ((spread + math.sqrt(spread**2 + 4 * rate * tokens)) / (2 * rate)) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Seconds that one more request adds to the iterations it is in.
+
+    Attributes:
+        prefill_s: Stage 0 of each class, shape (m,).
+        first_s: All stages up to the one that emits the first output token, shape (m,).
+        request_s: w_j, all stages, shape (m,).
+    """
+
+    prefill_s: Floats
+    first_s: Floats
+    request_s: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,18 +89,19 @@ class Intake:
 
     Attributes:
         method: How the token part is averaged.
-        stages: Stages of each class, m entries.
-        linear_s: Seconds each stage adds apart from f, m arrays of shape (S_j,).
+        sums: What the stages of each class add up to.
+        linear_s: Seconds that a request adds apart from f, over all its stages, shape (m,).
+        memory_sums: m_j, block-rounded token·iterations, shape (m,).
         token_seconds: E[f], see `TokenSeconds`.
         linear_from_s: Intake from which T is a straight line (to double precision).
     """
 
     method: Method
-    workload: Workload
     server: Server
     flow: Flow
-    stages: tuple[Stages, ...]
-    linear_s: tuple[Floats, ...]
+    sums: StageSums
+    linear_s: Floats
+    memory_sums: Floats
     token_seconds: TokenSeconds
     linear_from_s: float
 
@@ -94,11 +111,6 @@ class Intake:
         return self.server.iteration_time.overhead_s
 
     @cached_property
-    def memory_sums(self) -> Floats:
-        """m_j, block-rounded token·iterations, shape (m,)."""
-        return np.array([one.memory_sum for one in self.stages])
-
-    @property
     def kv_tokens_per_s(self) -> float:
         """KV tokens held per second of intake, Σ λ_j m_j."""
         return float(self.flow.rates_per_s @ self.memory_sums)
@@ -111,7 +123,7 @@ class Intake:
     @cached_property
     def linear_share(self) -> float:
         """Seconds per second of intake that the linear terms of τ take."""
-        return float(self.flow.rates_per_s @ [one.sum() for one in self.linear_s])
+        return float(self.flow.rates_per_s @ self.linear_s)
 
     @property
     def final_utilisation(self) -> float:
@@ -123,7 +135,7 @@ class Intake:
     def _least_utilisation(self) -> float:
         """The slope that T has at least, everywhere: with the least slope of f."""
         tau = self.server.iteration_time
-        run, rise = np.diff(tau.tokens_knots), np.diff(tau.seconds_knots)
+        run, rise = np.diff(tau.knots.tokens), np.diff(tau.knots.seconds)
         slope_s = min(rise[run > 0] / run[run > 0], default=0.0)
         return float(slope_s) * self.flow.tokens_per_s + self.linear_share
 
@@ -138,7 +150,7 @@ class Intake:
         T(y)/y has its local minima there and at no other place between them that a grid misses.
         """
         tau = self.server.iteration_time
-        knots = np.array(tau.tokens_knots)
+        knots = tau.knots.tokens
         jumps = knots[1:][np.diff(knots) == 0]
         lengths = self.flow.prompt_tokens[self.flow.prompt_tokens > 0]
         step = max(1, int(np.gcd.reduce(lengths)))
@@ -149,17 +161,24 @@ class Intake:
         intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
         return intakes_s[(intakes_s > least_s) & (intakes_s < most_s)]
 
-    def stage_seconds(self, intake_s: float) -> tuple[Floats, ...]:
-        """w_js: seconds that one more request at stage s adds, m arrays of shape (S_j,)."""
-        extra = np.concatenate([[0, 1], self.flow.prompt_tokens]).astype(float)
-        base_s, *added_s = self.token_seconds(intake_s, extra)
-        decode_s, *prompts_s = (one - base_s for one in added_s)
-        return tuple(
-            linear_s + np.where(stages.decodes, decode_s, prompt_s)
-            for stages, linear_s, prompt_s in zip(
-                self.stages, self.linear_s, prompts_s, strict=True
-            )
-        )
+    def added(self, intake_s: float) -> Added:
+        """What one more request of each class adds to the iterations it is in."""
+        lengths, kind = np.unique(self.flow.prompt_tokens, return_inverse=True)
+        extra = np.concatenate([[0, 1], lengths]).astype(float)
+        base_s, decode_s, *prompts_s = self.token_seconds(intake_s, extra).tolist()
+        token_s, sums, tau = decode_s - base_s, self.sums, self.server.iteration_time
+        prefill_s = sums.prefill_seconds(self.server) + (np.array(prompts_s) - base_s)[kind]
+        first_s = (token_s + tau.per_decode_request_s) * sums.first_decodes
+        first_s += tau.per_kv_token_s * sums.first_kv_read_tokens
+        later_s = (token_s + tau.per_decode_request_s) * sums.decodes
+        later_s += tau.per_kv_token_s * sums.kv_read_tokens
+        return Added(prefill_s, prefill_s + first_s, prefill_s + later_s)
+
+    def scaled(self, factor: float) -> Intake:
+        """T of the same mix with every rate multiplied by `factor`."""
+        rates_per_s = factor * self.flow.rates_per_s
+        flow = Flow(rates_per_s, self.flow.prompt_tokens, self.flow.decodes)
+        return _curve(self.method, self.server, flow, self.sums)
 
     def least_balance_s(self, enough_s: float = math.inf) -> float | None:
         """ΔT*: the smallest y with T(y) ≤ y, or None where there is none (THEORY 2.2, 2.5).
@@ -221,21 +240,22 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
 # Equilibrium, stability and solvers ask for the same curve one after the other.
 @lru_cache(maxsize=16)
 def _intake(workload: Workload, server: Server, method: Method) -> Intake:
+    sums = stage_sums(workload, server)
+    columns = workload.columns
+    flow = Flow(columns.rates_per_s, columns.prefill_tokens, sums.decodes)
+    return _curve(method, server, flow, sums)
+
+
+def _curve(method: Method, server: Server, flow: Flow, sums: StageSums) -> Intake:
     tau = server.iteration_time
-    stages = tuple(class_stages(one, server) for one in workload.classes)
-    flow = Flow(
-        rates_per_s=workload.rates_per_s,
-        prompt_tokens=np.array([one.prefill_tokens for one in stages]),
-        decodes=np.array([one.decodes.sum() for one in stages]),
-    )
     build, deviations = _TOKEN_SECONDS[method]
     return Intake(
         method=method,
-        workload=workload,
         server=server,
         flow=flow,
-        stages=stages,
-        linear_s=tuple(linear_stage_seconds(one, server, 0.0) for one in stages),
+        sums=sums,
+        linear_s=sums.linear_seconds(server),
+        memory_sums=sums.memory_sum,
         token_seconds=build(flow, tau),
         linear_from_s=flow.seconds_above(tau.tokens_knots[-1], deviations),
     )

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.server import Server, require_fits
+from fluid.stages import class_stages
 from fluid.steady.intake import Intake, intake
 from fluid.steady.patterns import Packer, Pattern
 from fluid.steady.stability import Stability, curve_stability
@@ -120,7 +121,10 @@ def packing(workload: Workload, server: Server) -> Packing:
         InputError: A request does not fit into the cache, or rates whose mean is not 1.
     """
     require_fits(workload, server)
-    # One answer for all rates of a mix.
+    quick = _without_patterns(workload, server)
+    if not quick.matters:
+        return quick
+    # One search for all rates of a mix.
     mix = workload.model_copy(update={"name": "mix"}).at_rate(1.0)
     digits = tuple(float(f"{one.rate_per_s:.12g}") for one in mix.classes)
     classes = tuple(
@@ -139,17 +143,23 @@ def packing(workload: Workload, server: Server) -> Packing:
     )
 
 
+def _without_patterns(workload: Workload, server: Server) -> Packing:
+    """Both bounds as far as no pattern is needed for them."""
+    curve = intake(workload, server)
+    verdict, _ = curve_stability(workload, curve)
+    return Packing(verdict.max_scale, quick_scale(curve, verdict), *_capped(curve), ())
+
+
 @lru_cache(maxsize=256)
 def _packing(workload: Workload, server: Server) -> Packing:
-    curve = intake(workload, server)
-    verdict, _ = curve_stability(curve)
-    fluid = verdict.max_scale
-    best, idle = Packing(fluid, quick_scale(curve, verdict), *_capped(curve), ()), 0
+    best, idle = _without_patterns(workload, server), 0
     if not best.matters:
         return best
+    curve = intake(workload, server)
     rates = curve.flow.rates_per_s
+    stages = tuple(class_stages(one, server) for one in workload.classes)
     patterns: list[Pattern] = []
-    for fresh in _candidates(Packer(server, curve.stages), curve):
+    for fresh in _candidates(Packer(server, stages), curve):
         patterns += fresh
         inner, schedule = _mixed(patterns, rates)
         found = replace(best, inner_scale=inner, schedule=schedule)
@@ -173,8 +183,7 @@ def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
     A class that starts a request every g iterations holds at most m/g and its peak once, as KV
     grows with the stage, so that Σ_j peak_j of the memory is enough to spare.
     """
-    peaks = sum(float(one.held_kv_tokens.max()) for one in curve.stages)
-    room = curve.server.usable_kv_tokens - peaks
+    room = curve.server.usable_kv_tokens - float(curve.sums.last_held_tokens.sum())
     if room <= 0:
         return 0.0
     intake_s = min(boundary_intake_s, room / curve.kv_tokens_per_s)
@@ -183,15 +192,14 @@ def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
 
 def _capped(curve: Intake) -> tuple[int, float]:
     """The cap without evictions, and the α that it reaches at a backlog."""
-    peak = max(int(one.held_kv_tokens.max()) for one in curve.stages)
-    cap = curve.server.usable_kv_tokens // peak
-    intake_s = cap / float(curve.flow.rates_per_s @ [one.count for one in curve.stages])
+    cap = curve.server.usable_kv_tokens // int(curve.sums.last_held_tokens.max())
+    intake_s = cap / float(curve.flow.rates_per_s @ curve.sums.count)
     return cap, intake_s / curve.time_s(intake_s)
 
 
 def _candidates(packer: Packer, curve: Intake) -> Iterator[list[Pattern]]:
     """Patterns in groups, the most promising first."""
-    rates, lengths = curve.flow.rates_per_s, [one.count for one in packer.stages]
+    rates, lengths = curve.flow.rates_per_s, curve.sums.count
     # Iterations in which one request comes in, at full memory.
     spacing = curve.kv_tokens_per_s / curve.server.usable_kv_tokens
     classes = len(rates)

@@ -47,8 +47,8 @@ def _kv_tokens(workload: Workload, server: Server, _: str | None) -> Reached:
         boundless = server.model_copy(update={"kv_capacity_tokens": _BOUNDLESS_TOKENS})
         raise _infeasible(workload, boundless, "no memory is enough")
     block = server.block_tokens
-    peaks = [int(one.held_kv_tokens.max()) for one in curve.stages]
-    needed = max(least_s * curve.kv_tokens_per_s * (1 - _ROUNDING), *peaks)
+    largest = float(curve.sums.last_held_tokens.max())
+    needed = max(least_s * curve.kv_tokens_per_s * (1 - _ROUNDING), largest)
     value = math.ceil(needed / block) * block
 
     def having(tokens: float) -> tuple[Workload, Server]:

@@ -160,7 +160,7 @@ def stability(workload: Workload, server: Server, method: Method | None = None) 
     2.78
     """
     require_fits(workload, server)
-    found, _ = curve_stability(intake(workload, server, method))
+    found, _ = curve_stability(workload, intake(workload, server, method))
     return found
 
 
@@ -171,19 +171,29 @@ def largest_scale(workload: Workload, server: Server, method: Method | None = No
         InputError: As `stability`.
     """
     require_fits(workload, server)
-    curve = intake(workload, server, method)
+    return curve_scale(intake(workload, server, method))
+
+
+def curve_scale(curve: Intake) -> float:
+    """α* of a curve."""
     best_s = _best_intake_s(curve)
     return best_s / curve.time_s(best_s)
 
 
+def curve_balance_s(curve: Intake) -> float | None:
+    """ΔT* in seconds; None where there is no equilibrium."""
+    best_s = _best_intake_s(curve)
+    return curve.least_balance_s(best_s if best_s >= curve.time_s(best_s) else math.inf)
+
+
 @lru_cache(maxsize=16)
-def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
-    """The verdict, and ΔT* in seconds (None: no equilibrium), found together so that they agree."""
+def curve_stability(workload: Workload, curve: Intake) -> tuple[Stability, float | None]:
+    """The verdict on a workload by its curve, and ΔT*, found together so that they agree."""
     limit_s = curve.memory_limit_s
     best_s = _best_intake_s(curve)
     time_s = curve.time_s(best_s)
     max_scale = best_s / time_s
-    balance_s = curve.least_balance_s(best_s if max_scale >= 1 else math.inf)
+    balance_s = curve_balance_s(curve)
     memory_share = curve.overhead_s / time_s if best_s == limit_s else 0.0
     affine = curve.method == "closed-form"
     if affine or balance_s is None:
@@ -191,7 +201,7 @@ def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
     else:
         utilisation = 1 - curve.overhead_s / balance_s
     found = Stability(
-        workload=curve.workload,
+        workload=workload,
         server=curve.server,
         stable=max_scale >= 1,
         max_scale=max_scale,
@@ -209,7 +219,7 @@ def curve_stability(curve: Intake) -> tuple[Stability, float | None]:
 
 def _half_space_per_s(curve: Intake) -> NDArray[np.float64]:
     """a_j = w_j + d0·m_j/C of an affine server (THEORY 2.3), shape (m,)."""
-    work_s = np.array([one.sum() for one in curve.stage_seconds(0.0)])
+    work_s = curve.added(0.0).request_s
     memory_s = curve.overhead_s * curve.memory_sums / curve.server.usable_kv_tokens
     return read_only(work_s + memory_s)
 
@@ -228,8 +238,7 @@ def _best_intake_s(curve: Intake) -> float:
     if curve.method == "mean":
         # Between knots T is a straight line, on which y/T(y) has no inner maximum; at a jump the
         # best point is the knot itself, kept on its lower side against rounding.
-        knots = np.array(curve.server.iteration_time.tokens_knots)
-        knots_s = knots * (1 - 1e-12) / curve.flow.tokens_per_s
+        knots_s = curve.server.iteration_time.knots.tokens * (1 - 1e-12) / curve.flow.tokens_per_s
         candidates = [float(one) for one in knots_s if least_s < one < limit_s]
     else:
         candidates = _refined(curve, np.geomspace(least_s, limit_s, _GRID))

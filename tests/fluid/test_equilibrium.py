@@ -63,7 +63,7 @@ def test_crossing_of_the_papers_chat_table(shared_data):
     assert 50 * found.max_scale == pytest.approx(74.1, abs=0.3)
 
 
-CAVEATS = ("caveats", "first_order_caveats")
+APART = ("caveats", "first_order_caveats", "stages", "class_times")
 
 
 @pytest.mark.parametrize("first_token", ["prefill", "decode"])
@@ -190,7 +190,7 @@ def test_order_of_classes_does_not_matter(workload, server, random):
     first = equilibrium(workload, roomy(server))
     second = equilibrium(workload.model_copy(update={"classes": tuple(shuffled)}), roomy(server))
     by_name = {one.name: one for one in second.classes}
-    _assert_same(first, second, skip={"workload", "classes", *CAVEATS})
+    _assert_same(first, second, skip={"workload", *APART})
     for one in first.classes:
         _assert_same(one, by_name[one.name])
 
@@ -256,7 +256,7 @@ def test_general_path_on_affine_f_is_the_closed_form(workload, server):
         if closed.iteration_time_s is None:
             # ρ of a system without equilibrium keeps its linear value.
             assert general.utilisation == pytest.approx(closed.utilisation, rel=1e-9)
-        _assert_same(closed, general, skip={"method", "classes", *CAVEATS})
+        _assert_same(closed, general, skip={"method", *APART})
         for left, right in zip(closed.classes, general.classes, strict=True):
             _assert_same(left, right)
 
@@ -291,8 +291,8 @@ def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
     document = found.document()
     fields_of = {one.name for one in fields(Equilibrium)}
-    apart = {"evictions", "fluctuations", "loss", "first_order_caveats"}
-    added = {"ttft_s", "tpot_s", "latency_s", "prediction"}
+    apart = {"evictions", "fluctuations", "loss", "first_order_caveats", "stages", "class_times"}
+    added = {"ttft_s", "tpot_s", "latency_s", "prediction", "classes"}
     assert set(document) == fields_of - apart | added
     assert document["server"] == "a100-80gb-llama-2-7b"
     assert json.loads(json.dumps(document, allow_nan=False)) == document

@@ -12,12 +12,43 @@ from scipy.optimize import brentq
 from scipy.stats import poisson
 
 from fluid.server import Server
-from fluid.stages import class_stages
+from fluid.stages import class_stages, linear_stage_seconds
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.intake import intake
 from fluid.workload import RequestClass, Workload
 from tests.support.builders import server as server_of
 from tests.support.fluid_strategies import general_times, roomy, servers, workloads
+
+
+@pytest.mark.parametrize("method", ["poisson", "mean"])
+@given(workload=workloads(), server=servers(general_times()), intake_s=st.floats(1e-3, 10.0))
+def test_what_a_request_adds_is_the_sum_over_its_stages(method, workload, server, intake_s):
+    """Stage by stage: f with and without the tokens of one more request, and the linear terms."""
+    curve = intake(workload, roomy(server), method)
+    added = curve.added(intake_s)
+
+    def token_s(extra):
+        return float(curve.token_seconds(intake_s, np.array([float(extra)]))[0])
+
+    for j, one in enumerate(workload.classes):
+        stages = class_stages(one, server)
+        own_s = linear_stage_seconds(stages, server, 0.0)
+        for k, decodes in enumerate(stages.decodes):
+            own_s[k] += token_s(1 if decodes else one.prefill_tokens) - token_s(0)
+        early = slice(stages.first_output + 1)
+        assert added.request_s[j] == pytest.approx(own_s.sum(), rel=1e-9, abs=1e-12)
+        assert added.first_s[j] == pytest.approx(own_s[early].sum(), rel=1e-9, abs=1e-12)
+        prefill_s = own_s[~stages.decodes].sum()
+        assert added.prefill_s[j] == pytest.approx(prefill_s, rel=1e-9, abs=1e-12)
+
+
+@given(workload=workloads(), server=servers(general_times()), factor=st.floats(0.1, 10.0))
+def test_a_scaled_curve_is_that_of_the_scaled_workload(workload, server, factor):
+    curve = intake(workload, roomy(server), "mean").scaled(factor)
+    other = intake(workload.scaled(factor), roomy(server), "mean")
+    assert curve.kv_tokens_per_s == pytest.approx(other.kv_tokens_per_s)
+    for intake_s in (0.01, 0.3, 5.0):
+        assert curve.time_s(intake_s) == pytest.approx(other.time_s(intake_s))
 
 
 @pytest.mark.parametrize("method", ["poisson", "mean"])
@@ -91,16 +122,3 @@ def test_expected_token_seconds_by_summation(tau, first, second, intake_s, extra
     assume(np.abs(tokens[..., None] - knots).min() > 1e-6)
     found = curve.token_seconds(intake_s, np.array([extra]))
     assert found[0] == pytest.approx(float(laws[0] @ seconds @ laws[1]), rel=1e-10)
-
-
-@given(workloads(), servers(general_times()))
-def test_stage_seconds_of_general_f_are_differences_of_expectations(workload, server):
-    curve = intake(workload, roomy(server), "poisson")
-    added = curve.stage_seconds(0.02)
-    for stages, own_s, linear_s in zip(curve.stages, added, curve.linear_s, strict=True):
-        tokens = np.where(stages.decodes, 1.0, stages.prefill_tokens)
-        base = curve.token_seconds(0.02, np.zeros(1))
-        np.testing.assert_allclose(
-            own_s, curve.token_seconds(0.02, tokens) - base + linear_s, atol=1e-12
-        )
-        assert np.all(own_s >= -1e-12)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from fluid.iteration import IterationTime
-from fluid.stages import class_stages, linear_stage_seconds, memory_sums
+from fluid.stages import class_stages, linear_stage_seconds, memory_sums, stage_sums
 from tests.support.builders import one_class
 from tests.support.builders import server as server_of
 from tests.support.fluid_strategies import affine_times, servers, workloads
@@ -48,6 +48,25 @@ def test_closed_form_of_memory_sum(workload, server):
         count = one.decode_tokens + (server.first_token == "decode" and one.prefill_tokens > 0)
         start = one.prefill_tokens or one.context_tokens + 1
         assert found == count * (start + (count - 1) / 2)
+
+
+@given(workloads(), servers(affine_times()))
+def test_sums_in_closed_form_are_those_over_the_stages(workload, server):
+    sums = stage_sums(workload, server)
+    seconds = sums.linear_seconds(server)
+    for j, one in enumerate(workload.classes):
+        stages = class_stages(one, server)
+        kv, decodes, early = stages.kv_tokens, stages.decodes, slice(stages.first_output + 1)
+        assert sums.count[j] == len(stages.index)
+        assert sums.prefill_tokens[j] == one.prefill_tokens
+        assert sums.decodes[j] == decodes.sum()
+        assert sums.first_decodes[j] == decodes[early].sum()
+        assert sums.kv_read_tokens[j] == kv[decodes].sum()
+        assert sums.first_kv_read_tokens[j] == kv[early][decodes[early]].sum()
+        assert sums.first_held_tokens[j] == stages.held_kv_tokens[0]
+        assert sums.last_held_tokens[j] == stages.held_kv_tokens[-1]
+        assert sums.memory_sum[j] == stages.held_kv_tokens.sum()
+        assert seconds[j] == pytest.approx(linear_stage_seconds(stages, server, 0.0).sum())
 
 
 @given(workloads(max_classes=1), servers(affine_times()))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fluid.stages import class_stages
+from fluid.stages import stage_sums
 from thresholds.fields import TableFields
 from thresholds.limits import Limits
 from thresholds.rules import rule_of
@@ -63,10 +63,8 @@ class TableView:
     def residents(self) -> int:
         """Requests that fill the server's memory at their mean KV, Σ λ m / Σ λ S tokens each."""
         server = self.table.server
-        stages = [class_stages(one, server) for one in self.table.workload.classes]
-        rates = self.table.workload.rates_per_s
-        memory = float(rates @ [one.memory_sum for one in stages])
-        held = memory / float(rates @ [float(one.count) for one in stages])
+        sums, rates = stage_sums(self.table.workload, server), self.table.workload.rates_per_s
+        held = float(rates @ sums.memory_sum) / float(rates @ sums.count)
         return math.ceil(server.usable_kv_tokens / held)
 
     @property
@@ -97,9 +95,8 @@ class TableView:
     @property
     def mean_prompt_tokens(self) -> float:
         """Rate-weighted mean of the prompts."""
-        classes = self.table.workload.classes
-        prompts = [one.prefill_tokens for one in classes]
-        return float(np.average(prompts, weights=[one.rate_per_s for one in classes]))
+        columns = self.table.workload.columns
+        return float(np.average(columns.prefill_tokens, weights=columns.rates_per_s))
 
     @property
     def token_budget(self) -> int:
@@ -107,7 +104,7 @@ class TableView:
 
         Those are the longest prompt, and as many mean prompts as the pace lets in.
         """
-        longest = max(one.prefill_tokens for one in self.table.workload.classes)
+        longest = int(self.table.workload.columns.prefill_tokens.max())
         paced = (self.limits.pace_per_iteration or 0.0) * self.mean_prompt_tokens
         needed = self.seats + longest + paced
         return max(LEAST_TOKEN_BUDGET, 1 << math.ceil(math.log2(needed)))

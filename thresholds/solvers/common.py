@@ -54,10 +54,10 @@ def solved_table(
     """
     if cuts is None:
         named = zip(workload.classes, thresholds, strict=True)
-        entries = [Threshold(name=one.name, threshold=value) for one, value in named]
+        entries = [{"name": one.name, "threshold": value} for one, value in named]
     else:
         entries = [
-            Threshold(name=f"segment {k}", threshold=value, up_to_tokens=cut)
+            {"name": f"segment {k}", "threshold": value, "up_to_tokens": cut}
             for k, (value, cut) in enumerate(zip(thresholds, cuts, strict=True), start=1)
         ]
     return ThresholdTable(
@@ -69,7 +69,7 @@ def solved_table(
         server_sha256=server.sha256(),
         policy=policy,
         params=params,
-        thresholds=tuple(entries),
+        thresholds=Threshold.many(entries),
         memory=memory,
         predicted=predicted,
         validated=None,

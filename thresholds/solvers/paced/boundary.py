@@ -22,14 +22,13 @@ and a watermark of w·C = ln(1/ε)/β lets a share ε of the closures end in an 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluid.server import Server
-from fluid.stages import Stages, class_stages
+from fluid.stages import stage_sums
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 from thresholds.limits import Limits
@@ -114,18 +113,18 @@ def boundary_load(workload: Workload, server: Server) -> BoundaryLoad:
     """
     edge = stability(workload, server)
     per_stage = edge.boundary_per_stage
-    stages = [class_stages(one, server) for one in workload.classes]
-    first, last = (_held_at(stages, end) for end in (0, -1))
+    sums = stage_sums(workload, server)
+    first, last = sums.first_held_tokens, sums.last_held_tokens
     room_tokens = -math.log(OVERSHOOT_PROBABILITY) * overshoot_tokens(per_stage, first, last)
     return BoundaryLoad(
         rate_per_s=edge.max_scale * workload.rate_per_s,
         per_stage=per_stage,
-        population=float(per_stage @ [one.count for one in stages]),
-        required_tokens=float(per_stage @ [one.memory_sum for one in stages]),
+        population=float(per_stage @ sums.count),
+        required_tokens=float(per_stage @ sums.memory_sum),
         watermark_fraction=float(
             np.clip(room_tokens / server.usable_kv_tokens, LEAST_WATERMARK, LARGEST_WATERMARK)
         ),
-        synchrony=_synchrony(workload, stages),
+        synchrony=_synchrony(workload.rates_per_s, sums.count),
         growth=1 - float(per_stage @ first) / float(per_stage @ last),
     )
 
@@ -158,14 +157,8 @@ def overshoot_tokens(per_stage: Floats, first: Floats, last: Floats) -> float:
     return 1.0 / float(brentq(excess, lowest, highest))
 
 
-def _held_at(stages: Sequence[Stages], stage: int) -> Floats:
-    """KV held at a stage of each class, by its position, shape (m,)."""
-    return np.array([one.held_kv_tokens[stage] for one in stages], dtype=float)
-
-
-def _synchrony(workload: Workload, stages: Sequence[Stages]) -> float:
-    rates = workload.rates_per_s
-    lengths, kind = np.unique([one.count for one in stages], return_inverse=True)
+def _synchrony(rates: Floats, stages: Floats) -> float:
+    lengths, kind = np.unique(stages, return_inverse=True)
     shares = np.bincount(kind, weights=rates) / rates.sum()
     frequencies = 2 * math.pi * _CYCLES / float(shares @ lengths)
     return float(np.abs(np.exp(1j * np.outer(frequencies, lengths)) @ shares).max())

@@ -11,8 +11,10 @@ from typing import ClassVar, get_args
 
 from fluid.errors import InputError
 from fluid.server import Server
-from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.equilibrium import Equilibrium
+from fluid.steady.intake import intake
 from fluid.steady.packing import packing
+from fluid.steady.stability import curve_balance_s
 from fluid.workload import Workload
 from thresholds.checks import is_number, require_choice
 from thresholds.evaluator import Evaluator
@@ -217,5 +219,5 @@ def _notes(
 
 def _memory_near_boundary(workload: Workload, server: Server, found: Equilibrium) -> float:
     """M*/C at `NEAR_BOUNDARY` of the largest stable rates; below 1, as M* = C at α* at most."""
-    near = equilibrium(workload.scaled(NEAR_BOUNDARY * found.max_scale), server)
-    return (near.kv_tokens or 0.0) / near.kv_capacity_tokens
+    near = intake(workload, server).scaled(NEAR_BOUNDARY * found.max_scale)
+    return (curve_balance_s(near) or 0.0) * near.kv_tokens_per_s / server.usable_kv_tokens

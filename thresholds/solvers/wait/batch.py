@@ -8,11 +8,13 @@ not affine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fluid.server import Server
+from fluid.stages import stage_sums
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -52,13 +54,13 @@ class FullBatch:
     def iteration_time_s(self, thresholds: ArrayLike) -> Floats:
         """ΔT(n) in seconds; thresholds (..., m) give shape (...)."""
         n = np.asarray(thresholds, dtype=float)
-        return self.server.iteration_time(
-            n @ self.tokens,
-            kv_tokens=n @ self.kv_tokens,
-            prefill_tokens=n @ self.prefill_tokens,
-            decode_requests=n @ self.decode_requests,
-            prefill_tokens_sq=n @ self.prefill_tokens**2,
-        )
+        token_s = self.server.iteration_time.token_seconds(n @ self.tokens)
+        return np.asarray(token_s + n @ self._linear_s)
+
+    @cached_property
+    def _linear_s(self) -> Floats:
+        """What one unit of n_j adds to ΔT(n) apart from f, shape (m,)."""
+        return self.work_seconds(0.0)
 
     def memory(self, thresholds: ArrayLike) -> Floats:
         """M(n) = Σ n_j m_j in tokens; thresholds (..., m) give shape (...)."""
@@ -151,33 +153,18 @@ class FullBatch:
 
 def full_batch(workload: Workload, server: Server) -> FullBatch:
     """Per-class sums over stages, under the server's convention and block size."""
-    classes = workload.classes
-    prompts = np.array([one.prefill_tokens for one in classes], dtype=float)
-    known = prompts + np.array([one.context_tokens for one in classes], dtype=float)
-    outputs = np.array([one.decode_tokens for one in classes], dtype=float)
-    prefills = prompts > 0
-    # Stages run from 0 (prefill) or 1 to `decodes`; their sums in closed form, for many classes.
-    late = server.first_token == "decode"
-    decodes = np.where(prefills & (not late), outputs - 1, outputs)
-    before = known - np.where(prefills, 1, 0)
+    sums = stage_sums(workload, server)
     return FullBatch(
         server=server,
-        rates_per_s=np.array([one.rate_per_s for one in classes]),
-        stages=decodes + prefills,
-        first_output=np.where(prefills & late, 1.0, 0.0),
-        tokens=prompts + decodes,
-        kv_tokens=known * decodes + decodes * (decodes + 1) / 2,
-        prefill_tokens=prompts,
-        decode_requests=decodes,
-        memory_tokens=_rounded_sum(known + decodes, server) - _rounded_sum(before, server),
+        rates_per_s=workload.rates_per_s,
+        stages=sums.count,
+        first_output=np.where(sums.prefill_tokens > 0, sums.first_decodes, 0.0),
+        tokens=sums.prefill_tokens + sums.decodes,
+        kv_tokens=sums.kv_read_tokens,
+        prefill_tokens=sums.prefill_tokens,
+        decode_requests=sums.decodes,
+        memory_tokens=sums.memory_sum,
     )
-
-
-def _rounded_sum(tokens: Floats, server: Server) -> Floats:
-    """Σ of 1, 2, …, `tokens`, each rounded up to whole blocks; elementwise."""
-    block = server.block_tokens
-    whole, rest = np.divmod(tokens, block)
-    return np.asarray(block * (block * whole * (whole + 1) / 2 + rest * (whole + 1)))
 
 
 def literal_wait_latency_s(thresholds: ArrayLike, workload: Workload, server: Server) -> Floats:

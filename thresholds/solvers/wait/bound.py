@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from thresholds.solvers.majorant import Line
 from thresholds.solvers.wait.batch import STRICT
-from thresholds.solvers.wait.whole import DelayGoal, class_cost
+from thresholds.solvers.wait.whole import DelayGoal
 
 Floats = NDArray[np.float64]
 
@@ -30,8 +31,18 @@ _INTERVALS = 96
 _TARGET = 1e-3
 """A gap that is small enough."""
 
-_BISECTIONS = 3
-_LIFTS = 3
+_MANY = 10_000
+_TARGET_OF_MANY = 1e-2
+"""More classes cost a hundredth of a second an interval: a larger gap has to do."""
+
+_PRICES = 4
+"""Values of α that are tried for an interval."""
+
+_NEXT = 0.05
+"""Least x = α^(−1/2) that is tried next, ÷ the last one."""
+
+_PRICED = 1e-4
+"""Share of the bound that a better α could still add: not worth another try."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ def clocked_search(
         Thresholds, shape (m,), their mean delay and the bound, in seconds.
     """
     search = _Search(goal, line, memory_price)
+    target = _TARGET if len(start) <= _MANY else _TARGET_OF_MANY
     best, best_s = start, float(goal.value_s(start))
     count = itertools.count()
     edges_s = np.geomspace(*search.range_s(), 9)
@@ -68,13 +80,13 @@ def clocked_search(
     ]
     heapq.heapify(queue)
     for _ in range(_INTERVALS):
-        if not queue or best_s <= queue[0][0] * (1 + _TARGET):
+        if not queue or best_s <= queue[0][0] * (1 + target):
             break
         _, _, widest = heapq.heappop(queue)
-        candidate = search.lifted(widest.thresholds)
-        if (value_s := float(goal.value_s(candidate))) < best_s:
-            best, best_s = candidate, value_s
         middle_s = math.sqrt(widest.from_s * widest.to_s)
+        for candidate in search.candidates(widest, middle_s, best_s):
+            if (value_s := float(goal.value_s(candidate))) < best_s:
+                best, best_s = candidate, value_s
         for pair in ((widest.from_s, middle_s), (middle_s, widest.to_s)):
             half = search.interval(*pair, widest.time_price)
             if half is not None and half.bound_s < best_s:
@@ -105,12 +117,20 @@ class _Search:
         shortest_s = float(batch.iteration_time_s(least))
         return shortest_s, max(longest_s, shortest_s) * (1 + STRICT)
 
-    def lifted(self, thresholds: Floats) -> Floats:
-        """The thresholds raised to what drift and limits ask at their iteration times."""
-        for _ in range(_LIFTS):
-            low, _ = self._interval(float(self.goal.batch.iteration_time_s(thresholds)))
-            thresholds = np.maximum(thresholds, low)
-        return thresholds
+    def candidates(self, interval: _Interval, time_s: float, best_s: float) -> Iterator[Floats]:
+        """Whole thresholds that satisfy drift and limits and may be better than `best_s`.
+
+        Those that are best where ΔT(n) is `time_s` at most, and where classes are few those of the
+        interval: raised to what drift and limits ask at their own iteration times.
+        """
+        point = self.interval(time_s, time_s, interval.time_price)
+        few = len(interval.thresholds) <= _MANY
+        for one in (point, interval if few else None):
+            if one is None or one.bound_s > best_s * (1 - _PRICED):
+                continue
+            raised = self.goal.limits.least_thresholds(self.goal.batch, start=one.thresholds)
+            if raised is not None:
+                yield raised
 
     def _interval(self, time_s: float) -> tuple[Floats, Floats]:
         """Whole thresholds that drift and limits allow at an iteration time, shape (m,) each."""
@@ -131,28 +151,49 @@ class _Search:
             or batch.memory(low) > batch.server.usable_kv_tokens
         ):
             return None
-        below, above = self.rate_per_s, math.inf
-        price = max(time_price, self.rate_per_s)
-        best = tried = self._bounded(from_s, to_s, price, low, high)
-        for _ in range(_BISECTIONS):
-            too_long = self.work_s @ tried.thresholds > to_s - self.intercept_s
-            below, above = (price, above) if too_long else (below, price)
-            price = 4 * price if math.isinf(above) else math.sqrt(below * above)
-            tried = self._bounded(from_s, to_s, price, low, high)
-            best = max(best, tried, key=lambda one: one.bound_s)
+        room_s = to_s - self.intercept_s
+        best: _Interval | None = None
+        # What thresholds take beyond the room is nearly a line in x = α^(−1/2), from `low` at 0 on.
+        most = self.rate_per_s**-0.5
+        x = min(time_price**-0.5, most)
+        under, over = (0.0, float(self.work_s @ low) - room_s), (math.inf, math.inf)
+        for _ in range(_PRICES):
+            tried = self._bounded(from_s, to_s, x**-2, low, high)
+            if best is None or tried.bound_s > best.bound_s:
+                best = tried
+            excess_s = float(self.work_s @ tried.thresholds) - room_s
+            # The bound is concave in α: so much is left to gain on the way to the other end.
+            other = most if excess_s <= 0 else under[0]
+            gain = excess_s * (other**-2 - x**-2) if other else math.inf
+            if gain <= _PRICED * best.bound_s * self.rate_per_s:
+                break
+            here = (x, excess_s)
+            line = (under, here)
+            if excess_s > 0:
+                # An end that stays counts half the next time, so that both ends move.
+                over, under = here, (under[0], under[1] / 2)
+            else:
+                under = here
+                if over[1] < math.inf:
+                    line, over = (under, over), (over[0], over[1] / 2)
+            x = min(max(_root(*line), _NEXT * x), most)
         return best
 
     def _bounded(
-        self, from_s: float, to_s: float, price: float, low: Floats, high: Floats
+        self, from_s: float, to_s: float, price: float, low: Floats, high: Floats | float
     ) -> _Interval:
         arrivals = self.goal.batch.rates_per_s * from_s
         cost = self.slopes + price * self.work_s
-        real = arrivals + np.sqrt(arrivals / (2 * cost))
-        floor = np.clip(np.floor(real), low, high)
-        ceiling = np.clip(np.ceil(real), low, high)
-        at_floor, at_ceiling = (class_cost(n, arrivals, cost) for n in (floor, ceiling))
-        total = float(np.minimum(at_floor, at_ceiling).sum()) + self.rate_per_s * to_s
-        total -= price * (to_s - self.intercept_s) + len(low) / 2
+        # The least whole n at which one more would not pay: (n − μ)(n + 1 − μ) ≥ μ/(2 cost).
+        n = np.ceil(arrivals + (np.sqrt(1 + 2 * arrivals / cost) - 1) / 2)
+        n = np.minimum(np.maximum(n, low), high)
+        total = float(cost @ n) + float((arrivals / (n - arrivals)).sum()) / 2
+        total += self.rate_per_s * to_s - price * (to_s - self.intercept_s) - len(low) / 2
         total -= self.memory_price * self.goal.batch.server.usable_kv_tokens
-        thresholds = np.where(at_floor <= at_ceiling, floor, ceiling)
-        return _Interval(from_s, to_s, total / self.rate_per_s, price, thresholds)
+        return _Interval(from_s, to_s, total / self.rate_per_s, price, n)
+
+
+def _root(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Where the line through two points (x, y) is 0; infinite where it does not rise."""
+    rise = second[1] - first[1]
+    return first[0] - first[1] * (second[0] - first[0]) / rise if rise > 0 else math.inf

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,17 @@ class DelayProgram:
     low: Floats
     high: Floats
 
-    @property
+    @cached_property
+    def log_low(self) -> Floats:
+        """log of `low`."""
+        return np.asarray(np.log(self.low))
+
+    @cached_property
+    def log_high(self) -> Floats:
+        """log of `high`."""
+        return np.asarray(np.log(self.high))
+
+    @cached_property
     def rate_per_s(self) -> float:
         """Λ."""
         return float(self.batch.rates_per_s.sum())
@@ -210,12 +221,12 @@ def _point(program: DelayProgram, y: Floats) -> _Point | None:
     time_s = program.intercept_s + float(program.work_s @ n)
     loads = program.batch.rates_per_s * time_s / n
     full = float(program.memory @ n)
-    below, above = y - np.log(program.low), np.log(program.high) - y
+    below, above = y - program.log_low, program.log_high - y
     if loads.max() >= 1 or full >= 1 or below.min() <= 0 or above.min() <= 0:
         return None
     idle = 1 - loads
     queue, queue1 = loads / (2 * idle), loads / (2 * idle**2)
-    queue2 = loads * (1 + loads) / (2 * idle**3)
+    queue2 = queue1 * (1 + loads) / idle
     linear, clock = program.stages_waited * n, program.rate_per_s * time_s
     objective = _Terms(
         value=float(linear.sum() + clock + queue.sum()),
@@ -225,7 +236,7 @@ def _point(program: DelayProgram, y: Floats) -> _Point | None:
         y_time=-queue2,
         time2=clock + float(queue2.sum()),
     )
-    value = -float(np.log(below).sum() + np.log(above).sum() + np.log(1 - full))
+    value = -float(np.log(below * above).sum() + np.log(1 - full))
     by_y, y2, y_time = 1 / above - 1 / below, 1 / below**2 + 1 / above**2, np.zeros_like(y)
     by_time = time2 = 0.0
     slacks_s = []
@@ -300,7 +311,7 @@ def _newton_step(program: DelayProgram, at: _Point, weight: float) -> tuple[Floa
 
 def _result(program: DelayProgram, y: Floats, at: _Point, weight: float) -> Relaxed:
     """Multipliers from the barrier, and the bound from the Lagrangian's tangent at y."""
-    low, high = np.log(program.low), np.log(program.high)
+    low, high = program.log_low, program.log_high
     memory_multiplier = 1 / (weight * (1 - at.full))
     gradient = at.objective.y + at.objective.time * at.share
     gradient = gradient + memory_multiplier * program.memory * at.thresholds

@@ -133,7 +133,7 @@ def _support_slopes_s(batch: FullBatch, tokens: Floats) -> Floats:
     """Slope of the steepest line below f through f(tokens), on all larger batches; shape (k,)."""
     tau = batch.server.iteration_time
     most = batch.server.usable_kv_tokens * float((batch.tokens / batch.memory_tokens).max())
-    knots = np.append(tau.tokens_knots, max(most, 2 * tau.tokens_knots[-1], 1.0))
+    knots = np.append(tau.knots.tokens, max(most, 2 * tau.tokens_knots[-1], 1.0))
     width = knots - tokens[:, None]
     rise_s = tau.token_seconds(knots) - tau.token_seconds(tokens)[:, None]
     slopes_s = np.where(width > 0, rise_s / np.where(width > 0, width, 1.0), np.inf).min(axis=1)
