@@ -14,9 +14,9 @@ from pydantic import Field
 
 from fluid.files import FileModel
 from fluid.server import Server
-from fluid.workload import Name, Workload
+from fluid.workload import Name, Printable, Workload
 from thresholds.labels import policy_label
-from thresholds.limits import Limits
+from thresholds.limits import MOST_REQUESTS, Limits
 
 SCHEMA_VERSION = "1.4"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
@@ -44,7 +44,7 @@ class Threshold(FileModel):
     """
 
     name: Name
-    threshold: Annotated[Number, Field(gt=0)]
+    threshold: Annotated[Number, Field(gt=0, le=MOST_REQUESTS)]
     up_to_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -111,7 +111,7 @@ class PredictedLatency(FileModel):
         refusal: Why there are no figures, which are None then.
     """
 
-    scheduler: Name
+    scheduler: Printable
     follows_table: bool
     ttft_s: PredictedTimes | None = None
     tpot_s: PredictedTimes | None = None
@@ -234,7 +234,7 @@ class Validated(FileModel):
     requests: Annotated[int, Field(ge=1)]
     seed: int
     policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
-    arrivals: Name = "poisson"
+    arrivals: Printable = "poisson"
 
     @property
     def side_by_side(self) -> tuple[PolicyValidation, ...]:
@@ -263,7 +263,7 @@ class ValidFor(FileModel):
 class Condition(FileModel):
     """One condition of the certificate; `slack` is relative to the condition's right side."""
 
-    condition: Name
+    condition: Printable
     slack: float
     holds: bool
 
@@ -294,10 +294,10 @@ class Price(FileModel):
         words: The same as a sentence, in units that a reader thinks in.
     """
 
-    of: Name
+    of: Printable
     value: float
-    unit: Name
-    words: Name
+    unit: Printable
+    words: Printable
 
 
 class EngineFlags(FileModel):

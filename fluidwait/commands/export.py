@@ -21,7 +21,9 @@ def command(
         bool,
         typer.Option("--flags-only", help="vllm: for an engine without our scheduler class."),
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", writable=True, help="Write it here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """A table as flags of a serving system, each with its reason."""

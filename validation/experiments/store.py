@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from fluid.errors import InputError
-from fluid.files import require_folder
 from validation.experiments.simulate import SPREAD, PolicyResult, Spread, spread_columns
 
 FLUSH_S = 5.0
@@ -60,7 +59,6 @@ class Store:
         self._flush_s = flush_s
         self._new: list[dict[str, Any]] = []
         self._opened = self._flushed = time.monotonic()
-        require_folder(path)
         try:
             path.mkdir(exist_ok=True)
             parts = sorted(_parts(path))
