@@ -154,7 +154,8 @@ class Intake:
         else:
             prompts = step * np.arange(int(jumps[-1]) // step + 1)
             intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
-        return intakes_s[(intakes_s > least_s) & (intakes_s < most_s)]
+        inside = (intakes_s > least_s) & (intakes_s < most_s)
+        return np.asarray(intakes_s[inside])
 
     def stage_seconds(self, intake_s: float) -> tuple[Floats, ...]:
         """w_js: seconds that one more request at stage s adds, m arrays of shape (S_j,)."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -29,7 +30,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from fluid.errors import InputError
 from fluid.files import FileModel
-from thresholds.export.admission import Restraints, require_same_server, restraints_of
+from thresholds.export.admission import Restraints, doubts, require_same_server, restraints_of
 from thresholds.export.holds import SegmentHolds
 from thresholds.limits import Limits
 from thresholds.table import ThresholdTable
@@ -113,6 +114,8 @@ class _FollowsTable(_Scheduler):
         self._drain = False
         self._logged_at_s = self.clock()
         logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
+        for reason in doubts(table, date.today()):
+            logger.warning("fluidwait: %s: %s", settings.table, reason)
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """vLLM's own step, on the requests that the table lets it see."""
