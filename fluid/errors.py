@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+MOST_SHOWN = 80
+"""Characters of a value in an error."""
+
 
 class FluidwaitError(Exception):
     """Base class of every error that the toolkit raises on purpose.
@@ -54,9 +57,9 @@ class InputError(FluidwaitError, ValueError):
         super().__init__(field, value, allowed, file)
 
     def __str__(self) -> str:
-        shown = repr(self.value)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
+        shown = _shown(self.value)
+        if len(shown) > MOST_SHOWN:
+            shown = shown[: MOST_SHOWN - 3] + "..."
         parts = [self.file, self.field]
         where = "".join(f"{part}: " for part in parts if part)
         return f"{where}got {shown}; allowed: {self.allowed}"
@@ -66,7 +69,8 @@ class InputError(FluidwaitError, ValueError):
         return InputError(self.field, self.value, self.allowed, file)
 
     def as_dict(self) -> dict[str, Any]:
-        value = self.value if isinstance(self.value, str | int | bool | None) else repr(self.value)
+        plain = isinstance(self.value, str | bool | None) or _is_short(self.value)
+        value = self.value if plain else _shown(self.value)
         return {
             "kind": self.kind,
             "file": self.file,
@@ -117,3 +121,16 @@ class ClusterError(FluidwaitError):
 
     kind = "cluster"
     exit_code = 1
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) < 10**MOST_SHOWN
+
+
+def _shown(value: Any) -> str:
+    """`repr`, but of any size of text or number in no time."""
+    if isinstance(value, str):
+        return repr(value[:MOST_SHOWN])
+    if isinstance(value, int) and not _is_short(value):
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)

@@ -1,29 +1,32 @@
 """Reading and writing of the toolkit's own files: YAML or JSON in, whole files out.
 
 Input is checked before any work: unknown fields, NaN, duplicate keys and wrong types end in one
-`InputError` that names file, field, value and what is allowed. Output is written to a temporary
-name and renamed, so that a reader never sees half a file.
+`InputError` that names file, field, value and what is allowed (`fluid.parsing` bounds what a parser
+may be asked). Output is written to a temporary name and renamed, so that a reader never sees half a
+file.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 import gc
 import hashlib
+import io
 import json
 import os
-import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, BinaryIO, Self, TextIO, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fluid.errors import InputError
+from fluid.errors import MOST_SHOWN, InputError
+from fluid.parsing import MOST_BYTES, parse_json, parse_yaml
 
 Model = TypeVar("Model", bound="FileModel")
 
@@ -123,46 +126,78 @@ def without_collection() -> Iterator[None]:
 
 
 def read_document(path: str | Path) -> Any:
-    """Parse a YAML (``.yaml``, ``.yml``) or JSON (anything else) file into plain data."""
-    path = Path(path)
-    text = read_text(path)
-    try:
-        with without_collection():
-            if path.suffix in {".yaml", ".yml"}:
-                return yaml.load(text, Loader=_Loader)
-            return json.loads(text, object_pairs_hook=_no_duplicates)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(where, problem, "valid YAML", str(path)) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"line {error.lineno}", error.msg, "valid JSON", str(path)) from None
-    except _DuplicateKey as error:
-        raise InputError(str(error), "given twice", "each key once", str(path)) from None
+    """Parse a YAML (``.yaml``, ``.yml``) or JSON (anything else) file into plain data.
+
+    Raises:
+        InputError: The file cannot be read, is neither, or is beyond a bound of `fluid.parsing`.
+    """
+    parse = parse_yaml if Path(path).suffix in {".yaml", ".yml"} else parse_json
+    with without_collection():
+        return parse(read_text(path), str(path))
 
 
 def read_text(path: str | Path) -> str:
     """The text of a UTF-8 file, or an `InputError` that says why it could not be read."""
+    require_readable(path)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(MOST_BYTES + 1)
     except UnicodeDecodeError:
         raise InputError("", "not UTF-8 text", "a UTF-8 text file", str(path)) from None
     except OSError as error:
         raise unreadable(error, path) from None
+    if len(text) > MOST_BYTES:
+        allowed = f"a file of at most {MOST_BYTES >> 20} MiB"
+        raise InputError("", "a larger file", allowed, str(path))
+    return text
 
 
-def unreadable(error: OSError, path: str | Path) -> InputError:
+def require_readable(path: str | Path) -> None:
+    """Refuse what is no regular file: a pipe may never speak, a device never end.
+
+    Raises:
+        InputError: Saying what it is instead.
+    """
+    try:
+        kind = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise unreadable(error, path) from None
+    if not stat.S_ISREG(kind):
+        what = "a directory" if stat.S_ISDIR(kind) else "a pipe or device"
+        raise InputError("", what, "a regular file", str(path))
+
+
+def unreadable(error: OSError | ValueError, path: str | Path) -> InputError:
     """The error for a file that the system would not read."""
     missing = isinstance(error, FileNotFoundError)
-    reason = "no such file" if missing else error.strerror or str(error)
-    return InputError("", reason, "a readable file", str(path))
+    reason = "no such file" if missing else getattr(error, "strerror", None) or str(error)
+    return InputError("", reason, "a readable file", _shortened(path))
 
 
-def require_folder(path: str | Path) -> None:
-    """Refuse an output path whose folder does not exist, before any work is spent on it."""
-    if not Path(path).parent.is_dir():
-        raise InputError("", "no such folder", "a path in an existing folder", str(path))
+def require_output(path: str | Path) -> None:
+    """Refuse a file that could not be written, before any work is spent on it.
+
+    Raises:
+        InputError: No folder for it, a folder of its name, no permission, or a name that is empty
+            or too long.
+    """
+    _place(path)
+
+
+def require_output_folder(path: str | Path) -> None:
+    """Refuse a folder that could not be made or written to, before any work is spent on it.
+
+    Raises:
+        InputError: It is a file, nobody may write there, or it has nowhere to be.
+    """
+    folder = Path(os.path.realpath(path))
+    try:
+        while not folder.exists():
+            folder = folder.parent
+    except (OSError, ValueError) as error:
+        raise _unwritable(error, path) from None
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError("", "not a folder to write into", "a folder", _shortened(path))
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -173,62 +208,97 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[TextIO]:
+    """`replacing_bytes` for text, in UTF-8."""
+    with replacing_bytes(path) as stream, io.TextIOWrapper(stream, encoding="utf-8") as text:
+        yield text
+
+
+@contextmanager
+def replacing_bytes(path: str | Path) -> Iterator[BinaryIO]:
     """A stream that becomes the file at the end: temporary name in the same folder, then rename.
 
+    It goes through a symbolic link to its target and keeps the mode of the file that it replaces.
+    A device or a pipe is written to, as shells do.
+
     Raises:
-        InputError: The folder is missing or not writable.
+        InputError: The file cannot be written, from the start or before its end (a full disk).
     """
-    require_folder(path)
-    path = Path(path)
+    target, mode = _place(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if mode is not None and not stat.S_ISREG(mode):
+            with open(target, "wb") as stream:
+                yield stream
+            return
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+            os.chmod(temporary, stat.S_IMODE(mode) if mode is not None else 0o666 & ~_umask())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     except OSError as error:
-        raise InputError("", error.strerror, "a writable path", str(path)) from None
+        raise _unwritable(error, path) from None
+
+
+def _place(path: str | Path) -> tuple[Path, int | None]:
+    """Where a file is to be written, links followed, and the mode of what is there, if anything.
+
+    Raises:
+        InputError: It cannot be written there.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            yield stream
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        return _found_place(path)
+    except (OSError, ValueError) as error:
+        raise _unwritable(error, path) from None
+
+
+def _found_place(path: str | Path) -> tuple[Path, int | None]:
+    if str(path) in {"", "."}:
+        raise OSError(errno.EINVAL, "no file name")
+    target = Path(os.path.realpath(path))
+    folder = target.parent
+    if not folder.is_dir():
+        raise OSError(errno.ENOENT, "no such folder")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder")
+    is_new_file = mode is None or stat.S_ISREG(mode)
+    if is_new_file and len(os.fsencode(target.name)) > os.pathconf(folder, "PC_NAME_MAX"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    if not os.access(target, os.W_OK) and mode is not None:
+        raise PermissionError(errno.EACCES, "not writable")
+    if is_new_file and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "the folder is not writable")
+    return target, mode
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _unwritable(error: OSError | ValueError, path: str | Path) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    missing = reason == "no such folder"
+    allowed = "a path in an existing folder" if missing else "a writable file"
+    return InputError("", reason, allowed, _shortened(path))
+
+
+def _shortened(path: str | Path) -> str:
+    """A path as an error shows it."""
+    text = str(path)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
 
 
 def write_document(document: dict[str, Any], path: str | Path) -> None:
     """Write plain data as indented JSON; a whole file or nothing."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-class _DuplicateKey(Exception):
-    pass
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """SafeLoader, in C where there is libyaml, for YAML 1.2: ``1e-3`` a number, no duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise _DuplicateKey(key)
-        return dict(super().construct_mapping(node, deep))
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _DuplicateKey(next(key for key in keys if keys.count(key) > 1))
-    return document
 
 
 def _input_error(error: ValidationError, model: type[BaseModel], file: str | None) -> InputError:

@@ -19,7 +19,14 @@ from pydantic import Field, model_validator
 
 from fluid.files import FileModel
 
-Coefficient = Annotated[float, Field(ge=0)]
+Coefficient = Annotated[float, Field(ge=0, le=1e9)]
+"""Seconds, per token where it says so; thirty years are more than enough."""
+
+LEAST_OVERHEAD_S = 1e-12
+"""Of any iteration: no clock is faster, and rates stay finite."""
+
+Tokens = Annotated[float, Field(ge=0, le=1e8)]
+"""Of a knot: no iteration computes more, and expectations are summed token by token up to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,7 @@ class IterationTime(FileModel):
     0.0556
     """
 
-    tokens_knots: Annotated[tuple[Coefficient, ...], Field(min_length=1)]
+    tokens_knots: Annotated[tuple[Tokens, ...], Field(min_length=1)]
     seconds_knots: Annotated[tuple[Coefficient, ...], Field(min_length=1)]
     per_kv_token_s: Coefficient = 0.0
     per_prefill_token_s: Coefficient = 0.0
@@ -71,8 +78,11 @@ class IterationTime(FileModel):
             raise ValueError("a token knot may stand twice (a jump), not more often")
         if len(tokens) > 1 and tokens[-1] == tokens[-2]:
             raise ValueError("the last token knot must not be a jump: f continues its last slope")
-        if self.overhead_s <= 0:
-            raise ValueError("seconds_knots must give every iteration a positive duration")
+        if self.overhead_s < LEAST_OVERHEAD_S:
+            raise ValueError(
+                "seconds_knots must give every iteration a positive duration, "
+                f"{LEAST_OVERHEAD_S:g} s or more"
+            )
         return self
 
     @classmethod

@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -138,8 +139,30 @@ def as_text(blocks: Iterable[Block], width: int | None = None) -> str:
     return stream.getvalue().rstrip("\n")
 
 
+def printable(text: str) -> str:
+    r"""Text without anything that a terminal obeys; line ends stay.
+
+    >>> printable("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" or _is_space(one) else _escaped(one) for one in text
+    )
+
+
+def _is_space(letter: str) -> bool:
+    return unicodedata.category(letter) == "Zs"
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
 def wrapped(text: str, width: int) -> str:
-    """A sentence in lines between words, where they are shorter than `WIDE`."""
+    """A sentence in lines between words, where they are shorter than `WIDE`; `printable`."""
+    text = printable(text)
     if width >= WIDE:
         return text
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
@@ -159,12 +182,18 @@ def print_table(table: Table, stream: Any, width: int, colours: bool = False) ->
         force_terminal=colours,
         color_system="standard" if colours else None,
     )
+    table = _printable(table)
     console.print(table.title, style="bold")
     fitted = table.fitted(width)
     if fitted.width <= width:
         console.print(_rich_table(fitted))
     else:
         _print_records(table, console)
+
+
+def _printable(table: Table) -> Table:
+    rows = tuple(tuple(" ".join(printable(one).split("\n")) for one in row) for row in table.rows)
+    return replace(table, title=printable(table.title), rows=rows)
 
 
 def _rich_table(table: Table) -> RichTable:

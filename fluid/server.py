@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -16,7 +16,10 @@ from fluid.errors import InputError
 from fluid.files import FileModel
 from fluid.iteration import IterationTime
 from fluid.result import Result, Table, number
-from fluid.workload import Name, Workload
+from fluid.workload import MOST_TOKENS, Name, Workload
+
+MOST_KV_TOKENS = 10**12
+"""Of a server: a petabyte or more, and times a thousand stages still a whole number in a double."""
 
 FirstToken = Literal["prefill", "decode"]
 
@@ -74,11 +77,20 @@ class Server(FileModel):
 
     name: Name
     source: str
-    kv_capacity_tokens: Annotated[int, Field(ge=1)]
-    block_tokens: Annotated[int, Field(ge=1)] = 1
+    kv_capacity_tokens: Annotated[int, Field(ge=1, le=MOST_KV_TOKENS)]
+    block_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 1
     first_token: FirstToken = "prefill"
     iteration_time: IterationTime
     measured_range: MeasuredRange | None = None
+
+    @model_validator(mode="after")
+    def _holds_a_block(self) -> Self:
+        if self.block_tokens > self.kv_capacity_tokens:
+            raise ValueError(
+                f"kv_capacity_tokens of at least one block, {self.block_tokens} tokens, "
+                f"not {self.kv_capacity_tokens}"
+            )
+        return self
 
     @classmethod
     def named(cls, name: str) -> Server:
@@ -121,7 +133,7 @@ def load_server(name_or_path: str) -> Server:
     names = builtin_servers()
     if name_or_path in names:
         return Server.named(name_or_path)
-    if not Path(name_or_path).exists():
+    if not os.path.exists(name_or_path):
         allowed = "a server file, or one of the built-in servers " + ", ".join(names)
         raise InputError("server", name_or_path, allowed)
     return Server.read(name_or_path)

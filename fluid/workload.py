@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import (
+    AfterValidator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -28,8 +29,40 @@ from pydantic import (
 from fluid.errors import InputError
 from fluid.files import FileModel, without_collection, write_document, write_text
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(min_length=1)]
+LEAST, MOST = 1e-15, 1e12
+"""Of rates per second, seconds and weights: beyond them products of a few leave the range in which
+numbers have all their digits, and no server and no request is there."""
+
+MOST_TOKENS = 10**9
+"""Of a prompt or a context; sums over a server's requests stay whole numbers in a double."""
+
+MOST_OUTPUT_TOKENS = 10**6
+"""Of an output: a stage each is kept."""
+
+MOST_STAGES = 20_000_000
+"""Of all outputs of different classes together, 24 bytes each."""
+
+
+def _in_range(value: float) -> float:
+    if not LEAST <= value <= MOST:
+        raise ValueError(f"a number from {LEAST:g} to {MOST:g}")
+    return value
+
+
+PositiveFloat = Annotated[float, Field(gt=0), AfterValidator(_in_range)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError("letters that can be printed, not only spaces")
+    return text
+
+
+Printable = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(_printable)]
+"""A line of text."""
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+"""Of a class, a workload, a server or a policy: it stands in tables, pictures and scripts."""
 
 
 def _in_one_sentence(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
@@ -82,9 +115,9 @@ class RequestClass(FileModel):
 
     name: Name
     rate_per_s: PositiveFloat
-    prefill_tokens: Annotated[int, Field(ge=0)]
-    decode_tokens: Annotated[int, Field(ge=1)]
-    context_tokens: Annotated[int, Field(ge=0)] = 0
+    prefill_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+    decode_tokens: Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
+    context_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0
     slo: Slo | None = None
     weight: PositiveFloat = 1.0
 
@@ -186,8 +219,8 @@ class RatePiece(FileModel):
             that the mix varies too.
     """
 
-    start_s: Annotated[float, Field(ge=0)]
-    multiplier: Annotated[float, Field(ge=0)]
+    start_s: Annotated[float, Field(ge=0, le=MOST)]
+    multiplier: Annotated[float, Field(ge=0, le=MOST)]
     class_multipliers: dict[Name, PositiveFloat] | None = None
 
     def __hash__(self) -> int:
@@ -285,6 +318,15 @@ class Workload(FileModel):
         return self
 
     @model_validator(mode="after")
+    def _few_stages(self) -> Self:
+        shapes = {
+            (one.prefill_tokens, one.context_tokens, one.decode_tokens) for one in self.classes
+        }
+        if sum(outputs for *_, outputs in shapes) > MOST_STAGES:
+            raise ValueError(f"outputs of at most {MOST_STAGES:,} tokens in all different classes")
+        return self
+
+    @model_validator(mode="after")
     def _unique_names(self) -> Self:
         names = Counter(one.name for one in self.classes)
         for name, times in names.items():
@@ -365,10 +407,10 @@ class Workload(FileModel):
         """The same mix at a total rate in requests per second.
 
         Raises:
-            InputError: The rate is not a positive finite number.
+            InputError: The rate is not a positive number within bounds.
         """
-        if not 0 < rate_per_s < math.inf:
-            raise InputError("rate_per_s", rate_per_s, "a positive finite number")
+        if not LEAST <= rate_per_s <= MOST:
+            raise InputError("rate_per_s", rate_per_s, f"a positive number, {LEAST:g} to {MOST:g}")
         return self.scaled(rate_per_s / self.rate_per_s)
 
 

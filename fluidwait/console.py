@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluid.result import Note, Table, print_table, text_width, wrapped
+from fluid.result import Note, Table, print_table, printable, text_width, wrapped
+from fluidwait.streams import has_unicode
 
 if TYPE_CHECKING:
     from fluid.errors import FluidwaitError
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout, with letters as they are where they can be printed."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    if printable(text) != text or not has_unicode(sys.stdout):
+        text = json.dumps(document, indent=2, allow_nan=False)
+    print(text)
 
 
 def say(text: str) -> None:
     """A line for the reader on stdout."""
-    print(text)
+    print(printable(text))
 
 
 def note(text: str) -> None:
     """A remark on stderr, so that stdout stays the result."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
@@ -36,7 +40,9 @@ def fail(error: FluidwaitError, code: int, as_json: bool) -> int:
     error = _as_typed(error)
     if as_json:
         print_json({"error": error.as_dict()})
-    else:
+        return code
+    # Standard error may be full or gone as well: the code still says it.
+    with suppress(OSError):
         note("fluidwait: " + " ".join(str(error).split()))
     return code
 
@@ -84,10 +90,11 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(escape(printable(title)), total=total)
         yield lambda: bar.advance(task)
 
 
@@ -101,6 +108,7 @@ def waiting(title: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(title):
+    with Console(stderr=True).status(escape(printable(title))):
         yield

@@ -1,7 +1,7 @@
 """The table of commands, each imported when it is needed, and what becomes of errors.
 
 Exit codes: 0 fine; 2 bad input; 3 unstable or infeasible; 1 a lost cluster, a statement of the
-theory that fails (``report --theorems``), or anything unexpected.
+theory that fails (``report --theorems``), a closed or full standard output, or anything unexpected.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fluidwait import streams
 from fluidwait.console import fail
 from fluidwait.options import new_app
 
@@ -58,18 +59,31 @@ def help_if_alone(
 
 def run() -> None:
     """Entry point: run a command and turn errors into one line and an exit code."""
+    is_open = streams.ready()
+    code = _code()
+    arrived = streams.flushed()
+    sys.exit(code or (0 if is_open and arrived else 1))
+
+
+def _code() -> int:
     from fluid.errors import FluidwaitError
 
     as_json = "--json" in sys.argv[1:]
     try:
-        code = app(standalone_mode=False)
+        return app(standalone_mode=False) or 0
     except FluidwaitError as error:
-        code = fail(error, error.exit_code, as_json)
+        return fail(error, error.exit_code, as_json)
     except (typer.Abort, KeyboardInterrupt):
-        code = 130
+        return 130
+    except BrokenPipeError:
+        return 141  # as if the signal had ended it: whoever read has seen enough
+    except OSError as error:
+        # No file of ours, whose errors are typed: standard output is full, or the machine is.
+        return fail(FluidwaitError(error.strerror or str(error)), 1, as_json=False)
+    except MemoryError:
+        return fail(FluidwaitError("this needs more memory than there is"), 1, as_json)
     except Exception as error:
         # Usage errors of the command-line parser; everything else is a bug and keeps its traceback.
         if not hasattr(error, "format_message"):
             raise
-        code = fail(FluidwaitError(f"{error.format_message()} (see fluidwait --help)"), 2, as_json)
-    sys.exit(code or 0)
+        return fail(FluidwaitError(f"{error.format_message()} (see fluidwait --help)"), 2, as_json)

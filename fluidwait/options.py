@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from fluidwait.values import require_values
 
 if TYPE_CHECKING:
     from fluid.server import Server
@@ -28,7 +30,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 PlotFile = Annotated[
-    Path | None, typer.Option("--plot", help="Draw into this file (svg, pdf, png).")
+    Path | None,
+    typer.Option("--plot", writable=True, help="Draw into this file (svg, pdf, png)."),
 ]
 ServerName = Annotated[
     str, typer.Option("--server", "-s", help="Built-in server by name, or a server file.")
@@ -78,9 +81,33 @@ LoadFile = Annotated[
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Threshold table.")]
 
 
-def new_app(help: str | None = None, cls: type[TyperGroup] | None = None) -> typer.Typer:
+class App(typer.Typer):
+    """Typer whose commands look at their values before they start (`fluidwait.values`)."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Command], Command]:
+        return super().command(name, **({"cls": CheckedCommand} | settings))
+
+
+class CheckedCommand(TyperCommand):
+    """A command that is refused before it starts where its values cannot be right."""
+
+    def invoke(self, ctx: Any) -> Any:
+        require_values(ctx)
+        return super().invoke(ctx)
+
+
+class CheckedGroup(TyperGroup):
+    """The same for a command with further commands below it, where it runs itself."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if not (getattr(ctx, "_protected_args", None) or ctx.args):
+            require_values(ctx)
+        return super().invoke(ctx)
+
+
+def new_app(help: str | None = None, cls: type[TyperGroup] = CheckedGroup) -> typer.Typer:
     """A Typer application with what all of them have in common; plain help, and -h for it."""
-    return typer.Typer(
+    return App(
         cls=cls,
         help=help,
         rich_markup_mode=None,  # its markup turns "a:b:step" into an emoji and drops "[cuda]"

@@ -12,7 +12,9 @@ from fluid.errors import InputError
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() < 1024
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def is_whole(value: Any) -> bool:

@@ -7,18 +7,19 @@ reads its fields, as the exports do, needs no more than this.
 from __future__ import annotations
 
 import math
+from datetime import date
 from importlib.metadata import version
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from fluid.files import FileModel
 from fluid.server import Server
-from fluid.workload import Name, Workload
+from fluid.workload import Name, Printable, Workload
 from thresholds.labels import policy_label
-from thresholds.limits import Limits
+from thresholds.limits import MOST_REQUESTS, Limits
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -33,6 +34,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+InFilesOnly = Annotated[Sha256 | None, AfterValidator(lambda given: None)]
+"""The hash of a whole document: checked when it is read (`thresholds.integrity`), written anew."""
+
+
 class Threshold(FileModel):
     """Threshold of one class, or of one segment of Nested WAIT.
 
@@ -44,7 +49,7 @@ class Threshold(FileModel):
     """
 
     name: Name
-    threshold: Annotated[Number, Field(gt=0)]
+    threshold: Annotated[Number, Field(gt=0, le=MOST_REQUESTS)]
     up_to_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -111,7 +116,7 @@ class PredictedLatency(FileModel):
         refusal: Why there are no figures, which are None then.
     """
 
-    scheduler: Name
+    scheduler: Printable
     follows_table: bool
     ttft_s: PredictedTimes | None = None
     tpot_s: PredictedTimes | None = None
@@ -234,7 +239,7 @@ class Validated(FileModel):
     requests: Annotated[int, Field(ge=1)]
     seed: int
     policies: Annotated[tuple[PolicyValidation, ...], Field(min_length=1)]
-    arrivals: Name = "poisson"
+    arrivals: Printable = "poisson"
 
     @property
     def side_by_side(self) -> tuple[PolicyValidation, ...]:
@@ -259,11 +264,22 @@ class ValidFor(FileModel):
     max_rate_per_s: NonNegative
     until: str | None
 
+    @model_validator(mode="after")
+    def _is_some_time(self) -> Self:
+        if self.min_rate_per_s > self.max_rate_per_s:
+            raise ValueError("min_rate_per_s must not be above max_rate_per_s")
+        if self.until is not None:
+            try:
+                date.fromisoformat(self.until)
+            except ValueError:
+                raise ValueError("until must be a date, as 2031-12-24") from None
+        return self
+
 
 class Condition(FileModel):
     """One condition of the certificate; `slack` is relative to the condition's right side."""
 
-    condition: Name
+    condition: Printable
     slack: float
     holds: bool
 
@@ -294,10 +310,10 @@ class Price(FileModel):
         words: The same as a sentence, in units that a reader thinks in.
     """
 
-    of: Name
+    of: Printable
     value: float
-    unit: Name
-    words: Name
+    unit: Printable
+    words: Printable
 
 
 class EngineFlags(FileModel):
@@ -321,6 +337,7 @@ class TableFields(FileModel):
         scheduler: What the table's limits are added to, in its refinement and in a replay.
         notes: What a reader of the table must know.
         loss: What the table is worth, where that was asked about and memory can bind.
+        table_sha256: In files, from schema 1.5 on: SHA-256 of the sorted-key JSON of all the rest.
     """
 
     schema_version: Annotated[str, Field(pattern=rf"^{MAJOR_VERSION}\.\d+$")]
@@ -343,6 +360,7 @@ class TableFields(FileModel):
     prices: tuple[Price, ...] = ()
     scheduler: Scheduler = "greedy"
     loss: Loss | None = None
+    table_sha256: InFilesOnly = None
 
     @property
     def limits(self) -> Limits:

@@ -42,6 +42,13 @@ _PROVEN = 1e-9
 _ROUNDS = 30
 
 
+LEAST_COST, MOST_COST = 1e-6, 1e9
+"""Whatever the unit: a linear program tells no more digits apart."""
+
+MOST_SERVERS = 1_000_000
+"""Of one type."""
+
+
 @dataclass(frozen=True)
 class ServerType:
     """A server that can be bought, at `cost` each (any unit), at most `max_count` times.
@@ -59,11 +66,13 @@ class ServerType:
     max_count: int | None = None
 
     def __post_init__(self) -> None:
-        if not (is_number(self.cost) and self.cost > 0):
-            raise InputError(f"cost of {self.server.name}", self.cost, "a number > 0")
+        if not (is_number(self.cost) and LEAST_COST <= self.cost <= MOST_COST):
+            allowed = f"a number > 0, {LEAST_COST:g} to {MOST_COST:g}"
+            raise InputError(f"cost of {self.server.name}", self.cost, allowed)
         count = self.max_count
-        if count is not None and not (is_whole(count) and count >= 0):
-            raise InputError(f"max_count of {self.server.name}", count, "a whole number, 0 or more")
+        if count is not None and not (is_whole(count) and 0 <= count <= MOST_SERVERS):
+            allowed = f"a whole number, 0 or more, {MOST_SERVERS:,} at most"
+            raise InputError(f"max_count of {self.server.name}", count, allowed)
 
 
 @dataclass(frozen=True)

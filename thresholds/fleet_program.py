@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.errors import InputError
+from fluid.linear import best_point
 from fluid.server import Server
 from fluid.stages import class_stages, linear_stage_seconds, memory_sums
 from fluid.workload import Workload
@@ -165,7 +167,8 @@ def cheapest(
         )
     if found.status == _NO_SOLUTION:
         return None
-    assert found.x is not None
+    if found.x is None:
+        raise InputError("rates and times", found.message, "numbers within fewer decades")
     counts = np.rint(found.x[flows:]).astype(int)
     return Cheapest(counts, float(found.mip_dual_bound * unit))
 
@@ -222,12 +225,10 @@ def levelled(halfspaces: Halfspaces, counts: NDArray[np.int_]) -> tuple[float, F
 
 def largest_multiple(halfspaces: Halfspaces, most: Floats, inside: float) -> float:
     """The largest multiple of the rates that the largest counts carry; `most` of shape (t,)."""
-    from scipy.optimize import linprog
-
     loads, routed = halfspaces.loads(), halfspaces.routed()
     servers = halfspaces.counted() @ np.where(np.isfinite(most), most, 0) * (1 - inside)
     limited = np.isfinite(most)[halfspaces.kinds]
-    found = linprog(
+    found = best_point(
         c=np.append(np.zeros(loads.shape[1]), -1.0),
         A_ub=np.hstack([loads, np.zeros((len(loads), 1))])[limited],
         b_ub=servers[limited],
@@ -235,5 +236,4 @@ def largest_multiple(halfspaces: Halfspaces, most: Floats, inside: float) -> flo
         b_eq=np.zeros(len(routed)),
         bounds=[*((0, None if one else 0) for one in halfspaces.most()), (0, None)],
     )
-    assert found.x is not None
-    return float(found.x[-1])
+    return float(found[-1])

@@ -17,14 +17,25 @@ PARAMETER_MEANINGS = {
 """What each parameter of a table sets."""
 
 
+MOST_REQUESTS = 10**9
+"""In service, or admitted at once: each holds a token at least."""
+
+LEAST_PACE = 1e-9
+"""Admissions per iteration: with less nobody is ever let in."""
+
+MOST_WATERMARK = 0.99
+"""Share of memory; the rest must hold somebody."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Restraints on admission; None, or a watermark of 0, where there is none.
 
     Attributes:
-        pace_per_iteration: Admissions per iteration, on average at most (THEORY 3.5); above 0.
+        pace_per_iteration: Admissions per iteration, on average at most (THEORY 3.5), from
+            1e-9.
         cap_requests: Requests in service at most; a whole number, 1 or more.
-        watermark_fraction: Share of the KV cache that admissions leave free, from 0 to below 1.
+        watermark_fraction: Share of the KV cache that admissions leave free, from 0 to 0.99.
 
     Raises:
         InputError: Naming the first that is out of range.
@@ -40,14 +51,17 @@ class Limits:
 
     def __post_init__(self) -> None:
         pace, cap, watermark = self.pace_per_iteration, self.cap_requests, self.watermark_fraction
-        if pace is not None and not (is_number(pace) and pace > 0):
-            raise InputError("pace_per_iteration", pace, "a number > 0, or None")
+        if pace is not None and not (is_number(pace) and LEAST_PACE <= pace <= MOST_REQUESTS):
+            allowed = f"a number > 0, {LEAST_PACE:g} to {MOST_REQUESTS:g}, or None"
+            raise InputError("pace_per_iteration", pace, allowed)
         if cap is not None:
-            if not (is_whole(cap) and cap >= 1):
-                raise InputError("cap_requests", cap, "a whole number, 1 or more, or None")
+            if not (is_whole(cap) and 1 <= cap <= MOST_REQUESTS):
+                allowed = f"a whole number, 1 or more, {MOST_REQUESTS:g} at most, or None"
+                raise InputError("cap_requests", cap, allowed)
             object.__setattr__(self, "cap_requests", int(cap))
-        if not (is_number(watermark) and 0 <= watermark < 1):
-            raise InputError("watermark_fraction", watermark, "from 0 to below 1")
+        if not (is_number(watermark) and 0 <= watermark <= MOST_WATERMARK):
+            allowed = f"from 0 to below 1, {MOST_WATERMARK} at most"
+            raise InputError("watermark_fraction", watermark, allowed)
 
     @classmethod
     def of_params(cls, params: Mapping[str, int | float]) -> Limits:

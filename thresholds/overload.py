@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.linear import best_point
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server
 from fluid.steady.derivatives import margin_derivatives
@@ -118,11 +119,8 @@ def admission(workload: Workload, server: Server) -> Admission:
 
 def best_shares(worth: Floats, load: Floats) -> Floats:
     """x in [0, 1]^m with the largest Σ worth_j x_j under Σ load_j x_j ≤ 1; all arrays (m,)."""
-    from scipy.optimize import linprog
-
-    found = linprog(-worth / worth.max(), A_ub=load[None], b_ub=[1.0], bounds=(0, 1))
-    assert found.x is not None
-    return np.asarray(np.clip(found.x, 0, 1))
+    found = best_point(c=-worth / worth.max(), A_ub=load[None], b_ub=[1.0], bounds=(0, 1))
+    return np.asarray(np.clip(found, 0, 1))
 
 
 def _admission(

@@ -32,7 +32,7 @@ from fluid.result import Block, Note, Result, Table, number
 from fluid.server import Server
 from fluid.workload import Name, PositiveFloat, Workload
 from thresholds.fields import Condition, Sha256
-from thresholds.integrity import require_hashes, require_known_version, require_limits
+from thresholds.integrity import require_hashes, require_known_version, require_whole
 from thresholds.table import ThresholdTable
 from thresholds.table_text import settings_words
 
@@ -106,9 +106,8 @@ class Schedule(Result, FileModel):
         require_known_version("schedule_version", document, SCHEDULE_VERSION, file)
         schedule = cls.from_document(document, file)
         require_hashes(schedule, file)
-        for window in schedule.windows:
-            require_hashes(window.table, file)
-            require_limits(window.table, file)
+        for window, said in zip(schedule.windows, document["windows"], strict=True):
+            require_whole(window.table, said["table"], file)
         return schedule
 
     def write(self, path: str | Path) -> None:

@@ -16,7 +16,11 @@ from fluid.result import Block, Result
 from thresholds.export.config import EngineConfig
 from thresholds.export.engines import engine_named
 from thresholds.fields import SCHEMA_VERSION, TableFields
-from thresholds.integrity import require_hashes, require_known_version, require_limits
+from thresholds.integrity import (
+    require_known_version,
+    require_whole,
+    whole_sha256,
+)
 from thresholds.table_text import table_blocks
 
 if TYPE_CHECKING:
@@ -41,14 +45,13 @@ class ThresholdTable(Result, TableFields):
 
         Raises:
             InputError: Naming file and field: unknown major version, missing or wrong field, a
-                restraint out of range, or a hash that is not that of the workload or server
-                beside it.
+                value out of range, parts that do not belong together, or a hash or a certificate
+                that does not follow from what is beside it.
         """
         file, document = str(path), read_document(path)
         require_known_version("schema_version", document, SCHEMA_VERSION, file)
         table = cls.from_document(document, file)
-        require_hashes(table, file)
-        require_limits(table, file)
+        require_whole(table, document, file)
         return table
 
     def write(self, path: str | Path) -> None:
@@ -92,7 +95,8 @@ class ThresholdTable(Result, TableFields):
         read from an earlier one.
         """
         parts = {"workload": self.workload.document(), "server": self.server.document()}
-        return self.model_dump(mode="json") | parts | {"schema_version": SCHEMA_VERSION}
+        document = self.model_dump(mode="json") | parts | {"schema_version": SCHEMA_VERSION}
+        return document | {"table_sha256": whole_sha256(document, "table_sha256")}
 
     def frame(self) -> dict[str, list[Any]]:
         """The thresholds, one row each: name, threshold, and the segment's end if it has one."""

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fluid.errors import InputError
-from fluid.files import require_folder
+from fluid.files import replacing_bytes, require_output
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette."""
@@ -51,7 +51,8 @@ def panels(
     Raises:
         InputError: Not as many axes as there are panels.
     """
-    with mpl.rc_context(STYLE):
+    # Names come from files: a dollar in them is a dollar.
+    with mpl.rc_context({**STYLE, "text.parse_math": False}):
         if ax is None:
             from matplotlib import pyplot as plt
 
@@ -59,13 +60,18 @@ def panels(
         elif np.size(ax) != rows * columns:
             raise InputError("ax", f"{np.size(ax)} axes", f"{rows * columns} axes, or None")
         yield ax
+        for axes in np.ravel(ax):
+            for axis in (axes.xaxis, axes.yaxis):
+                if axis.get_scale() == "log":  # its figures are powers
+                    for label in axis.get_ticklabels(which="both"):
+                        label.set_parse_math(True)
 
 
 def save(draw: Callable[[], Panels], path: str | Path) -> None:
     """Write a picture: a whole file, and nothing stays open.
 
     Raises:
-        InputError: A suffix that matplotlib cannot write, or a folder that does not exist.
+        InputError: A suffix that matplotlib cannot write, or a file that cannot be written.
     """
     from matplotlib import pyplot as plt
 
@@ -73,18 +79,23 @@ def save(draw: Callable[[], Panels], path: str | Path) -> None:
     first: Axes = np.ravel(draw())[0]
     figure = first.get_figure(root=True)
     assert figure is not None
-    with mpl.rc_context(STYLE):
-        figure.savefig(path, bbox_inches="tight")
-    plt.close(figure)
+    try:
+        with mpl.rc_context(STYLE), replacing_bytes(path) as stream:
+            figure.savefig(stream, format=_format(path), bbox_inches="tight")
+    finally:
+        plt.close(figure)
 
 
 def require_plot_path(path: str | Path) -> None:
     """Refuse a path that cannot be drawn to, before any work is spent on it.
 
     Raises:
-        InputError: A suffix that matplotlib cannot write, or a folder that does not exist.
+        InputError: A suffix that matplotlib cannot write, or a file that cannot be written.
     """
-    formats = Figure().canvas.get_supported_filetypes()
-    if Path(path).suffix.lstrip(".").lower() not in formats:
+    if _format(path) not in Figure().canvas.get_supported_filetypes():
         raise InputError("plot", str(path), "a file ending in svg, pdf or png")
-    require_folder(path)
+    require_output(path)
+
+
+def _format(path: str | Path) -> str:
+    return Path(path).suffix.lstrip(".").lower()

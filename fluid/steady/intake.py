@@ -27,6 +27,10 @@ from fluid.stages import StageSums, stage_sums
 from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
+MOST_LATTICE_TOKENS = 1 << 18
+"""Of the last knot up to which the law of the tokens is summed; beyond it few vary by a share that
+matters, and the sums would take seconds and gigabytes."""
+
 Method = Literal["closed-form", "poisson", "mean"]
 
 TokenSeconds = Callable[[float, Floats], Floats]
@@ -157,9 +161,13 @@ class Intake:
         decodes = self.flow.decodes_per_s
         if not (len(jumps) and decodes):
             return np.empty(0)
-        prompts = step * np.arange(int(jumps[-1]) // step + 1)
-        intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
-        return intakes_s[(intakes_s > least_s) & (intakes_s < most_s)]
+        if self.method == "mean":
+            intakes_s = jumps / self.flow.tokens_per_s
+        else:
+            prompts = step * np.arange(int(jumps[-1]) // step + 1)
+            intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
+        inside = (intakes_s > least_s) & (intakes_s < most_s)
+        return np.asarray(intakes_s[inside])
 
     def added(self, intake_s: float) -> Added:
         """What one more request of each class adds to the iterations it is in."""
@@ -221,7 +229,8 @@ class Intake:
 
 
 def intake(workload: Workload, server: Server, method: Method | None = None) -> Intake:
-    """T(y) of `workload` on `server`; by default exact if f is affine, else "poisson".
+    """T(y) of `workload` on `server`; by default exact if f is affine, else "poisson" where f has
+    its knots within `MOST_LATTICE_TOKENS`, and "mean" beyond.
 
     Raises:
         InputError: "closed-form" asked for an f that is not affine, an unknown method, or a rate
@@ -229,7 +238,8 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
     """
     _require_mean_rates(workload)
     tau = server.iteration_time
-    chosen: Method = method or ("closed-form" if tau.is_affine else "poisson")
+    by_law: Method = "poisson" if tau.tokens_knots[-1] <= MOST_LATTICE_TOKENS else "mean"
+    chosen: Method = method or ("closed-form" if tau.is_affine else by_law)
     if chosen not in _TOKEN_SECONDS:
         raise InputError("method", method, "one of " + ", ".join(_TOKEN_SECONDS))
     if chosen == "closed-form" and not tau.is_affine:

@@ -20,6 +20,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.linear import best_point
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages
 from fluid.steady.intake import Intake, intake
@@ -259,20 +260,17 @@ def _rounded(amounts: Floats) -> NDArray[np.int64]:
 
 def _mixed(patterns: list[Pattern], rates: Floats) -> tuple[float, tuple[Share, ...]]:
     """The largest multiple of the rates that the patterns reach together, and how."""
-    from scipy.optimize import linprog
-
     served = np.array([one.counts / one.seconds for one in patterns])
-    found = linprog(
+    found = best_point(
         c=np.append(np.zeros(len(patterns)), -1.0),
         A_ub=np.column_stack([-served.T, rates]),
         b_ub=np.zeros(len(rates)),
         A_eq=np.append(np.ones(len(patterns)), 0.0)[None],
         b_eq=[1.0],
     )
-    assert found.x is not None
     shares = tuple(
         Share(one, float(part) / one.seconds)
-        for one, part in zip(patterns, found.x[:-1], strict=True)
+        for one, part in zip(patterns, found[:-1], strict=True)
         if part > 1e-9
     )
-    return float(found.x[-1]), shares
+    return float(found[-1]), shares

@@ -6,7 +6,6 @@ lines only. ijson parses in C and hands out one value at a time.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 
 from fluid.errors import InputError
 from fluid.files import read_text
+from fluid.parsing import MOST_DEPTH, parse_json
 from fluid.traces.lines import finite_number, whole_tokens
 from fluid.traces.trace import Chunk, ReadOptions, failed_request, open_bytes
 
@@ -32,8 +32,8 @@ def json_stream(path: Path, allowed: str = "one JSON document") -> Iterator[Bina
 
     with open_bytes(path) as stream:
         try:
-            yield cast(BinaryIO, _PlainNumbers(stream))
-        except ijson.JSONError as error:
+            yield cast(BinaryIO, _PlainNumbers(stream, _Depth(str(path))))
+        except (ijson.JSONError, UnicodeDecodeError) as error:
             problem = " ".join(str(error).split())
             raise InputError("", problem, allowed, str(path)) from None
 
@@ -75,11 +75,7 @@ def json_document(path: Path) -> dict[str, Any]:
     Raises:
         InputError: It is no JSON object.
     """
-    text = read_text(path)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError("", str(error), "one JSON document", str(path)) from None
+    document = parse_json(read_text(path), str(path))
     if not isinstance(document, dict):
         raise InputError("", type(document).__name__, "one JSON object", str(path))
     return document
@@ -102,14 +98,16 @@ class _PlainNumbers:
     _AFTER_NAME = re.compile(rb'(?<=[^\\]":)(\s?)(-?Infinity|NaN)\b')
     _LONGEST = 16
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, depth: _Depth) -> None:
         self._stream = stream
+        self._depth = depth
         self._ready = b""
         self._held = b""
 
     def read(self, size: int = -1) -> bytes:
         while not self._ready:
             data = self._stream.read(1 << 16)
+            self._depth.see(data)
             text = self._held + data
             if b"NaN" in text or b"Infinity" in text:
                 text = self._AFTER_NAME.sub(self._plain, text)
@@ -125,6 +123,49 @@ class _PlainNumbers:
     @staticmethod
     def _plain(match: re.Match[bytes]) -> bytes:
         return match[1] + (b"null" if match[2] == b"NaN" else b'"inf"')
+
+
+class _Depth:
+    """How deep JSON is nested, from its bytes: ijson takes gigabytes before it tells."""
+
+    _PART = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
+    _REST = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._levels = 0
+        self._in_text = self._escaped = False
+
+    def see(self, data: bytes) -> None:
+        """Take in the next bytes.
+
+        Raises:
+            InputError: More levels than any report has.
+        """
+        start = int(self._escaped)
+        if self._in_text:
+            rest = self._REST.match(data, start)
+            if rest is None:
+                self._escaped = _ends_escaped(data[start:])
+                return
+            self._in_text = self._escaped = False
+            start = rest.end()
+        for part in self._PART.finditer(data, start):
+            one = part[0]
+            if one in (b"[", b"{"):
+                self._levels += 1
+                if self._levels > MOST_DEPTH:
+                    allowed = f"at most {MOST_DEPTH} levels"
+                    raise InputError("", f"more than {MOST_DEPTH} levels", allowed, self._file)
+            elif one in (b"]", b"}"):
+                self._levels -= 1
+            elif one == b'"':
+                self._in_text, self._escaped = True, _ends_escaped(data[part.end() :])
+                return
+
+
+def _ends_escaped(text: bytes) -> bool:
+    return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
 
 
 @dataclass

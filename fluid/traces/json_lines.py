@@ -123,7 +123,7 @@ class JsonLinesParser:
     def _request(self, text: bytes, line: int) -> dict[str, Any]:
         try:
             request = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             request = None
         if not isinstance(request, dict):
             shown = text.decode("utf-8", "replace")

@@ -7,7 +7,6 @@ the broken line or reads what Arrow was too strict for. So errors cost nothing u
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -19,6 +18,9 @@ from fluid.errors import InputError
 from fluid.traces.trace import MOST_TOKENS, Chunk, ReadOptions, failed_request
 
 LONGEST_LINE_BYTES = 1 << 26
+
+LATEST = 1e21
+"""Of a time in any unit: nanoseconds since 1970 are below it for thousands of years."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def whole_tokens(value: object, place: str, file: str) -> int:
 
 def finite_number(value: object, place: str, unit: str, file: str) -> float:
     """A time ≥ 0 from a JSON number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
         raise InputError(place, value, f"finite {unit} ≥ 0", file)
     return float(value)
 

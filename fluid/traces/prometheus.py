@@ -6,6 +6,7 @@ engines. They say nothing of which prompt met which output. A second, earlier sc
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ LOST = (
 SINCE_THE_START = (
     "where no rate is given, it is the mean since the server started, idle hours included"
 )
+MOST_COUNTED = 1e15
+"""Requests or tokens: more than a server has seen in its life, and whole in a double."""
+
 CONTRADICTION = 0.05
 """Counters and histograms that differ by this share are told."""
 
@@ -119,6 +123,9 @@ def _of_model(samples: list[Sample], program: Program, model: str | None) -> lis
 def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
     histogram = Histogram()
     for sample in samples:
+        if sample.plain.startswith(plain(name)) and not 0 <= sample.value <= MOST_COUNTED:
+            allowed = f"a number from 0 to {MOST_COUNTED:g}"
+            raise InputError(sample.name, sample.value, allowed, file)
         if sample.plain == plain(f"{name}_bucket"):
             histogram.cumulative[_upper_end(sample, file)] += sample.value
         elif sample.plain == plain(f"{name}_count"):
@@ -132,10 +139,13 @@ def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
 
 def _upper_end(sample: Sample, file: str) -> float:
     try:
-        return float(sample.label("le"))
+        end = float(sample.label("le"))
     except ValueError:
-        allowed = "a number or +Inf as le"
-        raise InputError(sample.name, str(dict(sample.labels)), allowed, file) from None
+        end = math.nan
+    if not end > 0:
+        allowed = "a number > 0 or +Inf as le"
+        raise InputError(sample.name, str(dict(sample.labels)), allowed, file)
+    return end
 
 
 def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, list[str]]:

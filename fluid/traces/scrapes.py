@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fluid.errors import InputError
 from fluid.files import read_text, unreadable
+from fluid.parsing import guarded
 from fluid.traces.metrics_programs import plain
 
 _GROWING = ("_bucket", "_count", "_sum", "_total")
@@ -58,7 +59,7 @@ def read_samples(path: Path) -> list[Sample]:
     from prometheus_client.parser import text_string_to_metric_families
 
     text = read_text(path)
-    try:
+    with guarded(str(path), "Prometheus text"):
         families = text_string_to_metric_families(text)
         return [
             Sample(
@@ -71,8 +72,6 @@ def read_samples(path: Path) -> list[Sample]:
             for family in families
             for one in family.samples
         ]
-    except ValueError as error:
-        raise InputError("", str(error), "Prometheus text", str(path)) from None
 
 
 def window(later: Path, earlier: Path, prefix: str) -> Window:

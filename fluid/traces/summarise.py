@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.files import require_folder
+from fluid.files import require_output
 from fluid.result import Block, Result, Table, number, percent
 from fluid.traces.digest import FIGURES, Digest, digest
 from fluid.traces.marginals import Interval
@@ -187,7 +187,7 @@ def summarise_trace(
     """
     path = Path(path)
     if tape_out is not None:
-        require_folder(tape_out)
+        require_output(tape_out)
     if lengths not in LENGTHS:
         raise InputError("lengths", lengths, "one of " + ", ".join(LENGTHS))
     chosen = named_format(format) if format else detect_format(path)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.files import unreadable
+from fluid.files import require_readable, unreadable
 
 MOST_TOKENS = 10**9
 """No trace has a longer request; two lengths below it fit into one 64-bit key."""
@@ -104,6 +104,7 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
     """
     import pyarrow
 
+    require_readable(path)
     try:
         with pyarrow.input_stream(str(path)) as raw:
             # Arrow's file has all that a buffered reader calls, and is no RawIOBase by name only.

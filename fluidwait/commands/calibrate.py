@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,9 @@ app = new_app()
 def command(
     context: typer.Context,
     rows: Annotated[Path, typer.Argument(metavar="FILE", help="Measured iteration times.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", writable=True, help="Write the server here.")
+    ] = None,
     layout: Annotated[
         str, typer.Option("--from", help="csv (docs/calibrate.md) or vllm-bench.")
     ] = "csv",
@@ -33,14 +36,11 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Server file from measured batches, with error and intervals."""
-    from fluid.files import require_folder
     from fluid.workload import Workload
     from validation.measure.calibrate import calibrate
 
     if not out and not workload:
         require_use(context, ["block_tokens"], "only with --out or --workload")
-    if out:
-        require_folder(out)
     if plot:
         from fluid.plots.style import require_plot_path, save
 
@@ -59,4 +59,4 @@ def command(
         save(found.plot, plot)
     show(found, as_json)
     if out and not as_json:
-        say(f"Wrote {out}. Next: fluidwait equilibrium WORKLOAD --server {out}")
+        say(f"Wrote {out}. Next: fluidwait equilibrium WORKLOAD --server {shlex.quote(str(out))}")

@@ -40,7 +40,12 @@ def command(
     ] = None,
     size: RunOptions = RunOptions(20, 20_000),
     resume: Annotated[
-        Path | None, typer.Option(help="Folder that keeps finished rows; continue from it.")
+        Path | None,
+        typer.Option(
+            writable=True,
+            file_okay=False,
+            help="Folder that keeps finished rows; continue from it.",
+        ),
     ] = None,
     place: PlaceOptions = PlaceOptions(),
     plot: PlotFile = None,

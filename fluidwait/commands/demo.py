@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,10 @@ app = new_app()
 
 @app.command()
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("demo"),
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", writable=True, file_okay=False, help="Folder for the files."),
+    ] = Path("demo"),
 ) -> None:
     """Ten seconds: greedy admission collapses, a table prevents it."""
     from importlib import resources
@@ -43,7 +47,7 @@ def command(
     solved = Paced().solve(Workload.read(workload), Server.named(SERVER))
     solved.write(table)
     show(solved)
-    say(f"Wrote {table}. Next: fluidwait replay {table}")
+    say(f"Wrote {table}. Next: fluidwait replay {shlex.quote(str(table))}")
     say(f"$ fluidwait replay {table} --plot {plot} -o {validated}")
     runs = Runs(REPLICATIONS, REQUESTS)
     with progress("replay", runs.replications * (1 + len(BASELINES))) as advance:

@@ -32,6 +32,7 @@ def command(
     """The cheapest servers for a load, and a table for each type."""
     from fluid.errors import InputError
     from fluid.server import load_server
+    from thresholds.checks import is_whole
     from thresholds.fleet import ServerType, fleet
     from thresholds.solvers.registry import solver_named
 
@@ -42,7 +43,7 @@ def command(
     costs = _by_name("--cost", cost or (), names)
     counts = _by_name("--max-count", max_count or (), names)
     for name, count in counts.items():
-        if count != int(count):
+        if not is_whole(count):
             raise InputError("--max-count", f"{name}={count:g}", "a whole number")
     types = [
         ServerType(

@@ -30,9 +30,9 @@ app = new_app(help="Measure your own device (needs fluidwait[torch]).")
 @app.callback(invoke_without_command=True)
 def measure(
     context: typer.Context,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Write the rows here.")] = Path(
-        "iteration-times.csv"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", writable=True, help="Write the rows here.")
+    ] = Path("iteration-times.csv"),
     model: ModelName = "llama-2-7b",
     dtype: Dtype = "float16",
     device: TorchDevice = "auto",
@@ -51,11 +51,9 @@ def measure(
     if context.invoked_subcommand:
         _refuse_options(context)
         return
-    from fluid.files import require_folder
     from validation.measure.design import BatchDesign
     from validation.measure.target import Target
 
-    require_folder(out)
     target = Target.named(model, dtype, device, checkpoint)
     from validation.measure.run import measure_batches
     from validation.measure.timer import Timer
@@ -73,7 +71,7 @@ def measure(
         )
     show(found, as_json)
     if not as_json:
-        say(f"Wrote {out}. Next: fluidwait calibrate {out} -o server.json")
+        say(f"Wrote {out}. Next: fluidwait calibrate {shlex.quote(str(out))} -o server.json")
     raise typer.Exit(130 if found.is_interrupted else 0)
 
 

@@ -44,21 +44,21 @@ def command(
     rate: Rate = None,
     size: RunOptions = RunOptions(20, 10_000),
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the table with its validation here.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", writable=True, help="Write the table with its validation here."
+        ),
     ] = None,
     plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
     """A table beside greedy admission, simulated on equal arrivals."""
-    from fluid.files import require_folder
     from fluid.plots.style import require_plot_path
     from thresholds.table import ThresholdTable
     from validation.experiments.replay import BASELINES, replay
 
     if plot:
         require_plot_path(plot)
-    if out:
-        require_folder(out)
     runs = size.runs()
     recorded = read_tape(context, tape, part, drop_longer_than)
     policies = policy or BASELINES

@@ -27,7 +27,9 @@ def command(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write the page here (report.html or theorems.html)."),
+        typer.Option(
+            "--out", "-o", writable=True, help="Write the page here (report.html or theorems.html)."
+        ),
     ] = None,
     replications: Replications = 10,
     requests: Requests = 10_000,
@@ -52,12 +54,12 @@ def command(
 
 def _report(path: Path, out: Path, replications: int, requests: int, seed: int) -> None:
     """Gather and write the page of a table."""
-    from fluid.files import require_folder
+    from fluid.files import require_output
     from thresholds.table import ThresholdTable
     from validation.report.content import make_report, simulated_runs
     from validation.simulator.runs import Runs
 
-    require_folder(out)
+    require_output(out)
     runs = Runs(replications, requests, seed)
     table = ThresholdTable.read(path)
     with progress("report", simulated_runs(table, runs)) as advance:
@@ -69,13 +71,13 @@ def _report(path: Path, out: Path, replications: int, requests: int, seed: int) 
 
 def _theorems(out: Path | None, quick: bool, seed: int, as_json: bool) -> int:
     """Try the statements and write their page; with --json only where it is named."""
-    from fluid.files import require_folder
+    from fluid.files import require_output
     from validation.theorems.bench import theorem_report
     from validation.theorems.statement import Effort
 
     page = out if out or as_json else Path("theorems.html")
     if page:
-        require_folder(page)
+        require_output(page)
     effort = Effort("quick" if quick else "full", seed)
     found = theorem_report(effort, on_done=lambda outcome: note(str(outcome)))
     if page:

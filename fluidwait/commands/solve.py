@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,13 +88,16 @@ def command(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="nested-wait: draw base memory and buffers against segments."),
+        typer.Option(
+            writable=True, help="nested-wait: draw base memory and buffers against segments."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", writable=True, help="Write the table here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Threshold table for a load, or one per window of its profile."""
-    from fluid.files import require_folder
     from thresholds.schedule import Schedule
     from thresholds.solvers.nested.nested_wait import NestedWait
     from thresholds.solvers.registry import solver_named
@@ -108,8 +112,6 @@ def command(
         from fluid.plots.style import require_plot_path
 
         require_plot_path(plot)
-    if out:
-        require_folder(out)
     workload, server = load.read()
     with waiting("refining on the simulator" if budget_s else SOLVING):
         found = solve(workload, server, solver, overload=overload, loss=True)
@@ -125,5 +127,9 @@ def command(
     if plot:
         say(f"Wrote {plot}.")
     if out:
-        next_step = "" if isinstance(found, Schedule) else f" Next: fluidwait replay {out}"
+        next_step = (
+            ""
+            if isinstance(found, Schedule)
+            else f" Next: fluidwait replay {shlex.quote(str(out))}"
+        )
         say(f"Wrote {out}.{next_step}")

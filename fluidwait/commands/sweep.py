@@ -33,7 +33,14 @@ def command(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the rows; continue with those in it.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            writable=True,
+            file_okay=False,
+            help="Folder for the rows; continue with those in it.",
+        ),
     ],
     rates: Rates = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds from --seed on, a row each.")] = 1,

@@ -54,19 +54,16 @@ def from_trace(
     name: Annotated[str | None, typer.Option(help="Name of the workload.")] = None,
     source: Annotated[str | None, typer.Option(help="Attribution kept in the file.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the workload here.")
+        Path | None, typer.Option("--out", "-o", writable=True, help="Write the workload here.")
     ] = None,
     tape_out: Annotated[
-        Path | None, typer.Option(help="Write the arrivals here, for replay --tape.")
+        Path | None, typer.Option(writable=True, help="Write the arrivals here, for replay --tape.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """A trace as a few classes that load a server like it does."""
-    from fluid.files import require_folder
     from fluid.traces.summarise import summarise_trace
 
-    if out:
-        require_folder(out)
     with waiting(f"reading {trace.name}"):
         found = summarise_trace(
             trace,

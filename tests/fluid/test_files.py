@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import resource
+from pathlib import Path
 from typing import Self
 
 import pytest
 from pydantic import model_validator
 
 from fluid.errors import InputError
-from fluid.files import FileModel, read_document, read_text, write_text
+from fluid.files import FileModel, read_document, read_text, require_output, write_text
+from fluid.parsing import parse_yaml
 from fluid.workload import RequestClass, Workload
 
 GOOD = {
@@ -118,6 +122,89 @@ def test_broken_syntax_names_the_line(tmp_path, name, text, line):
     assert error.allowed == ("valid YAML" if name.endswith("yaml") else "valid JSON")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: [" * 70, "levels"),
+        ("name: &c [*c]\n", "*c"),
+        ("<<: {a: 1}\n", "<<"),
+        ("{[1]: 2}\n", "key"),
+        ("name: !!binary aGk=\n", "!!binary"),
+        ("name: !!int abc\n", "!!int abc"),
+        ("name: " + "9" * 41 + "\n", "41 digits"),
+        ("k" * 201 + ": 1\n", "k"),
+        ("a: 1\n---\nb: 2\n", "second document"),
+        ("name: *nobody\n", "nobody"),
+    ],
+)
+def test_yaml_beyond_what_a_file_of_ours_holds(tmp_path, text, said):
+    (tmp_path / "y.yaml").write_text(text)
+    error = _refused(tmp_path / "y.yaml")
+    assert said in f"{error.value} {error.allowed}"
+    assert len(str(error)) < 400
+
+
+def test_aliases_count_as_often_as_they_are_named(tmp_path):
+    lines = ["a0: &a0 [" + ",".join(["lol"] * 10) + "]"]
+    lines += [f"a{n}: &a{n} [" + ",".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 8)]
+    (tmp_path / "y.yaml").write_text("\n".join([*lines, "name: *a7"]))
+    assert "values" in _refused(tmp_path / "y.yaml").value
+    (tmp_path / "few.yaml").write_text("a: &a [1, {b: &b two}]\nc: [*a, *b]\n")
+    assert read_document(tmp_path / "few.yaml") == {
+        "a": [1, {"b": "two"}],
+        "c": [[1, {"b": "two"}], "two"],
+    }
+    (tmp_path / "long.yaml").write_text("a: &a " + "x" * 10**6 + "\nb: [" + "*a, " * 10**3 + "]\n")
+    assert "values" in _refused(tmp_path / "long.yaml").value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0512", 512),
+        ("1:30", "1:30"),
+        ("2020-01-01", "2020-01-01"),
+        ("0x_", "0x_"),
+        ("1_000", "1_000"),
+        ("1e-3", 1e-3),
+        ("-.5", -0.5),
+        ("yes", "yes"),
+        ("true", True),
+        ("~", None),
+        ("''", ""),
+        ("!!str 5", "5"),
+        ("!!float 5", 5.0),
+        ("'7'", "7"),
+        (".inf", math.inf),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    found = parse_yaml(f"a: {text}\n", "y.yaml")["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "deep"),
+        ("[" * 70 + "]" * 70, "levels"),
+        ('{"name": ' + "9" * 41 + "}", "41 digits"),
+        ("[" + "1," * 2_100_000 + "1]", "values"),
+    ],
+)
+def test_json_beyond_what_a_file_of_ours_holds(tmp_path, text, said):
+    (tmp_path / "j.json").write_text(text)
+    assert said in _refused(tmp_path / "j.json").value
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    os.symlink("/dev/zero", tmp_path / "zero.json")
+    for name in ("pipe.yaml", "zero.json", "/dev/null"):
+        assert _refused(tmp_path / name).allowed == "a regular file"
+
+
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just words\n"])
 def test_a_file_must_hold_a_mapping(tmp_path, text):
     (tmp_path / "m.yaml").write_text(text)
@@ -169,3 +256,67 @@ def test_write_into_a_missing_folder(tmp_path):
     with pytest.raises(InputError) as caught:
         write_text(tmp_path / "absent" / "out.json", "text")
     assert caught.value.allowed == "a path in an existing folder"
+
+
+def test_outputs_follow_links_and_keep_modes(tmp_path):
+    kept, new = tmp_path / "kept.json", tmp_path / "new.json"
+    kept.write_text("old")
+    kept.chmod(0o640)
+    link = tmp_path / "link.json"
+    link.symlink_to(kept)
+    write_text(link, "text")
+    assert (link.is_symlink(), kept.read_text(), kept.stat().st_mode & 0o777) == (
+        True,
+        "text",
+        0o640,
+    )
+    before = os.umask(0o027)
+    try:
+        write_text(new, "text")
+    finally:
+        os.umask(before)
+    assert new.stat().st_mode & 0o777 == 0o640
+    (tmp_path / "dangling").symlink_to(tmp_path / "later.json")
+    write_text(tmp_path / "dangling", "text")
+    assert (tmp_path / "later.json").read_text() == "text"
+
+
+def test_pipes_and_devices_are_written_to(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()
+    write_text("/dev/null", "nowhere")
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_an_input_error():
+    with pytest.raises(InputError) as caught:
+        write_text("/dev/full", "text")
+    assert "No space" in caught.value.value
+    assert not Path("/dev/full").is_file()
+
+
+def test_a_file_cut_short_is_not_left(tmp_path):
+    target = tmp_path / "out.json"
+    write_text(target, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(InputError, match="too large"):
+            write_text(target, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (target.read_text(), os.listdir(tmp_path)) == ("old", ["out.json"])
+
+
+@pytest.mark.parametrize("name", ["", ".", "folder", "x" * 300, "absent/out.json"])
+def test_outputs_that_cannot_be_written_are_known_before(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError) as caught:
+        require_output(tmp_path / name if name not in {"", "."} else name)
+    assert len(str(caught.value)) < 300

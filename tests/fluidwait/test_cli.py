@@ -268,7 +268,7 @@ def test_bad_arguments(call: Call, workload: Path, arguments: tuple[str, ...], t
     ("options", "told"),
     [
         (("--replications", 0), "replications: got 0; allowed: at least 1"),
-        (("--requests", 0), "requests: got 0; allowed: at least 1"),
+        (("--requests", 0), "requests: got 0; allowed: at least 2"),
         (("--policy", "sjf"), "policy: got 'sjf'"),
         (("--plot", "picture.xyz"), "--plot: got 'picture.xyz'; allowed: a file ending in svg"),
     ],

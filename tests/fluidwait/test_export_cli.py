@@ -38,3 +38,14 @@ def test_bad_exports(call: Call, arguments: tuple[object, ...], told: str) -> No
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert told in done.err
+
+
+def test_a_table_whose_time_is_over_needs_to_be_asked_for(call: Call, tmp_path: Path) -> None:
+    document = json.loads(EARLIER.read_text(encoding="utf-8"))
+    document["valid_for"]["until"] = "2001-01-01"
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps(document), encoding="utf-8")
+    refused = call("export", table, "--to", "env")
+    assert (refused.code, "valid_for.until" in refused.err) == (2, True)
+    assert call("export", table, "--to", "env", "--expired").code == 0
+    assert call("export", EARLIER, "--to", "env", "--expired").code == 2

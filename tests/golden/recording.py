@@ -23,6 +23,7 @@ KEPT = Path(__file__).resolve().parent / "kept"
 
 _COMMENT = re.compile(r"<!-- (.*?) -->")
 _PART = re.compile(r"part-[0-9a-f]{32}")
+_HASH = re.compile(r'"table_sha256": "[0-9a-f]{64}"')
 _CREATED_BY = re.compile(r"fluidwait \d+\.\d+\.\d+")
 
 
@@ -60,6 +61,7 @@ def _record(line: str, folder: Path) -> str:
             parts += [f"--- wrote {path.relative_to(folder)}", _content(path)]
     text = "\n".join(parts) + "\n"
     text = text.replace(str(folder), "FOLDER").replace(str(TRACES), "TRACES")
+    text = _HASH.sub('"table_sha256": "HASH"', text)
     return _CREATED_BY.sub("fluidwait VERSION", _PART.sub("part-NAME", text))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,21 @@ def test_no_flags_for_a_scheduler_that_would_not_start(paced: ThresholdTable) ->
         assert {"scheduler-cls", "additional-config"}.isdisjoint(flags(table, "vllm"))
         lost = ENGINES["vllm"].configure(table, "t.json").not_expressible
         assert any("does not start" in one and field in one for one in lost)
+
+
+HOSTILE = "a\n$(touch y) `touch y` '; touch y\x1b]0;y\x07"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_no_name_reaches_a_shell(name: str, paced: ThresholdTable, tmp_path: Path) -> None:
+    """Names like these are refused in files; what is built by hand is harmless too."""
+    named = tuple(one.model_copy(update={"name": HOSTILE}) for one in paced.thresholds)
+    table = paced.model_copy(update={"thresholds": named, "policy": "wait"})
+    for one in (table, paced.model_copy(update={"thresholds": named})):
+        text = ENGINES[name].configure(one, f"{tmp_path}/{HOSTILE}").text
+        script = tmp_path / "x.sh"
+        script.write_text("vllm() { :; }; python() { :; }\n" + text)
+        if name != "trtllm":
+            subprocess.run(["bash", str(script)], cwd=tmp_path, check=True)
+        assert not (tmp_path / "y").exists()
+        assert "\x1b]0;y\x07" not in text.partition("FLUIDWAIT_TABLE")[0]

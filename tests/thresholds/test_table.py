@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 
 from fluid.errors import InputError
 from fluid.server import load_server
+from fluid.steady.stability import stability
 from fluid.workload import RequestClass, Workload
 from thresholds.fields import SCHEMA_VERSION, Interval, PolicyValidation, Validated
+from thresholds.integrity import expiry, whole_sha256
 from thresholds.json_schemas import generated_schema, shipped_schema
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.registry import SOLVERS
@@ -59,6 +62,9 @@ VALIDATED = Validated(
 )
 
 
+PACED = Paced().solve(LOAD, SERVER)
+
+
 @pytest.fixture(params=["paced", "wait", "validated"])
 def table(request: pytest.FixtureRequest) -> ThresholdTable:
     if request.param != "validated":
@@ -68,7 +74,9 @@ def table(request: pytest.FixtureRequest) -> ThresholdTable:
 
 def changed(table: ThresholdTable, folder: Path, **fields: Any) -> Path:
     path = folder / "table.json"
-    path.write_text(json.dumps(table.document() | fields), encoding="utf-8")
+    document = table.document() | fields
+    document["table_sha256"] = whole_sha256(document, "table_sha256")
+    path.write_text(json.dumps(document), encoding="utf-8")
     return path
 
 
@@ -104,9 +112,95 @@ def test_hashes_can_be_checked_from_the_file_alone(table: ThresholdTable, tmp_pa
     path = tmp_path / "table.json"
     table.write(path)
     document = json.loads(path.read_text(encoding="utf-8"))
-    for part in ("workload", "server"):
-        text = json.dumps(document[part], sort_keys=True, separators=(",", ":"))
+    for part in ("workload", "server", "table"):
+        held = document.get(part) or {k: v for k, v in document.items() if k != "table_sha256"}
+        text = json.dumps(held, sort_keys=True, separators=(",", ":"))
         assert hashlib.sha256(text.encode()).hexdigest() == document[f"{part}_sha256"]
+
+
+def test_a_table_changed_after_it_was_written_is_refused(
+    table: ThresholdTable, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.json"
+    table.write(path)
+    path.write_text(path.read_text().replace('"notes": [', '"notes": ["trust me", ', 1))
+    with pytest.raises(InputError) as caught:
+        ThresholdTable.read(path)
+    assert caught.value.field == "table_sha256"
+
+
+def _edited(table: ThresholdTable, part: str, **values: Any) -> dict[str, Any]:
+    """The part with other values; of a list its first entry."""
+    said = table.document()[part]
+    return {part: said | values if isinstance(said, dict) else [said[0] | values, *said[1:]]}
+
+
+ABSURD: list[tuple[str, str, dict[str, Any]]] = [
+    ("params.pace_per_iteration", "params", {"pace_per_iteration": -1}),
+    ("params.pace_per_iteration", "params", {"pace_per_iteration": 1e-300}),
+    ("params.cap_requests", "params", {"cap_requests": 0}),
+    ("params.cap_requests", "params", {"cap_requests": 10**39}),
+    ("params.watermark_fraction", "params", {"watermark_fraction": -0.1}),
+    ("params.watermark_fraction", "params", {"watermark_fraction": 0.995}),
+    ("params.max_wait_s", "params", {"max_wait_s": 1.0}),
+    ("params.x; touch y", "params", {"x; touch y": 1}),
+    ("thresholds", "thresholds", {"name": "zzz"}),
+    ("thresholds[0].threshold", "thresholds", {"threshold": -1}),
+    ("thresholds[0].up_to_tokens", "thresholds", {"up_to_tokens": 5}),
+    ("thresholds[0].name", "thresholds", {"name": "a\ntouch y"}),
+    ("memory.capacity_tokens", "memory", {"capacity_tokens": 5}),
+    ("certificate[0].slack", "certificate", {"slack": 0.999}),
+    ("certificate[0].slack", "certificate", {"slack": -1.0, "holds": False}),
+    ("certificate[0].holds", "certificate", {"holds": False}),
+    ("certificate", "certificate", {"condition": "all is well"}),
+    ("valid_for", "valid_for", {"min_rate_per_s": 9.0, "max_rate_per_s": 1.0}),
+    ("valid_for", "valid_for", {"until": "yesterday"}),
+]
+
+
+@pytest.mark.parametrize(("field", "part", "values"), ABSURD)
+def test_a_table_that_no_solver_makes_is_refused(
+    field: str, part: str, values: dict[str, Any], tmp_path: Path
+) -> None:
+    path = changed(PACED, tmp_path, **_edited(PACED, part, **values))
+    with pytest.raises(InputError) as caught:
+        ThresholdTable.read(path)
+    assert (caught.value.file, caught.value.field) == (str(path), field)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", ["wait", "nested-wait", "mine"])
+def test_a_policy_with_the_parameters_of_another_is_refused(policy: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        ThresholdTable.read(changed(PACED, tmp_path, policy=policy))
+    assert caught.value.field.startswith(("policy", "params."))
+
+
+def test_a_request_that_fits_into_no_memory_is_refused(tmp_path: Path) -> None:
+    load = LOAD.document()
+    load["classes"][0] |= {"decode_tokens": 10**6}
+    digest = Workload.from_document(load).sha256()
+    path = changed(PACED, tmp_path, workload=load, workload_sha256=digest)
+    with pytest.raises(InputError, match="1000200 KV tokens at its end"):
+        ThresholdTable.read(path)
+
+
+def test_a_condition_that_fails_honestly_is_kept(tmp_path: Path) -> None:
+    """At a higher rate the same thresholds are unstable, and the file says so."""
+    load = LOAD.at_rate(10_000.0)
+    slack = 1 - 1 / stability(load, SERVER).max_scale
+    stable = PACED.certificate[0].model_copy(update={"slack": slack, "holds": False})
+    fields = {"workload": load.document(), "workload_sha256": load.sha256()}
+    path = changed(PACED, tmp_path, **fields, certificate=[stable.model_dump()])
+    assert slack < 0
+    assert "NO" in str(ThresholdTable.read(path))
+
+
+def test_a_date_that_has_passed_is_told(tmp_path: Path) -> None:
+    path = changed(PACED, tmp_path, **_edited(PACED, "valid_for", until="2031-12-24"))
+    found = ThresholdTable.read(path)
+    assert expiry(found, date(2031, 12, 24)) is None
+    assert "2031-12-24" in (expiry(found, date(2031, 12, 25)) or "")
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "10.0", 1, None, "x"])

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numba
+
+from fluid.compiled import compiled
 from validation.simulator.compiling import bind
 
 TEXT = """
@@ -40,3 +46,34 @@ def test_a_changed_rule_is_not_taken_for_the_cached_one(tmp_path: Path) -> None:
         for name, number in (("one", 1), ("two", 2))
     )
     assert (first(10), second(10)) == (11, 12)
+
+
+def test_a_cache_cut_short_is_compiled_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    source = tmp_path / "cut.py"
+    source.write_text("def plus(x):\n    return x + 1\n")
+
+    def plus() -> Any:
+        names: dict[str, Any] = {}
+        exec(compile(source.read_text(), source, "exec"), names)
+        return compiled()(names["plus"])
+
+    assert plus()(1) == 2
+    (kept,) = (tmp_path / "cache").rglob("*.nbc")
+    whole = kept.stat().st_size
+    for cut in (kept, next((tmp_path / "cache").rglob("*.nbi"))):
+        cut.write_bytes(cut.read_bytes()[:50])
+        again = plus()
+        assert (again(1), sum(again.stats.cache_hits.values())) == (2, 0)
+    assert next((tmp_path / "cache").rglob("*.nbc")).stat().st_size == whole
+
+
+def test_a_cache_that_nobody_can_write_is_removed_at_exit(tmp_path: Path) -> None:
+    code = "import numba, validation.simulator.compiling; print(numba.config.CACHE_DIR)"
+    environment = os.environ | {"XDG_CACHE_HOME": "/proc/none", "TMPDIR": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.startswith(str(tmp_path / f"fluidwait-{os.getuid()}"))
+    assert list(tmp_path.iterdir()) == []

@@ -247,3 +247,35 @@ def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path: Path) ->
     found = Store(store.path).find("key")
     assert found is not None
     assert bits(found) == bits(PLAIN)
+
+
+def _rewritten(folder: Path, **values: object) -> None:
+    """The only file of a folder with other values in its first row."""
+    (part,) = folder.glob("*.parquet")
+    table = parquet.ParquetFile(part).read()
+    first, *others = table.to_pylist()
+    parquet.write_table(pa.Table.from_pylist([first | values, *others], table.schema), part)
+
+
+@pytest.mark.parametrize(
+    "values", [{"rate_per_s": 9.0}, {"params": "{"}, {"key": None}, {"row_sha256": None}]
+)
+def test_a_changed_row_is_named_and_the_others_kept(
+    values: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store(tmp_path / "rows") as store:
+        store.add("a", PLAIN, model="m", seed=0)
+        store.add("b", PLAIN, model="m", seed=1)
+    _rewritten(tmp_path / "rows", **values)
+    kept = Store(tmp_path / "rows")
+    assert (kept.find("a"), bits(kept.find("b"))) == (None, bits(PLAIN))
+    assert "row 1 does not match its checksum" in caplog.text
+
+
+def test_what_others_do_in_the_folder_is_no_error(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.add("a", PLAIN, model="m", seed=0)
+    (tmp_path / ".part-folder").mkdir()
+    (tmp_path / ".part-gone").symlink_to(tmp_path / "nowhere")
+    os.utime(tmp_path / ".part-folder", (1, 1))
+    assert len(Store(tmp_path)) == 1

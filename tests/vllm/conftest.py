@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from fluid.server import Server
+from fluid.steady.stability import stability
+from fluid.workload import RequestClass, Workload
 
 # vLLM reads them when it is imported: no GPU, no model hub.
 os.environ |= {
@@ -34,11 +36,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_table(tmp_path: Path) -> WriteTable:
-    """Writes a table for a server with these fields; returns its path."""
+    """Writes a table for a server with these fields, else sound; returns its path."""
 
     def write(server: Server, **fields: Any) -> Path:
         document = json.loads(EARLIER.read_text(encoding="utf-8"))
-        document |= {"server": server.document(), "server_sha256": server.sha256()} | fields
+        longest = max((one["up_to_tokens"] for one in fields.get("thresholds", ())), default=2)
+        one = RequestClass(name="one", rate_per_s=1.0, prefill_tokens=1, decode_tokens=longest)
+        load = Workload(name="test", classes=(one,))
+        found = 1 / stability(load, server).max_scale
+        stable = {"condition": "fluid stability: 1/α* ≤ 1", "slack": 1 - found, "holds": found < 1}
+        document |= {
+            "workload": load.document(),
+            "workload_sha256": load.sha256(),
+            "server": server.document(),
+            "server_sha256": server.sha256(),
+            "memory": document["memory"] | {"capacity_tokens": server.usable_kv_tokens},
+            "thresholds": [{"name": "one", "threshold": 1}],
+            "certificate": [stable],
+        }
+        document |= fields
         path = tmp_path / "table.json"
         path.write_text(json.dumps(document), encoding="utf-8")
         return path

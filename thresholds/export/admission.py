@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 
 from fluid.errors import InputError
 from thresholds.export.view import TableView
 from thresholds.fields import TableFields
+from thresholds.integrity import expiry
 from thresholds.limits import PARAMETER_MEANINGS, Limits
 from thresholds.rules import RULES
+from thresholds.solvers.nested.rules import RECORDS
 
 FOLLOWED = tuple(name for name, rule in RULES.items() if rule.followed)
 """Policies that a serving system can follow at all."""
 
 PARAMS = (*PARAMETER_MEANINGS, "max_wait_s")
 """Parameters of tables that an engine can follow; each may be absent."""
-
-RECORDS = (
-    "segments",
-    "horizon_s",
-    "overflow_probability",
-    "deterministic_buffer_tokens",
-    "stochastic_buffer_tokens",
-    "eta",
-)
-"""Parameters by which tables before schema 1.2 say how they were found; nothing to follow."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +80,18 @@ def restraints_of(table: TableFields, file: str) -> Restraints:
         gated=view.rule.gated,
         max_wait_s=view.max_wait_s,
     )
+
+
+def doubts(table: TableFields, today: date) -> Iterator[str]:
+    """What a table says against itself: an engine follows it all the same, and tells."""
+    expired = expiry(table, today)
+    if expired:
+        yield expired
+    for one in table.certificate:
+        if not one.holds:
+            yield f"its certificate says that {one.condition} fails"
+    if table.validated is not None and table.validated.policies[0].verdict == "unstable":
+        yield "it was unstable in the simulation that it was validated by"
 
 
 def require_same_server(

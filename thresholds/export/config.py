@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.result import Block, Result
+from fluid.result import Block, Result, printable
 from thresholds.export.view import TableView
 from thresholds.fields import TableFields
 
@@ -117,7 +117,7 @@ def shell_flags(command: str, config: EngineConfig) -> str:
     """A shell script fragment: the command with its flags, each under its reason."""
     lines = _header(config)
     for flag in config.flags:
-        lines.append(f"# {flag.name}: {flag.reason}")
+        lines.append(_comment(f"{flag.name}: {flag.reason}"))
     words = [f"--{one.name} {_quoted(one.value)}".rstrip() for one in config.flags]
     return "\n".join([*lines, " \\\n  ".join([command, *words])]) + "\n"
 
@@ -126,7 +126,7 @@ def yaml_fields(config: EngineConfig) -> str:
     """A YAML mapping, each field under its reason."""
     lines = _header(config)
     for flag in config.flags:
-        lines += [f"# {flag.reason}", f"{flag.name}: {flag.value}"]
+        lines += [_comment(flag.reason), f"{flag.name}: {flag.value}"]
     return "\n".join(lines) + "\n"
 
 
@@ -134,13 +134,18 @@ def shell_variables(config: EngineConfig) -> str:
     """Shell variables, each under its reason."""
     lines = _header(config)
     for flag in config.flags:
-        lines += [f"# {flag.reason}", f"{flag.name}={_quoted(flag.value)}"]
+        lines += [_comment(flag.reason), f"{flag.name}={_quoted(flag.value)}"]
     return "\n".join(lines) + "\n"
 
 
 def _header(config: EngineConfig) -> list[str]:
-    return [f"# NOT expressible here: {one}" for one in config.not_expressible]
+    return [_comment(f"NOT expressible here: {one}") for one in config.not_expressible]
+
+
+def _comment(text: str) -> str:
+    """One line that a shell skips, whatever the text holds."""
+    return "# " + printable(" ".join(text.split()))
 
 
 def _quoted(value: Value) -> str:
-    return shlex.quote(value) if isinstance(value, str) and value else str(value)
+    return shlex.quote(str(value)) if value != "" else ""

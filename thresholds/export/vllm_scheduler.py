@@ -18,6 +18,7 @@ import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -30,7 +31,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from fluid.errors import InputError
 from fluid.files import FileModel
-from thresholds.export.admission import Restraints, require_same_server, restraints_of
+from thresholds.export.admission import Restraints, doubts, require_same_server, restraints_of
 from thresholds.export.gate import GatedQueue, holds, is_new
 from thresholds.export.holds import SegmentHolds
 from thresholds.limits import Limits
@@ -145,6 +146,8 @@ class _FollowsTable(_Scheduler):
         self._queue_names = [name for name in names if hasattr(self, name)]
         self._logged_at_s = self.clock()
         logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
+        for reason in doubts(table, date.today()):
+            logger.warning("fluidwait: %s: %s", settings.table, reason)
 
     def add_request(self, request: Request) -> None:
         """vLLM's own, and a place in the order of arrival for a new request."""

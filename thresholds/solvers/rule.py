@@ -23,6 +23,8 @@ class Rule:
         segmented: Whether thresholds are of segments of output length.
         gated: Whether requests wait until so many are there (literal Nested WAIT).
         caps: Whether thresholds cap the requests in service.
+        whole: Whether thresholds are whole requests.
+        params: Names of the parameters that its tables may have.
         meaning: What a threshold counts, in words; "" where it sets nothing by itself.
     """
 
@@ -31,6 +33,8 @@ class Rule:
     segmented: ClassVar[bool] = False
     gated: ClassVar[bool] = False
     caps: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    params: ClassVar[tuple[str, ...]] = ()
     meaning: ClassVar[str] = ""
 
     def shown_name(self, threshold: Threshold) -> str:

@@ -8,12 +8,14 @@ which worker ran it, or how often, as long as all run the same code; each task c
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
 import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -32,8 +34,11 @@ from validation.simulator.runs import Runs
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-CONNECT_S = 5.0
+CONNECT_S = 4.0
 """Time that a scheduler has to answer."""
+
+LOOPBACK = "127.0.0.1"
+"""Where processes of this machine listen: nobody else's machine reaches them."""
 
 TASK_S = 0.5
 """Short configurations are sent together until a task takes so long: what a lost worker costs."""
@@ -92,7 +97,10 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
             local = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=":0",  # None takes the default port, which may not be free
+                host=LOOPBACK,
+                # None takes the default port, which may not be free.
+                dashboard_address=f"{LOOPBACK}:0",
+                worker_dashboard_address=f"{LOOPBACK}:0",
                 silence_logs=logging.CRITICAL,
                 preload=[_NO_INTERRUPTS],
             )
@@ -285,12 +293,26 @@ def _client(address: str) -> Iterator[Client]:
     from distributed import Client
 
     try:
+        # Asked first: a client that has found nobody takes another ten seconds to give up.
+        with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop of its own
+            pool.submit(asyncio.run, _answer(address)).result()
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError):
+    except Exception:  # a wrong address, or what listens there and is no scheduler: anything
         allowed = "the address of a running Dask scheduler, as tcp://HOST:8786"
         raise InputError("cluster", address, allowed) from None
     with client:
         yield client
+
+
+async def _answer(address: str) -> None:
+    """Wait until a scheduler says who it is."""
+    from distributed.core import rpc
+
+    async def identity() -> None:
+        async with rpc(address, timeout=CONNECT_S) as scheduler:
+            await scheduler.identity()
+
+    await asyncio.wait_for(identity(), CONNECT_S)
 
 
 @contextmanager

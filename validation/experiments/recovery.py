@@ -28,7 +28,7 @@ from validation.simulator.arrivals import Arrivals
 from validation.simulator.backlog import grows_after
 from validation.simulator.metrics import interval
 from validation.simulator.model import TAPE_ROW, Model, poisson_model
-from validation.simulator.runs import Runs
+from validation.simulator.runs import MOST_REQUESTS, Runs, require_count
 
 BURST_AT = 0.2
 """Share of the arrivals before the burst."""
@@ -167,8 +167,7 @@ def require_burst(load: Workload | Tape, burst_requests: int) -> Workload:
     Raises:
         InputError: No burst, or a recording.
     """
-    if burst_requests < 1:
-        raise InputError("burst", burst_requests, "at least 1 request")
+    require_count("burst", burst_requests, 1, MOST_REQUESTS)
     if isinstance(load, Tape):
         raise InputError("burst", burst_requests, "a workload's own arrivals, no tape")
     return load

@@ -7,12 +7,14 @@ leaves whole files only and the next one adds its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from fluid.errors import InputError
-from fluid.files import require_folder
 from validation.experiments.simulate import SPREAD, PolicyResult, Spread, spread_columns
 
 FLUSH_S = 5.0
@@ -33,7 +34,12 @@ makes hundreds of files, not thousands, and a kill costs it a hundredth."""
 STALE_S = 3600.0
 """Age at which a temporary file belongs to no living run: writing one takes milliseconds."""
 
-_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"3"
+CHECKSUM = "row_sha256"
+"""Column with the SHA-256 of the rest of its row."""
+
+_LOG = logging.getLogger(__name__)
+
+_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"4"
 _ARROW_TYPES = {
     "str": "string",
     "int": "int64",
@@ -60,15 +66,14 @@ class Store:
         self._flush_s = flush_s
         self._new: list[dict[str, Any]] = []
         self._opened = self._flushed = time.monotonic()
-        require_folder(path)
+        if not path.parent.is_dir():
+            raise InputError("", "no such folder", "a path in an existing folder", str(path))
         try:
             path.mkdir(exist_ok=True)
             parts = sorted(_parts(path))
         except OSError as error:
             raise InputError("", error.strerror, "a folder for rows", str(path)) from None
-        self._results = {
-            row["key"]: result_of_row(row) for part in parts for row in _read_rows(part)
-        }
+        self._results = dict(row for part in parts for row in _sound_rows(part))
 
     def __len__(self) -> int:
         return len(self._results)
@@ -135,7 +140,8 @@ def opened(store: Store | str | Path | None) -> AbstractContextManager[Store | N
 def row_of_result(result: PolicyResult, *, key: str, model: str, seed: int) -> dict[str, Any]:
     """A result as it is kept, parameters as JSON."""
     kept = {"key": key, "model": model, "seed": seed} | result.flat()
-    return kept | {"params": json.dumps(result.params)}
+    kept["params"] = json.dumps(result.params)
+    return kept | {CHECKSUM: _checksum(kept)}
 
 
 def result_of_row(row: dict[str, Any]) -> PolicyResult:
@@ -154,6 +160,12 @@ def result_of_row(row: dict[str, Any]) -> PolicyResult:
     return PolicyResult(**values)
 
 
+def _checksum(row: dict[str, Any]) -> str:
+    """SHA-256 of the sorted-key JSON of all of a row but its own checksum."""
+    rest = {name: value for name, value in row.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 @cache
 def _schema() -> Any:
     """Columns of a row, in the order of the fields of `PolicyResult`."""
@@ -165,6 +177,7 @@ def _schema() -> Any:
             columns |= dict.fromkeys(spread_columns(field.name).values(), "double")
         else:
             columns[field.name] = _ARROW_TYPES[str(field.type)]
+    columns[CHECKSUM] = "string"
     listed = pa.list_(pa.float64())
     return pa.schema(
         [(name, listed if kind == "list" else kind) for name, kind in columns.items()],
@@ -180,12 +193,28 @@ def _parts(folder: Path) -> Iterator[Path]:
     """
     for entry in folder.iterdir():
         if entry.name.startswith(".part-"):
-            if time.time() - entry.stat().st_mtime > STALE_S:
-                entry.unlink(missing_ok=True)
+            with suppress(OSError):  # another process may just have renamed or removed it
+                if time.time() - entry.stat().st_mtime > STALE_S:
+                    entry.unlink()
         elif entry.suffix == ".parquet":
             yield entry
         elif not entry.name.startswith("."):
             raise InputError("", entry.name, "a new folder, or one with rows only", str(folder))
+
+
+def _sound_rows(part: Path) -> Iterator[tuple[str, PolicyResult]]:
+    """Key and result of each row; one that was changed or broken is named, and left out."""
+    for number, row in enumerate(_read_rows(part), 1):
+        try:
+            sound = row[CHECKSUM] == _checksum(row)
+            result = result_of_row(row) if sound else None
+        except (TypeError, ValueError, KeyError):
+            result = None
+        if result is None:
+            said = "does not match its checksum: it is left out, and run again"
+            _LOG.warning("%s: row %d %s", part, number, said)
+        else:
+            yield row["key"], result
 
 
 def _read_rows(part: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluid.errors import InputError
-from fluid.files import require_folder, write_document
+from fluid.files import require_output, write_document
 from fluid.result import Block, Note, Result
 from validation.measure.design import BatchDesign
 from validation.measure.device import clocks, run_record
@@ -82,7 +82,7 @@ def measure_batches(
         InputError: Graphs without CUDA, a checkpoint of another shape, or an `out` that cannot be
             written.
     """
-    require_folder(out)
+    require_output(out)
     if cuda_graphs and target.device.type != "cuda":
         raise InputError("cuda_graphs", True, "only with device cuda")
     before = clocks(target.device)

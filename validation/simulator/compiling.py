@@ -12,16 +12,22 @@ cached.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numba
+
+from fluid.compiled import compiled
 
 _SOURCES = tuple(
     source
@@ -46,8 +52,31 @@ def _cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="fluidwait-kernels-"))
+        return _passing_folder()
+    return folder if os.access(folder, os.W_OK) else _passing_folder()
+
+
+def _passing_folder() -> Path:
+    """A folder for this process in the user's own place for temporary files, removed at exit.
+
+    Kernels are code: a place that others could write to is not taken.
+    """
+    home = Path(tempfile.gettempdir()) / f"fluidwait-{os.getuid()}"
+    with suppress(OSError):
+        home.mkdir(mode=0o700, exist_ok=True)
+    seen = home.lstat() if home.exists() else None
+    is_own = seen is not None and stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.getuid()
+    if seen is None or not is_own or seen.st_mode & 0o077:
+        home = Path(tempfile.mkdtemp(prefix="fluidwait-"))
+    folder = Path(tempfile.mkdtemp(prefix="kernels-", dir=home))
+    atexit.register(_remove, folder)
     return folder
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another process is still there
+        folder.parent.rmdir()
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
@@ -64,7 +93,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], cache: bool) -> Any:
-    return numba.njit(cache=cache, nogil=True, error_model="numpy", _nrt=False)(function)
+    return compiled(cache=cache, nogil=True, error_model="numpy", _nrt=False)(function)
 
 
 def _is_hashed(function: Any) -> bool:

@@ -7,6 +7,14 @@ from typing import Any
 
 from fluid.errors import InputError
 
+MOST_REPLICATIONS = 10_000
+"""Intervals are then a hundredth of what one run varies by; a result is kept for each."""
+
+MOST_REQUESTS = 2_000_000
+"""Of a run, which keeps what every request met in memory: some 200 bytes each."""
+
+LARGEST_SEED = 2**63 - 1
+
 DEVICES = ("cpu", "cuda", "auto")
 
 
@@ -25,8 +33,8 @@ class Runs:
     """Size of an experiment and where it runs.
 
     Attributes:
-        replications: Independent runs of each policy, at least 1.
-        requests: Arrivals per run, at least 1.
+        replications: Independent runs of each policy, 1 to 10,000.
+        requests: Arrivals per run, 2 to 2,000,000.
         seed: Of all random numbers, at least 0; policies see the same arrivals.
         device: "cpu", "cuda", or "auto" for CUDA where it is available.
 
@@ -44,12 +52,19 @@ class Runs:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        _require_whole("replications", self.replications, 1)
-        _require_whole("requests", self.requests, 1)
-        _require_whole("seed", self.seed, 0)
+        require_count("replications", self.replications, 1, MOST_REPLICATIONS)
+        require_count("requests", self.requests, 2, MOST_REQUESTS)
+        require_count("seed", self.seed, 0, LARGEST_SEED)
         require_known_device(self.device)
 
 
-def _require_whole(name: str, value: Any, least: int) -> None:
+def require_count(name: str, value: Any, least: int, most: int) -> None:
+    """Refuse what is no whole number, too small, or more than a run can keep.
+
+    Raises:
+        InputError: With what is allowed.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(name, value, f"at least {least}")
+    if value > most:
+        raise InputError(name, value, f"at most {most:,}")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.compiled import compiled
 from fluid.steady.latency.kernels import MOMENTS, add_moments, place, token_seconds
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -51,7 +51,7 @@ class Arrivals(NamedTuple):
     quad_s: Floats
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def full_seconds(budget, costs, b, k):
     """Time of an iteration that uses up the budget, with b decodes that read k tokens."""
     b = min(b, _MOST_DECODES * budget.tokens)
@@ -65,7 +65,7 @@ def full_seconds(budget, costs, b, k):
     )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def open_seconds(budget, costs, b, k, old, tokens, quad_s):
     """Time of an iteration that computes all prompt tokens, `old` of them left over before."""
     work = (
@@ -79,7 +79,7 @@ def open_seconds(budget, costs, b, k, old, tokens, quad_s):
     return max(min(work, full_seconds(budget, costs, b, k)), costs.overhead_s)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def open_seconds_each(budget, costs, b, k, tokens):
     """`open_seconds` of so many tokens, all left over; shape of `tokens`, flat."""
     found = np.empty(tokens.size)
@@ -89,7 +89,7 @@ def open_seconds_each(budget, costs, b, k, tokens):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
     """One iteration of the chain.
 
@@ -138,7 +138,7 @@ def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
     return step, moments, quads
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def land(row, mass, over, full_s, times, lefts):
     """Put mass on the states of so many tokens left over; below the first lies a full iteration."""
     low, share = place(lefts, min(over, lefts.at[-1]))
@@ -152,7 +152,7 @@ def land(row, mass, over, full_s, times, lefts):
     row[full_low + 1] += mass * (1.0 - share) * full_share
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def fitting_shares(before, behind, weights, most):
     """P(at most y points come before a moment | x in all), y below `most`; shape (most, M).
 
@@ -179,7 +179,7 @@ def fitting_shares(before, behind, weights, most):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def first_endings(
     law, left, arrivals, requests, kv, prompt, first_s, fits, times, lefts, budget, costs
 ):
@@ -216,7 +216,7 @@ def first_endings(
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def later_endings(behind, grid, room, b, k, times, lefts, budget, costs):
     """Law of the state after an iteration with so many tokens and those behind; shape (r, g, m).
 
@@ -249,7 +249,7 @@ def later_endings(behind, grid, room, b, k, times, lefts, budget, costs):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def own_first_seconds(law, left, arrivals, decoders, prompts, first_s, budget, costs):
     """E of the first iteration of a request that joins at its start, by class.
 
@@ -281,7 +281,7 @@ def own_first_seconds(law, left, arrivals, decoders, prompts, first_s, budget, c
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def open_first_laws(law, left, arrivals, decoders, prompt, first_s, points, dx, budget, costs):
     """Mass of first iterations that end the request's prompt, by state before and by length.
 
@@ -310,7 +310,7 @@ def open_first_laws(law, left, arrivals, decoders, prompt, first_s, points, dx, 
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def add_full_masses(found, mass, place, free, beyond):
     """Add to `found` prompts that do not end in the first iteration, or end in a full one.
 

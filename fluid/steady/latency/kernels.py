@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from fluid.compiled import compiled
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
@@ -50,7 +51,7 @@ class Nodes(NamedTuple):
     cells_per_unit: float
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def token_seconds(costs, tokens):
     """f at the nearest whole number of tokens."""
     top = costs.table_s.size - 1
@@ -59,7 +60,7 @@ def token_seconds(costs, tokens):
     return costs.table_s[int(tokens + 0.5)]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def place(nodes, value):
     """Interval of a value, and the share that belongs to its upper node so that means are kept."""
     at = nodes.at
@@ -73,7 +74,7 @@ def place(nodes, value):
     return low, min(max(share, 0.0), 1.0)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def whole_step(nodes, prompts, tokens, fixed_s, decodes, kv, weights, costs):
     """One iteration of the chain of THEORY 9.3.
 
@@ -107,7 +108,7 @@ def whole_step(nodes, prompts, tokens, fixed_s, decodes, kv, weights, costs):
     return step, moments
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def add_moments(row, mass, p, b, f):
     """Add what the regression of f on prompt tokens and decodes needs."""
     row[0] += mass * p
@@ -121,7 +122,7 @@ def add_moments(row, mass, p, b, f):
     row[8] += mass * f * f
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def added_seconds(law, prompts, tokens, decodes, weights, extra, costs):
     """E[f(P + B + extra_j) − f(P + B)] under a law of the node, shape of `extra`."""
     top = int(tokens.max() + decodes.max()) + 2
@@ -142,7 +143,7 @@ def added_seconds(law, prompts, tokens, decodes, weights, extra, costs):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def cross_sums(rates, rows, more, known):
     """Σ_j λ_j a_j·conj(b_j) at each frequency, over all pairs of rows; shape (i + k, i + k, F).
 
@@ -177,7 +178,7 @@ def cross_sums(rates, rows, more, known):
     return found, total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def linear_moments(cross, total, own, x, y, mean_s, noise, feedback, lag, wave):
     """Second moments of the linear theory (THEORY 9.2) by sums over frequencies.
 
@@ -232,7 +233,7 @@ def linear_moments(cross, total, own, x, y, mean_s, noise, feedback, lag, wave):
     return spectrum, sums
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def balance(step):
     """The stationary law of a chain, by eliminating one node after the other.
 
@@ -264,7 +265,7 @@ def balance(step):
     return law / law.sum()
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def moved(nodes, law, by_s):
     """A law on nodes, all of it later by each of some times; shape (times, m)."""
     found = np.zeros((by_s.size, law.size))

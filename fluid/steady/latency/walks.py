@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from fluid.compiled import compiled
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+@compiled(nogil=True, error_model="numpy", fastmath=True)
 def sum_waves(step, starts, turn_real, turn_imag, counts):
     """E[e^{iω(τ_1 + … + τ_N)}] from each law of τ_0, for each N of `counts`, which increase.
 
@@ -40,7 +41,7 @@ def sum_waves(step, starts, turn_real, turn_imag, counts):
     return kept_real, kept_imag
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+@compiled(nogil=True, error_model="numpy", fastmath=True)
 def add_products(weights, real, imag, to_real, to_imag):
     """Set `to` to the weighted rows; weights of shape (k, m), rows of shape (m, F)."""
     to_real[:] = 0.0
@@ -54,7 +55,7 @@ def add_products(weights, real, imag, to_real, to_imag):
                     to_imag[i, w] += mass * imag[k, w]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def following(step, values):
     """E[value of the next state | state]: Q·values."""
     found = np.zeros(values.size)
@@ -64,7 +65,7 @@ def following(step, values):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def preceded(step, mass):
     """Mass one iteration later: mass·Q."""
     found = np.zeros(mass.size)
@@ -75,7 +76,7 @@ def preceded(step, mass):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def relaxation(law, step, seconds, most, negligible):
     """Integrated autocorrelation Σ_s γ_s/γ_0 over s ≥ 0 of the chain's iteration time."""
     mean_s = (law * seconds).sum()
@@ -92,7 +93,7 @@ def relaxation(law, step, seconds, most, negligible):
     return total / max(variance, 1e-300)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def worth_by_age(mass, step, worth):
     """Σ_age worth_age·(mass·Q^(age − 1)), ages from 1 on; shape (kinds, m).
 
@@ -107,7 +108,7 @@ def worth_by_age(mass, step, worth):
     return found
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def seconds_ahead(starts, step, away, early, negligible):
     """E[value after s iterations] from each law, s = 1 …; 0 once it has died out.
 
@@ -129,7 +130,7 @@ def seconds_ahead(starts, step, away, early, negligible):
             break
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def blurred(masses, width):
     """P(value + U ≤ x) summed over rows, U uniform on (0, width of the row) points; shape (n,)."""
     rows, points = masses.shape

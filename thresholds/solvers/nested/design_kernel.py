@@ -14,13 +14,14 @@ segment at that length and are as long or longer:
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from fluid.compiled import compiled
 
 # mypy: disable-error-code="no-untyped-def"
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def segment_cost(h, i, n, depth, prompts, low, high, boundary, inverse, nodes, sums):
     """Cost of the segment of lengths h … i with the boundary behind it; infinite if not allowed."""
     filled = n[h] * (sums[prompts[h] + high[i]] - sums[prompts[h] + low[h] - 1])
@@ -33,7 +34,7 @@ def segment_cost(h, i, n, depth, prompts, low, high, boundary, inverse, nodes, s
     return cost if n[h] - n[i + 1] >= 1.0 else np.inf
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def least_sums(n, depth, prompts, low, high, boundary, inverse, nodes, sums, most):
     """Least sum over lengths 0 … i − 1 cut into k segments, shape (m + 1, most + 1)."""
     values = np.full((n.size + 1, most + 1), np.inf)
@@ -51,7 +52,7 @@ def least_sums(n, depth, prompts, low, high, boundary, inverse, nodes, sums, mos
     return values
 
 
-@numba.njit(cache=True)
+@compiled()
 def best_ends(n, depth, prompts, low, high, boundary, inverse, nodes, sums, values, count):
     """Ends of the best `count` segments, read backwards from `least_sums`."""
     ends = np.empty(count, dtype=np.int64)

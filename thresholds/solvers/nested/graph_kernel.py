@@ -18,15 +18,16 @@ from __future__ import annotations
 import heapq
 import math
 
-import numba
 import numpy as np
+
+from fluid.compiled import compiled
 
 # mypy: disable-error-code="no-untyped-def"
 
 _STRICT = 1e-9
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def inverse_exponent(ratio, survival):
     """1/θ as in `requirement.boundary_exponent`, for p < r < 1."""
     theta = min(-math.log(survival), 2 * (ratio - survival) / survival) / (1 - ratio)
@@ -40,13 +41,13 @@ def inverse_exponent(ratio, survival):
     return 1 / theta
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def largest_ratio(low, high, high2):
     """Above n'/n for whole n in low … high and n' ≤ high2, n' < n."""
     return min(high2 / low, (high - 1.0) / high)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_inverse(survival, first, low, high, place, inverse):
     """1/θ of every pair of states into `inverse`, at the ratio where it is least."""
     m = len(first) - 1
@@ -61,14 +62,14 @@ def fill_inverse(survival, first, low, high, place, inverse):
                     k += 1
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def boundary_cost(n, n2, ratio, p, wait_s, tokens, log, inverse, weights):
     """What the boundary before n2 adds to a weighted sum: its queue's delay and its KV."""
     seconds = wait_s * ((n2 - 1 + p * n) / 2 + (1 - p) / 2 * p / (ratio - p))
     return weights[0] * seconds + weights[3] * tokens * (n2 + log * inverse)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def completions(arcs, grid, spans, weights, log, layers):
     """Least weighted sum from each state to the end, (states, max(layers, 1)).
 
@@ -100,7 +101,7 @@ def completions(arcs, grid, spans, weights, log, layers):
     return values
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def arrivals(arcs, grid, spans, weights, log, start):
     """Least weighted sum from the start to each state, of any number of segments; (states,).
 
@@ -128,7 +129,7 @@ def arrivals(arcs, grid, spans, weights, log, start):
     return values
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def best_path(arcs, grid, spans, weights, log, layers, values, state, column):
     """States of the path behind values[state, column], as an array."""
     survival, wait_s, boundary = arcs
@@ -162,7 +163,7 @@ def best_path(arcs, grid, spans, weights, log, layers, values, state, column):
         column = column - 1 if layers else 0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def token_seconds(tokens, knots, seconds):
     """f as in `fluid.iteration.IterationTime.token_seconds`."""
     if len(knots) == 1:
@@ -177,7 +178,7 @@ def token_seconds(tokens, knots, seconds):
     return seconds[right - 1] + share * (seconds[right] - seconds[right - 1])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def path_value(kind, n, used, rate, first_output, capacity, tau):
     """The objective of a whole path, infinite where a condition fails; `tau` holds f.
 
@@ -197,7 +198,7 @@ def path_value(kind, n, used, rate, first_output, capacity, tau):
     return used[0] + time_s + (collected + load / (2 * (1 - load))) / rate
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def search(
     arcs, index, parts, log, layers, weights, values, starts, scales, proves, goal, target,
     steps,
@@ -308,7 +309,7 @@ def search(
     return best_value, _traced(node, best_end), best_value, True
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _is_open(used, weights, values, starts, scales, state, column, n1, target):
     """Whether no bound excludes that a path through here is below the target."""
     for b in range(len(weights)):
@@ -320,7 +321,7 @@ def _is_open(used, weights, values, starts, scales, state, column, n1, target):
     return True
 
 
-@numba.njit(cache=True)
+@compiled()
 def _doubled(node, used):
     size = 2 * len(node)
     more, more_used = np.empty((size, 5), dtype=np.int64), np.empty((size, 4))
@@ -328,7 +329,7 @@ def _doubled(node, used):
     return more, more_used, size
 
 
-@numba.njit(cache=True)
+@compiled()
 def _traced(node, end):
     """Length and threshold of each segment of the path that ends here, from the first on."""
     count, one = 0, end

@@ -10,6 +10,16 @@ from thresholds.fields import Condition, TableFields
 from thresholds.solvers.nested.hand_over import arrivals_over_windows, memory_over_windows
 from thresholds.solvers.rule import Rule
 
+RECORDS = (
+    "segments",
+    "horizon_s",
+    "overflow_probability",
+    "deterministic_buffer_tokens",
+    "stochastic_buffer_tokens",
+    "eta",
+)
+"""Parameters by which tables before schema 1.2 say how they were found; nothing to follow."""
+
 
 class NestedWaitRule(Rule):
     """A segment waits until n_k requests stand before it, then serves n_k of each stage."""
@@ -18,6 +28,8 @@ class NestedWaitRule(Rule):
     followed = True
     segmented = True
     gated = True
+    whole = True
+    params = ("max_wait_s", *RECORDS)
     meaning = "requests of each stage served at once"
 
     def hand_over(
@@ -50,4 +62,6 @@ class NestedCapRule(Rule):
     followed = True
     segmented = True
     caps = True
+    whole = True
+    params = ("cap_requests", *RECORDS)
     meaning = "requests of the segment served at once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thresholds.limits import PARAMETER_MEANINGS
 from thresholds.solvers.rule import Rule
 
 
@@ -10,3 +11,4 @@ class PacedRule(Rule):
 
     policy = "paced"
     followed = True
+    params = tuple(PARAMETER_MEANINGS)

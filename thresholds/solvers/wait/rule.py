@@ -23,6 +23,7 @@ class WaitRule(Rule):
     """
 
     policy = "wait"
+    whole = True
     meaning = "requests of the class that one stage serves at once"
 
     def hand_over(

@@ -30,6 +30,9 @@ COLUMNS = (
 )
 SEQUENCES = "num_prefill_seqs"
 
+MOST = 1e9
+"""Of tokens and milliseconds: their squares and sums keep all digits that matter."""
+
 FASTEST_MS = 0.1
 """No model of any use computes an iteration in less: such a column holds seconds."""
 
@@ -131,8 +134,8 @@ def _number(text: str, field: str, file: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(field, text, "a number ≥ 0", file)
+    if not 0 <= value <= MOST:
+        raise InputError(field, text, f"a number ≥ 0, {MOST:g} at most", file)
     return value
 
 

@@ -18,7 +18,10 @@ import numpy as np
 from fluid.errors import InputError
 from fluid.files import read_document
 from validation.measure.composition import Measurements
-from validation.measure.importers.iteration_csv import from_table
+from validation.measure.importers.iteration_csv import MOST, from_table
+
+_FLAT = ("input_lens", "ttfts")
+_DETAILED = "a list; run with --save-detailed"
 
 LONGEST_PROMPT_TOKENS = 2048
 """Longer prompts may be prefilled in several iterations (the engine's smallest default budget)."""
@@ -36,7 +39,12 @@ def read_vllm_bench(path: Path) -> Measurements:
     concurrency = document.get("max_concurrency")
     if concurrency != 1:
         raise InputError("max_concurrency", concurrency, "1: batches are unknown above", str(path))
-    lists = [_list(document, name, path) for name in ("input_lens", "ttfts", "itls")]
+    prompts, firsts_s = (_numbers(document.get(name), name, path) for name in _FLAT)
+    said = document.get("itls")
+    if not isinstance(said, list):
+        raise InputError("itls", said, _DETAILED, str(path))
+    gaps = [_numbers(one, f"itls[{index}]", path) for index, one in enumerate(said)]
+    lists: list[list[Any]] = [prompts, firsts_s, gaps]
     if len({len(one) for one in lists}) != 1:
         raise InputError("itls", "lists of different lengths", "one entry per request", str(path))
     rows: list[tuple[float, ...]] = []
@@ -57,8 +65,12 @@ def read_vllm_bench(path: Path) -> Measurements:
     return Measurements(compositions, table[:, 4], seen, source, name=path.stem)
 
 
-def _list(document: dict[str, Any], name: str, path: Path) -> list[Any]:
-    found = document.get(name)
+def _numbers(found: Any, name: str, path: Path) -> list[float]:
+    """A list of numbers from 0 to a billion; those that no run has are refused."""
     if not isinstance(found, list):
-        raise InputError(name, found, "a list; run with --save-detailed", str(path))
+        raise InputError(name, found, _DETAILED, str(path))
+    for index, one in enumerate(found):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= MOST:
+            allowed = f"a number from 0 to {MOST:g}"
+            raise InputError(f"{name}[{index}]", one, allowed, str(path))
     return found
