@@ -50,7 +50,8 @@ ARRIVALS = np.dtype(
         ("burst_at_s", "f8"),
         ("period_s", "f8"),  # of the rate profile; 0 where it does not repeat
         ("period_integral_s", "f8"),  # rate time of one period
-    ]
+    ],
+    align=True,
 )
 
 PIECE = np.dtype(
@@ -58,7 +59,8 @@ PIECE = np.dtype(
         ("start_s", "f8"),
         ("multiplier", "f8"),
         ("integral_s", "f8"),  # rate time up to its start
-    ]
+    ],
+    align=True,
 )
 """A piece of the rate profile."""
 

@@ -26,13 +26,14 @@ SHAPE = np.dtype(
         ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
         ("report_class", "i8"),  # class under which requests of this shape are reported
         ("work_s", "f8"),  # server seconds that a request takes of a full batch
-    ]
+    ],
+    align=True,
 )
 """A distinct (prompt, context, output) of a request."""
 
-TAPE_ROW = np.dtype([("arrived_at_s", "f8"), ("shape", "i8")])
+TAPE_ROW = np.dtype([("arrived_at_s", "f8"), ("shape", "i8")], align=True)
 
-KNOT = np.dtype([("tokens", "f8"), ("seconds", "f8")])
+KNOT = np.dtype([("tokens", "f8"), ("seconds", "f8")], align=True)
 
 CONSTANTS = np.dtype(
     [
@@ -40,6 +41,7 @@ CONSTANTS = np.dtype(
         ("kv_capacity_tokens", "i8"),  # usable: whole blocks
         ("block_tokens", "i8"),
         ("silent_prefill", "i8"),  # 1 under the paper convention: prefill emits no token
+        ("some_decode_only", "i8"),  # 1: a request may come with all of its prompt in KV
         ("per_kv_token_s", "f8"),
         ("per_prefill_token_s", "f8"),
         ("per_decode_request_s", "f8"),
@@ -49,7 +51,8 @@ CONSTANTS = np.dtype(
         ("prefill_work_s", "f8"),  # parts of `work_s`: per prompt token,
         ("output_work_s", "f8"),  # per output token,
         ("kv_work_s", "f8"),  # per KV token held for one iteration
-    ]
+    ],
+    align=True,
 )
 
 
@@ -233,6 +236,7 @@ def _model(
         server.usable_kv_tokens,
         server.block_tokens,
         server.first_token == "decode",
+        bool((shapes["prompt_tokens"] == shapes["context_tokens"]).any()),
         tau.per_kv_token_s,
         tau.per_prefill_token_s,
         tau.per_decode_request_s,
