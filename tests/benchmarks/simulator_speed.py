@@ -9,7 +9,7 @@ from fluid.workload import RequestClass, Workload
 from tests.benchmarks.loads import OUTPUT, PROMPT, model_with
 from tests.benchmarks.measurement import Table, alone, best_seconds
 from validation.experiments.rows import grid, run_rows
-from validation.policies import POLICIES, parse_policy
+from validation.policies import POLICIES, PolicyLike, configured, parse_policy
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.runs import Runs
@@ -29,27 +29,44 @@ COMPARED = (
 
 
 def speed(
-    model: Model, policy: str, replications: int, requests: int, threads: int
+    model: Model, policy: PolicyLike, replications: int, requests: int, threads: int
 ) -> tuple[float, float]:
     """Iterations and requests per second of so many replications."""
-    jobs = [cpu.Job(parse_policy(policy), replication) for replication in range(replications)]
+    (rule,) = configured(policy)
+    jobs = [cpu.Job(rule, replication) for replication in range(replications)]
     iterations = sum(one.iterations for one in cpu.run(model, jobs, requests, threads))
     seconds = best_seconds(lambda: cpu.run(model, jobs, requests, threads), rounds=2)
     return iterations / seconds, replications * requests / seconds
 
 
 def by_size() -> Table:
-    """Against the number of requests in service, one thread."""
+    """Against the number of requests in service, one thread: decoders parked, and each touched."""
     rows = []
-    for residents in (1, 5, 20, 100, 400):
+    for residents in (5, 20, 100, 400, 1000):
         model = model_with(residents)
-        for policy in ("greedy", "vllm-v1"):
+        for name in ("greedy", "vllm-v1"):
+            policy = parse_policy(name)
+            each = policy.policy.general.configure()
             iterations, requests = speed(model, policy, 2, REQUESTS, threads=1)
-            rows.append((str(residents), policy, _millions(iterations), f"{requests:,.0f}"))
+            each_iterations, _ = speed(model, each, 1, REQUESTS, threads=1)
+            rows.append(
+                (
+                    f"{residents:,}",
+                    name,
+                    _millions(iterations),
+                    f"{requests:,.0f}",
+                    _millions(each_iterations),
+                    f"{iterations / each_iterations:.1f}",
+                )
+            )
     return Table(
         "Simulator: requests in service",
-        f"Prompt {PROMPT}, output {OUTPUT}, {REQUESTS:,} requests per replication, one thread.",
-        ("in service", "policy", "million iterations /s", "requests /s"),
+        f"Prompt {PROMPT}, output {OUTPUT}, {REQUESTS:,} requests per replication, one thread; "
+        "beside it the same rule without `form_aggregated`, which touches every resident.",
+        (
+            *("in service", "policy", "million iterations /s", "requests /s"),
+            *("touching each: million iterations /s", "times"),
+        ),
         tuple(rows),
     )
 

@@ -34,6 +34,7 @@ class Case:
     server: Server
     policy: ConfiguredPolicy
     seed: int
+    arrivals: str | None = None
 
 
 def random_iteration_time(rng: random.Random) -> IterationTime:
@@ -87,6 +88,67 @@ def random_case(name: str, number: int) -> Case:
     workload = Workload(name="random", classes=classes)
     configured = policy.configure(values, thresholds, cuts)
     return Case(workload, large_enough(server, workload, configured), configured, seed=number)
+
+
+CROWD = {
+    "greedy": {"pace": [0.3, 2.0], "watermark": [0.1], "cap": [12]},
+    "dai": {"budget_tokens": [3, 8, 40]},
+    "vllm-v1": {"max_num_batched_tokens": [3, 8, 40], "pace": [0.5], "reserve_full_prompt": [0]},
+    "sarathi": {"chunk": [3, 8, 40], "watermark": [0.0]},
+    "a-min": {"lowest_tokens": [5]},
+}
+"""Parameters under which a crowd is another case; budgets are below the number of decoders."""
+
+
+def crowded_case(name: str, number: int) -> Case:
+    """Many residents at once, for rules that do not touch each of them.
+
+    Bursts of simultaneous arrivals, outputs of one token, prompts of whole blocks, requests that
+    come with their prompts in memory, and memory from just enough for one to ample.
+    """
+    rng = random.Random(f"crowd-{name}-{number}")
+    block = rng.choice([1, 4, 16])
+    decode_only = rng.random() < 0.2
+    some = rng.random() < 0.5
+    prompts = [
+        block * rng.randint(1, 3) if rng.random() < 0.5 else rng.randint(1, 40)
+        for _ in range(rng.randint(1, 3))
+    ]
+    fresh = [not decode_only or (some and index == 0) for index in range(len(prompts))]
+    classes = tuple(
+        RequestClass(
+            name=f"class-{index}",
+            rate_per_s=rng.uniform(0.5, 8.0),
+            prefill_tokens=prompt if new else 0,
+            context_tokens=0 if new else prompt,
+            decode_tokens=rng.choice([1, 2, rng.randint(3, 25), rng.randint(20, 60)]),
+        )
+        for index, (prompt, new) in enumerate(zip(prompts, fresh, strict=True))
+    )
+    largest = max(c.prefill_tokens + c.context_tokens + c.decode_tokens for c in classes)
+    policy = POLICIES[name]
+    server = Server(
+        name="small",
+        source="test",
+        kv_capacity_tokens=-(-largest // block) * block * rng.choice([1, 2, 5, 12, 40]),
+        block_tokens=block,
+        first_token="prefill"
+        if policy.engine_convention_only
+        else rng.choice(["prefill", "decode"]),
+        iteration_time=random_iteration_time(rng),
+    )
+    known = {parameter.name for parameter in policy.parameters}
+    options = {key: choices for key, choices in EVICTION_OPTIONS.items() if key in known}
+    values: dict[str, Any] = {key: rng.choice(choices) for key, choices in options.items()}
+    values |= {key: rng.choice(of) for key, of in CROWD.get(name, {}).items() if rng.random() < 0.4}
+    thresholds, cuts = random_thresholds(rng, policy, classes)
+    workload = Workload(name="crowd", classes=classes)
+    configured = policy.configure(values, thresholds, cuts)
+    arrivals = rng.choice(
+        [None, "poisson:burst=30", "deterministic", "poisson:burst=9,burst_at_s=4"]
+    )
+    server = large_enough(server, workload, configured)
+    return Case(workload, server, configured, seed=number, arrivals=arrivals)
 
 
 def random_thresholds(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.random_cases import Case, random_case
+from tests.benchmarks.loads import model_with
+from tests.support.random_cases import Case, crowded_case, random_case
 from validation.policies import POLICIES
 from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
 from validation.simulator import cpu
 from validation.simulator.model import poisson_model
 
 WORKLOADS = 300
+CROWDS = 30
 REQUESTS = 60
+
+AGGREGATED = [name for name, one in POLICIES.items() if one.form_aggregated is not None]
 
 
 def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
@@ -34,7 +38,8 @@ def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
 def compare(case: Case) -> int:
     """Assert agreement; return the number of evictions."""
     job = cpu.Job(case.policy, replication=0, seed=case.seed)
-    trace = cpu.run_traced(poisson_model(case.workload, case.server), job, REQUESTS)
+    model = poisson_model(case.workload, case.server, case.arrivals)
+    trace = cpu.run_traced(model, job, REQUESTS)
     requests = reference_requests(case, trace)
     iterations = simulate_slowly(
         requests,
@@ -67,3 +72,20 @@ def test_engine_agrees_with_reference(name: str) -> None:
         assert sum(evictions) == 0
     else:
         assert sum(count > 0 for count in evictions) >= WORKLOADS / 3
+
+
+@pytest.mark.parametrize("name", AGGREGATED)
+def test_a_crowd_that_is_not_touched_agrees_with_reference(name: str) -> None:
+    """More of them: ``python -m tests.benchmarks.aggregation``."""
+    for number in range(CROWDS):
+        compare(crowded_case(name, number))
+
+
+@pytest.mark.parametrize("name", AGGREGATED)
+def test_ordinary_iterations_touch_no_decoder(name: str) -> None:
+    """With ample memory every iteration is ordinary, but for those that pause the decoders."""
+    thresholds = (5,) if POLICIES[name].per_class else ()
+    job = cpu.Job(POLICIES[name].configure(thresholds=thresholds), 0)
+    (scalars,) = cpu.run_reading(model_with(20), [job], 200, lambda lane: lane.scalars[0].copy())
+    assert scalars["aggregated_since"] == 0
+    assert scalars["step"] > 0.7 * scalars["iterations"]

@@ -42,7 +42,7 @@ def test_a_changed_rule_is_not_taken_for_the_cached_one(tmp_path: Path) -> None:
     """numba's cache knows the template's file and the bound name, not the file of the rule."""
     engine = written(tmp_path, "engine", 0).template
     first, second = (
-        bind(engine.py_func, "rule", rule=written(tmp_path, name, number).rule)
+        bind(engine.py_func, "rule", {"rule": written(tmp_path, name, number).rule})
         for name, number in (("one", 1), ("two", 2))
     )
     assert (first(10), second(10)) == (11, 12)

@@ -9,7 +9,7 @@ from fluid.workload import RequestClass, Workload
 from validation.policies import POLICIES, Policy
 from validation.policies.greedy import queue_of
 from validation.simulator.compiling import kernel
-from validation.simulator.cpu import Job, run_traced
+from validation.simulator.cpu import Job, SamplePath, run_traced
 from validation.simulator.engine import admit, advance
 from validation.simulator.model import poisson_model
 
@@ -39,8 +39,12 @@ def everybody(model, lane, params, thresholds):
         admit(model, lane, 0)
 
 
+def ran(policy: Policy) -> SamplePath:
+    return run_traced(MODEL, Job(policy.configure(), 0), 200)
+
+
 def completed_at_s(policy: Policy) -> np.ndarray:
-    return run_traced(MODEL, Job(policy.configure(), 0), 200).completed_at_s
+    return ran(policy).completed_at_s
 
 
 def own(rule) -> Policy:
@@ -48,10 +52,13 @@ def own(rule) -> Policy:
 
 
 def test_an_own_rule_runs_and_equals_the_same_rule_of_the_package() -> None:
-    found, greedy = completed_at_s(own(everybody)), completed_at_s(POLICIES["greedy"])
+    found, greedy = ran(own(everybody)), ran(POLICIES["greedy"])
     # The last requests arrive after the end of the measured window and may never complete.
-    assert np.isfinite(found[:160]).all()
-    np.testing.assert_array_equal(found, greedy)
+    assert np.isfinite(found.completed_at_s[:160]).all()
+    np.testing.assert_array_equal(found.completed_at_s, greedy.completed_at_s)
+    np.testing.assert_array_equal(found.series, greedy.series)
+    # The work still owed to those whom greedy does not touch is a sum.
+    np.testing.assert_allclose(found.backlog, greedy.backlog, rtol=1e-12)
 
 
 def test_a_rewritten_rule_of_the_same_name_is_the_one_that_runs() -> None:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 
 from validation.policies.known_lengths import fits_ahead, occupy, silent_stages
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, advance, evict
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.engine import admit, advance, advance_all, evict, head_tokens
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
@@ -54,6 +54,29 @@ def form_batch(model, lane, params, thresholds):
             return
 
 
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same while memory suffices and who waits is projected to end at once."""
+    scalars = lane.scalars[0]
+    capacity = model.constants[0].kv_capacity_tokens
+    lowest = min(params[LOWEST], lane.stage_count.shape[1] - 2.0)
+    need = advance_all(model, lane)
+    if need > capacity:
+        return False
+    queue = 0
+    while scalars.waiting > 0:
+        while lane.queues[queue].length == 0:
+            queue += 1
+        estimate = max(lowest, float(queue))
+        if head_stages(model, lane, queue, estimate) > 1:
+            return False  # Whoever has been admitted by now would be all the same.
+        if scalars.residents > 0 and need + head_tokens(model, lane, queue) > capacity:
+            return True
+        need += admit(model, lane, queue)
+        lane.residents[scalars.slots - 1].note = estimate
+    return True
+
+
 @kernel
 def project(model, lane):
     """Build the projection anew: a request may also have ended before its estimate."""
@@ -69,6 +92,15 @@ def project(model, lane):
 def stages_left(model, estimate, generated, known, prompt):
     """Iterations, the coming one included, until a request reaches its estimate."""
     return max(int(estimate) - generated, 1) + silent_stages(model, known, prompt)
+
+
+@kernel
+def head_stages(model, lane, queue, estimate):
+    """The same of the head of a queue, were it admitted now."""
+    request = lane.requests[lane.queues[queue].head]
+    shape = model.shapes[request.shape]
+    generated = shape.output_tokens - request.left
+    return stages_left(model, estimate, generated, request.known, shape.prompt_tokens)
 
 
 @kernel
@@ -96,14 +128,12 @@ def evict_smallest(model, lane, params, lowest):
 @kernel
 def admit_if_it_fits(model, lane, queue, estimate):
     """Admit the head of a queue if the projection allows it; returns whether it did."""
-    request = lane.requests[lane.queues[queue].head]
-    shape = model.shapes[request.shape]
-    generated = shape.output_tokens - request.left
-    stages = stages_left(model, estimate, generated, request.known, shape.prompt_tokens)
+    known = lane.requests[lane.queues[queue].head].known
+    stages = head_stages(model, lane, queue, estimate)
     empty = lane.scalars[0].residents == 0
-    if not (empty or fits_ahead(model, lane, request.known, stages)):
+    if not (empty or fits_ahead(model, lane, known, stages)):
         return False
-    occupy(model, lane, request.known, stages)
+    occupy(model, lane, known, stages)
     admit(model, lane, queue)
     lane.residents[lane.scalars[0].residents - 1].note = estimate
     return True
@@ -118,4 +148,5 @@ A_MIN = Policy(
     ),
     form_batch=form_batch,
     queue_of=queue_of,
+    form_aggregated=form_aggregated,
 )

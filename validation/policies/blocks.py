@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.server import peak_kv_tokens
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import block_rounded, choose_victim, evict
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.decoders import parked_need
+from validation.simulator.engine import choose_victim, evict
+from validation.simulator.kv import block_rounded
 from validation.simulator.model import Model
 
 # mypy: disable-error-code="no-untyped-def"
@@ -27,7 +29,13 @@ def free_tokens(model, lane):
     return free
 
 
-@kernel
+@inlined
+def free_beside_parked(model, lane):
+    """The same if the active residents held nothing and the parked had computed their tokens."""
+    return model.constants[0].kv_capacity_tokens - parked_need(model, lane)
+
+
+@inlined
 def watermark_tokens(model, share):
     """int(w·M) blocks, in tokens."""
     block = model.constants[0].block_tokens

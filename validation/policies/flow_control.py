@@ -8,8 +8,8 @@ that does not fit ends admission. With Σ b_k m_k ≤ C memory never runs out (T
 from __future__ import annotations
 
 from validation.policies.wait import class_of, fits, queue_of
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, advance, choose_victim, evict
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.engine import admit, advance, advance_all, choose_victim, evict
 from validation.simulator.policy import EVICTION_PARAMETERS, Policy
 
 # mypy: disable-error-code="no-untyped-def"
@@ -30,6 +30,22 @@ def form_batch(model, lane, params, thresholds):
         need -= resident.held
         queue = class_of(model, lane, resident)
         evict(model, lane, victim, queue, params[REQUEUE], params[PROGRESS])
+    admit_up_to_caps(model, lane, thresholds, need)
+
+
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same while memory suffices."""
+    need = advance_all(model, lane)
+    if need > model.constants[0].kv_capacity_tokens:
+        return False
+    admit_up_to_caps(model, lane, thresholds, need)
+    return True
+
+
+@inlined
+def admit_up_to_caps(model, lane, thresholds, need):
+    """Admit class by class beside residents that need so much."""
     for index in range(thresholds.size):
         for _ in range(min(int(thresholds[index]), lane.queues[index].length)):
             if not fits(model, lane, need, index):
@@ -43,5 +59,6 @@ FLOW_CONTROL = Policy(
     parameters=EVICTION_PARAMETERS,
     form_batch=form_batch,
     queue_of=queue_of,
+    form_aggregated=form_aggregated,
     per_class=True,
 )

@@ -10,8 +10,15 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, advance, choose_victim, evict, head_tokens
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.engine import (
+    admit,
+    advance,
+    advance_all,
+    choose_victim,
+    evict,
+    head_tokens,
+)
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
@@ -37,9 +44,26 @@ def form_batch(model, lane, params, thresholds):
         victim = choose_victim(lane, params[VICTIM])
         need -= lane.residents[victim].held
         evict(model, lane, victim, 0, params[REQUEUE], params[PROGRESS])
+    admit_in_order(model, lane, params, need)
+
+
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same while memory suffices."""
+    need = advance_all(model, lane)
+    if need > model.constants[0].kv_capacity_tokens:
+        return False
+    admit_in_order(model, lane, params, need)
+    return True
+
+
+@inlined
+def admit_in_order(model, lane, params, need):
+    """Admit beside residents that need so much, while cap, credit and memory last."""
+    scalars = lane.scalars[0]
     if scalars.waiting + scalars.residents > 0:
         scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
-    limit = capacity * (1.0 - params[WATERMARK])
+    limit = model.constants[0].kv_capacity_tokens * (1.0 - params[WATERMARK])
     while scalars.waiting > 0 and scalars.residents < params[CAP]:
         if scalars.residents > 0 and (
             scalars.credit < 1.0 or need + head_tokens(model, lane, 0) > limit
@@ -60,4 +84,5 @@ GREEDY = Policy(
     ),
     form_batch=form_batch,
     queue_of=queue_of,
+    form_aggregated=form_aggregated,
 )

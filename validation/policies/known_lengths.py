@@ -14,8 +14,9 @@ iteration and in those after it.
 
 from __future__ import annotations
 
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, advance, block_rounded
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.engine import admit, advance, advance_all
+from validation.simulator.kv import block_rounded
 from validation.simulator.policy import Policy
 
 # mypy: disable-error-code="no-untyped-def"
@@ -39,6 +40,21 @@ def form_batch(model, lane, params, thresholds):
     scalars = lane.scalars[0]
     for slot in range(scalars.residents):
         advance(model, lane.residents[slot])
+    admit_projected(model, lane)
+
+
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same: memory always suffices."""
+    advance_all(model, lane)
+    admit_projected(model, lane)
+    return True
+
+
+@inlined
+def admit_projected(model, lane):
+    """Admit while the projection fits."""
+    scalars = lane.scalars[0]
     project(model, lane)
     queue = 0
     while scalars.waiting > 0:
@@ -102,6 +118,7 @@ MC_SF = Policy(
     parameters=(),
     form_batch=form_batch,
     queue_of=queue_by_length,
+    form_aggregated=form_aggregated,
     never_evicts=True,
 )
 
@@ -111,5 +128,6 @@ SVF = Policy(
     parameters=(),
     form_batch=form_batch,
     queue_of=queue_by_volume,
+    form_aggregated=form_aggregated,
     never_evicts=True,
 )

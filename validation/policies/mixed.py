@@ -21,8 +21,9 @@ import math
 
 from validation.policies.nested import note_arrivals_at_stages
 from validation.policies.wait import fits
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, advance, choose_victim, evict
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.decoders import active_slot
+from validation.simulator.engine import admit, advance, advance_all, choose_victim, evict
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
@@ -55,6 +56,26 @@ def form_maximal_batch(model, lane, params, thresholds):
     admit_by_chunks(model, lane, need, budget)
 
 
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The maximal batch while memory suffices, and the budget for all decodes."""
+    scalars = lane.scalars[0]
+    need = advance_all(model, lane)
+    budget = int(params[BUDGET]) - scalars.parked
+    for number in range(scalars.active):
+        if is_decode(lane.residents[active_slot(lane, number)]):
+            budget -= 1
+    if need > model.constants[0].kv_capacity_tokens or budget < 0:
+        return False
+    for number in range(scalars.active):
+        resident = lane.residents[active_slot(lane, number)]
+        if not is_decode(resident):
+            resident.work = min(resident.work, budget)
+            budget -= resident.work
+    admit_by_chunks(model, lane, need, budget)
+    return True
+
+
 @kernel
 def form_deadline_batch(model, lane, params, thresholds):
     """Decodes that are due, then prompts, then the other decodes."""
@@ -84,7 +105,7 @@ def reserve(model, lane):
     return need
 
 
-@kernel
+@inlined
 def is_decode(resident):
     """Whether a resident has only its newest token to compute."""
     return resident.computed >= resident.prompt and resident.known == resident.computed + 1
@@ -113,7 +134,7 @@ def spend_on_prompts(lane, budget):
     return budget
 
 
-@kernel
+@inlined
 def admit_by_chunks(model, lane, need, budget):
     """Admit from the first queue that is not empty while budget and memory last.
 
@@ -127,7 +148,7 @@ def admit_by_chunks(model, lane, need, budget):
         if not fits(model, lane, need, queue):
             break
         need += admit(model, lane, queue)
-        newest = lane.residents[scalars.residents - 1]
+        newest = lane.residents[scalars.slots - 1]
         newest.work = min(newest.work, budget)
         budget -= newest.work
     return budget
@@ -141,6 +162,7 @@ DAI = Policy(
     parameters=(*EVICTION_PARAMETERS, _BUDGET),
     form_batch=form_maximal_batch,
     queue_of=one_queue,
+    form_aggregated=form_aggregated,
 )
 
 SLAI = Policy(

@@ -21,11 +21,11 @@ from validation.simulator.compiling import kernel
 from validation.simulator.engine import (
     admit,
     advance,
-    block_rounded,
     choose_victim,
     evict,
     head_tokens,
 )
+from validation.simulator.kv import block_rounded
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 __all__ = ["EVICTION_PARAMETERS", "Parameter", "Policy", "admit", "advance", "block_rounded"]

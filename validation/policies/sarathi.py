@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from validation.policies.blocks import (
     decode_or_preempt,
+    free_beside_parked,
     free_tokens,
     require_watermark_blocks,
     watermark_tokens,
 )
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.decoders import active_slot
 from validation.simulator.engine import admit, head_tokens
 from validation.simulator.model import Model
 from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
@@ -52,6 +54,23 @@ def form_batch(model, lane, params, thresholds):
     admit_prompts(model, lane, params)
 
 
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same while a block is left behind the last decode; the active have not emitted yet."""
+    scalars = lane.scalars[0]
+    free = free_beside_parked(model, lane)
+    for number in range(scalars.active):
+        free -= lane.residents[active_slot(lane, number)].held
+    if scalars.parked > 0 and free < model.constants[0].block_tokens:
+        return False
+    scalars.token_budget = int(params[CHUNK]) - scalars.parked
+    scalars.kv_free_tokens = free
+    for number in range(scalars.active):
+        take_chunk(lane, active_slot(lane, number))
+    admit_prompts(model, lane, params)
+    return True
+
+
 @kernel
 def has_emitted(lane, resident):
     """Whether it knows more than on admission, so that its prefill is complete."""
@@ -76,7 +95,7 @@ def decode(model, lane, params):
     return prefilling
 
 
-@kernel
+@inlined
 def take_chunk(lane, slot):
     """Let a prefill compute what the budget allows."""
     scalars = lane.scalars[0]
@@ -85,7 +104,7 @@ def take_chunk(lane, slot):
     scalars.token_budget -= resident.work
 
 
-@kernel
+@inlined
 def admit_prompts(model, lane, params):
     """Admit in order while seats, memory and budget last."""
     scalars = lane.scalars[0]
@@ -97,7 +116,7 @@ def admit_prompts(model, lane, params):
         and scalars.kv_free_tokens - head_tokens(model, lane, 0) >= watermark
     ):
         scalars.kv_free_tokens -= admit(model, lane, 0)
-        take_chunk(lane, scalars.residents - 1)
+        take_chunk(lane, scalars.slots - 1)
 
 
 def require_served(model: Model, params: NDArray[np.float64]) -> None:
@@ -116,6 +135,7 @@ SARATHI = Policy(
     ),
     form_batch=form_batch,
     queue_of=queue_of,
+    form_aggregated=form_aggregated,
     engine_convention_only=True,
     require_served=require_served,
 )

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from validation.policies.blocks import (
     decode_or_preempt,
+    free_beside_parked,
     free_tokens,
     peak_tokens,
     request_name,
     require_watermark_blocks,
     watermark_tokens,
 )
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.engine import admit, head_tokens
 from validation.simulator.model import Model
 from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
@@ -62,13 +63,29 @@ def form_batch(model, lane, params, thresholds):
             slot += 1
 
 
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same with whole prompts only, while a block is left behind the last decode."""
+    scalars = lane.scalars[0]
+    free = model.constants[0].kv_capacity_tokens - scalars.parked_held_tokens
+    if scalars.active > 0 or model.constants[0].some_decode_only:
+        return False
+    scalars.kv_free_tokens = free
+    admit_prompts(model, lane, params)
+    if scalars.active > 0:
+        scalars.decoders_run = 0
+        return True
+    block_left = free_beside_parked(model, lane) >= model.constants[0].block_tokens
+    return scalars.parked == 0 or block_left
+
+
 @kernel
 def is_prefill(resident):
     """Whether it has more to compute than the one token behind what is in memory."""
     return resident.computed < resident.prompt or resident.known - resident.computed > 1
 
 
-@kernel
+@inlined
 def admit_prompts(model, lane, params):
     """Admit in order until the first that does not fit."""
     scalars = lane.scalars[0]
@@ -112,6 +129,7 @@ VLLM_V0 = Policy(
     ),
     form_batch=form_batch,
     queue_of=queue_of,
+    form_aggregated=form_aggregated,
     engine_convention_only=True,
     require_served=require_served,
 )

@@ -21,9 +21,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.policies.blocks import free_tokens, grow, require_blocks, watermark_tokens
-from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, block_rounded, choose_victim, evict
+from validation.policies.blocks import (
+    free_beside_parked,
+    free_tokens,
+    grow,
+    require_blocks,
+    watermark_tokens,
+)
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.decoders import active_slot
+from validation.simulator.engine import admit, choose_victim, evict
+from validation.simulator.kv import block_rounded
 from validation.simulator.model import Model
 from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 
@@ -42,8 +50,7 @@ def queue_of(model, shape):
 def form_batch(model, lane, params, thresholds):
     """Schedule running requests; waiting ones only if nobody was preempted."""
     scalars = lane.scalars[0]
-    if scalars.waiting + scalars.residents > 0:
-        scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
+    earn_credit(lane, params)
     budget = int(params[BUDGET])
     scalars.token_budget = budget
     scalars.kv_free_tokens = free_tokens(model, lane) - model.constants[0].block_tokens
@@ -52,6 +59,46 @@ def form_batch(model, lane, params, thresholds):
         schedule_waiting(model, lane, params)
     while preempted and scalars.token_budget == budget and scalars.residents > 0:
         schedule_running(model, lane, params)
+
+
+@inlined
+def form_aggregated(model, lane, params, thresholds):
+    """The same while every running request gets its token or chunk, and the blocks for it."""
+    scalars = lane.scalars[0]
+    budget = int(params[BUDGET]) - scalars.parked
+    free = free_beside_parked(model, lane) - model.constants[0].block_tokens
+    if budget < 0:
+        return False
+    for number in range(scalars.active):
+        slot = active_slot(lane, number)
+        resident = lane.residents[slot]
+        missing = resident.known - resident.computed
+        if missing > budget and slot < scalars.slots - 1:
+            return False  # It takes tokens from those behind it.
+        work = min(missing, budget)
+        budget -= work
+        free -= max(block_rounded(model, resident.computed + work), resident.held)
+    if free < 0:
+        return False
+    earn_credit(lane, params)
+    scalars.token_budget = int(params[BUDGET]) - scalars.parked
+    scalars.kv_free_tokens = free
+    for number in range(scalars.active):
+        resident = lane.residents[active_slot(lane, number)]
+        resident.work = min(resident.known - resident.computed, scalars.token_budget)
+        scalars.token_budget -= resident.work
+        tokens = resident.computed + resident.work
+        resident.held = max(block_rounded(model, tokens), resident.held)
+    schedule_waiting(model, lane, params)
+    return True
+
+
+@inlined
+def earn_credit(lane, params):
+    """The admissions that an iteration with somebody in the system earns."""
+    scalars = lane.scalars[0]
+    if scalars.waiting + scalars.residents > 0:
+        scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
 
 
 @kernel
@@ -93,10 +140,12 @@ def pause_from(lane, first):
         lane.residents[slot].work = 0
 
 
-@kernel
+@inlined
 def schedule_waiting(model, lane, params):
     """Admit in order while budget, seats, credit and memory last."""
     scalars = lane.scalars[0]
+    if scalars.waiting == 0:
+        return
     watermark = watermark_tokens(model, params[WATERMARK])
     seats = min(params[SEQUENCES], params[CAP])
     while scalars.waiting > 0 and scalars.token_budget > 0 and scalars.residents < seats:
@@ -113,7 +162,7 @@ def schedule_waiting(model, lane, params):
         if request.evictions == 0:
             scalars.credit = max(scalars.credit - 1.0, 0.0)
         admit(model, lane, 0)
-        resident = lane.residents[scalars.residents - 1]
+        resident = lane.residents[scalars.slots - 1]
         resident.work = tokens - context
         resident.held = block_rounded(model, tokens)
         scalars.kv_free_tokens -= resident.held
@@ -139,6 +188,7 @@ VLLM_V1 = Policy(
     ),
     form_batch=form_batch,
     queue_of=queue_of,
+    form_aggregated=form_aggregated,
     engine_convention_only=True,
     require_served=require_served,
 )

@@ -51,7 +51,8 @@ ARRIVALS = np.dtype(
         ("burst_at_s", "f8"),
         ("period_s", "f8"),  # of the rate profile; 0 where it does not repeat
         ("period_integral_s", "f8"),  # rate time of one period
-    ]
+    ],
+    align=True,
 )
 
 PIECE = np.dtype(
@@ -60,7 +61,8 @@ PIECE = np.dtype(
         ("multiplier", "f8"),
         ("integral_s", "f8"),  # rate time up to its start
         ("share_cumulative", "f8"),  # in this piece, probability of this shape or an earlier one
-    ]
+    ],
+    align=True,
 )
 """A piece of the rate profile and a shape; all but the share are the same for every shape."""
 

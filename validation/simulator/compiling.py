@@ -18,7 +18,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -92,8 +92,19 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _compiled(function, cache=_is_hashed(function))
 
 
-def _compiled(function: Callable[..., Any], cache: bool) -> Any:
-    return compiled(cache=cache, nogil=True, error_model="numpy", _nrt=False)(function)
+def inlined(function: Callable[..., Any]) -> Any:
+    """A kernel that becomes part of every kernel that calls it.
+
+    Every call hands over the arrays of a lane one field at a time, which takes longer than an
+    ordinary iteration.
+    """
+    return _compiled(function, cache=_is_hashed(function), forceinline=True)
+
+
+def _compiled(function: Callable[..., Any], cache: bool, forceinline: bool = False) -> Any:
+    return compiled(
+        cache=cache, nogil=True, error_model="numpy", _nrt=False, forceinline=forceinline
+    )(function)
 
 
 def _is_hashed(function: Any) -> bool:
@@ -101,21 +112,21 @@ def _is_hashed(function: Any) -> bool:
     return Path(function.__code__.co_filename).resolve() in _SOURCES
 
 
-def bind(template: Any, suffix: str, **functions: Any) -> Any:
-    """Compile `template` once more with some of its global functions replaced.
+def bind(template: Any, suffix: str, functions: Mapping[str, Any], **constants: Any) -> Any:
+    """Compile `template` once more with some of its global functions and constants replaced.
 
     This is how one engine loop becomes a separate compiled simulator per policy: function values
     passed as arguments would defeat numba's disk cache.
     """
     # Under the CUDA simulator kernels are plain functions.
     cache = all(_is_hashed(getattr(one, "py_func", one)) for one in functions.values())
-    return _compiled(rebound(template, suffix, **functions), cache)
+    return _compiled(rebound(template, suffix, **functions, **constants), cache)
 
 
-def rebound(template: Any, suffix: str, **functions: Any) -> Any:
+def rebound(template: Any, suffix: str, **values: Any) -> Any:
     """The plain function behind `bind`, not compiled for any target."""
     name = f"{template.__name__}_{suffix}"
-    bound = FunctionType(template.__code__, {**template.__globals__, **functions}, name)
+    bound = FunctionType(template.__code__, {**template.__globals__, **values}, name)
     bound.__qualname__ = name
     bound.__module__ = template.__module__
     return bound

@@ -33,7 +33,7 @@ THREADS_PER_BLOCK = 64
 MEMORY_SHARE = 0.85
 """Of the free device memory, used for replications; kernels need some for their own stacks."""
 
-JOB = np.dtype([("seed", "i8"), ("replication", "i8"), ("rate_scale", "f8")])
+JOB = np.dtype([("seed", "i8"), ("replication", "i8"), ("rate_scale", "f8")], align=True)
 
 # A handful of replications leaves a device idle, which is no reason to warn.
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
@@ -164,6 +164,7 @@ def replicate(
     stage_count,
     series,
     path,
+    calendar,
 ):
     """Kernel: each thread starts and simulates the replication of its own number."""
     index = cuda.grid(1)
@@ -180,6 +181,7 @@ def replicate(
         stage_count[index],
         series[index],
         path[index],
+        calendar[index],
     )
     job = jobs[index]
     model = Model(constants, shapes, knots, tape, arrivals, profile)

@@ -3,6 +3,10 @@
 All decisions happen while the server is idle: at the end of an iteration, or at an arrival while
 nothing runs. At each decision the arrivals so far join their queues, the policy's `form_batch`
 evicts, admits and sets `work` for every resident, and the iteration runs for τ of that batch.
+
+Where a policy has a rule for ordinary iterations, `form_aggregated`, residents that only decode are
+parked (`validation.simulator.decoders`) and not touched, until that rule says that it cannot tell
+what to do without them: they are then brought up to date, and `form_batch` decides.
 """
 
 from __future__ import annotations
@@ -12,7 +16,25 @@ import math
 import numpy as np
 
 from validation.simulator.arrivals import lay_out
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.decoders import (
+    active_slot,
+    clear,
+    first_of_day,
+    make_active,
+    many_are_empty,
+    move,
+    park,
+    park_in_time,
+    parked_done_work_s,
+    parked_known,
+    parked_need,
+    pass_step,
+    retire_parked,
+    squeeze,
+    unpark_all,
+)
+from validation.simulator.kv import block_rounded
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
 from validation.simulator.traffic.clients import send_first
 from validation.simulator.traffic.ends import end_request, record_met, refuse
@@ -38,6 +60,15 @@ def form_batch(model, lane, params, thresholds):
     raise NotImplementedError
 
 
+AGGREGATES = False
+"""Replaced by True when the loop is bound to a policy with a rule for ordinary iterations."""
+
+
+def form_aggregated(model, lane, params, thresholds):
+    """Replaced by that rule; it returns False, having changed nothing, where it cannot tell."""
+    raise NotImplementedError
+
+
 def queue_of(model, shape):
     """Replaced by a policy's own choice of queue for a request of this shape."""
     raise NotImplementedError
@@ -49,6 +80,8 @@ def run_lane(model, lane, params, thresholds):
     `model` is a `Service`: to hand a whole `Model` around would halve the speed.
     """
     scalars = lane.scalars[0]
+    if AGGREGATES:
+        scalars.aggregated = 1
     while is_measuring(model, scalars):
         scalars.left_service = 0
         while _somebody_arrives(model, lane):
@@ -56,10 +89,21 @@ def run_lane(model, lane, params, thresholds):
             if _joins(model, lane, request):
                 push_back(lane, queue_of(model, lane.requests[request].shape), request)
         scalars.wake_at_s = math.inf
-        form_batch(model, lane, params, thresholds)
+        if AGGREGATES:
+            scalars.decoders_run = 1
+            if scalars.aggregated and not form_aggregated(model, lane, params, thresholds):
+                unpark_all(model, lane)
+        if not scalars.aggregated:
+            form_batch(model, lane, params, thresholds)
         if scalars.next_arrival >= scalars.path_next:
             _sample(model, lane)
-        if run_iteration(model, lane):
+        if AGGREGATES and scalars.aggregated:
+            ran = run_aggregated(model, lane)
+        else:
+            ran = run_iteration(model, lane)
+            if AGGREGATES:
+                park_in_time(model, lane)
+        if ran:
             if _stuck(model, lane):
                 scalars.stuck = 1
                 break
@@ -193,6 +237,7 @@ def _reset(lane, seed, replication):
     scalars.next_arrival = 0
     scalars.residents = 0
     scalars.waiting = 0
+    clear(lane)
     scalars.credit = 1.0
     scalars.tau_s = 0.0
     scalars.drain_at_s = math.inf
@@ -249,7 +294,7 @@ def forget_progress(model, lane, index):
     request.left = shape.output_tokens
 
 
-@kernel
+@inlined
 def push_back(lane, queue_index, request_index):
     """Let a request wait at the end of a queue."""
     queue = lane.queues[queue_index]
@@ -291,16 +336,7 @@ def head_tokens(model, lane, queue_index):
     return block_rounded(model, lane.requests[head].known)
 
 
-@kernel
-def block_rounded(model, tokens):
-    """KV tokens occupied by a request that holds `tokens`."""
-    block = model.constants[0].block_tokens
-    if block == 1:
-        return tokens
-    return (tokens + block - 1) // block * block
-
-
-@kernel
+@inlined
 def admit(model, lane, queue_index):
     """Make the head of a queue the newest resident, all its known tokens to be computed now.
 
@@ -310,7 +346,8 @@ def admit(model, lane, queue_index):
     queue = lane.queues[queue_index]
     request = lane.requests[queue.head]
     shape = model.shapes[request.shape]
-    resident = lane.residents[scalars.residents]
+    resident = lane.residents[scalars.slots]
+    resident.parked_at = -1
     resident.request = queue.head
     resident.computed = shape.context_tokens
     resident.known = request.known
@@ -327,10 +364,22 @@ def admit(model, lane, queue_index):
         client.queue = -1
         scalars.waiting_tokens -= client.prompt_tokens
     scalars.residents += 1
+    if scalars.aggregated:
+        make_active(lane, scalars.slots)
+    scalars.slots += 1
     return resident.held
 
 
-@kernel
+@inlined
+def advance_all(model, lane):
+    """`advance` for a rule on aggregates: all active residents, and all parked ones with them."""
+    need = parked_need(model, lane)
+    for number in range(lane.scalars[0].active):
+        need += advance(model, lane.residents[active_slot(lane, number)])
+    return need
+
+
+@inlined
 def advance(model, resident):
     """Let a resident compute all it knows; returns the KV tokens that it occupies then."""
     resident.work = resident.known - resident.computed
@@ -378,8 +427,9 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
         if in_window(scalars):
             scalars.tokens_lost += lost
     for later in range(slot + 1, scalars.residents):
-        lane.residents[later - 1] = lane.residents[later]
+        move(lane, later, later - 1)
     scalars.residents -= 1
+    scalars.slots -= 1
     if requeue_back != 0.0:
         push_back(lane, queue_index, index)
     else:
@@ -411,6 +461,41 @@ def iteration_seconds(model, lane):
             prefill_sq += float(work) * work
             prefill_context += float(work) * computed
     scalars.kv_held_tokens = held
+    return batch_seconds(model, scalars, tokens, decodes, kv_read, prefill_sq, prefill_context)
+
+
+@inlined
+def aggregated_seconds(model, lane):
+    """The same of the parked residents, if they run, and the active ones."""
+    scalars = lane.scalars[0]
+    held = scalars.parked_held_tokens
+    decodes = 0
+    kv_read = 0
+    if scalars.decoders_run:
+        held = parked_need(model, lane)
+        decodes = scalars.parked
+        kv_read = parked_known(scalars)
+    tokens = decodes
+    prefill_sq = 0.0
+    prefill_context = 0.0
+    for number in range(scalars.active):
+        resident = lane.residents[active_slot(lane, number)]
+        work, computed = resident.work, resident.computed
+        held += resident.held
+        tokens += work
+        if work == 1 and computed >= resident.prompt:
+            decodes += 1
+            kv_read += computed + 1
+        else:
+            prefill_sq += float(work) * work
+            prefill_context += float(work) * computed
+    scalars.kv_held_tokens = held
+    return batch_seconds(model, scalars, tokens, decodes, kv_read, prefill_sq, prefill_context)
+
+
+@inlined
+def batch_seconds(model, scalars, tokens, decodes, kv_read, prefill_sq, prefill_context):
+    """τ of a batch from its sums, beside the KV tokens that `scalars` holds; 0.0 if it is empty."""
     scalars.batch_tokens = tokens
     if tokens == 0:
         return 0.0
@@ -419,6 +504,7 @@ def iteration_seconds(model, lane):
     if scalars.waiting == 0:
         spare_s = max(batch_s - constants.token_s * tokens, 0.0)
         scalars.spare_s += spare_s
+        held = scalars.kv_held_tokens
         scalars.room_s += spare_s * (1.0 - held / constants.kv_capacity_tokens)
     return (
         batch_s
@@ -430,7 +516,7 @@ def iteration_seconds(model, lane):
     )
 
 
-@kernel
+@inlined
 def token_seconds(knots, tokens):
     """f(tokens): linear between knots, the lower value at a jump, last slope beyond the end."""
     if knots.size == 1:
@@ -450,32 +536,82 @@ def run_iteration(model, lane):
     if tau == 0.0:
         return False
     scalars = lane.scalars[0]
-    _account(lane, tau)
-    scalars.tau_s = tau
-    scalars.clock_s += tau
-    scalars.iterations += 1
-    if in_window(scalars):
-        scalars.tokens_computed += scalars.batch_tokens
+    _pass(lane, tau)
     kept = 0
     for slot in range(scalars.residents):
         resident = lane.residents[slot]
         resident.computed += resident.work
         if resident.work > 0 and resident.computed == resident.known:
             resident.known += 1
-            # Under the paper convention the end of prefill emits nothing.
-            if not (model.constants[0].silent_prefill and resident.computed == resident.prompt):
+            if emits(model, resident):
                 _emit_token(lane, resident)
                 if resident.left == 0:
                     _complete(model, lane, resident.request)
                     continue
-        if kept != slot:
-            lane.residents[kept] = resident
+        move(lane, slot, kept)
         kept += 1
     scalars.residents = kept
+    scalars.slots = kept
     return True
 
 
-@kernel
+@inlined
+def run_aggregated(model, lane):
+    """The same with parked residents; whoever emits a token is parked."""
+    tau = aggregated_seconds(model, lane)
+    if tau == 0.0:
+        return False
+    scalars = lane.scalars[0]
+    _pass(lane, tau)
+    if scalars.decoders_run:
+        if in_window(scalars):
+            scalars.tokens_decoded += scalars.parked
+        pass_step(model, lane)
+    active = scalars.active
+    scalars.active = 0
+    for number in range(active):
+        slot = active_slot(lane, number)
+        resident = lane.residents[slot]
+        resident.computed += resident.work
+        if resident.work > 0 and resident.computed == resident.known:
+            resident.known += 1
+            if emits(model, resident):
+                _emit_token(lane, resident)
+                park(model, lane, slot)
+                continue
+        make_active(lane, slot)
+    index = first_of_day(lane)
+    while index >= 0:
+        following = lane.requests[index].next
+        retire_parked(model, lane, index)
+        scalars.residents -= 1
+        _complete(model, lane, index)
+        index = following
+    if many_are_empty(lane):
+        squeeze(lane)
+    return True
+
+
+@inlined
+def emits(model, resident):
+    """Whether a resident that has computed all it knew has a token; not so the paper's prefill."""
+    silent = model.constants[0].silent_prefill
+    return not (silent and resident.computed == resident.prompt)
+
+
+@inlined
+def _pass(lane, tau):
+    """Let an iteration of this duration pass."""
+    scalars = lane.scalars[0]
+    _account(lane, tau)
+    scalars.tau_s = tau
+    scalars.clock_s += tau
+    scalars.iterations += 1
+    if in_window(scalars):
+        scalars.tokens_computed += scalars.batch_tokens
+
+
+@inlined
 def _account(lane, tau):
     """Time integrals over the part of this iteration that lies in the window."""
     scalars = lane.scalars[0]
@@ -501,8 +637,10 @@ def _sample(model, lane):
     scalars = lane.scalars[0]
     constants = model.constants[0]
     owed_work_s = scalars.arrived_work_s - scalars.done_work_s
-    for slot in range(scalars.residents):
-        resident = lane.residents[slot]
+    if scalars.aggregated:
+        owed_work_s -= parked_done_work_s(model, scalars)
+    for number in range(scalars.active if scalars.aggregated else scalars.residents):
+        resident = lane.residents[active_slot(lane, number) if scalars.aggregated else number]
         uncomputed, left = resident.known - resident.computed, resident.left
         whole_s = model.shapes[lane.requests[resident.request].shape].work_s
         owed_work_s -= whole_s - (
@@ -531,7 +669,7 @@ def _sample(model, lane):
     scalars.path_next = scalars.next_arrival + scalars.path_stride
 
 
-@kernel
+@inlined
 def _emit_token(lane, resident):
     scalars = lane.scalars[0]
     resident.left -= 1

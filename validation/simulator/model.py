@@ -35,13 +35,14 @@ SHAPE = np.dtype(
         ("tpot_limit_s", "f8"),
         ("latency_limit_s", "f8"),
         ("work_s", "f8"),  # server seconds that a request takes of a full batch
-    ]
+    ],
+    align=True,
 )
 """A distinct (prompt, context, output) of a request."""
 
-TAPE_ROW = np.dtype([("arrived_at_s", "f8"), ("shape", "i8")])
+TAPE_ROW = np.dtype([("arrived_at_s", "f8"), ("shape", "i8")], align=True)
 
-KNOT = np.dtype([("tokens", "f8"), ("seconds", "f8")])
+KNOT = np.dtype([("tokens", "f8"), ("seconds", "f8")], align=True)
 
 CONSTANTS = np.dtype(
     [
@@ -49,6 +50,7 @@ CONSTANTS = np.dtype(
         ("kv_capacity_tokens", "i8"),  # usable: whole blocks
         ("block_tokens", "i8"),
         ("silent_prefill", "i8"),  # 1 under the paper convention: prefill emits no token
+        ("some_decode_only", "i8"),  # 1: a request may come with all of its prompt in KV
         ("per_kv_token_s", "f8"),
         ("per_prefill_token_s", "f8"),
         ("per_decode_request_s", "f8"),
@@ -59,7 +61,8 @@ CONSTANTS = np.dtype(
         ("output_work_s", "f8"),  # per output token,
         ("kv_work_s", "f8"),  # per KV token held for one iteration
         *TRAFFIC,
-    ]
+    ],
+    align=True,
 )
 
 
@@ -304,6 +307,7 @@ def _model(
         "kv_capacity_tokens": server.usable_kv_tokens,
         "block_tokens": server.block_tokens,
         "silent_prefill": server.first_token == "decode",
+        "some_decode_only": bool((shapes["prompt_tokens"] == shapes["context_tokens"]).any()),
         "per_kv_token_s": tau.per_kv_token_s,
         "per_prefill_token_s": tau.per_prefill_token_s,
         "per_decode_request_s": tau.per_decode_request_s,

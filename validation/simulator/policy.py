@@ -79,6 +79,10 @@ class Policy:
             serve some request of the model; None where it serves all that fit into memory.
         per_segment: Whether the rule needs one threshold per segment of output length.
         never_evicts: Whether the rule guarantees that memory never runs out.
+        form_aggregated: Kernel with the arguments of `form_batch` that does the same in ordinary
+            iterations without touching parked residents (`validation.simulator.decoders`); where it
+            returns False it has changed nothing but `work` and `held` of active residents, and
+            `form_batch` decides. None where the rule has to see every resident.
     """
 
     name: str
@@ -91,12 +95,22 @@ class Policy:
     require_served: Callable[[Model, NDArray[np.float64]], None] | None = None
     per_segment: bool = False
     never_evicts: bool = False
+    form_aggregated: Any = None
 
     @cached_property
     def run_lane(self) -> Any:
         """The engine's loop compiled for this policy."""
-        suffix = self.name.replace("-", "_")
-        return bind(run_lane, suffix, form_batch=self.form_batch, queue_of=self.queue_of)
+        name = self.name.replace("-", "_")
+        kernels = {"form_batch": self.form_batch, "queue_of": self.queue_of}
+        if self.form_aggregated is None:
+            return bind(run_lane, name, kernels)
+        kernels["form_aggregated"] = self.form_aggregated
+        return bind(run_lane, f"{name}_aggregated", kernels, AGGREGATES=True)
+
+    @property
+    def general(self) -> Policy:
+        """The same rule without `form_aggregated`: every resident is touched in every iteration."""
+        return replace(self, form_aggregated=None)
 
     def configure(
         self,

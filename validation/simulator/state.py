@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from validation.simulator.decoders import slots_for
 from validation.simulator.model import Model
 from validation.simulator.traffic.state import CLIENT
 
@@ -43,6 +44,7 @@ SCALARS = np.dtype(
         ("next_arrival", "i8"),  # first request that has not arrived yet
         ("sent", "i8"),  # requests whose time of arrival is known
         ("residents", "i8"),
+        ("slots", "i8"),  # of `residents` in use: more than residents while some are parked
         ("waiting", "i8"),
         ("waiting_tokens", "i8"),  # their prompts, where clients react
         ("left_service", "i8"),  # residents that gave up since the last decision
@@ -95,9 +97,26 @@ SCALARS = np.dtype(
         ("slept_for_company", "i8"),  # whether an arrival ended the last sleep
         ("slept_at_iteration", "i8"),
         ("stuck", "i8"),  # 1: iterations without end complete nobody
+        ("aggregated", "i8"),  # 1: decoders are parked, see `validation.simulator.decoders`
+        ("general_left", "i8"),  # iterations resident by resident before they are parked again
+        ("general_next", "i8"),  # how many there will be at the next fall-back
+        ("aggregated_since", "i8"),  # iteration at which they were parked
+        ("active", "i8"),  # residents that are not parked; `RESIDENT.active` has their slots
+        ("parked", "i8"),  # residents that are, and of these:
+        ("parked_held_tokens", "i8"),  # KV tokens held before the coming decode step
+        ("parked_end_tokens", "i8"),  # Σ e, tokens that each will know at its end
+        ("parked_end_steps", "i8"),  # Σ t, decode step before which each will have ended
+        ("parked_end_steps_sq", "i8"),  # Σ t²
+        ("parked_end_products", "i8"),  # Σ t e
+        ("parked_work_s", "f8"),  # Σ `work_s` of SHAPE
+        ("decoders_run", "i8"),  # scratch: 0 pauses the parked in the batch being formed
+        ("step", "i8"),  # decode steps so far
+        ("step_day", "i8"),  # the same modulo the calendar
+        ("step_phase", "i8"),  # the same modulo the tokens of a block
         ("arrivals_fast", "i8"),  # state of two-state arrivals while they are laid out
         ("arrivals_state_left_s", "f8"),
-    ]
+    ],
+    align=True,
 )
 
 
@@ -111,7 +130,10 @@ RESIDENT = np.dtype(
         ("prompt", "i8"),  # prompt and context tokens
         ("left", "i8"),  # outputs still owed
         ("note", "f8"),  # a policy's own number
-    ]
+        ("parked_at", "i8"),  # decode step for which the record holds; -1 where it always does
+        ("active", "i8"),  # in the record of number i: slot of the i-th resident not parked
+    ],
+    align=True,
 )
 
 REQUEST = np.dtype(
@@ -123,18 +145,30 @@ REQUEST = np.dtype(
         ("known", "i4"),  # while waiting: tokens to have in KV before the next output
         ("left", "i4"),  # while waiting: outputs still owed
         ("evictions", "i4"),
-        ("next", "i8"),  # in its queue, a linked list; -1 ends it
-    ]
+        ("next", "i8"),  # in its queue or on its day, a linked list; -1 ends it
+    ],
+    align=True,
 )
 
 QUEUE = np.dtype(
     [
-        ("head", "i8"),
-        ("tail", "i8"),
-        ("length", "i8"),
-        ("eligible", "i8"),  # scratch of policies with a gate per class
-    ]
+        ("head", "i4"),
+        ("tail", "i4"),
+        ("length", "i4"),
+        ("eligible", "i4"),  # scratch of policies with a gate per class
+    ],
+    align=True,
 )
+
+
+DAY = np.dtype(
+    [
+        ("completing", "i4"),  # first of the parked residents' requests that end then; -1: none
+        ("growing", "i4"),  # in the record of a phase: parked residents that take a block in it
+    ],
+    align=True,
+)
+"""A decode step modulo the calendar's length; its phase is the step modulo `block_tokens`."""
 
 
 class Lane(NamedTuple):
@@ -154,6 +188,7 @@ class Lane(NamedTuple):
             start, shape (classes + 1, stages + 1).
         series: Clock, KV held, residents, waiting per iteration; (0, 4) where not recorded.
         path: Samples of PATH_COLUMNS, of which `path_rows` are filled, shape (PATH_ROWS, columns).
+        calendar: DAY records of the coming decode steps, more than any output has tokens.
     """
 
     scalars: NDArray[np.void]
@@ -166,6 +201,7 @@ class Lane(NamedTuple):
     stage_count: NDArray[np.int64]
     series: NDArray[np.float64]
     path: NDArray[np.float64]
+    calendar: NDArray[np.void]
 
 
 def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
@@ -175,7 +211,7 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
     return Lane(
         scalars=np.zeros(1, SCALARS),
         requests=np.zeros(requests, REQUEST),
-        residents=np.zeros(min(requests, model.most_residents), RESIDENT),
+        residents=np.zeros(min(requests, slots_for(model.most_residents)), RESIDENT),
         queues=np.zeros(max(len(model.shapes), stages), QUEUE),
         clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
         sums=np.zeros((classes, 4, 3)),
@@ -183,4 +219,5 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),
         path=np.zeros((PATH_ROWS, len(PATH_COLUMNS))),
+        calendar=np.zeros(max(stages, int(model.constants[0]["block_tokens"])), DAY),
     )

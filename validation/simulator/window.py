@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -51,7 +51,7 @@ def is_measuring(model, scalars):
     return scalars.cohort_left > 0 or (not whole and scalars.clock_s < scalars.window_end_s)
 
 
-@kernel
+@inlined
 def in_window(scalars):
     """Whether the clock stands in the measured window."""
     return scalars.window_start_s < scalars.clock_s <= scalars.window_end_s

@@ -12,6 +12,7 @@ import numpy as np
 
 from validation.simulator.arrivals import gamma_of_mean_one
 from validation.simulator.compiling import kernel
+from validation.simulator.decoders import move, unpark_all
 from validation.simulator.rng import two_uniforms
 from validation.simulator.traffic.ends import end_request, record_met
 from validation.simulator.window import in_cohort, in_window
@@ -140,14 +141,17 @@ def _leave_queue(lane, index):
 def _leave_service(model, lane, index):
     """Drop a resident and its KV; returns the tokens that were computed for it."""
     scalars = lane.scalars[0]
+    if scalars.aggregated:
+        unpark_all(model, lane)
     slot = 0
     while lane.residents[slot].request != index:
         slot += 1
     context_tokens = model.shapes[lane.requests[index].shape].context_tokens
     computed = lane.residents[slot].computed - context_tokens
     for later in range(slot + 1, scalars.residents):
-        lane.residents[later - 1] = lane.residents[later]
+        move(lane, later, later - 1)
     scalars.residents -= 1
+    scalars.slots -= 1
     scalars.left_service += 1
     return computed
 
