@@ -65,6 +65,10 @@ class Server(FileModel):
             S = l' stages) or "decode" (paper convention, S = l' + 1), THEORY 1.2.
         iteration_time: τ of a batch.
         measured_range: The batches that τ was fitted to, where it was; beyond them it is a guess.
+        engine, gpu, gpu_memory_gib: What runs there and on what, where that is known.
+        max_num_batched_tokens: Tokens that the engine computes in an iteration at most.
+        max_num_seqs: Requests that it has in service at most.
+        max_model_len: Tokens of one request at most, prompt and output.
 
     >>> import fluidwait as fw
     >>> server = fw.Server.named("a100-80gb-llama-2-7b")
@@ -79,6 +83,12 @@ class Server(FileModel):
     first_token: FirstToken = "prefill"
     iteration_time: IterationTime
     measured_range: MeasuredRange | None = None
+    engine: Literal["vllm", "sglang", "trtllm"] | None = None
+    gpu: str | None = None
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
 
     @classmethod
     def named(cls, name: str) -> Server:
@@ -192,12 +202,21 @@ def peak_kv_tokens(
 
 
 def require_fits(workload: Workload, server: Server) -> None:
-    """Refuse a class of which not even one request fits into the KV cache.
+    """Refuse a class of which not even one request fits into the KV cache, or is served.
 
     Raises:
-        InputError: Naming the class and its peak KV.
+        InputError: Naming the class and its peak KV, or its tokens above `max_model_len`.
     """
     for index, one in enumerate(workload.classes):
+        length = one.prefill_tokens + one.context_tokens + one.decode_tokens
+        longest = server.max_model_len
+        if longest is not None and length > longest:
+            raise InputError(
+                f"classes[{index}] ({one.name})",
+                f"{length} tokens of prompt and output",
+                f"at most max_model_len {longest} of server {server.name}; "
+                f"drop_longer_than={longest} leaves longer requests of a trace out",
+            )
         peak = peak_kv_tokens(
             one.prefill_tokens,
             one.decode_tokens,

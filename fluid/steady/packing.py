@@ -185,6 +185,8 @@ def _capped(curve: Intake) -> tuple[int, float]:
     """The cap without evictions, and the α that it reaches at a backlog."""
     peak = max(int(one.held_kv_tokens.max()) for one in curve.stages)
     cap = curve.server.usable_kv_tokens // peak
+    if curve.server.max_num_seqs is not None:
+        cap = min(cap, curve.server.max_num_seqs)
     intake_s = cap / float(curve.flow.rates_per_s @ [one.count for one in curve.stages])
     return cap, intake_s / curve.time_s(intake_s)
 

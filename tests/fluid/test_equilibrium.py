@@ -291,7 +291,7 @@ def test_document_has_the_field_names_and_plain_values():
     found = equilibrium(one_class(5.0, 512, 20), load_server("a100-80gb-llama-2-7b"))
     document = found.document()
     fields_of = {one.name for one in fields(Equilibrium)}
-    apart = {"evictions", "fluctuations", "loss", "first_order_caveats"}
+    apart = {"evictions", "fluctuations", "loss", "first_order_caveats", "limit_share"}
     added = {"ttft_s", "tpot_s", "latency_s", "prediction"}
     assert set(document) == fields_of - apart | added
     assert document["server"] == "a100-80gb-llama-2-7b"

@@ -49,6 +49,8 @@ CONSTANTS = np.dtype(
         ("prefill_work_s", "f8"),  # parts of `work_s`: per prompt token,
         ("output_work_s", "f8"),  # per output token,
         ("kv_work_s", "f8"),  # per KV token held for one iteration
+        ("max_num_batched_tokens", "i8"),  # what the engine can run at most, 0 where not known:
+        ("max_num_seqs", "i8"),  # defaults of policies
     ]
 )
 
@@ -210,6 +212,16 @@ def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
     peak = peak_kv_tokens(
         *pairs.T, first_token=server.first_token, block_tokens=server.block_tokens
     )
+    longest = server.max_model_len
+    too_long = np.flatnonzero(pairs.sum(axis=1) > (longest or np.inf))
+    if len(too_long):
+        row = int(too_long[0])
+        raise InputError(
+            f"row {row + 1} of the tape",
+            f"{int(pairs[row].sum())} tokens of prompt and output",
+            f"at most max_model_len {longest} of server {server.name}; "
+            f"drop_longer_than={longest} leaves longer requests out",
+        )
     too_large = np.flatnonzero(peak > server.usable_kv_tokens)
     if len(too_large):
         row = int(too_large[0])
@@ -239,6 +251,8 @@ def _model(
         tau.per_prefill_token_sq_s,
         tau.per_prefill_context_token_s,
         *_work(tau, server.usable_kv_tokens),
+        server.max_num_batched_tokens or 0,
+        server.max_num_seqs or 0,
     )
     shapes["work_s"] = _work_s(constants[0], shapes)
     knots = np.zeros(len(tau.tokens_knots), KNOT)
