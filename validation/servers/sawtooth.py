@@ -35,11 +35,14 @@ def fit_sawtooth(compositions: Compositions, seconds: Floats) -> IterationTime:
     plain, down = np.split(weights, [columns.shape[1]])
     plain[falling] -= down
     rises_s, linear_s = np.split(plain, [-len(LINEAR_TERMS)])
-    seconds_knots = np.maximum(np.cumsum(rises_s), LEAST_S)
+    summed_s = np.maximum(np.cumsum(rises_s), LEAST_S)
+    times = _allowed(knots, [_rounded(one) for one in summed_s])
+    # A jump of no height is none: equal knots are one.
+    tokens, times = zip(*dict.fromkeys(zip(knots, times, strict=True)), strict=True)
     return IterationTime.from_document(
         {
-            "tokens_knots": [float(one) for one in knots],
-            "seconds_knots": _allowed(knots, [_rounded(one) for one in seconds_knots]),
+            "tokens_knots": [float(one) for one in tokens],
+            "seconds_knots": list(times),
             **{
                 name: _rounded(value)
                 for name, value in zip(LINEAR_TERMS, linear_s.tolist(), strict=True)
@@ -64,7 +67,7 @@ def _allowed(knots: Sequence[float], seconds: list[float]) -> list[float]:
     found = [seconds[0], *(max(one, overhead_s) for one in seconds[1:])]
     falling = set(_may_fall(knots))
     for index in range(1, len(found)):
-        if index not in falling:
+        if index not in falling or found[index - 1] <= found[index - 2]:
             found[index] = max(found[index], found[index - 1])
     return found
 
