@@ -68,6 +68,10 @@ if TYPE_CHECKING:
     from validation.report.content import Report, make_report
     from validation.servers.estimate import EstimatedServer, estimate_server
     from validation.simulator.runs import Runs
+    from validation.simulator.traffic.clients import Clients
+    from validation.simulator.traffic.job import FiniteJob
+    from validation.simulator.traffic.queue_limit import QueueLimit
+    from validation.simulator.traffic.traffic import Traffic
     from validation.theorems.bench import TheoremReport, theorem_report
 
 _ROOMS = {
@@ -119,6 +123,10 @@ _ROOMS = {
     "validation.report.content": "Report make_report",
     "validation.servers.estimate": "EstimatedServer estimate_server",
     "validation.simulator.runs": "Runs",
+    "validation.simulator.traffic.clients": "Clients",
+    "validation.simulator.traffic.job": "FiniteJob",
+    "validation.simulator.traffic.queue_limit": "QueueLimit",
+    "validation.simulator.traffic.traffic": "Traffic",
     "validation.theorems.bench": "TheoremReport theorem_report",
 }
 """Public names by the module that defines them."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fluid.workload import Workload
     from validation.experiments.rows import Runner
     from validation.simulator.runs import Runs
+    from validation.simulator.traffic.traffic import Traffic
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -115,8 +116,13 @@ class TrafficOptions:
     drop_longer_than: TapeLongest = None
     arrivals: Arrivals = None
 
-    def read(self, context: typer.Context) -> tuple[Workload | Tape, Server]:
+    def read(
+        self, context: typer.Context, traffic: Traffic | None
+    ) -> tuple[Workload | Tape, Server]:
         """Both, read and checked.
+
+        Args:
+            traffic: What clients do, which may make times of a recording needless.
 
         Raises:
             InputError: Not exactly one of workload and tape, an option that a tape has no use for,
@@ -129,11 +135,95 @@ class TrafficOptions:
         if (self.workload is None) == (self.tape is None):
             raise InputError("WORKLOAD", "both or neither", "a workload file, or --tape FILE")
         server = load_server(self.server)
-        tape = read_tape(context, self.tape, self.part, self.drop_longer_than)
+        tape = read_tape(context, self.tape, self.part, self.drop_longer_than, traffic)
         if tape is not None:
             return tape, server
         assert self.workload is not None
         return Workload.read(self.workload), server
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """What requests and their clients do beside arriving."""
+
+    clients: Annotated[
+        int | None,
+        typer.Option(min=1, help="A closed loop: so many clients, each waits for its answer."),
+    ] = None
+    think_s: Annotated[
+        float,
+        typer.Option(help="With --clients: mean time between an answer and the next request."),
+    ] = 0.0
+    think_law: Annotated[
+        str, typer.Option(help="With --think-s: deterministic or exponential.")
+    ] = "deterministic"
+    job: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="A finite job, run to its end and measured as a whole: at-once, or as-recorded.",
+        ),
+    ] = None
+    queue_requests: Annotated[
+        int | None, typer.Option(help="Refuse what comes when so many requests wait.")
+    ] = None
+    queue_tokens: Annotated[
+        int | None, typer.Option(help="Refuse what comes when so many prompt tokens wait.")
+    ] = None
+    patience_s: Annotated[
+        float | None, typer.Option(help="Clients give up without a first token after this time.")
+    ] = None
+    patience_cv: Annotated[
+        float,
+        typer.Option(
+            help="With --patience-s: its variation; 0 is the same for all, 1 exponential."
+        ),
+    ] = 1.0
+    refuse_too_long: Annotated[
+        bool,
+        typer.Option("--refuse-too-long", help="Count requests that never fit into memory."),
+    ] = False
+
+    def traffic(self, context: typer.Context) -> Traffic | None:
+        """The same, checked; None where nothing is asked for.
+
+        Raises:
+            InputError: A value out of range, or an option that would do nothing.
+        """
+        from fluid.errors import InputError
+        from fluid.overload.impatience import Patience
+        from validation.simulator.traffic.clients import Clients
+        from validation.simulator.traffic.job import FiniteJob
+        from validation.simulator.traffic.queue_limit import QueueLimit
+        from validation.simulator.traffic.traffic import Traffic
+
+        if self.clients is None:
+            require_use(context, ["think_s", "think_law"], "only with --clients")
+        else:
+            require_use(context, ["rate", "rates", "arrivals"], "nothing beside --clients")
+        if self.patience_s is None:
+            require_use(context, ["patience_cv"], "only with --patience-s")
+        if self.job not in (None, *JOBS):
+            raise InputError("job", self.job, " or ".join(JOBS))
+        if self.job == JOBS[0]:
+            at_once = "nothing beside --job at-once: all requests come at time 0"
+            require_use(context, ["rate", "rates", "arrivals"], at_once)
+        bounded = self.queue_requests is not None or self.queue_tokens is not None
+        found = Traffic(
+            clients=None
+            if self.clients is None
+            else Clients(self.clients, self.think_s, self.think_law),  # type: ignore[arg-type]
+            job=None if self.job is None else FiniteJob(at_once=self.job == JOBS[0]),
+            queue=QueueLimit(self.queue_requests, self.queue_tokens) if bounded else None,
+            patience=None
+            if self.patience_s is None
+            else Patience(self.patience_s, self.patience_cv),
+            refuse_too_long=self.refuse_too_long,
+        )
+        return None if found == Traffic() else found
+
+
+JOBS = ("at-once", "as-recorded")
 
 
 @dataclass(frozen=True)
@@ -200,11 +290,18 @@ def read_workload(path: Path, rate_per_s: float | None) -> Workload:
 
 
 def read_tape(
-    context: typer.Context, path: Path | None, part: str | None, drop_longer_than: int | None
+    context: typer.Context,
+    path: Path | None,
+    part: str | None,
+    drop_longer_than: int | None,
+    traffic: Traffic | None = None,
 ) -> Tape | None:
     """Recorded arrivals, beside which nothing is drawn at random and nothing repeated.
 
     What the recording does not say, or leaves out, is told as notes.
+
+    Args:
+        traffic: Where its clients or its job come at no rate, the recording needs no times.
 
     Returns:
         None where no path is given.
@@ -217,16 +314,18 @@ def read_tape(
         return None
     from fluid.traces.registry import open_timed
     from fluid.traces.tape import whole_tape
-    from fluid.traces.trace import ReadOptions
+    from fluid.traces.trace import AS_POISSON, ReadOptions
     from fluidwait.console import note
 
     require_use(context, ["arrivals"], "nothing beside --tape, which has its own")
     once = "nothing beside --tape: a recording runs once, at its own length"
     require_use(context, ["replications", "requests", "seed", "seeds"], once)
-    trace = open_timed(path, options=ReadOptions(part=part, drop_longer_than=drop_longer_than))
+    options = ReadOptions(part=part, drop_longer_than=drop_longer_than)
+    trace = open_timed(path, options=options, times=traffic is None or traffic.at_a_rate)
     tape = whole_tape(trace.chunks)
     for caveat in trace.caveats:
-        note(f"note: {caveat}")
+        if AS_POISSON not in caveat:  # which nothing here asks for
+            note(f"note: {caveat}")
     return tape
 
 

@@ -43,8 +43,8 @@ class Patience:
 
     Attributes:
         mean_s: Mean patience.
-        variation: Its coefficient of variation; 1 is an exponential law. It must not be 0, as
-            equal patience makes all waiting requests give up at once.
+        variation: Its coefficient of variation; 1 is an exponential law, 0 the same patience for
+            all, which can be simulated but has no balance here (`impatience`).
 
     Raises:
         InputError: A figure out of range.
@@ -58,10 +58,10 @@ class Patience:
     variation: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in ("mean_s", "variation"):
-            value = getattr(self, field)
-            if not 0 < value < math.inf:
-                raise InputError(field, value, "a positive finite number")
+        if not 0 < self.mean_s < math.inf:
+            raise InputError("mean_s", self.mean_s, "a positive finite number")
+        if not 0 <= self.variation < math.inf:
+            raise InputError("variation", self.variation, "a finite number, 0 or more")
 
     def gone_after(self, wait_s: float) -> float:
         """G(w), the share that has given up by then."""
@@ -196,8 +196,8 @@ def impatience(
         servers: Replicas behind an ideal router (THEORY 12.3).
 
     Raises:
-        InputError: A request does not fit, a class without patience, a figure out of range, or
-            rates that the servers keep up with.
+        InputError: A request does not fit, a class without patience or with one that does not
+            vary, a figure out of range, or rates that the servers keep up with.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(15.0, 512, 100), code=fw.Requests(5.0, 512, 400))
@@ -211,8 +211,11 @@ def impatience(
     if set(laws) != set(names):
         allowed = "a Patience, or one for each of " + ", ".join(names)
         raise InputError("patience", ", ".join(laws), allowed)
-    found = demand(workload, server, saturated_per_s, servers)
     ordered = [laws[name] for name in names]
+    if any(law.variation == 0 for law in ordered):
+        allowed = "more than 0: equal patience makes all waiting requests give up at once"
+        raise InputError("variation", 0, allowed)
+    found = demand(workload, server, saturated_per_s, servers)
     wait_s = balanced_wait_s(found, ordered, workload.rate_per_s)
     classes = []
     for one, law in zip(workload.classes, ordered, strict=True):

@@ -47,7 +47,7 @@ class SimulatedTimes(Protocol):
     """What a simulation found at one rate, as far as it is drawn; None where it found none."""
 
     @property
-    def rate_per_s(self) -> float: ...
+    def rate_per_s(self) -> float | None: ...
 
     @property
     def ttft_s(self) -> Quantiles | None: ...
@@ -111,7 +111,12 @@ def draw_by_rate(
             )
             axes.plot(rates, mean, _DASHES[k], color=COLOURS[k], label=f"{label}, p50 to p99")
             axes.fill_between(rates, low, high, color=COLOURS[k], alpha=0.2, lw=0)
-            _draw_points(axes, [(one.rate_per_s, getattr(one, name)) for one in simulated], k)
+            points = [
+                (one.rate_per_s, getattr(one, name))
+                for one in simulated
+                if one.rate_per_s is not None
+            ]
+            _draw_points(axes, points, k)
             _cross_out(axes, rows, doubtful, name)
         if any(doubtful):
             axes.plot([], [], "kx", ms=5, label="do not rely on these")

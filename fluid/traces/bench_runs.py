@@ -21,7 +21,7 @@ from fluid.traces.length_summary import LengthSummary, requests_and_rate, summar
 from fluid.traces.lines import finite_number
 from fluid.traces.parts import part_number, require_part
 from fluid.traces.snapshot import Snapshot
-from fluid.traces.trace import ALL_AT_ONCE, ReadOptions, Trace
+from fluid.traces.trace import ALL_AT_ONCE, AS_POISSON, ReadOptions, Trace
 from fluid.traces.trace_format import TraceFormat
 
 ARRAYS = ("input_lens", "output_lens", "start_times", "errors")
@@ -169,7 +169,7 @@ def _throughput(run: Run, file: str) -> float | None:
 
 def _caveats(run: Run, timed: bool) -> list[str]:
     if run.all_at_once:
-        return [ALL_AT_ONCE, "without its times, arrivals are taken as Poisson"]
+        return [ALL_AT_ONCE, f"without its times, {AS_POISSON}"]
     caveats = _paced(run)
     if not timed:
         caveats.append(

@@ -107,12 +107,18 @@ def open_trace(
 
 
 def read_trace(
-    path: str | Path, name: str | None = None, options: ReadOptions | None = None
+    path: str | Path,
+    name: str | None = None,
+    options: ReadOptions | None = None,
+    *,
+    times: bool = True,
 ) -> Tape:
     """Read a trace whole, where a simulation needs all of it at once.
 
     Args:
         name: The format; detected if None.
+        times: Whether they are needed; where not, requests without times are taken as coming at
+            once, for a finite job or for clients that send one after the other.
 
     Raises:
         InputError: A broken file, or one without arrival times.
@@ -126,24 +132,32 @@ def read_trace(
     >>> len(tape), tape.rate_per_s
     (2, 0.5)
     """
-    return whole_tape(open_timed(path, name, options).chunks)
+    trace = open_timed(path, name, options, times=times)
+    if times and trace.finite_job:
+        raise InputError("", "a trace", f"{_TIMES}; here {ALL_AT_ONCE}", str(path))
+    return whole_tape(trace.chunks)
 
 
 def open_timed(
-    path: str | Path, name: str | None = None, options: ReadOptions | None = None
+    path: str | Path,
+    name: str | None = None,
+    options: ReadOptions | None = None,
+    *,
+    times: bool = True,
 ) -> Trace:
-    """Open a file whose requests arrive over time; what it leaves out is known once it is read.
+    """Open a file whose requests arrive over time, or all at once as a finite job.
+
+    What it leaves out is known once it is read.
 
     Args:
         name: The format; detected if None.
+        times: Whether they are needed, so that a file without them is refused.
 
     Raises:
         InputError: A broken file, or one without arrival times.
     """
     chosen = named_format(name) if name else detect_format(path)
     trace = chosen.open(Path(path), options or ReadOptions())
-    if trace.finite_job:
-        raise InputError("", chosen.summary, f"{_TIMES}; here {ALL_AT_ONCE}", str(path))
-    if isinstance(trace, Snapshot) or not trace.timed:
+    if isinstance(trace, Snapshot) or not (trace.timed or trace.finite_job or not times):
         raise InputError("", f"{chosen.summary} without times", _TIMES, str(path))
     return trace

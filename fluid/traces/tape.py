@@ -69,9 +69,14 @@ class Tape:
 
 
 def whole_tape(chunks: Iterable[Chunk]) -> Tape:
-    """All chunks of a trace with times as one tape."""
+    """All chunks of a trace as one tape; requests without times come at once, at 0."""
     held = list(chunks)
-    times = [chunk.arrived_at_s for chunk in held if chunk.arrived_at_s is not None]
+    times = [
+        np.zeros(len(chunk.num_prefill_tokens))
+        if chunk.arrived_at_s is None
+        else chunk.arrived_at_s
+        for chunk in held
+    ]
     return Tape(
         np.concatenate(times),
         np.concatenate([chunk.num_prefill_tokens for chunk in held]),

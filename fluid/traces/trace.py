@@ -62,7 +62,8 @@ class ReadOptions:
 
 
 ALL_AT_ONCE = "all requests were sent at once: a finite job; its rate is not an arrival rate"
-NO_TIMES = "the file has no times: arrivals are taken as Poisson"
+AS_POISSON = "arrivals are taken as Poisson"
+NO_TIMES = f"the file has no times: {AS_POISSON}"
 
 
 def _nothing_found() -> tuple[str, ...]:

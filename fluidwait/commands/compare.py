@@ -10,6 +10,7 @@ import typer
 from fluidwait.console import progress, show
 from fluidwait.options import (
     AsJson,
+    ClientOptions,
     PlaceOptions,
     PlotFile,
     Rates,
@@ -42,6 +43,7 @@ def command(
     resume: Annotated[
         Path | None, typer.Option(help="Folder that keeps finished rows; continue from it.")
     ] = None,
+    clients: ClientOptions = ClientOptions(),
     place: PlaceOptions = PlaceOptions(),
     plot: PlotFile = None,
     as_json: AsJson = False,
@@ -54,7 +56,8 @@ def command(
     if plot:
         require_plot_path(plot)
     runs = size.runs()
-    load, server = traffic.read(context)
+    behaviour = clients.traffic(context)
+    load, server = traffic.read(context, behaviour)
     with place.runner() as runner:
         found = compare(
             load,
@@ -62,6 +65,7 @@ def command(
             policy,
             rates=parse_rates(rates) if rates else None,
             arrivals=traffic.arrivals,
+            traffic=behaviour,
             runs=runs,
             find_capacity=find_capacity,
             burst=burst,

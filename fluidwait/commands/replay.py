@@ -11,6 +11,7 @@ from fluidwait.console import progress, say, show
 from fluidwait.options import (
     Arrivals,
     AsJson,
+    ClientOptions,
     PlotFile,
     Rate,
     RunOptions,
@@ -20,6 +21,7 @@ from fluidwait.options import (
     grouped,
     new_app,
     read_tape,
+    require_use,
 )
 
 app = new_app()
@@ -42,6 +44,7 @@ def command(
     drop_longer_than: TapeLongest = None,
     arrivals: Arrivals = None,
     rate: Rate = None,
+    clients: ClientOptions = ClientOptions(),
     size: RunOptions = RunOptions(20, 10_000),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the table with its validation here.")
@@ -60,7 +63,10 @@ def command(
     if out:
         require_folder(out)
     runs = size.runs()
-    recorded = read_tape(context, tape, part, drop_longer_than)
+    traffic = clients.traffic(context)
+    if traffic is not None:
+        require_use(context, ["out"], "nothing beside clients, jobs, bounds and patience")
+    recorded = read_tape(context, tape, part, drop_longer_than, traffic)
     policies = policy or BASELINES
     total = (1 if recorded else runs.replications) * (1 + len(policies))
     with progress("replay", total) as advance:
@@ -69,6 +75,7 @@ def command(
             policies,
             tape=recorded,
             arrivals=arrivals,
+            traffic=traffic,
             rate_per_s=rate,
             runs=runs,
             on_done=advance,

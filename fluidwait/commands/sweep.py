@@ -10,6 +10,7 @@ import typer
 from fluidwait.console import note, progress, show
 from fluidwait.options import (
     AsJson,
+    ClientOptions,
     PlaceOptions,
     Rates,
     RunOptions,
@@ -38,6 +39,7 @@ def command(
     rates: Rates = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds from --seed on, a row each.")] = 1,
     size: RunOptions = RunOptions(20, 20_000),
+    clients: ClientOptions = ClientOptions(),
     place: PlaceOptions = PlaceOptions(),
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +51,8 @@ def command(
 
     policies = [one for text in policy for one in parse_policies(text)]
     runs = size.runs()
-    load, server = traffic.read(context)
+    behaviour = clients.traffic(context)
+    load, server = traffic.read(context, behaviour)
     offered_per_s = parse_rates(rates) if rates else None
     total = row_count(policies, offered_per_s, seeds)
     with Store(out) as store, place.runner() as runner, progress("sweep", total) as advance:
@@ -62,6 +65,7 @@ def command(
             rates=offered_per_s,
             seeds=seeds,
             arrivals=traffic.arrivals,
+            traffic=behaviour,
             runs=runs,
             store=store,
             runner=runner,

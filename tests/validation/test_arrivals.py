@@ -17,7 +17,7 @@ from fluid.workload import Workload
 from thresholds.solvers.paced.solver import Paced
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
-from validation.simulator.arrivals import KINDS, gamma_gap, parse_arrivals
+from validation.simulator.arrivals import KINDS, gamma_of_mean_one, parse_arrivals
 from validation.simulator.engine import start
 from validation.simulator.metrics import interval
 from validation.simulator.model import Model, poisson_model
@@ -96,9 +96,11 @@ def test_renewal_gaps_have_their_mean_and_variation(text: str, cv: float) -> Non
 @pytest.mark.parametrize("cv", [0.3, 0.9, 1.0, 1.1, 2.0, 5.0])
 def test_gamma_gaps_have_their_law(cv: float) -> None:
     """Taken before they are summed up: at cv = 5 most gaps are below the resolution of a clock."""
-    record = model_of(f"gamma:cv={cv}").arrivals[0]
+    purposes = np.uint64(16), np.uint64(17)
     uniforms = [two_uniforms(3, 1, number, PURPOSE_ARRIVAL)[0] for number in range(10_000)]
-    gaps = [gamma_gap(record, 3, 1, number, one) for number, one in enumerate(uniforms)]
+    gaps = [
+        gamma_of_mean_one(cv, 3, 1, number, one, *purposes) for number, one in enumerate(uniforms)
+    ]
     assert stats.kstest(gaps, stats.gamma(1 / cv**2, scale=cv**2).cdf).pvalue > 1e-3
 
 

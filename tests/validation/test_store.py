@@ -37,7 +37,8 @@ RESULTS = st.builds(
     PolicyResult,
     policy=st.text(max_size=8),
     params=PARAMS,
-    rate_per_s=FLOATS,
+    traffic=st.text(max_size=8),
+    rate_per_s=st.none() | FLOATS,
     verdict=st.sampled_from(["stable", "unstable", "undecided"]),
     verdict_reason=st.text(max_size=8),
     growth_per_arrival=st.none() | FLOATS,
@@ -53,6 +54,10 @@ RESULTS = st.builds(
     saturated_per_s=st.none() | FLOATS,
     lost_work_share=FLOATS,
     collapsed_share=FLOATS,
+    makespan_s=st.none() | FLOATS,
+    refused_share=FLOATS,
+    too_long_share=FLOATS,
+    gave_up_share=FLOATS,
     completed_shares=LISTS,
     completed_each_per_s=LISTS,
     latency_means_s=LISTS,
@@ -60,8 +65,11 @@ RESULTS = st.builds(
     ttft_s=SPREADS,
     tpot_s=SPREADS,
     latency_note=st.text(max_size=8),
+    met_limits_share=st.none() | FLOATS,
     evictions_per_request=FLOATS,
     wasted_token_share=FLOATS,
+    recomputed_token_share=FLOATS,
+    given_up_token_share=FLOATS,
     kv_mean_tokens=FLOATS,
     kv_max_tokens=st.integers(0, 2**40),
     unfinished_requests=FLOATS,
@@ -77,6 +85,7 @@ def bits(result: PolicyResult) -> str:
 PLAIN = PolicyResult(
     policy="greedy",
     params={"watermark": 0.1 + 0.2, "thresholds": [3, 1]},
+    traffic="",
     rate_per_s=1 / 3,
     verdict="stable",
     verdict_reason="",
@@ -93,6 +102,10 @@ PLAIN = PolicyResult(
     saturated_per_s=None,
     lost_work_share=0.0,
     collapsed_share=0.0,
+    makespan_s=None,
+    refused_share=0.0,
+    too_long_share=0.0,
+    gave_up_share=0.0,
     completed_shares=(0.1, 0.3),
     completed_each_per_s=(0.1,),
     latency_means_s=(),
@@ -100,8 +113,11 @@ PLAIN = PolicyResult(
     ttft_s=None,
     tpot_s=None,
     latency_note="",
+    met_limits_share=None,
     evictions_per_request=0.0,
     wasted_token_share=0.0,
+    recomputed_token_share=0.0,
+    given_up_token_share=0.0,
     kv_mean_tokens=1.0,
     kv_max_tokens=7,
     unfinished_requests=0.0,
@@ -230,10 +246,10 @@ def test_what_is_no_folder_of_rows_is_refused(tmp_path: Path) -> None:
     (half / "part-1.parquet").write_bytes(good.read_bytes()[:-200])
     refused("part-1.parquet: got .*allowed: a whole Parquet file", half)
     parquet.write_table(pa.table({"a": [1]}), other / "a.parquet")
-    refused("allowed: rows of fluidwait, schema version 3", other)
+    refused("allowed: rows of fluidwait, schema version 4", other)
     table = parquet.read_table(good).replace_schema_metadata({"fluidwait_rows": "0"})
     parquet.write_table(table, older / "part-1.parquet")
-    refused("allowed: rows of fluidwait, schema version 3", older)
+    refused("allowed: rows of fluidwait, schema version 4", older)
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number, percent, with_half_width
 from fluid.server import Server
 from fluid.traces.tape import Tape
@@ -27,6 +28,7 @@ from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
+from validation.simulator.traffic.traffic import Traffic
 
 if TYPE_CHECKING:
     from fluid.plots.style import Panels
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Watches a stage of work: (its name, its steps) → what is called after each of them."""
 
-_SPARE = ("KV mean", "wasted", "collapsed", "evictions /req", "p99 s", "carried")
+_SPARE = ("KV mean", "recomputed", "collapsed", "evictions /req", "p99 s", "carried")
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +48,8 @@ class Comparison(Result):
         results: For every rate every policy, in this order.
         largest_rates: One per policy, where they were looked for.
         recoveries: For every rate every policy, where a burst was asked for.
-        limit_per_s: The largest rate in the fluid model; None for a recording.
+        limit_per_s: The largest rate in the fluid model; None for a recording, or where some
+            requests never fit into memory.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
@@ -64,16 +67,47 @@ class Comparison(Result):
     def blocks(self) -> Iterator[Block]:
         columns = ("policy", "rate /s", "verdict", "carried", "collapsed", "latency s", "p99 s")
         rows = tuple(_row(one) for one in self.results)
-        more = ("evictions /req", "wasted", "KV mean")
-        yield Table("Policies by rate", (*columns, *more), rows, spare=_SPARE)
+        more = ("evictions /req", "recomputed", "KV mean")
+        table = Table("Policies by rate", (*columns, *more), rows, spare=_SPARE)
+        yield table if self._at_rates else self._completions
         for result in self.results:
-            yield from result.caveats(f"{result.label} at {number(result.rate_per_s)} /s")
+            rate = "" if result.rate_per_s is None else f" at {number(result.rate_per_s)} /s"
+            yield from result.caveats(f"{result.label}{rate}")
         if self.limit_per_s is not None:
             yield f"Fluid limit: {number(self.limit_per_s)} /s."
+        if self.results and self.results[0].traffic:
+            yield f"Traffic: {self.results[0].traffic}. {self.results[0].traffic_sentence}"
         for one in self.largest_rates:
             yield one.sentence(self.limit_per_s)
         if self.recoveries:
             yield recoveries_table(self.recoveries)
+
+    @property
+    def _at_rates(self) -> bool:
+        return all(one.rate_per_s is not None for one in self.results)
+
+    @property
+    def _completions(self) -> Table:
+        """The table where requests come at no rate, so that what is completed is the answer."""
+        columns = ("policy", "completed /s", "latency s", "p99 s", "TTFT s", "TPOT s")
+        more = ("evictions /req", "recomputed", "KV mean")
+        rows = []
+        for one in self.results:
+            latency, ttft, tpot = one.latency_s, one.ttft_s, one.tpot_s
+            rows.append(
+                (
+                    one.label,
+                    number(one.completed_per_s),
+                    with_half_width(latency.mean, latency.half_width) if latency else "–",
+                    number(latency.p99) if latency else "–",
+                    with_half_width(ttft.mean, ttft.half_width) if ttft else "–",
+                    with_half_width(tpot.mean, tpot.half_width) if tpot else "–",
+                    number(one.evictions_per_request, 3),
+                    percent(one.recomputed_token_share),
+                    number(one.kv_mean_tokens),
+                )
+            )
+        return Table("Policies", (*columns, *more), tuple(rows), spare=_SPARE)
 
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"policies": [one.as_dict() for one in self.results]}
@@ -109,7 +143,7 @@ class Comparison(Result):
         rows = sorted((one for one in self.results if one.label == label), key=_rate)
         spreads = [None if one.verdict == "unstable" else one.latency_s for one in rows]
         return RateLine(
-            np.array([one.rate_per_s for one in rows]),
+            np.array([_rate(one) for one in rows]),
             np.array([one.completed_per_s for one in rows]),
             np.array([np.nan if one is None else one.mean for one in spreads]),
             np.array([(one and one.half_width) or 0.0 for one in spreads]),
@@ -123,6 +157,7 @@ def compare(
     *,
     rates: Iterable[float] | None = None,
     arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
     runs: Runs = Runs(20, 20_000),
     find_capacity: bool = False,
     burst: int | None = None,
@@ -137,6 +172,7 @@ def compare(
         policies: As `policy` makes them, or as text that `parse_policy` reads.
         rates: Total rates per second; that of the load where None.
         arrivals: How the workload arrives; Poisson where None.
+        traffic: What clients do; they come and wait where None.
         find_capacity: Whether to look for the largest stable rate of each policy.
         burst: Also measure the recovery from so many requests at once.
         store: Folder that keeps finished rows; those that it holds are not run again.
@@ -144,7 +180,8 @@ def compare(
         progress: Watches the stages of the work.
 
     Raises:
-        InputError: No policies or rates, a policy that cannot run, or a burst beside a recording.
+        InputError: No policies or rates, a policy that cannot run, a burst beside a recording, or
+            a largest rate or a burst beside traffic, whose backlog cannot grow.
         ClusterError: The runner lost its cluster; the rows so far are in the store.
 
     >>> import fluidwait as fw
@@ -157,7 +194,12 @@ def compare(
     chosen = configured(policies)
     if burst is not None:
         require_burst(load, burst)
-    model = model_of(load, server, arrivals)
+    if traffic is not None:
+        allowed = "nothing beside clients, jobs, bounds and patience: the backlog has to grow"
+        for field, given in (("find_capacity", find_capacity), ("burst", burst)):
+            if given:
+                raise InputError(field, given, allowed)
+    model = model_of(load, server, arrivals, traffic)
     offered_per_s = model.offered(rates)
     watched: Progress = progress or (lambda title, total: nullcontext(lambda: None))
     rows = grid(chosen, offered_per_s, runs)
@@ -193,7 +235,8 @@ def compare(
                 )
                 for one in rows
             ]
-    limit_per_s = fluid_limit_per_s(load, server)
+    too_long = bool(model.shapes["too_long"].any())
+    limit_per_s = None if too_long else fluid_limit_per_s(load, server)
     return Comparison(tuple(results), tuple(largest), tuple(recoveries), limit_per_s)
 
 
@@ -208,10 +251,12 @@ def _row(one: PolicyResult) -> tuple[str, ...]:
         with_half_width(latency.mean, latency.half_width) if latency else "–",
         number(latency.p99) if latency else "–",
         number(one.evictions_per_request, 3),
-        percent(one.wasted_token_share),
+        percent(one.recomputed_token_share),
         number(one.kv_mean_tokens),
     )
 
 
 def _rate(one: PolicyResult) -> float:
+    if one.rate_per_s is None:
+        raise InputError("plot", "clients or a job", "requests that come at a rate")
     return one.rate_per_s

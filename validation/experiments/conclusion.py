@@ -59,6 +59,8 @@ def conclusion(evidence: Sequence[Evidence]) -> str:
         return "UNDECIDED: too few requests to tell whether the table holds; ask for more."
     if own.verdict == "unstable":
         return "The table is UNSTABLE here: do not use it at this rate."
+    if own.verdict != "stable":
+        return _without_verdict(own, others)
     if not others:
         return "The table HOLDS."
     stable = [one for one in others if one.verdict == "stable"]
@@ -80,6 +82,24 @@ def conclusion(evidence: Sequence[Evidence]) -> str:
     return (
         f"The table HOLDS; its mean latency is {percent(abs(ratio - 1))} {better} that of the best "
         f"stable policy beside it ({how})."
+    )
+
+
+def _without_verdict(own: Evidence, others: Sequence[Evidence]) -> str:
+    """What can be said where the backlog cannot grow, whatever the policy."""
+    known = [one for one in others if one.latency_s and one.difference_s]
+    if own.latency_s is None or not known:
+        return f"No verdict ({own.verdict}): see the figures."
+    best = min(known, key=lambda one: one.latency_s.mean if one.latency_s else 0.0)
+    assert best.latency_s is not None
+    if _cannot_be_told_apart(own, best):
+        how = "that cannot be told from"
+    else:
+        ratio = own.latency_s.mean / best.latency_s.mean
+        how = f"{percent(abs(ratio - 1))} {'below' if ratio < 1 else 'ABOVE'}"
+    return (
+        f"No verdict ({own.verdict}); the table's mean latency is {how} that of the best policy "
+        "beside it."
     )
 
 

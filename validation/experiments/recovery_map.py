@@ -21,8 +21,8 @@ from fluid.transient.metastable import Criterion
 from fluid.workload import Workload
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, run_traced
-from validation.simulator.engine import WINDOW_END
 from validation.simulator.model import tape_model
+from validation.simulator.window import WINDOW_END
 
 MOST_DRAWS = 10
 """Warm-ups drawn before a server counts as one that cannot be warmed up: it has collapsed."""

@@ -21,6 +21,7 @@ from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals, as_arrivals
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
+from validation.simulator.traffic.traffic import Traffic
 
 if TYPE_CHECKING:
     from fluid.plots.style import Panels
@@ -71,8 +72,14 @@ class Replay(Result):
 
     @property
     def validated_table(self) -> ThresholdTable:
-        """The table with this replay as its validation."""
+        """The table with this replay as its validation.
+
+        Raises:
+            InputError: The runs had no verdict, or not all requests fit.
+        """
         own, *others = self.results
+        if own.traffic:
+            raise InputError("traffic", own.traffic, "none: a table is validated at a rate")
         rows = [policy_validation(own), *(policy_validation(one, own) for one in others)]
         validated = Validated(
             replications=own.replications,
@@ -89,6 +96,11 @@ class Replay(Result):
             f"{self.table.workload.name} on {self.table.server.name} at "
             f"{number(first.rate_per_s)} /s: {first.replications} × {first.requests:,} requests"
         )
+        if first.traffic:
+            title = (
+                f"{self.table.workload.name} on {self.table.server.name}, {first.traffic}: "
+                f"{first.replications} × {first.requests:,} requests"
+            )
         columns = ("policy", "verdict", "carried", "collapsed", "latency s", "p99 s", "TTFT s")
         rows = (self._row(*one) for one in zip(self.labels, self.results, strict=True))
         yield Table(
@@ -134,9 +146,10 @@ class Replay(Result):
         from validation.experiments.pictures import draw_run
 
         first = self.results[0]
+        how = first.traffic or f"at {first.rate_per_s:.4g} requests/s"
         title = (
-            f"{self.table.workload.name} on {self.table.server.name} "
-            f"at {first.rate_per_s:.4g} requests/s, a median run of {first.replications}"
+            f"{self.table.workload.name} on {self.table.server.name} {how}, "
+            f"a median run of {first.replications}"
         )
         labels = [
             f"{label}: {one.verdict}" for label, one in zip(self.labels, self.results, strict=True)
@@ -150,6 +163,7 @@ def replay(
     *,
     tape: Tape | None = None,
     arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
     rate_per_s: float | None = None,
     runs: Runs = Runs(20, 10_000),
     on_done: Callable[[], None] | None = None,
@@ -162,6 +176,7 @@ def replay(
         tape: Recorded arrivals in place of those of the table's own workload; a recording runs
             once, at its own length.
         arrivals: How that workload arrives; Poisson where None.
+        traffic: What clients do; they come and wait where None.
         rate_per_s: Of all arrivals together; that of the workload or the recording where None.
         on_done: Called after each replication.
 
@@ -179,7 +194,7 @@ def replay(
     own = policy_of(table)
     if tape is not None and own.policy.per_class and len(table.thresholds) > 1:
         raise InputError("tape", "requests without classes", "a table of policy paced")
-    model = model_of(tape or table.workload, table.server, arrivals)
+    model = model_of(tape or table.workload, table.server, arrivals, traffic)
     beside = configured(BASELINES if policies is None else policies, least=0)
     done = samples(model, [own, *beside], runs, rate_per_s, on_done=on_done)
     return Replay(

@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from fluid.result import number, percent
+from fluid.result import number, percent, seconds
 from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
 from validation.simulator.cpu import Job
 from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
     Interval,
     Replication,
+    Verdict,
     interval,
     verdict,
 )
 from validation.simulator.model import Model
 from validation.simulator.run import chosen_device, run
 from validation.simulator.runs import Runs
+from validation.simulator.traffic.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,19 @@ class PolicyResult:
     """What one policy did at one rate. Seconds; None where the figure does not exist.
 
     Attributes:
-        verdict: "stable", "unstable" or "undecided": whether the backlog grows.
+        traffic: What clients do, in words; empty where requests come and wait.
+        rate_per_s: Of all arrivals together; None where they come at no rate.
+        verdict: "stable", "unstable" or "undecided": whether the backlog grows. Where it cannot,
+            what kind of traffic it is: `Traffic.word`.
         verdict_reason: Why, in one sentence.
         growth_per_arrival, growth_low, growth_high: See `backlog.Verdict`.
         more_requests: Arrivals after which an open verdict should be decided.
         carried_share: Of the arrivals, what is completed in the long run: 1 where stable; where
             unstable, completions ÷ arrivals in the second half of the runs; None where undecided.
+            Where the backlog cannot grow, what was not refused and did not give up.
+        makespan_s: Of a finite job, from the first arrival to the last end.
+        refused_share, too_long_share, gave_up_share: Of the arrivals in the window, those that
+            found the queue full, that never fit into memory, and whose client gave up.
         saturated_per_s: Where unstable, completions per second in that half: throughput at
             saturation.
         lost_work_share: Of the work in that half, what evictions threw away.
@@ -65,15 +74,21 @@ class PolicyResult:
         latency_means_s: Mean latency of each replication.
         latency_s, ttft_s, tpot_s: Of the requests that completed; None where none did, TPOT also
             where none has two output tokens.
-        latency_note: What they are worth where the policy is unstable; empty elsewhere.
+        latency_note: Whose they are where not everybody's; empty elsewhere.
+        met_limits_share: Of the requests of classes with limits that have ended, those that
+            completed within all of them; None without such a class.
         wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
+        recomputed_token_share: Tokens that evictions threw away, so that they are computed again,
+            prompts included ÷ all computed.
+        given_up_token_share: Tokens computed for requests that gave up ÷ all computed.
         unfinished_requests: Requests of the window that never completed, mean per replication.
         device: "cpu" or "cuda", on which it ran; their times agree to about 1e-12.
     """
 
     policy: str
     params: dict[str, Any]
-    rate_per_s: float
+    traffic: str
+    rate_per_s: float | None
     verdict: str
     verdict_reason: str
     growth_per_arrival: float | None
@@ -89,6 +104,10 @@ class PolicyResult:
     saturated_per_s: float | None
     lost_work_share: float
     collapsed_share: float
+    makespan_s: float | None
+    refused_share: float
+    too_long_share: float
+    gave_up_share: float
     completed_shares: tuple[float, ...]
     completed_each_per_s: tuple[float, ...]
     latency_means_s: tuple[float, ...]
@@ -96,8 +115,11 @@ class PolicyResult:
     ttft_s: Spread | None
     tpot_s: Spread | None
     latency_note: str
+    met_limits_share: float | None
     evictions_per_request: float
     wasted_token_share: float
+    recomputed_token_share: float
+    given_up_token_share: float
     kv_mean_tokens: float
     kv_max_tokens: int
     unfinished_requests: float
@@ -113,6 +135,18 @@ class PolicyResult:
         if self.verdict == "undecided":
             more = f"; about {self.more_requests:,} more requests" if self.more_requests else ""
             yield f"{place}: undecided, {self.verdict_reason}{more}."
+        for lost, what in (
+            (self.refused_share, "found the queue full and were refused"),
+            (self.too_long_share, "never fit into memory and were refused"),
+            (self.gave_up_share, "gave up before their first token"),
+        ):
+            if lost > 0:
+                yield f"{place}: {percent(lost)} {what}."
+        if self.given_up_token_share > 0:
+            share = percent(self.given_up_token_share)
+            yield f"{place}: {share} of the tokens were computed for requests that gave up."
+        if self.makespan_s is not None:
+            yield f"{place}: the job takes {seconds(self.makespan_s)}."
         if self.collapsed_share > 0 and self.saturated_per_s is not None:
             yield (
                 f"{place}: throughput collapses in {percent(self.collapsed_share, 0)} of the runs; "
@@ -126,6 +160,13 @@ class PolicyResult:
             )
         if self.latency_note:
             yield f"{place}: latencies {self.latency_note}."
+
+    @property
+    def traffic_sentence(self) -> str:
+        """Why there is no verdict; empty where there is one."""
+        if self.verdict in ("stable", "unstable", "undecided"):
+            return ""
+        return f"No verdict: {self.verdict_reason}."
 
     @property
     def carried(self) -> str:
@@ -172,6 +213,7 @@ class Sample:
     """The replications of one policy at one rate.
 
     Attributes:
+        rate_per_s: Of all arrivals together; NaN where they come at no rate.
         rate_scale: The rate in multiples of the model's own, as the simulator's jobs have it.
     """
 
@@ -181,10 +223,11 @@ class Sample:
     requests: int
     device: str
     replications: tuple[Replication, ...]
+    traffic: Traffic
 
     def result(self) -> PolicyResult:
         """Figures of the policy from its replications."""
-        outcome = verdict(self.replications)
+        outcome = self._outcome()
         shares = np.array([one.completed_share for one in self.replications])
         completed = interval(shares)
         decoded = sum(one.tokens_decoded for one in self.replications)
@@ -193,10 +236,17 @@ class Sample:
         evictions = [one.evictions / one.arrived for one in self.replications]
         means_s = [float(one.mean_s[-1, LATENCY]) for one in self.replications]
         carried_share, saturated_per_s = _carried(self.replications, outcome.word)
+        growing = self.traffic.may_grow
+        computed = sum(one.tokens_computed for one in self.replications)
+        recomputed = sum(one.tokens_recomputed for one in self.replications)
+        given_up = sum(one.tokens_given_up for one in self.replications)
+        limited = sum(float(one.limited[-1]) for one in self.replications)
+        met = sum(float(one.met_limits[-1]) for one in self.replications)
         return PolicyResult(
             policy=self.policy.policy.name,
             params=self.policy.params,
-            rate_per_s=self.rate_per_s,
+            traffic=self.traffic.label,
+            rate_per_s=_known(self.rate_per_s),
             verdict=outcome.word,
             verdict_reason=outcome.reason,
             growth_per_arrival=_known(outcome.growth_per_arrival),
@@ -211,7 +261,17 @@ class Sample:
             carried_share=carried_share,
             saturated_per_s=saturated_per_s,
             lost_work_share=float(np.mean([one.late.lost_share() for one in self.replications])),
-            collapsed_share=float(np.mean([one.collapsed for one in self.replications])),
+            collapsed_share=(
+                float(np.mean([one.collapsed for one in self.replications])) if growing else 0.0
+            ),
+            makespan_s=(
+                None
+                if self.traffic.job is None
+                else float(np.mean([one.window_s for one in self.replications]))
+            ),
+            refused_share=self._share("refused"),
+            too_long_share=self._share("too_long"),
+            gave_up_share=self._share("gave_up"),
             completed_shares=tuple(shares.tolist()),
             completed_each_per_s=tuple(rates_per_s),
             latency_means_s=tuple(means_s),
@@ -219,13 +279,27 @@ class Sample:
             ttft_s=_spread(self.replications, TTFT),
             tpot_s=_spread(self.replications, TPOT),
             latency_note=_latency_note(self.replications, outcome.word),
+            met_limits_share=met / limited if limited else None,
             evictions_per_request=float(np.mean(evictions)),
             wasted_token_share=lost / decoded if decoded else 0.0,
+            recomputed_token_share=recomputed / computed if computed else 0.0,
+            given_up_token_share=given_up / computed if computed else 0.0,
             kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in self.replications])),
             kv_max_tokens=max(one.kv_max_tokens for one in self.replications),
             unfinished_requests=float(np.mean([one.unfinished for one in self.replications])),
             device=self.device,
         )
+
+    def _outcome(self) -> Verdict:
+        """The verdict; where the backlog cannot grow, a word for what it is instead."""
+        if self.traffic.may_grow or any(one.stuck for one in self.replications):
+            return verdict(self.replications)
+        word, reason, nan = self.traffic.word, self.traffic.reason, math.nan
+        return Verdict(word, nan, nan, nan, nan, reason, None, 0, ())
+
+    def _share(self, name: str) -> float:
+        """Requests that ended in this way ÷ arrivals, in the windows."""
+        return float(np.mean([getattr(one, name) / one.arrived for one in self.replications]))
 
 
 def simulate(
@@ -278,7 +352,15 @@ def samples(
     done = run(model, jobs, requests, device=device, threads=threads, on_done=on_done)
     offered_per_s = model.rate_per_s if rate_per_s is None else rate_per_s
     return [
-        Sample(policy, offered_per_s, scale, requests, device, tuple(done[k : k + count]))
+        Sample(
+            policy,
+            offered_per_s,
+            scale,
+            requests,
+            device,
+            tuple(done[k : k + count]),
+            model.traffic,
+        )
         for policy, k in zip(chosen, range(0, len(done), count), strict=True)
     ]
 
@@ -296,6 +378,9 @@ def latency_difference(one: PolicyResult, other: PolicyResult) -> Interval | Non
 
 def _carried(sample: Sequence[Replication], word: str) -> tuple[float | None, float | None]:
     """Share of the arrivals, and completions per second where unstable."""
+    if word not in ("stable", "unstable", "undecided"):
+        lost = [(one.refused + one.too_long + one.gave_up) / one.arrived for one in sample]
+        return 1.0 - float(np.mean(lost)), None
     if word != "unstable":
         return (1.0 if word == "stable" else None), None
     late = [one.late for one in sample if len(one.late.columns) > 1]
@@ -308,10 +393,14 @@ def _carried(sample: Sequence[Replication], word: str) -> tuple[float | None, fl
 
 
 def _latency_note(sample: Sequence[Replication], word: str) -> str:
-    if word != "unstable":
-        return ""
     completed = int(sum(one.count[-1, LATENCY] for one in sample))
-    return f"of the {completed:,} that completed; the system was still filling"
+    if word == "unstable":
+        return f"of the {completed:,} that completed; the system was still filling"
+    if word == "finite job":
+        return f"of all {completed:,} that completed, the job's beginning and end included"
+    if any(one.refused + one.too_long + one.gave_up for one in sample):
+        return f"of the {completed:,} that completed, not of who was refused or gave up"
+    return ""
 
 
 def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:

@@ -33,7 +33,7 @@ makes hundreds of files, not thousands, and a kill costs it a hundredth."""
 STALE_S = 3600.0
 """Age at which a temporary file belongs to no living run: writing one takes milliseconds."""
 
-_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"3"
+_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"4"
 _ARROW_TYPES = {
     "str": "string",
     "int": "int64",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
+from validation.simulator.traffic.traffic import Traffic
 
 _MOST_SHOWN = 30
 
@@ -106,6 +108,7 @@ def sweep(
     rates: Iterable[float] | None = None,
     seeds: int = 1,
     arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
     runs: Runs = Runs(20, 20_000),
     store: Store | str | Path | None = None,
     runner: Runner = LOCAL,
@@ -119,6 +122,7 @@ def sweep(
         rates: Total rates per second; that of the load where None.
         seeds: How many, from that of `runs` on.
         arrivals: How the workload arrives; Poisson where None.
+        traffic: What clients do; they come and wait where None.
         store: Folder that keeps finished rows; those that it holds are not run again.
         runner: Where configurations run; the results do not depend on it.
         on_done: Called after each row.
@@ -135,7 +139,7 @@ def sweep(
     [1.0, 2.0]
     """
     chosen = configured(policies)
-    model = model_of(load, server, arrivals)
+    model = model_of(load, server, arrivals, traffic)
     offered_per_s = model.offered(rates)
     if seeds < 1:
         raise InputError("seeds", seeds, "at least 1")
@@ -152,9 +156,9 @@ def sweep(
 
 def _summary(label: str, rows: Sequence[PolicyResult]) -> PolicySummary:
     verdicts = [one.verdict for one in rows]
-    failing = [one.rate_per_s for one in rows if one.verdict != "stable"]
-    lowest_failing = min(failing, default=float("inf"))
-    holding = [one.rate_per_s for one in rows if one.rate_per_s < lowest_failing]
+    rates = [(one.rate_per_s, one.verdict) for one in rows if one.rate_per_s is not None]
+    lowest_failing = min((rate for rate, verdict in rates if verdict != "stable"), default=math.inf)
+    holding = [rate for rate, _ in rates if rate < lowest_failing]
     return PolicySummary(
         label,
         len(rows),

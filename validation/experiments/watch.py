@@ -10,9 +10,9 @@ from validation.experiments.paths import RunPath, WatchedRun, counted, thinned
 from validation.experiments.simulate import Sample
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, SamplePath, run_traced
-from validation.simulator.engine import WINDOW_END
 from validation.simulator.metrics import Replication
 from validation.simulator.model import Model
+from validation.simulator.window import WINDOW_END
 
 
 def watch_median(model: Model, samples: Sequence[Sample], seed: int) -> WatchedRun:
@@ -54,7 +54,10 @@ def _watched(
         run_traced(model, job, requests, known) for job, known in zip(jobs, iterations, strict=True)
     ]
     arrived_at_s = traces[0].arrived_at_s
-    end_s = float(arrived_at_s[int(WINDOW_END * len(arrived_at_s))])
+    if model.constants[0]["whole_run"]:
+        end_s = max(float(np.nanmax(one.completed_at_s)) for one in traces)
+    else:
+        end_s = float(arrived_at_s[int(WINDOW_END * len(arrived_at_s))])
     capacity_tokens = float(model.constants[0]["kv_capacity_tokens"])
     return WatchedRun(
         jobs[0].replication,

@@ -23,9 +23,9 @@ from validation.measure.model import Decoder
 from validation.measure.target import Target
 from validation.policies import parse_policy
 from validation.simulator.cpu import Job, run_traced
-from validation.simulator.engine import WINDOW_END, WINDOW_START
 from validation.simulator.metrics import interval
 from validation.simulator.model import tape_model
+from validation.simulator.window import WINDOW_END, WINDOW_START
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def form_batch(model, lane, params, thresholds):
     scalars = lane.scalars[0]
     for slot in range(scalars.residents):
         advance(model, lane.residents[slot])
-    forget_past(lane)
+    project(model, lane)
     queue = 0
     while scalars.waiting > 0:
         while lane.queues[queue].length == 0:
@@ -60,10 +60,18 @@ def silent_stages(model, known, prompt):
 
 
 @kernel
-def forget_past(lane):
-    """Clear the iteration that has just ended from the ring."""
+def project(model, lane):
+    """Clear the iteration that has just ended from the ring; start anew where somebody gave up."""
     ring = lane.stage_count[0]
-    ring[(lane.scalars[0].iterations - 1) % ring.size] = 0
+    scalars = lane.scalars[0]
+    if scalars.left_service == 0:
+        ring[(scalars.iterations - 1) % ring.size] = 0
+        return
+    ring[:] = 0
+    for slot in range(scalars.residents):
+        resident = lane.residents[slot]
+        stages = resident.left + silent_stages(model, resident.known, resident.prompt)
+        occupy(model, lane, resident.known, stages)
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from validation.reference.core import Request, Rule, simulate_slowly
+from validation.reference.core import Audience, Request, Rule, simulate_slowly
 from validation.reference.flow_control import flow_control
 from validation.reference.greedy import greedy
 from validation.reference.mixed import dai, slai
@@ -30,4 +30,4 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "slai": slai,
 }
 
-__all__ = ["REFERENCE_POLICIES", "Request", "simulate_slowly"]
+__all__ = ["REFERENCE_POLICIES", "Audience", "Request", "simulate_slowly"]

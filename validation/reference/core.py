@@ -27,6 +27,10 @@ class Request:
         chunk: Prompt tokens that a rule lets it compute in this iteration; None for all of them.
         prefilled: Prompt tokens that earlier chunks of this stage have computed.
         blocks: Blocks allocated to it, for rules that allocate by block; 0 for the others.
+        order: Of clients that send at the same time.
+        gives_up_at_s: Unless its first token has come by then.
+        too_long: Whether it is refused whatever waits.
+        left_at_s: When it was refused or gave up.
     """
 
     number: int
@@ -44,6 +48,15 @@ class Request:
     first_token_at_s: float = math.nan
     completed_at_s: float = math.nan
     evictions: int = 0
+    order: int = 0
+    gives_up_at_s: float = math.inf
+    too_long: bool = False
+    left_at_s: float = math.nan
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is completed, refused or given up."""
+        return not (math.isnan(self.completed_at_s) and math.isnan(self.left_at_s))
 
     @property
     def first_stage(self) -> int:
@@ -154,18 +167,106 @@ class Queueing:
 Rule = Callable[[Queueing], list[Request]]
 
 
+def nobody_sends(ended: Request, ended_at_s: float) -> Request | None:
+    """Arrivals that do not depend on the server."""
+    return None
+
+
+@dataclass
+class Audience:
+    """What requests and their clients do beside arriving.
+
+    Attributes:
+        send_next: Function (request that has ended, when) that gives the next one of its client.
+        queue_requests, queue_tokens: A request that finds so many waiting is refused.
+    """
+
+    send_next: Callable[[Request, float], Request | None] = nobody_sends
+    queue_requests: float = math.inf
+    queue_tokens: float = math.inf
+
+    def refuses(self, request: Request, waiting: Sequence[Request]) -> bool:
+        """Whether a request that arrives now is turned away."""
+        tokens = sum(one.prefill_tokens for one in waiting)
+        full = len(waiting) >= self.queue_requests or tokens >= self.queue_tokens
+        return full or request.too_long
+
+
+OPEN = Audience()
+
+
+@dataclass
+class _Coming:
+    """Requests that are sent and have not arrived, and all that ever were."""
+
+    audience: Audience
+    all_sent: list[Request]
+    sent: list[Request]
+    arrived: int = 0
+
+    @property
+    def next_at_s(self) -> float:
+        return self.sent[0].arrived_at_s if self.sent else math.inf
+
+    def end(self, request: Request, at_s: float) -> None:
+        """Let the client of a request that has ended send its next one."""
+        following = self.audience.send_next(request, at_s)
+        if following is not None:
+            following.stage = following.first_stage
+            self.all_sent.append(following)
+            self.sent.append(following)
+            self.sent.sort(key=lambda one: (one.arrived_at_s, one.order))
+
+    def arrive(self, state: Queueing) -> None:
+        """Let the next request join the queue, or turn it away."""
+        request = self.sent.pop(0)
+        request.number = self.arrived
+        self.arrived += 1
+        if self.audience.refuses(request, state.waiting):
+            request.left_at_s = request.arrived_at_s
+            self.end(request, request.arrived_at_s)
+        else:
+            state.waiting.append(request)
+
+    def give_up(self, request: Request, state: Queueing) -> None:
+        """Let a client go that has not had its first token."""
+        (state.waiting if request in state.waiting else state.residents).remove(request)
+        request.left_at_s = request.gives_up_at_s
+        self.end(request, request.gives_up_at_s)
+
+    def happen(self, state: Queueing, clock_s: float) -> None:
+        """All arrivals and departures up to now, in order."""
+        while True:
+            leaver = _next_leaver(state)
+            leaves_at_s = leaver.gives_up_at_s if leaver else math.inf
+            if min(leaves_at_s, self.next_at_s) > clock_s:
+                return
+            if leaver and leaves_at_s <= self.next_at_s:
+                self.give_up(leaver, state)
+            else:
+                self.arrive(state)
+
+
+def _next_leaver(state: Queueing) -> Request | None:
+    present = [*state.waiting, *state.residents]
+    unanswered = [one for one in present if math.isnan(one.first_token_at_s)]
+    return min(unanswered, key=lambda one: one.gives_up_at_s, default=None)
+
+
 def simulate_slowly(
-    requests: Sequence[Request],
+    requests: list[Request],
     server: Server,
     rule: Rule,
     parameters: Mapping[str, Any],
     thresholds: Sequence[int] = (),
     steps: int | None = None,
     cuts: Sequence[int] = (),
+    audience: Audience = OPEN,
 ) -> list[tuple[float, int]]:
-    """Run the requests, in order of arrival, to completion; they are changed in place.
+    """Run the requests, in order of arrival, to their end; they are changed in place.
 
     Args:
+        requests: Those that clients send later are appended.
         steps: Stop after this many iterations; after the last completion if None.
 
     Returns:
@@ -174,16 +275,18 @@ def simulate_slowly(
     state = Queueing(server, parameters, thresholds, cuts=cuts)
     for one in requests:
         one.stage = one.first_stage
-    coming = list(requests)
+    coming = _Coming(audience, requests, list(requests))
     clock_s = 0.0
     iterations: list[tuple[float, int]] = []
-    while len(iterations) != steps and any(math.isnan(one.completed_at_s) for one in requests):
-        while coming and coming[0].arrived_at_s <= clock_s:
-            state.waiting.append(coming.pop(0))
+    while len(iterations) != steps and not all(one.has_ended for one in requests):
+        coming.happen(state, clock_s)
         state.clock_s, state.wake_at_s = clock_s, math.inf
         batch = rule(state)
         if not batch:
-            clock_s = min([state.wake_at_s, *(one.arrived_at_s for one in coming[:1])])
+            leaver = _next_leaver(state)
+            clock_s = min(
+                state.wake_at_s, coming.next_at_s, leaver.gives_up_at_s if leaver else math.inf
+            )
             if math.isinf(clock_s):
                 break
             continue
@@ -192,7 +295,9 @@ def simulate_slowly(
         clock_s += state.tau_s
         for one in batch:
             _finish_stage(one, server, clock_s)
-        state.residents = [one for one in state.residents if math.isnan(one.completed_at_s)]
+        for one in [one for one in state.residents if one.has_ended]:
+            state.residents.remove(one)
+            coming.end(one, clock_s)
     return iterations
 
 
@@ -222,6 +327,8 @@ def _finish_stage(one: Request, server: Server, clock_s: float) -> None:
         return
     one.outputs += 1
     if math.isnan(one.first_token_at_s):
+        if clock_s > one.gives_up_at_s:
+            return  # The token that nobody waits for any more.
         one.first_token_at_s = clock_s
     if one.outputs == one.decode_tokens:
         one.completed_at_s = clock_s

@@ -250,7 +250,10 @@ def clock_at(model, rate_time_s):
 def gap_s(arrivals, scalars, rate, seed, replication, number, uniform):
     """Rate time between request `number` and the one before it."""
     if arrivals.kind == GAMMA:
-        return gamma_gap(arrivals, seed, replication, number, uniform) / rate
+        gap = gamma_of_mean_one(
+            arrivals.cv, seed, replication, number, uniform, _GAMMA_NORMAL, _GAMMA_ACCEPT
+        )
+        return gap / rate
     if arrivals.kind == DETERMINISTIC:
         return 1.0 / rate
     if arrivals.kind == MMPP:
@@ -267,16 +270,19 @@ def attempt_of(purpose, attempt):
 
 
 @kernel
-def gamma_gap(arrivals, seed, replication, number, uniform):
-    """Gamma gap of mean 1, exact: Marsaglia and Tsang (2000), with their boost below shape 1."""
-    shape = 1.0 / (arrivals.cv * arrivals.cv)
+def gamma_of_mean_one(cv, seed, replication, number, uniform, normal_purpose, accept_purpose):
+    """Gamma number, exact: Marsaglia and Tsang (2000), with their boost below shape 1.
+
+    The purposes are those of the draws of each attempt; `uniform` is used below shape 1 alone.
+    """
+    shape = 1.0 / (cv * cv)
     d = (shape + 1.0 if shape < 1.0 else shape) - 1.0 / 3.0
     c = 1.0 / math.sqrt(9.0 * d)
     attempt = 0
     while True:
-        normal = attempt_of(_GAMMA_NORMAL, attempt)
+        normal = attempt_of(normal_purpose, attempt)
         radius, angle = two_uniforms(seed, replication, number, normal)
-        accept, _ = two_uniforms(seed, replication, number, attempt_of(_GAMMA_ACCEPT, attempt))
+        accept, _ = two_uniforms(seed, replication, number, attempt_of(accept_purpose, attempt))
         x = math.sqrt(-2.0 * math.log(radius)) * math.cos(2.0 * math.pi * angle)
         root = 1.0 + c * x
         v = root * root * root

@@ -36,7 +36,10 @@ from scipy import stats
 
 from validation.simulator.netput import Backlog, Floats
 
-Word = Literal["stable", "unstable", "undecided"]
+Word = Literal[
+    "stable", "unstable", "undecided", "closed loop", "finite job", "bounded", "impatient"
+]
+"""A verdict; or, where the backlog cannot grow, the kind of traffic (`Traffic.word`)."""
 
 UNSTABLE_ERROR, STABLE_ERROR = 0.01, 0.02
 """Of each one-sided test at the limit itself; far from it, and overall, they are rarer."""

@@ -25,7 +25,7 @@ import numba
 
 _SOURCES = tuple(
     source
-    for folder in ("simulator", "policies")
+    for folder in ("simulator", "simulator/traffic", "policies")
     for source in sorted((Path(__file__).resolve().parents[1] / folder).glob("*.py"))
 )
 """All files with kernels."""

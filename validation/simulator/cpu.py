@@ -38,13 +38,16 @@ class SamplePath:
 
     Attributes:
         arrived_at_s, first_token_at_s, completed_at_s: Shape (requests,), NaN where it never
-            happened before the run ended.
+            happened before the run ended; arrivals that are not known yet are infinite.
         evicted_times: Evictions of each request, shape (requests,).
         class_index: Class under which each request is reported, shape (requests,).
         shape_index: Row of `Model.shapes` of each request, shape (requests,).
         series: Clock, KV tokens held, residents, waiting at the start of each iteration,
             shape (iterations, 4).
         backlog: Samples of the backlog, columns as in `PATH_COLUMNS`.
+        left_at_s: When a request was refused, as it arrived, or its client gave up; NaN elsewhere.
+        draw: Number under which its random numbers were drawn: in a closed loop its client plus its
+            turn times the number of clients, shape (requests,).
     """
 
     arrived_at_s: NDArray[np.float64]
@@ -55,6 +58,8 @@ class SamplePath:
     shape_index: NDArray[np.int32]
     series: NDArray[np.float64]
     backlog: NDArray[np.float64]
+    left_at_s: NDArray[np.float64]
+    draw: NDArray[np.int64]
 
 
 def run(
@@ -123,6 +128,7 @@ def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:
         requests = int(model.tape.size)
     if requests < 1:
         raise InputError("requests", requests, "at least 1")
+    model.require_rounds(requests)
     for policy in {id(job.policy): job.policy for job in jobs}.values():
         policy.check(model)
     return requests
@@ -138,9 +144,7 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
     Raises:
         InputError: A policy that cannot run this model.
     """
-    job.policy.check(model)
-    if model.tape.size:
-        requests = int(model.tape.size)
+    requests = checked_requests(model, [job], requests)
     lane = new_lane(model, requests, series_rows=iterations or 0)
     _simulate(model, lane, job)
     needed = int(lane.scalars[0]["iterations"])
@@ -156,6 +160,8 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
         lane.requests["shape"],
         lane.series[:needed],
         lane.path[: lane.scalars[0]["path_rows"]],
+        lane.clients["left_at_s"] if len(lane.clients) else np.full(requests, np.nan),
+        lane.clients["draw"] if len(lane.clients) else np.arange(requests),
     )
 
 

@@ -14,11 +14,19 @@ import numpy as np
 from validation.simulator.arrivals import lay_out
 from validation.simulator.compiling import kernel
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
+from validation.simulator.traffic.clients import send_first
+from validation.simulator.traffic.ends import end_request, record_met, refuse
+from validation.simulator.traffic.patience import (
+    be_patient,
+    give_up_answer,
+    give_up_next,
+    is_awaited,
+    next_to_give_up_s,
+)
+from validation.simulator.traffic.queue_limit import is_accepted
+from validation.simulator.window import in_cohort, in_window, is_measuring, mark_window, set_window
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
-WINDOW_START, WINDOW_END = 0.2, 0.8
-"""Rates, verdict and latencies are measured between these shares of the arrivals."""
 
 LATENCY, TTFT, TPOT = 0, 1, 2
 
@@ -36,22 +44,17 @@ def queue_of(model, shape):
 
 
 def run_lane(model, lane, params, thresholds):
-    """Run one started replication in `lane`, until all that arrived in the window complete.
+    """Run one started replication in `lane`, until all that arrived in the window have ended.
 
     `model` is a `Service`: to hand a whole `Model` around would halve the speed.
     """
     scalars = lane.scalars[0]
-    requests = lane.requests.size
-    while scalars.cohort_left > 0 or scalars.clock_s < scalars.window_end_s:
-        while (
-            scalars.next_arrival < requests
-            and lane.requests[scalars.next_arrival].arrived_at_s <= scalars.clock_s
-        ):
+    while is_measuring(model, scalars):
+        scalars.left_service = 0
+        while _somebody_arrives(model, lane):
             request = scalars.next_arrival
-            shape = lane.requests[request].shape
-            push_back(lane, queue_of(model, shape), request)
-            scalars.arrived_work_s += model.shapes[shape].work_s
-            scalars.next_arrival += 1
+            if _joins(model, lane, request):
+                push_back(lane, queue_of(model, lane.requests[request].shape), request)
         scalars.wake_at_s = math.inf
         form_batch(model, lane, params, thresholds)
         if scalars.next_arrival >= scalars.path_next:
@@ -63,6 +66,47 @@ def run_lane(model, lane, params, thresholds):
             continue
         if not _sleep(lane):
             break
+    scalars.window_end_s = min(scalars.window_end_s, scalars.clock_s)
+
+
+@kernel
+def _somebody_arrives(model, lane):
+    """Whether somebody has arrived who has not joined yet; lets go who gave up before that."""
+    scalars = lane.scalars[0]
+    while True:
+        arrival_s = _next_arrival_s(lane)
+        until_s = min(arrival_s, scalars.clock_s)
+        if lane.clients.size == 0 or not give_up_next(model, lane, until_s):
+            return arrival_s <= scalars.clock_s
+
+
+@kernel
+def _next_arrival_s(lane):
+    scalars = lane.scalars[0]
+    if scalars.next_arrival == lane.requests.size:
+        return math.inf
+    return lane.requests[scalars.next_arrival].arrived_at_s
+
+
+@kernel
+def _joins(model, lane, index):
+    """Take the next arrival in; False if it is refused."""
+    scalars = lane.scalars[0]
+    request = lane.requests[index]
+    scalars.next_arrival += 1
+    mark_window(model, lane, index)
+    if lane.clients.size > 0 and not is_accepted(model, lane, index):
+        refuse(model, lane, index)
+        return False
+    forget_progress(model, lane, index)
+    scalars.arrived_work_s += model.shapes[request.shape].work_s
+    scalars.arrivals_present_s += request.arrived_at_s
+    scalars.system_integral += scalars.clock_s - request.arrived_at_s
+    if lane.clients.size > 0:
+        shape = model.shapes[request.shape]
+        lane.clients[index].prompt_tokens = shape.prompt_tokens - shape.context_tokens
+        be_patient(model, lane, index)
+    return True
 
 
 @kernel
@@ -74,11 +118,11 @@ def _sleep(lane):
     the next sleep.
     """
     scalars = lane.scalars[0]
-    arrival_s = math.inf
-    if scalars.next_arrival < lane.requests.size:
-        arrival_s = lane.requests[scalars.next_arrival].arrived_at_s
+    arrival_s = _next_arrival_s(lane)
     company = arrival_s <= scalars.wake_at_s
     scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
+    if lane.clients.size > 0:
+        scalars.wake_at_s = min(scalars.wake_at_s, next_to_give_up_s(lane))
     if math.isinf(scalars.wake_at_s):
         return False
     if scalars.iterations > scalars.slept_at_iteration:
@@ -94,6 +138,7 @@ def _sleep(lane):
     else:
         scalars.slept_s += passed_s
     scalars.slept_for_company = company
+    scalars.system_integral += (scalars.residents + scalars.waiting) * passed_s
     scalars.clock_s = scalars.wake_at_s
     return True
 
@@ -107,31 +152,43 @@ def _stuck(model, lane):
     """
     scalars = lane.scalars[0]
     patience = 100 + 10 * lane.stage_count.shape[1] + model.constants[0].kv_capacity_tokens
-    no_more_arrivals = scalars.next_arrival >= lane.requests.size
+    no_more_arrivals = scalars.next_arrival >= scalars.sent
     return no_more_arrivals and scalars.iterations - scalars.last_completion > patience
 
 
 @kernel
 def start(model, lane, seed, replication, rate_scale):
-    """Reset the lane and lay out all arrivals of the replication."""
-    if model.tape.size == 0:
+    """Reset the lane and lay out the arrivals of the replication, as far as they are known."""
+    _reset(lane, seed, replication)
+    if model.tape.size == 0 and model.constants[0].clients == 0:
         lay_out(model, lane, seed, replication, model.constants[0].rate_per_s * rate_scale)
     for index in range(lane.requests.size):
         request = lane.requests[index]
         if model.tape.size > 0:
             request.arrived_at_s = model.tape[index].arrived_at_s / rate_scale
             request.shape = model.tape[index].shape
-        forget_progress(model, lane, index)
         request.first_token_at_s = np.nan
         request.completed_at_s = np.nan
         request.evictions = 0
-    _reset(lane)
+    for index in range(lane.clients.size):
+        client = lane.clients[index]
+        client.draw = index
+        client.queue = -1
+        client.gives_up_at_s = math.inf
+        client.left_at_s = np.nan
+    if model.constants[0].clients > 0:
+        send_first(model, lane)
+    set_window(model, lane)
 
 
 @kernel
-def _reset(lane):
+def _reset(lane, seed, replication):
     scalars = lane.scalars[0]
-    requests = lane.requests.size
+    scalars.seed = seed
+    scalars.replication = replication
+    scalars.sent = lane.requests.size
+    scalars.leavers = 0
+    scalars.waiting_tokens = 0
     scalars.clock_s = 0.0
     scalars.next_arrival = 0
     scalars.residents = 0
@@ -139,17 +196,21 @@ def _reset(lane):
     scalars.credit = 1.0
     scalars.tau_s = 0.0
     scalars.drain_at_s = math.inf
-    scalars.cohort_start = int(WINDOW_START * requests)
-    scalars.cohort_end = max(int(WINDOW_END * requests), scalars.cohort_start + 1)
-    scalars.cohort_left = scalars.cohort_end - scalars.cohort_start
-    scalars.window_start_s = lane.requests[scalars.cohort_start].arrived_at_s
-    scalars.window_end_s = lane.requests[min(scalars.cohort_end, requests - 1)].arrived_at_s
     scalars.iterations = 0
     scalars.last_completion = 0
     scalars.completed = 0
     scalars.evictions = 0
     scalars.tokens_decoded = 0
     scalars.tokens_lost = 0
+    scalars.tokens_computed = 0
+    scalars.tokens_recomputed = 0
+    scalars.tokens_given_up = 0
+    scalars.refused = 0
+    scalars.too_long = 0
+    scalars.gave_up = 0
+    scalars.sojourn_s = 0.0
+    scalars.arrivals_present_s = 0.0
+    scalars.system_integral = 0.0
     scalars.kv_max_tokens = 0
     scalars.kv_integral = 0.0
     scalars.resident_integral = 0.0
@@ -179,12 +240,6 @@ def _reset(lane):
 
 
 @kernel
-def in_window(scalars):
-    """Whether the clock stands in the measured window."""
-    return scalars.window_start_s < scalars.clock_s <= scalars.window_end_s
-
-
-@kernel
 def forget_progress(model, lane, index):
     """What a request knows on arrival, and again after an eviction that loses its progress."""
     request = lane.requests[index]
@@ -205,7 +260,7 @@ def push_back(lane, queue_index, request_index):
         lane.requests[queue.tail].next = request_index
     queue.tail = request_index
     queue.length += 1
-    lane.scalars[0].waiting += 1
+    _waits(lane, queue_index, request_index)
 
 
 @kernel
@@ -217,7 +272,16 @@ def push_front(lane, queue_index, request_index):
     if queue.length == 0:
         queue.tail = request_index
     queue.length += 1
+    _waits(lane, queue_index, request_index)
+
+
+@kernel
+def _waits(lane, queue_index, request_index):
     lane.scalars[0].waiting += 1
+    if lane.clients.size > 0:
+        client = lane.clients[request_index]
+        client.queue = queue_index
+        lane.scalars[0].waiting_tokens += client.prompt_tokens
 
 
 @kernel
@@ -258,6 +322,10 @@ def admit(model, lane, queue_index):
     queue.head = request.next
     queue.length -= 1
     scalars.waiting -= 1
+    if lane.clients.size > 0:
+        client = lane.clients[resident.request]
+        client.queue = -1
+        scalars.waiting_tokens -= client.prompt_tokens
     scalars.residents += 1
     return resident.held
 
@@ -293,6 +361,8 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     request.evictions += 1
     if in_window(scalars):
         scalars.evictions += 1
+        context_tokens = model.shapes[request.shape].context_tokens
+        scalars.tokens_recomputed += resident.computed - context_tokens
     constants = model.constants[0]
     scalars.lost_work_s += resident.computed * constants.prefill_work_s
     if keep_progress != 0.0:
@@ -341,6 +411,7 @@ def iteration_seconds(model, lane):
             prefill_sq += float(work) * work
             prefill_context += float(work) * computed
     scalars.kv_held_tokens = held
+    scalars.batch_tokens = tokens
     if tokens == 0:
         return 0.0
     constants = model.constants[0]
@@ -383,6 +454,8 @@ def run_iteration(model, lane):
     scalars.tau_s = tau
     scalars.clock_s += tau
     scalars.iterations += 1
+    if in_window(scalars):
+        scalars.tokens_computed += scalars.batch_tokens
     kept = 0
     for slot in range(scalars.residents):
         resident = lane.residents[slot]
@@ -412,6 +485,7 @@ def _account(lane, tau):
         lane.series[scalars.iterations, 1] = held
         lane.series[scalars.iterations, 2] = scalars.residents
         lane.series[scalars.iterations, 3] = scalars.waiting
+    scalars.system_integral += (scalars.residents + scalars.waiting) * tau
     begin = max(scalars.clock_s, scalars.window_start_s)
     end = min(scalars.clock_s + tau, scalars.window_end_s)
     if end > begin:
@@ -464,7 +538,7 @@ def _emit_token(lane, resident):
     if in_window(scalars):
         scalars.tokens_decoded += 1
     request = lane.requests[resident.request]
-    if math.isnan(request.first_token_at_s):
+    if math.isnan(request.first_token_at_s) and is_awaited(lane, resident.request):
         request.first_token_at_s = scalars.clock_s
 
 
@@ -472,21 +546,38 @@ def _emit_token(lane, resident):
 def _complete(model, lane, index):
     scalars = lane.scalars[0]
     request = lane.requests[index]
+    if math.isnan(request.first_token_at_s):
+        give_up_answer(model, lane, index)
+        return
     request.completed_at_s = scalars.clock_s
-    scalars.last_completion = scalars.iterations
     scalars.done_work_s += model.shapes[request.shape].work_s
     if in_window(scalars):
         scalars.completed += 1
-    if not scalars.cohort_start <= index < scalars.cohort_end:
-        return
-    scalars.cohort_left -= 1
+    if in_cohort(scalars, index):
+        _measure(model, lane, index)
+    end_request(model, lane, index, scalars.clock_s)
+
+
+@kernel
+def _measure(model, lane, index):
+    """Record latency, TTFT and TPOT of a request that has just completed, and its limits."""
+    request = lane.requests[index]
     shape = model.shapes[request.shape]
-    first_s = request.first_token_at_s
-    _record(lane, shape.report_class, LATENCY, scalars.clock_s - request.arrived_at_s)
-    _record(lane, shape.report_class, TTFT, first_s - request.arrived_at_s)
+    latency_s = request.completed_at_s - request.arrived_at_s
+    ttft_s = request.first_token_at_s - request.arrived_at_s
+    tpot_s = 0.0
+    _record(lane, shape.report_class, LATENCY, latency_s)
+    _record(lane, shape.report_class, TTFT, ttft_s)
     if shape.output_tokens > 1:
-        tpot_s = (scalars.clock_s - first_s) / (shape.output_tokens - 1)
+        decoding_s = request.completed_at_s - request.first_token_at_s
+        tpot_s = decoding_s / (shape.output_tokens - 1)
         _record(lane, shape.report_class, TPOT, tpot_s)
+    met = (
+        ttft_s <= shape.ttft_limit_s
+        and tpot_s <= shape.tpot_limit_s
+        and latency_s <= shape.latency_limit_s
+    )
+    record_met(model, lane, index, 1.0 if met else 0.0)
 
 
 @kernel

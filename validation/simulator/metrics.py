@@ -16,6 +16,7 @@ from validation.simulator.state import (
     HISTOGRAM_RATIO,
     Lane,
 )
+from validation.simulator.traffic.ends import MET
 
 __all__ = ["Interval", "Replication", "Verdict", "collect", "interval", "verdict"]
 
@@ -35,10 +36,22 @@ class Replication:
 
     Attributes:
         arrived, completed: Requests in the window.
-        unfinished: Requests that arrived in the window and had not completed when the run ended.
+        unfinished: Requests that arrived in the window and had not ended when the run did.
+        refused: Requests that arrived in the window and found the queue full.
+        too_long: The same that never fit into memory.
+        gave_up: The same whose client did not wait for the first token.
         stuck: Whether it ended as iterations without end completed nobody.
-        window_s: Length of the window.
+        window_s: Length of the window; of a finite job, its makespan.
         iterations: Of the whole run.
+        tokens_computed: In the window, prompts included.
+        tokens_recomputed: Of these, what evictions threw away, to be computed again.
+        tokens_given_up: Of these, for requests that gave up.
+        system_mean: Requests in the system, a time average over the whole run.
+        duration_s: Of the whole run.
+        sojourns_s: Time in the system of all requests that came, up to the end of the run.
+        limited, met_limits: Requests of the window whose class has limits and that have ended, and
+            of these those that completed within all of them, per class, then all, shape
+            (classes + 1,).
         kv_mean_tokens, residents_mean: Time averages over the window, idle time included.
         count, mean_s, sd_s: Of latency, TTFT, TPOT per class, then pooled; shape (classes + 1, 3).
         quantile_s: The same at QUANTILES, within 1 %, shape (classes + 1, 3, 3).
@@ -48,6 +61,9 @@ class Replication:
     arrived: int
     completed: int
     unfinished: int
+    refused: int
+    too_long: int
+    gave_up: int
     stuck: bool
     window_s: float
     iterations: int
@@ -55,6 +71,14 @@ class Replication:
     evictions: int
     tokens_decoded: int
     tokens_lost: int
+    tokens_computed: int
+    tokens_recomputed: int
+    tokens_given_up: int
+    system_mean: float
+    duration_s: float
+    sojourns_s: float
+    limited: Floats
+    met_limits: Floats
     kv_mean_tokens: float
     kv_max_tokens: int
     residents_mean: float
@@ -88,7 +112,10 @@ def collect(lane: Lane) -> Replication:
     """Read the statistics of the run that has just ended in `lane`."""
     scalars = lane.scalars[0]
     window_s = float(scalars["window_end_s"] - scalars["window_start_s"])
+    duration_s = float(scalars["clock_s"])
     sums = np.concatenate([lane.sums, lane.sums.sum(axis=0, keepdims=True)])
+    limits, sums = sums[:, MET], sums[:, :MET]
+    present = int(scalars["residents"] + scalars["waiting"])
     counts = np.concatenate([lane.histogram, lane.histogram.sum(axis=0, keepdims=True)])
     number = sums[..., 0]
     mean = _divide(sums[..., 1], number)
@@ -97,6 +124,9 @@ def collect(lane: Lane) -> Replication:
         arrived=int(scalars["cohort_end"] - scalars["cohort_start"]),
         completed=int(scalars["completed"]),
         unfinished=int(scalars["cohort_left"]),
+        refused=int(scalars["refused"]),
+        too_long=int(scalars["too_long"]),
+        gave_up=int(scalars["gave_up"]),
         stuck=bool(scalars["stuck"]),
         window_s=window_s,
         iterations=int(scalars["iterations"]),
@@ -104,6 +134,16 @@ def collect(lane: Lane) -> Replication:
         evictions=int(scalars["evictions"]),
         tokens_decoded=int(scalars["tokens_decoded"]),
         tokens_lost=int(scalars["tokens_lost"]),
+        tokens_computed=int(scalars["tokens_computed"]),
+        tokens_recomputed=int(scalars["tokens_recomputed"]),
+        tokens_given_up=int(scalars["tokens_given_up"]),
+        system_mean=_ratio(scalars["system_integral"], duration_s),
+        duration_s=duration_s,
+        sojourns_s=float(
+            scalars["sojourn_s"] + present * duration_s - scalars["arrivals_present_s"]
+        ),
+        limited=limits[:, 0],
+        met_limits=limits[:, 1],
         kv_mean_tokens=_ratio(scalars["kv_integral"], window_s),
         kv_max_tokens=int(scalars["kv_max_tokens"]),
         residents_mean=_ratio(scalars["resident_integral"], window_s),

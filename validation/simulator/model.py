@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ from fluid.server import Server, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
+from validation.simulator.traffic.job import FiniteJob
+from validation.simulator.traffic.state import TRAFFIC, UNLIMITED
+from validation.simulator.traffic.traffic import Traffic
 
 SHAPE = np.dtype(
     [
@@ -25,6 +29,11 @@ SHAPE = np.dtype(
         ("prompt_rank", "i8"),  # position of the prompt among the distinct prompts, ascending
         ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
         ("report_class", "i8"),  # class under which requests of this shape are reported
+        ("too_long", "i8"),  # 1: never fits into memory, so that it is refused at submission
+        ("limited", "i8"),  # 1: its class has limits,
+        ("ttft_limit_s", "f8"),  # inf where there is none
+        ("tpot_limit_s", "f8"),
+        ("latency_limit_s", "f8"),
         ("work_s", "f8"),  # server seconds that a request takes of a full batch
     ]
 )
@@ -51,8 +60,13 @@ CONSTANTS = np.dtype(
         ("kv_work_s", "f8"),  # per KV token held for one iteration
         ("max_num_batched_tokens", "i8"),  # what the engine can run at most, 0 where not known:
         ("max_num_seqs", "i8"),  # defaults of policies
+        *TRAFFIC,
     ]
 )
+
+
+LEAST_ROUNDS = 10
+"""Requests for each client of a closed loop: the window then begins after two rounds."""
 
 
 class Model(NamedTuple):
@@ -81,8 +95,14 @@ class Model(NamedTuple):
 
     @property
     def rate_per_s(self) -> float:
-        """Total arrival rate before scaling."""
-        return float(self.constants[0]["rate_per_s"])
+        """Total arrival rate before scaling; NaN where requests come at no rate."""
+        constants = self.constants[0]
+        return float(constants["rate_per_s"]) if constants["at_a_rate"] else math.nan
+
+    @property
+    def traffic(self) -> Traffic:
+        """What clients do."""
+        return Traffic.of_numbers(self.constants[0], bool(self.shapes["too_long"].any()))
 
     def rate_scale(self, rate_per_s: float | None) -> float:
         """A total rate in multiples of the model's own, as the simulator's jobs have it.
@@ -95,6 +115,10 @@ class Model(NamedTuple):
         """
         if rate_per_s is None:
             return 1.0
+        if math.isnan(self.rate_per_s):
+            if math.isnan(rate_per_s):
+                return 1.0
+            raise InputError("rate_per_s", rate_per_s, "none: clients and jobs come at no rate")
         if not 0 < rate_per_s < math.inf:
             raise InputError("rate_per_s", rate_per_s, "requests per second > 0")
         return rate_per_s / self.rate_per_s
@@ -113,6 +137,17 @@ class Model(NamedTuple):
         for one in rates:
             self.rate_scale(one)
         return rates
+
+    def require_rounds(self, requests: int) -> None:
+        """Refuse a run too short for its clients to be measured between two of its arrivals.
+
+        Raises:
+            InputError: The window would begin before every client has had an answer.
+        """
+        clients = int(self.constants[0]["clients"])
+        if not self.constants[0]["whole_run"] and requests < LEAST_ROUNDS * clients:
+            allowed = f"at least {LEAST_ROUNDS} for each client, or a finite job"
+            raise InputError("requests", requests, allowed)
 
     @property
     def classes(self) -> int:
@@ -144,7 +179,10 @@ class Service(NamedTuple):
 
 
 def model_of(
-    load: Workload | Tape, server: Server, arrivals: Arrivals | str | None = None
+    load: Workload | Tape,
+    server: Server,
+    arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
 ) -> Model:
     """What to simulate: a workload that arrives as told, or a recording as it is.
 
@@ -152,15 +190,18 @@ def model_of(
         InputError: As `poisson_model` or `tape_model`, or a kind of arrivals beside a recording.
     """
     if isinstance(load, Workload):
-        return poisson_model(load, server, arrivals)
+        return poisson_model(load, server, arrivals, traffic)
     if arrivals is not None:
         allowed = "none beside a tape, which has its own"
         raise InputError("arrivals", as_arrivals(arrivals).label, allowed)
-    return tape_model(load, server)
+    return tape_model(load, server, traffic)
 
 
 def poisson_model(
-    workload: Workload, server: Server, arrivals: Arrivals | str | None = None
+    workload: Workload,
+    server: Server,
+    arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
 ) -> Model:
     """Arrivals of the workload's classes, Poisson unless told otherwise; a shape for every class.
 
@@ -168,16 +209,23 @@ def poisson_model(
 
     Args:
         arrivals: As `Arrivals`, or as text that `parse_arrivals` reads.
+        traffic: What clients do; they come and wait where None.
 
     Raises:
-        InputError: A request of some class can never fit into memory.
+        InputError: A request of some class can never fit into memory, or arrivals that nobody
+            waits for, as clients or a job come in another way.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
     >>> fw.poisson_model(load, fw.Server.named("paper-long-decode")).rate_per_s
     2.0
     """
-    require_fits(workload, server)
+    behaviour = traffic or Traffic()
+    if not behaviour.refuse_too_long:
+        require_fits(workload, server)
+    if arrivals is not None and not behaviour.at_a_rate:
+        allowed = "none beside clients or a job at once, which do not arrive at a rate"
+        raise InputError("arrivals", as_arrivals(arrivals).label, allowed)
     classes = workload.classes
     rates = np.array([one.rate_per_s for one in classes])
     shapes = np.zeros(len(classes), SHAPE)
@@ -186,26 +234,44 @@ def poisson_model(
     shapes["context_tokens"] = [one.context_tokens for one in classes]
     shapes["output_tokens"] = [one.decode_tokens for one in classes]
     shapes["report_class"] = np.arange(len(classes))
-    model = _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()))
+    for limit in ("ttft", "tpot", "latency"):
+        asked = [getattr(one.slo, f"{limit}_s", None) for one in classes]
+        shapes[f"{limit}_limit_s"] = [math.inf if one is None else one for one in asked]
+    shapes["limited"] = [one.slo is not None for one in classes]
     record = as_arrivals(arrivals).record(workload)
+    if behaviour.job is not None and behaviour.job.at_once:
+        record["burst_requests"] = UNLIMITED
+    model = _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()), behaviour)
     return model._replace(arrivals=record, profile=rate_pieces(workload))
 
 
-def tape_model(tape: Tape, server: Server) -> Model:
-    """Recorded arrivals, reported as one class.
+def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Model:
+    """Recorded arrivals, reported as one class; a finite job where all come at one instant.
+
+    Args:
+        traffic: What clients do; they come as recorded, and wait, where None.
 
     Raises:
         InputError: A recorded request can never fit into memory.
     """
+    behaviour = traffic or Traffic()
+    if behaviour.at_a_rate and tape.arrived_at_s[-1] == tape.arrived_at_s[0]:
+        behaviour = replace(behaviour, job=FiniteJob(at_once=True))
     pairs = np.stack([tape.num_prefill_tokens, tape.num_decode_tokens], axis=1)
-    _require_tape_fits(pairs, server)
+    if not behaviour.refuse_too_long:
+        _require_tape_fits(pairs, server)
     distinct, shape_of = np.unique(pairs, axis=0, return_inverse=True)
     shapes = np.zeros(len(distinct), SHAPE)
     shapes["prompt_tokens"], shapes["output_tokens"] = distinct.T
+    for limit in ("ttft", "tpot", "latency"):
+        shapes[f"{limit}_limit_s"] = math.inf
     rows = np.zeros(len(pairs), TAPE_ROW)
     rows["arrived_at_s"] = tape.arrived_at_s
+    if behaviour.job is not None and behaviour.job.at_once:
+        rows["arrived_at_s"] = 0.0
     rows["shape"] = shape_of.reshape(-1)
-    return _model(server, shapes, rows, tape.rate_per_s)
+    rate_per_s = tape.rate_per_s if behaviour.at_a_rate else math.nan
+    return _model(server, shapes, rows, rate_per_s, behaviour)
 
 
 def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
@@ -234,45 +300,78 @@ def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
 
 
 def _model(
-    server: Server, shapes: NDArray[np.void], tape: NDArray[np.void], rate_per_s: float
+    server: Server,
+    shapes: NDArray[np.void],
+    tape: NDArray[np.void],
+    rate_per_s: float,
+    traffic: Traffic,
 ) -> Model:
     tau = server.iteration_time
+    _mark_too_long(shapes, server)
     constants = np.zeros(1, CONSTANTS)
     shapes["prompt_rank"] = _ranks(shapes["prompt_tokens"])
     shapes["volume_rank"] = _ranks(_kv_volumes(shapes, server))
-    constants[0] = (
-        rate_per_s,
-        server.usable_kv_tokens,
-        server.block_tokens,
-        server.first_token == "decode",
-        tau.per_kv_token_s,
-        tau.per_prefill_token_s,
-        tau.per_decode_request_s,
-        tau.per_prefill_token_sq_s,
-        tau.per_prefill_context_token_s,
-        *_work(tau, server.usable_kv_tokens),
-        server.max_num_batched_tokens or 0,
-        server.max_num_seqs or 0,
-    )
+    values = {
+        "rate_per_s": rate_per_s,
+        "kv_capacity_tokens": server.usable_kv_tokens,
+        "block_tokens": server.block_tokens,
+        "silent_prefill": server.first_token == "decode",
+        "per_kv_token_s": tau.per_kv_token_s,
+        "per_prefill_token_s": tau.per_prefill_token_s,
+        "per_decode_request_s": tau.per_decode_request_s,
+        "per_prefill_token_sq_s": tau.per_prefill_token_sq_s,
+        "per_prefill_context_token_s": tau.per_prefill_context_token_s,
+        **_work(tau, server.usable_kv_tokens),
+        "max_num_batched_tokens": server.max_num_batched_tokens or 0,
+        "max_num_seqs": server.max_num_seqs or 0,
+        **traffic.numbers(),
+        "listed": len(tape) > 0,
+    }
+    for name, value in values.items():
+        constants[name] = value
     shapes["work_s"] = _work_s(constants[0], shapes)
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
     return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros(0, PIECE))
 
 
-def _work(tau: IterationTime, capacity_tokens: int) -> tuple[float, float, float, float]:
+def _mark_too_long(shapes: NDArray[np.void], server: Server) -> None:
+    """Mark what never fits; it never enters, so that its lengths may be those of what does.
+
+    Raises:
+        InputError: Nothing else is left.
+    """
+    peak = peak_kv_tokens(
+        shapes["prompt_tokens"] - shapes["context_tokens"],
+        shapes["output_tokens"],
+        shapes["context_tokens"],
+        first_token=server.first_token,
+        block_tokens=server.block_tokens,
+    )
+    lengths = shapes["prompt_tokens"] + shapes["output_tokens"]
+    longest = server.max_model_len or math.inf
+    shapes["too_long"] = (peak > server.usable_kv_tokens) | (lengths > longest)
+    if shapes["too_long"].all():
+        allowed = f"some that fit into the {server.usable_kv_tokens} tokens of {server.name}"
+        raise InputError("requests", "all too long for the KV cache", allowed)
+    fitting = np.flatnonzero(shapes["too_long"] == 0)[0]
+    for name in ("prompt_tokens", "context_tokens", "output_tokens"):
+        shapes[name][shapes["too_long"] == 1] = shapes[name][fitting]
+
+
+def _work(tau: IterationTime, capacity_tokens: int) -> dict[str, float]:
     """The last slope of f, and what prompt, output and KV tokens take of a full server.
 
     Token by token, as in the fluid model: the overhead of an iteration is shared by what fits into
     memory, in proportion to the KV tokens held.
     """
     token_s = tau.last_slope_s
-    return (
-        token_s,
-        token_s + tau.per_prefill_token_s,
-        token_s + tau.per_decode_request_s,
-        tau.per_kv_token_s + tau.overhead_s / capacity_tokens,
-    )
+    return {
+        "token_s": token_s,
+        "prefill_work_s": token_s + tau.per_prefill_token_s,
+        "output_work_s": token_s + tau.per_decode_request_s,
+        "kv_work_s": tau.per_kv_token_s + tau.overhead_s / capacity_tokens,
+    }
 
 
 def _work_s(constants: np.void, shapes: NDArray[np.void]) -> NDArray[np.float64]:

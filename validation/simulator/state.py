@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from validation.simulator.model import Model
+from validation.simulator.traffic.state import CLIENT
 
 HISTOGRAM_LOWEST_S = 1e-4
 HISTOGRAM_RATIO = 1.02
@@ -40,8 +41,14 @@ SCALARS = np.dtype(
     [
         ("clock_s", "f8"),
         ("next_arrival", "i8"),  # first request that has not arrived yet
+        ("sent", "i8"),  # requests whose time of arrival is known
         ("residents", "i8"),
         ("waiting", "i8"),
+        ("waiting_tokens", "i8"),  # their prompts, where clients react
+        ("left_service", "i8"),  # residents that gave up since the last decision
+        ("leavers", "i8"),  # clients in the heap of those that may give up
+        ("seed", "i8"),
+        ("replication", "i8"),
         ("credit", "f8"),  # admission credit of paced policies
         ("token_budget", "i8"),  # scratch: tokens that the batch being formed may still take
         ("kv_free_tokens", "i8"),  # scratch: in blocks that nobody holds
@@ -49,21 +56,31 @@ SCALARS = np.dtype(
         ("tau_s", "f8"),  # duration of the last iteration
         ("drain_at_s", "f8"),  # when the drain valve opens; inf while something runs
         ("kv_held_tokens", "i8"),  # during the current iteration
+        ("batch_tokens", "i8"),  # computed in it
         ("window_start_s", "f8"),
         ("window_end_s", "f8"),
         ("cohort_start", "i8"),  # requests that arrive in the window
         ("cohort_end", "i8"),
-        ("cohort_left", "i8"),  # of these, not completed yet
+        ("cohort_left", "i8"),  # of these, not ended yet
         ("iterations", "i8"),
         ("last_completion", "i8"),  # the iteration in which somebody completed last
         ("completed", "i8"),  # all from here on: inside the window
         ("evictions", "i8"),
         ("tokens_decoded", "i8"),
         ("tokens_lost", "i8"),
+        ("tokens_computed", "i8"),
+        ("tokens_recomputed", "i8"),  # thrown away by evictions, to be computed again
+        ("tokens_given_up", "i8"),  # computed for requests that gave up
         ("kv_max_tokens", "i8"),
         ("kv_integral", "f8"),  # token·seconds
         ("resident_integral", "f8"),  # request·seconds
         ("busy_s", "f8"),
+        ("refused", "i8"),  # of the requests that arrive in the window,
+        ("too_long", "i8"),  # refused as they never fit into memory,
+        ("gave_up", "i8"),
+        ("system_integral", "f8"),  # request·seconds in the system, of the whole run
+        ("sojourn_s", "f8"),  # the same by requests: of all that have ended
+        ("arrivals_present_s", "f8"),  # sum of the times of arrival of all in the system
         ("path_rows", "i8"),  # samples of the path so far
         ("path_stride", "i8"),  # arrivals between them
         ("path_next", "i8"),  # arrivals at which the next one is due
@@ -129,7 +146,9 @@ class Lane(NamedTuple):
         residents: RESIDENT records in order of admission, shape (slots,).
         queues: QUEUE records: one per class, per shape or per output length, as the policy's
             `queue_of` says.
-        sums: Count, Σx, Σx² of latency, TTFT, TPOT, shape (classes, 3, 3).
+        clients: CLIENT records in the order of `requests`; empty where clients do not react.
+        sums: Count, Σx, Σx² of latency, TTFT, TPOT, and of limits met (0 or 1), shape
+            (classes, 4, 3).
         histogram: Log-spaced counts, shape (classes, 3, HISTOGRAM_BINS).
         stage_count: Scratch counts of policies, such as residents by class and stage, all 0 at the
             start, shape (classes + 1, stages + 1).
@@ -141,6 +160,7 @@ class Lane(NamedTuple):
     requests: NDArray[np.void]
     residents: NDArray[np.void]
     queues: NDArray[np.void]
+    clients: NDArray[np.void]
     sums: NDArray[np.float64]
     histogram: NDArray[np.int32]
     stage_count: NDArray[np.int64]
@@ -157,7 +177,8 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         requests=np.zeros(requests, REQUEST),
         residents=np.zeros(min(requests, model.most_residents), RESIDENT),
         queues=np.zeros(max(len(model.shapes), stages), QUEUE),
-        sums=np.zeros((classes, 3, 3)),
+        clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
+        sums=np.zeros((classes, 4, 3)),
         histogram=np.zeros((classes, 3, HISTOGRAM_BINS), np.int32),
         stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),
