@@ -2,8 +2,10 @@
 
     τ = f(n_tok) + c_kv·K + c_pre·P + c_seq·B + c_sq·Σ χ² + c_ctx·Σ χ·ctx
 
-f is piecewise linear and non-decreasing, given by knots; a repeated token knot is a jump whose
-lower value holds at the knot; beyond the last knot f continues its last slope.
+f is piecewise linear, given by knots; a repeated token knot is a jump whose lower value holds at
+the knot; beyond the last knot f continues its last slope. f rises, except that it may fall again
+after a jump, as tiles of matrix products make it do (a sawtooth); where a proof needs a function
+that never falls, `rising` is the least one above it.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class IterationTime(FileModel):
 
     Attributes:
         tokens_knots: Token counts of the knots of f, from 0, non-decreasing.
-        seconds_knots: f at the knots, non-decreasing.
+        seconds_knots: f at the knots: it may fall from the upper end of a jump to the next knot,
+            but neither below `overhead_s` nor in the last segment, which goes on for ever.
         per_kv_token_s: c_kv, seconds per KV token read by decodes.
         per_prefill_token_s: c_pre, seconds per prefill token, on top of f.
         per_decode_request_s: c_seq, seconds per decoding request, on top of f.
@@ -72,8 +75,7 @@ class IterationTime(FileModel):
             raise ValueError("tokens_knots must start at 0")
         if any(b < a for a, b in itertools.pairwise(tokens)):
             raise ValueError("tokens_knots must not decrease")
-        if any(b < a for a, b in itertools.pairwise(seconds)):
-            raise ValueError("seconds_knots must not decrease")
+        self._require_falls_after_jumps()
         if any(after == knot for knot, after in zip(tokens, tokens[2:], strict=False)):
             raise ValueError("a token knot may stand twice (a jump), not more often")
         if len(tokens) > 1 and tokens[-1] == tokens[-2]:
@@ -83,7 +85,22 @@ class IterationTime(FileModel):
                 "seconds_knots must give every iteration a positive duration, "
                 f"{LEAST_OVERHEAD_S:g} s or more"
             )
+        if min(seconds[1:], default=self.overhead_s) < self.overhead_s:
+            raise ValueError("seconds_knots must not fall below the overhead, f above 0 tokens")
         return self
+
+    def _require_falls_after_jumps(self) -> None:
+        tokens, seconds = self.tokens_knots, self.seconds_knots
+        last = len(tokens) - 1
+        for index in range(1, last + 1):
+            if seconds[index] >= seconds[index - 1]:
+                continue
+            after_jump = index >= 2 and tokens[index - 1] == tokens[index - 2]
+            if tokens[index] == tokens[index - 1] or not after_jump or index == last:
+                raise ValueError(
+                    "seconds_knots must not decrease, except from a jump to the knot after it "
+                    "where that is not the last"
+                )
 
     @classmethod
     def affine(
@@ -126,6 +143,34 @@ class IterationTime(FileModel):
     def knots(self) -> Knots:
         """The knots, for whoever computes with all of them at once."""
         return Knots(np.array(self.tokens_knots), np.array(self.seconds_knots))
+
+    @cached_property
+    def rising(self) -> IterationTime:
+        """τ with the least non-decreasing function above f in its place; τ itself if f never falls.
+
+        It is flat from the upper end of a jump to where f is as high again.
+        """
+        seconds = np.asarray(self.seconds_knots)
+        if not (np.diff(seconds) < 0).any():
+            return self
+        knots = [(self.tokens_knots[0], self.seconds_knots[0])]
+        top = knots[0]
+        for knot in zip(self.tokens_knots[1:], self.seconds_knots[1:], strict=True):
+            before = knots[-1]
+            if knot[1] > top[1] > before[1] and knot[0] > before[0]:
+                share = (top[1] - before[1]) / (knot[1] - before[1])
+                knots.append((before[0] + share * (knot[0] - before[0]), top[1]))
+            knots.append(knot)
+            top = max(top, knot, key=lambda one: one[1])
+        missing_s = top[1] - knots[-1][1]
+        if missing_s > 0 and self.last_slope_s > 0:
+            again = knots[-1][0] + missing_s / self.last_slope_s
+            knots += [(again, top[1]), (again + 1, top[1] + self.last_slope_s)]
+        highest = np.maximum.accumulate([one[1] for one in knots])
+        tokens = tuple(one[0] for one in knots)
+        return self.model_copy(
+            update={"tokens_knots": tokens, "seconds_knots": tuple(highest.tolist())}
+        )
 
     @cached_property
     def is_affine(self) -> bool:

@@ -68,6 +68,10 @@ class Server(FileModel):
             S = l' stages) or "decode" (paper convention, S = l' + 1), THEORY 1.2.
         iteration_time: τ of a batch.
         measured_range: The batches that τ was fitted to, where it was; beyond them it is a guess.
+        engine, gpu, gpu_memory_gib: What runs there and on what, where that is known.
+        max_num_batched_tokens: Tokens that the engine computes in an iteration at most.
+        max_num_seqs: Requests that it has in service at most.
+        max_model_len: Tokens of one request at most, prompt and output.
 
     >>> import fluidwait as fw
     >>> server = fw.Server.named("a100-80gb-llama-2-7b")
@@ -82,6 +86,12 @@ class Server(FileModel):
     first_token: FirstToken = "prefill"
     iteration_time: IterationTime
     measured_range: MeasuredRange | None = None
+    engine: Literal["vllm", "sglang", "trtllm"] | None = None
+    gpu: str | None = None
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _holds_a_block(self) -> Self:
@@ -204,12 +214,24 @@ def peak_kv_tokens(
 
 
 def require_fits(workload: Workload, server: Server) -> None:
-    """Refuse a class of which not even one request fits into the KV cache.
+    """Refuse a class of which not even one request fits into the KV cache, or is served.
 
     Raises:
-        InputError: Naming the class and its peak KV.
+        InputError: Naming the class and its peak KV, or its tokens above `max_model_len`.
     """
     columns = workload.columns
+    longest = server.max_model_len
+    if longest is not None:
+        lengths = columns.prefill_tokens + columns.context_tokens + columns.decode_tokens
+        (too_long,) = np.nonzero(lengths > longest)
+        if len(too_long):
+            index = int(too_long[0])
+            raise InputError(
+                f"classes[{index}] ({workload.classes[index].name})",
+                f"{lengths[index]} tokens of prompt and output",
+                f"at most max_model_len {longest} of server {server.name}; "
+                f"drop_longer_than={longest} leaves longer requests of a trace out",
+            )
     peaks = peak_kv_tokens(
         columns.prefill_tokens,
         columns.decode_tokens,

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from validation.measure.calibrate import Calibration, calibrate
     from validation.policies import policy, policy_kit
     from validation.report.content import Report, make_report
+    from validation.servers.estimate import EstimatedServer, estimate_server
     from validation.simulator.runs import Runs
     from validation.simulator.traffic.clients import Clients
     from validation.simulator.traffic.job import FiniteJob
@@ -120,6 +121,7 @@ _ROOMS = {
     "validation.measure.calibrate": "Calibration calibrate",
     "validation.policies": "policy policy_kit",
     "validation.report.content": "Report make_report",
+    "validation.servers.estimate": "EstimatedServer estimate_server",
     "validation.simulator.runs": "Runs",
     "validation.simulator.traffic.clients": "Clients",
     "validation.simulator.traffic.job": "FiniteJob",

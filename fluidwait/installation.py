@@ -19,6 +19,7 @@ EXTRAS = {
     "cuda": "simulation on an NVIDIA GPU: --device cuda",
     "dask": "sweeps on many processes or machines: --workers, --cluster",
     "docs": "the documentation site: make docs",
+    "estimate": "servers from measured tables: fluidwait server estimate",
     "notebooks": "the notebooks: jupyter lab notebooks",
     "test": "tests, lint and type check: make test",
     "torch": "measuring a GPU: fluidwait measure",

@@ -143,7 +143,7 @@ class Predicted(FileModel):
 
     utilisation: float
     max_scale: float
-    binding: Literal["compute", "memory"]
+    binding: Literal["compute", "memory", "max_num_batched_tokens", "max_num_seqs"]
     iteration_time_s: float | None
     kv_tokens: float | None
     latency_s: float | None

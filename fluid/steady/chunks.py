@@ -189,8 +189,8 @@ def budget_limit(workload: Workload, server: Server, budget_tokens: int) -> Chun
     full_s = max(float(tau.token_seconds(budget_tokens)), tau.overhead_s)
     token_scale = 1 / float(rates @ (seconds + (prompts + later) * full_s / budget_tokens))
 
-    # At full memory decodes leave this much of the budget.
-    intake_s = curve.memory_limit_s
+    # At the largest intake decodes leave this much of the budget.
+    intake_s = curve.limit_s
     room = max(1.0, budget_tokens - curve.flow.decodes_per_s * min(intake_s, 1 / token_scale))
     pieces = np.maximum(np.ceil(prompts / room), 1.0)
     parts = [_whole_squares(one, room) for one in prompts]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.result import Block, Result, Table, columns_of, notes, number, percent, seconds
+from fluid.result import Block, Result, Table, columns_of, notes, number, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages
 from fluid.steady.caveats import (
@@ -27,10 +27,10 @@ from fluid.steady.caveats import (
 )
 from fluid.steady.first_order import ClassTimes, MeanTimes, first_order_times
 from fluid.steady.intake import Method, intake
-from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, rule_for
+from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, default_scheduler, rule_for
 from fluid.steady.overflow import Overflow
 from fluid.steady.phase import rate_and_memory
-from fluid.steady.stability import Binding, curve_stability, verdict
+from fluid.steady.stability import Binding, curve_stability, shares_line, verdict
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Equilibrium(Result):
     binding: Binding
     compute_share: float
     memory_share: float
+    limit_share: float
     first_order: MeanTimes | None
     throughput_tokens_per_s: float | None
     caveats: tuple[str, ...]
@@ -186,7 +187,6 @@ class Equilibrium(Result):
         yield self.sentence
 
     def _figures(self) -> tuple[tuple[str, str], ...]:
-        shares = f"{percent(self.compute_share)} / {percent(self.memory_share)}"
         return (
             ("arrival rate", f"{number(self.workload.rate_per_s)} /s"),
             ("utilisation ρ", number(self.utilisation)),
@@ -194,7 +194,7 @@ class Equilibrium(Result):
             ("KV tokens M*", number(self.kv_tokens)),
             ("KV capacity C", number(float(self.kv_capacity_tokens))),
             ("largest stable multiple α*", number(self.max_scale)),
-            ("compute / memory share", shares),
+            shares_line(self.compute_share, self.memory_share, self.limit_share),
             ("throughput tokens/s", number(self.throughput_tokens_per_s)),
         )
 
@@ -203,6 +203,7 @@ class Equilibrium(Result):
         apart = (
             *("workload", "server", "caveats", "evictions", "fluctuations", "loss"),
             *("first_order", "first_order_caveats", "stages", "class_times"),
+            *(() if self.limit_share else ("limit_share",)),
         )
         predicted = self.prediction.document() if self.prediction else None
         caveats = [*self.caveats, *(predicted["caveats"] if predicted else ())]
@@ -286,7 +287,7 @@ def equilibrium(
     server: Server,
     method: Method | None = None,
     *,
-    scheduler: str = DEFAULT_SCHEDULER,
+    scheduler: str | None = None,
     evictions: float | None = None,
     loss: bool = False,
 ) -> Equilibrium:
@@ -298,7 +299,8 @@ def equilibrium(
         method: "closed-form" needs affine f; "poisson" and "mean" take any f. By default the
             closed form where f is affine, else "poisson".
         scheduler: Whose latencies are predicted: greedy, vllm-v1 or sarathi, with parameters as
-            the policies that simulate them, ``NAME[:key=value,…]``.
+            the policies that simulate them, ``NAME[:key=value,…]``; None for the rule of the
+            server's engine, or greedy where its file names none.
         evictions: Also say when this share of the iterations exceeds the memory (THEORY 2.7, 9.2).
         loss: Also say what admission loses once memory has filled (THEORY 11).
 
@@ -315,6 +317,7 @@ def equilibrium(
     (True, 2.5)
     """
     require_fits(workload, server)
+    scheduler = scheduler or default_scheduler(server)
     rule_for(scheduler, server)  # refused at once, not when its latencies are asked for
     curve = intake(workload, server, method)
     boundary, balance_s = curve_stability(workload, curve)
@@ -343,6 +346,7 @@ def equilibrium(
         binding=boundary.binding,
         compute_share=boundary.compute_share,
         memory_share=boundary.memory_share,
+        limit_share=boundary.limit_share,
         first_order=None if times is None else times.over_all(workload.rates_per_s),
         throughput_tokens_per_s=throughput if boundary.stable else None,
         first_order_caveats=condition_caveats(curve, boundary.utilisation, served, added),

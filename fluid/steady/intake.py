@@ -2,8 +2,9 @@
 
 Let every iteration take in what arrives in y seconds (the *intake*): class j brings λ_j·y new
 prompts and holds λ_j·y requests at each later stage. T(y) is the expected time of such an
-iteration; it never decreases. Equilibria are the points y = T(y), the workload times α is in
-balance where α = y/T(y), and memory is y·Σ λ_j m_j, so that it is full at y_C = C/Σ λ_j m_j.
+iteration; it never decreases: where f falls, the least function above it that does not takes its
+place. Equilibria are the points y = T(y), the workload times α is in balance where α = y/T(y), and
+memory is y·Σ λ_j m_j, so that it is full at y_C = C/Σ λ_j m_j.
 
 Three forms of the token part E[f(tokens)]: "closed-form" (f affine, exact), "poisson" (new prompts
 are Poisson, decodes at their mean) and "mean" (f of the mean composition), THEORY 2.5.
@@ -32,6 +33,7 @@ MOST_LATTICE_TOKENS = 1 << 18
 matters, and the sums would take seconds and gigabytes."""
 
 Method = Literal["closed-form", "poisson", "mean"]
+Limit = Literal["memory", "max_num_batched_tokens", "max_num_seqs"]
 
 TokenSeconds = Callable[[float, Floats], Floats]
 """(intake in seconds, extra tokens, any shape) → E[f(tokens of the intake + extra)] in seconds."""
@@ -110,6 +112,11 @@ class Intake:
     linear_from_s: float
 
     @property
+    def tau(self) -> IterationTime:
+        """The server's iteration time, never falling."""
+        return self.server.iteration_time.rising
+
+    @property
     def overhead_s(self) -> float:
         """d0, the time of an iteration in the limit of no work."""
         return self.server.iteration_time.overhead_s
@@ -119,10 +126,26 @@ class Intake:
         """KV tokens held per second of intake, Σ λ_j m_j."""
         return float(self.flow.rates_per_s @ self.memory_sums)
 
+    @cached_property
+    def limit(self) -> tuple[Limit, float]:
+        """What an iteration can take in at most, and from which intake on, in seconds.
+
+        Memory y_C = C/Σ λ_j m_j; where the engine has them, its tokens and requests per iteration.
+        """
+        server, per_s = self.server, self.flow.rates_per_s
+        most: dict[Limit, tuple[int | None, float]] = {
+            "memory": (server.usable_kv_tokens, self.kv_tokens_per_s),
+            "max_num_batched_tokens": (server.max_num_batched_tokens, self.flow.tokens_per_s),
+            "max_num_seqs": (server.max_num_seqs, float(per_s @ self.sums.count)),
+        }
+        intakes = {name: one / rate for name, (one, rate) in most.items() if one is not None}
+        name = min(intakes, key=intakes.__getitem__)
+        return name, intakes[name]
+
     @property
-    def memory_limit_s(self) -> float:
-        """y_C = C/Σ λ_j m_j, the intake that fills the memory."""
-        return self.server.usable_kv_tokens / self.kv_tokens_per_s
+    def limit_s(self) -> float:
+        """The largest intake that memory and engine allow."""
+        return self.limit[1]
 
     @cached_property
     def linear_share(self) -> float:
@@ -132,14 +155,12 @@ class Intake:
     @property
     def final_utilisation(self) -> float:
         """Slope of T at large intake: Σ λ_j w_j with the last slope of f (THEORY 2.1)."""
-        tau = self.server.iteration_time
-        return tau.last_slope_s * self.flow.tokens_per_s + self.linear_share
+        return self.tau.last_slope_s * self.flow.tokens_per_s + self.linear_share
 
     @property
     def _least_utilisation(self) -> float:
         """The slope that T has at least, everywhere: with the least slope of f."""
-        tau = self.server.iteration_time
-        run, rise = np.diff(tau.knots.tokens), np.diff(tau.knots.seconds)
+        run, rise = np.diff(self.tau.knots.tokens), np.diff(self.tau.knots.seconds)
         slope_s = min(rise[run > 0] / run[run > 0], default=0.0)
         return float(slope_s) * self.flow.tokens_per_s + self.linear_share
 
@@ -153,8 +174,7 @@ class Intake:
 
         T(y)/y has its local minima there and at no other place between them that a grid misses.
         """
-        tau = self.server.iteration_time
-        knots = tau.knots.tokens
+        knots = self.tau.knots.tokens
         jumps = knots[1:][np.diff(knots) == 0]
         lengths = self.flow.prompt_tokens[self.flow.prompt_tokens > 0]
         step = max(1, int(np.gcd.reduce(lengths)))
@@ -257,7 +277,7 @@ def _intake(workload: Workload, server: Server, method: Method) -> Intake:
 
 
 def _curve(method: Method, server: Server, flow: Flow, sums: StageSums) -> Intake:
-    tau = server.iteration_time
+    tau = server.iteration_time.rising
     build, deviations = _TOKEN_SECONDS[method]
     return Intake(
         method=method,

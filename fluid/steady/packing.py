@@ -194,6 +194,8 @@ def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
 def _capped(curve: Intake) -> tuple[int, float]:
     """The cap without evictions, and the α that it reaches at a backlog."""
     cap = curve.server.usable_kv_tokens // int(curve.sums.last_held_tokens.max())
+    if curve.server.max_num_seqs is not None:
+        cap = min(cap, curve.server.max_num_seqs)
     intake_s = cap / float(curve.flow.rates_per_s @ curve.sums.count)
     return cap, intake_s / curve.time_s(intake_s)
 

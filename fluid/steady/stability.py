@@ -22,7 +22,7 @@ from fluid.stages import read_only
 from fluid.steady.intake import Intake, Method, intake
 from fluid.workload import Workload
 
-Binding = Literal["compute", "memory"]
+Binding = Literal["compute", "memory", "max_num_batched_tokens", "max_num_seqs"]
 
 _GRID = 64
 """Points of the search for the best intake where f is not affine."""
@@ -40,16 +40,18 @@ class Stability(Result):
         max_scale: α*, the largest multiple of all rates that is stable.
         margin: 1 − 1/α*: the load is the share 1/α* of the boundary load, this much of it is
             still free; 0 on the boundary, negative outside.
-        binding: The larger of the two shares.
+        binding: The larger of the shares.
         compute_share: Part of the boundary iteration that work takes, 1 − d0/ΔT*(α*λ); for affine
-            f this is α*·Σ λ_j w_j. It is 1 where α* is reached below full memory (not affine f).
+            f this is α*·Σ λ_j w_j. It is 1 where α* is reached below every limit (not affine f).
         memory_share: The rest, α*·Σ λ_j d0 m_j/C for affine f: what more memory can still remove.
+        limit_share: The rest instead where the engine's tokens or requests per iteration are the
+            limit that is reached first; otherwise 0.
         utilisation: ρ = 1 − d0/ΔT* at the workload's own rates, Σ λ_j w_j for affine f (also
             beyond 1); without an equilibrium Σ λ_j w_j with the last slope of f.
         boundary_iteration_time_s: ΔT*(α*λ).
         boundary_per_stage: n^C_j = α*·λ_j·ΔT*(α*λ), requests per stage, shape (m,).
         half_space_per_s: a_j in seconds with Σ λ_j a_j ≤ 1, the stable region; shape (m,); None
-            where f is not affine and the region is no simplex.
+            where f is not affine, or the engine has limits: the region is no simplex.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
@@ -66,6 +68,7 @@ class Stability(Result):
     binding: Binding
     compute_share: float
     memory_share: float
+    limit_share: float
     utilisation: float
     boundary_iteration_time_s: float
     boundary_per_stage: NDArray[np.float64]
@@ -96,10 +99,7 @@ class Stability(Result):
                 ("arrival rate", f"{number(self.workload.rate_per_s)} /s"),
                 ("utilisation ρ", number(self.utilisation)),
                 ("largest stable multiple α*", number(self.max_scale)),
-                (
-                    "compute / memory share",
-                    f"{percent(self.compute_share)} / {percent(self.memory_share)}",
-                ),
+                shares_line(self.compute_share, self.memory_share, self.limit_share),
                 ("iteration time at the boundary", seconds(self.boundary_iteration_time_s)),
             ),
         )
@@ -125,6 +125,7 @@ class Stability(Result):
             "binding": self.binding,
             "compute_share": self.compute_share,
             "memory_share": self.memory_share,
+            **({"limit_share": self.limit_share} if self.limit_share else {}),
             "utilisation": self.utilisation,
             "boundary_iteration_time_s": self.boundary_iteration_time_s,
             "boundary_per_stage": self.boundary_per_stage.tolist(),
@@ -189,12 +190,12 @@ def curve_balance_s(curve: Intake) -> float | None:
 @lru_cache(maxsize=16)
 def curve_stability(workload: Workload, curve: Intake) -> tuple[Stability, float | None]:
     """The verdict on a workload by its curve, and ΔT*, found together so that they agree."""
-    limit_s = curve.memory_limit_s
+    limit, limit_s = curve.limit
     best_s = _best_intake_s(curve)
     time_s = curve.time_s(best_s)
     max_scale = best_s / time_s
     balance_s = curve_balance_s(curve)
-    memory_share = curve.overhead_s / time_s if best_s == limit_s else 0.0
+    rest = curve.overhead_s / time_s if best_s == limit_s else 0.0
     affine = curve.method == "closed-form"
     if affine or balance_s is None:
         utilisation = curve.final_utilisation
@@ -206,15 +207,28 @@ def curve_stability(workload: Workload, curve: Intake) -> tuple[Stability, float
         stable=max_scale >= 1,
         max_scale=max_scale,
         margin=1 - 1 / max_scale,
-        binding="memory" if memory_share > 0.5 else "compute",
-        compute_share=1 - memory_share,
-        memory_share=memory_share,
+        binding=limit if rest > 0.5 else "compute",
+        compute_share=1 - rest,
+        memory_share=rest if limit == "memory" else 0.0,
+        limit_share=0.0 if limit == "memory" else rest,
         utilisation=utilisation,
         boundary_iteration_time_s=time_s,
         boundary_per_stage=read_only(curve.flow.rates_per_s * best_s),
-        half_space_per_s=_half_space_per_s(curve) if affine else None,
+        half_space_per_s=_half_space_per_s(curve) if affine and not _has_limits(curve) else None,
     )
     return found, balance_s
+
+
+def shares_line(compute: float, memory: float, limit: float) -> tuple[str, str]:
+    """Name and text of the shares, as tables show them."""
+    other = ("engine limit", limit) if limit else ("memory", memory)
+    return f"compute / {other[0]} share", f"{percent(compute)} / {percent(other[1])}"
+
+
+def _has_limits(curve: Intake) -> bool:
+    """Whether the region is cut by more than one half-space."""
+    server = curve.server
+    return server.max_num_batched_tokens is not None or server.max_num_seqs is not None
 
 
 def _half_space_per_s(curve: Intake) -> NDArray[np.float64]:
@@ -226,19 +240,19 @@ def _half_space_per_s(curve: Intake) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=16)
 def _best_intake_s(curve: Intake) -> float:
-    """The intake y ≤ y_C with the largest y/T(y); y_C itself where nothing below it is better."""
-    limit_s = curve.memory_limit_s
+    """The intake y up to the limit with the largest y/T(y); the limit where none is better."""
+    limit_s = curve.limit_s
     if curve.method == "closed-form":
         return limit_s
     scale = limit_s / curve.time_s(limit_s)
-    # Below this intake y/T(y) ≤ y/d0 is smaller than at y_C.
+    # Below this intake y/T(y) ≤ y/d0 is smaller than at the limit.
     least_s = curve.overhead_s * scale
     if least_s > limit_s * (1 - 1e-9):
         return limit_s
     if curve.method == "mean":
         # Between knots T is a straight line, on which y/T(y) has no inner maximum; at a jump the
         # best point is the knot itself, kept on its lower side against rounding.
-        knots_s = curve.server.iteration_time.knots.tokens * (1 - 1e-12) / curve.flow.tokens_per_s
+        knots_s = curve.tau.knots.tokens * (1 - 1e-12) / curve.flow.tokens_per_s
         candidates = [float(one) for one in knots_s if least_s < one < limit_s]
     else:
         candidates = _refined(curve, np.geomspace(least_s, limit_s, _GRID))

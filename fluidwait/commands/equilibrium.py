@@ -35,12 +35,13 @@ def command(
     context: typer.Context,
     load: LoadOptions,
     scheduler: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME[:key=value,…]",
-            help="Whose latencies: greedy, vllm-v1 or sarathi, with the parameters of the policy.",
+            help="Whose latencies: greedy, vllm-v1 or sarathi, with the parameters of the policy; "
+            "that of the server's engine if not given, or greedy.",
         ),
-    ] = "greedy",
+    ] = None,
     evictions: Annotated[
         float | None,
         typer.Option(help="Also: memory and rate at which this share of iterations overflows."),

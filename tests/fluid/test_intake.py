@@ -74,7 +74,8 @@ def test_mean_method_is_the_root_of_tau_of_the_mean_composition(workload, server
     found = equilibrium(workload, server, "mean").iteration_time_s
     # Between the knots of f the excess is a straight line, so its sign at the ends tells all.
     tokens_per_s = intake(workload, server, "mean").flow.tokens_per_s
-    ends = [knot / tokens_per_s for knot in server.iteration_time.tokens_knots] + [1e9]
+    knots = server.iteration_time.rising.tokens_knots
+    ends = [knot / tokens_per_s for knot in knots] + [1e9]
     for low, high in itertools.pairwise(sorted(set(ends))):
         if excess_s(high * (1 - 1e-12)) <= 0:
             oracle = brentq(excess_s, low * (1 + 1e-12), high * (1 - 1e-12), xtol=1e-300)
@@ -95,7 +96,7 @@ def _tau_of_mean_composition(workload: Workload, server: Server, duration: float
         kv += each * stages.kv_tokens[stages.decodes].sum()
         decodes += each * decoding
         squares += each * one.prefill_tokens**2
-    tau = server.iteration_time
+    tau = server.iteration_time.rising
     return float(tau(tokens, kv_tokens=kv, decode_requests=decodes, prefill_tokens_sq=squares))
 
 
@@ -116,6 +117,7 @@ def test_expected_token_seconds_by_summation(tau, first, second, intake_s, extra
     laws = [poisson.pmf(one, rate * intake_s) for one, rate in zip(counts, rates, strict=True)]
     prompts = counts[0][:, None] * first + counts[1] * second
     tokens = prompts + 3 * rates.sum() * intake_s + extra
+    tau = tau.rising
     seconds = np.maximum(tau.token_seconds(tokens), tau.overhead_s)
     # Both sums round a token count that may lie on a jump: keep away from it.
     knots = np.array(tau.tokens_knots)

@@ -80,12 +80,31 @@ def test_arguments_broadcast():
 
 
 @given(general_times(), st.lists(st.floats(0, 3000), min_size=2, max_size=20))
-def test_f_is_monotone_and_agrees_with_interpolation(tau, tokens):
-    tokens = np.sort(tokens)
-    seconds = tau.token_seconds(tokens)
-    assert np.all(np.diff(seconds) >= -1e-15)
-    for count, value in zip(tokens, seconds, strict=True):
+def test_f_agrees_with_interpolation(tau, tokens):
+    for count, value in zip(tokens, tau.token_seconds(tokens), strict=True):
         assert value == pytest.approx(_slow_f(tau, count), rel=1e-12)
+
+
+@given(general_times(), st.lists(st.floats(0, 3000), min_size=2, max_size=20))
+def test_rising_is_the_running_maximum(tau, tokens):
+    """At any count the largest value of f up to it: of a knot below it, or its own."""
+    knots = np.array(tau.tokens_knots)
+    for count, value in zip(tokens, tau.rising.token_seconds(tokens), strict=True):
+        passed = np.array(tau.seconds_knots)[knots < count]
+        highest = max([_slow_f(tau, count), *passed.tolist()])
+        assert value == pytest.approx(highest, rel=1e-12)
+
+
+def test_f_falls_only_after_a_jump():
+    saw = {"tokens_knots": (0, 64, 64, 96, 128), "seconds_knots": (0.01, 0.011, 0.02, 0.015, 0.016)}
+    tau = IterationTime(**saw)
+    assert float(tau.token_seconds(80)) == pytest.approx(0.0175)
+    assert float(tau.rising.token_seconds(80)) == pytest.approx(0.02)
+    # As high again at 96 + 160 tokens, on the last slope.
+    assert float(tau.rising.token_seconds(400)) == pytest.approx(float(tau.token_seconds(400)))
+    assert float(tau.rising.token_seconds(200)) == pytest.approx(0.02)
+    straight = IterationTime(tokens_knots=(0, 10), seconds_knots=(0.01, 0.02))
+    assert straight.rising is straight
 
 
 def _slow_f(tau: IterationTime, tokens: float) -> float:
@@ -113,6 +132,10 @@ def test_affine_is_recognised_at_any_clock(time_scale):
         ([5, 10], [0.01, 0.02], "start at 0"),
         ([0, 10, 5], [0.01, 0.02, 0.03], "tokens_knots must not decrease"),
         ([0, 10], [0.02, 0.01], "seconds_knots must not decrease"),
+        ([0, 10, 20], [0.01, 0.03, 0.02], "except from a jump"),
+        ([0, 10, 10, 20], [0.01, 0.02, 0.04, 0.03], "is not the last"),
+        ([0, 10, 10, 20, 30], [0.01, 0.03, 0.02, 0.03, 0.04], "except from a jump"),
+        ([0, 10, 10, 20, 30], [0.01, 0.01, 0.02, 0.005, 0.02], "below the overhead"),
         ([0, 5, 5, 5, 9], [0.01, 0.01, 0.02, 0.03, 0.04], "not more often"),
         ([0, 5, 5], [0.01, 0.01, 0.02], "last token knot"),
         ([0, 5], [0.0, 0.02], "positive duration"),

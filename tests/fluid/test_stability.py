@@ -100,7 +100,7 @@ def test_verdict_is_that_an_equilibrium_exists_and_fits(method, case, factor):
 def test_no_intake_that_fits_supports_more(method, case):
     workload, server = case
     curve = intake(workload, server, method)
-    scales = [y / curve.time_s(y) for y in np.geomspace(1e-4, 1, 200) * curve.memory_limit_s]
+    scales = [y / curve.time_s(y) for y in np.geomspace(1e-4, 1, 200) * curve.limit_s]
     assert max(scales) <= stability(workload, server, method).max_scale * (1 + 1e-9)
 
 

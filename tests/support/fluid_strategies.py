@@ -47,15 +47,18 @@ def affine_times(draw) -> IterationTime:
 
 @st.composite
 def general_times(draw) -> IterationTime:
-    """Piecewise linear times with a few knots, jumps among them, and all linear terms."""
-    tokens, seconds = [0.0], [draw(st.floats(1e-3, 2e-2))]
+    """Piecewise linear times with a few knots, jumps and falls after them, and all linear terms."""
+    tokens, seconds, jump = [0.0], [draw(st.floats(1e-3, 2e-2))], 0.0
     for _ in range(draw(st.integers(2, 5))):
         run, slope = draw(st.integers(10, 300)), draw(st.floats(0, 1e-4))
         tokens.append(tokens[-1] + run)
-        seconds.append(seconds[-1] + slope * run)
+        falls = jump > 0 and draw(st.booleans())
+        seconds.append(seconds[-1] + (-jump * draw(st.floats(0, 1)) if falls else slope * run))
+        jump = 0.0
         if draw(st.booleans()):
+            jump = draw(st.floats(0, 5e-3))
             tokens.append(tokens[-1])
-            seconds.append(seconds[-1] + draw(st.floats(0, 5e-3)))
+            seconds.append(seconds[-1] + jump)
     tokens.append(tokens[-1] + 100)
     seconds.append(seconds[-1] + 100 * draw(st.floats(1e-6, 1e-4)))
     return IterationTime(

@@ -11,11 +11,13 @@ from fluid.result import Result
 from fluid.server import load_server
 from fluidwait.installation import Device, Extra, Installation, Package
 from tests.support.builders import workload
+from tests.support.model_configs import CONFIGS
 from tests.support.synthetic import AFFINE, measured
 from validation.measure.calibrate import calibrate
 from validation.measure.design import Composition
 from validation.measure.floor import device_limits, floor_report
 from validation.measure.record import RunRecord
+from validation.servers.estimate import estimate_server
 from validation.theorems.bench import Outcome, TheoremReport
 from validation.theorems.estimates import at_most, exact, mean, points
 from validation.theorems.statement import Effort, Finding, Plot, Policies, Statement
@@ -120,6 +122,9 @@ def broken_installation() -> Result:
 
 MEASURE_RESULTS: dict[str, Callable[[], Result]] = {
     "calibration": calibration,
+    "estimated-server": lambda: estimate_server(
+        CONFIGS / "llama-3.1-8b", gpu="l4", method="roofline", name="<mine>"
+    ),
     "measurement-run": measurement_run,
     "paper-fit": paper_fit,
     "closed-loop-runs": closed_loop_runs,

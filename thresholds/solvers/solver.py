@@ -30,11 +30,13 @@ class Solver(ABC):
         policy: Name of the policy that its tables set.
         rule: What its tables mean.
         keeps: Statistics of the classes' objectives that are among its constraints.
+        needs_rising: Whether its proofs need an iteration time that never falls as the batch grows.
     """
 
     policy: ClassVar[str]
     rule: ClassVar[Rule]
     keeps: ClassVar[tuple[str, ...]] = ()
+    needs_rising: ClassVar[bool] = True
 
     def solve(
         self, workload: Workload, server: Server, evaluator: Evaluator | None = None
@@ -53,7 +55,12 @@ class Solver(ABC):
         found = equilibrium(workload, server)
         if not found.stable:
             raise _unstable(workload, server, found)
-        table = with_prediction(self._table(workload, server, found, evaluator))
+        proved = _never_falling(server) if self.needs_rising else server
+        table = self._table(workload, proved, found, evaluator)
+        if proved is not server:
+            own = {"server": server, "server_sha256": server.sha256()}
+            table = table.model_copy(update={**own, "notes": (_FALLS, *table.notes)})
+        table = with_prediction(table)
         notes = (*self._slo_notes(workload), *table.notes)
         return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
 
@@ -94,9 +101,21 @@ class Solver(ABC):
         )
 
 
+_FALLS = (
+    "the iteration time falls after jumps: thresholds hold for the least one above it that never "
+    "does, and so for it"
+)
+
+
+def _never_falling(server: Server) -> Server:
+    """The server with the least iteration time above its own that never falls, or itself."""
+    tau = server.iteration_time
+    return server if tau.rising is tau else server.model_copy(update={"iteration_time": tau.rising})
+
+
 def _unstable(workload: Workload, server: Server, found: Equilibrium) -> InfeasibleError:
     nearest = f"multiply all rates by at most {rounded_down(found.max_scale)}"
-    if found.kv_tokens is not None:
+    if found.kv_tokens is not None and found.limit_share == 0:
         block = server.block_tokens
         needed = math.ceil(found.kv_tokens / block) * block
         nearest += f", or raise kv_capacity_tokens to at least {needed}"

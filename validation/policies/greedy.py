@@ -78,7 +78,7 @@ GREEDY = Policy(
     summary="admit in order while the prompt fits; cap, pace and watermark restrain it",
     parameters=(
         Parameter("watermark", 0.0, 0.0, 0.99, "share of memory kept free at admission"),
-        Parameter("cap", math.inf, 1, math.inf, "most residents"),
+        Parameter("cap", math.inf, 1, math.inf, "most residents", limit="max_num_seqs"),
         Parameter("pace", math.inf, 0.0, math.inf, "admissions per iteration"),
         *EVICTION_PARAMETERS,
     ),

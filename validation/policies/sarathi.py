@@ -129,7 +129,7 @@ SARATHI = Policy(
     summary="decodes first, then chunks of prompts within a token budget; preempt and recompute",
     parameters=(
         Parameter("chunk", 512, 1, 1e9, "tokens computed per iteration; decodes spend it first"),
-        Parameter("cap", 128, 1, math.inf, "most residents"),
+        Parameter("cap", 128, 1, math.inf, "most residents", limit="max_num_seqs"),
         Parameter("watermark", 0.01, 0.0, 0.99, "share of memory kept free at admission"),
         *RECOMPUTE_PARAMETERS,
     ),

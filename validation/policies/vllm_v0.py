@@ -124,7 +124,7 @@ VLLM_V0 = Policy(
         Parameter("watermark", 0.01, 0.0, 0.99, "share of memory kept free at admission"),
         Parameter("max_batched_tokens", 4096, 1, 1e9, "prompt tokens computed per iteration"),
         Parameter("padded", 0, 0, 1, "1: count every prompt as long as the longest, as Vidur"),
-        Parameter("cap", 128, 1, math.inf, "most residents"),
+        Parameter("cap", 128, 1, math.inf, "most residents", limit="max_num_seqs"),
         *RECOMPUTE_PARAMETERS,
     ),
     form_batch=form_batch,

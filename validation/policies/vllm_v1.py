@@ -178,8 +178,15 @@ VLLM_V1 = Policy(
     name="vllm-v1",
     summary="vLLM today: running first, chunked prefill, preempt the last and recompute",
     parameters=(
-        Parameter("max_num_batched_tokens", 2048, 1, 1e9, "tokens computed per iteration"),
-        Parameter("max_num_seqs", 256, 1, math.inf, "most running requests"),
+        Parameter(
+            "max_num_batched_tokens",
+            2048,
+            1,
+            1e9,
+            "tokens computed per iteration",
+            limit="max_num_batched_tokens",
+        ),
+        Parameter("max_num_seqs", 256, 1, math.inf, "most running requests", limit="max_num_seqs"),
         Parameter("watermark", 0.0, 0.0, 0.99, "share of memory kept free at admission"),
         Parameter("reserve_full_prompt", 1, 0, 1, "1: the whole sequence must fit, 0: its chunk"),
         Parameter("cap", math.inf, 1, math.inf, "most running requests, beside max_num_seqs"),

@@ -126,7 +126,7 @@ def host_arguments(model: Model, jobs: Sequence[Job]) -> list[NDArray[Any]]:
     records["replication"] = [job.replication for job in jobs]
     records["rate_scale"] = [job.rate_scale for job in jobs]
     policies = {id(job.policy): job.policy for job in jobs}
-    numbers = {key: policy.numbers for key, policy in policies.items()}
+    numbers = {key: policy.numbers_on(model) for key, policy in policies.items()}
     tables = {key: policy.threshold_table(model) for key, policy in policies.items()}
     params = np.array([numbers[id(job.policy)] for job in jobs])
     thresholds = np.array([tables[id(job.policy)] for job in jobs])

@@ -60,6 +60,8 @@ CONSTANTS = np.dtype(
         ("prefill_work_s", "f8"),  # parts of `work_s`: per prompt token,
         ("output_work_s", "f8"),  # per output token,
         ("kv_work_s", "f8"),  # per KV token held for one iteration
+        ("max_num_batched_tokens", "i8"),  # what the engine can run at most, 0 where not known:
+        ("max_num_seqs", "i8"),  # defaults of policies
         *TRAFFIC,
     ],
     align=True,
@@ -279,6 +281,16 @@ def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
     peak = peak_kv_tokens(
         *pairs.T, first_token=server.first_token, block_tokens=server.block_tokens
     )
+    longest = server.max_model_len
+    too_long = np.flatnonzero(pairs.sum(axis=1) > (longest or np.inf))
+    if len(too_long):
+        row = int(too_long[0])
+        raise InputError(
+            f"row {row + 1} of the tape",
+            f"{int(pairs[row].sum())} tokens of prompt and output",
+            f"at most max_model_len {longest} of server {server.name}; "
+            f"drop_longer_than={longest} leaves longer requests out",
+        )
     too_large = np.flatnonzero(peak > server.usable_kv_tokens)
     if len(too_large):
         row = int(too_large[0])
@@ -314,6 +326,8 @@ def _model(
         "per_prefill_token_sq_s": tau.per_prefill_token_sq_s,
         "per_prefill_context_token_s": tau.per_prefill_context_token_s,
         **_work(tau, server.usable_kv_tokens),
+        "max_num_batched_tokens": server.max_num_batched_tokens or 0,
+        "max_num_seqs": server.max_num_seqs or 0,
         **traffic.numbers(),
         "listed": len(tape) > 0,
     }
@@ -338,7 +352,9 @@ def _mark_too_long(shapes: NDArray[np.void], server: Server) -> None:
         first_token=server.first_token,
         block_tokens=server.block_tokens,
     )
-    shapes["too_long"] = peak > server.usable_kv_tokens
+    lengths = shapes["prompt_tokens"] + shapes["output_tokens"]
+    longest = server.max_model_len or math.inf
+    shapes["too_long"] = (peak > server.usable_kv_tokens) | (lengths > longest)
     if shapes["too_long"].all():
         allowed = f"some that fit into the {server.usable_kv_tokens} tokens of {server.name}"
         raise InputError("requests", "all too long for the KV cache", allowed)

@@ -21,7 +21,11 @@ from validation.simulator.model import Model
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number with a range, or a word from `choices` (passed to the kernel as its position)."""
+    """A number with a range, or a word from `choices` (passed to the kernel as its position).
+
+    Attributes:
+        limit: Field of the server that is the default instead, where the server has it.
+    """
 
     name: str
     default: float
@@ -29,6 +33,7 @@ class Parameter:
     highest: float
     summary: str
     choices: tuple[str, ...] = ()
+    limit: str = ""
 
     def parsed(self, value: float | str) -> float | str:
         """A word as it is, a number as a number, a whole one as an integer.
@@ -170,9 +175,18 @@ class ConfiguredPolicy:
     thresholds: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
 
+    def numbers_on(self, model: Model) -> NDArray[np.float64]:
+        """As `numbers`, with what the model's engine can run as the default."""
+        found = self.numbers.copy()
+        for index, one in enumerate(self.policy.parameters):
+            known = one.limit and int(model.constants[0][one.limit])
+            if known and one.name not in self.values:
+                found[index] = known
+        return found
+
     @cached_property
     def numbers(self) -> NDArray[np.float64]:
-        """Parameters as the kernel reads them, shape (parameters,)."""
+        """Parameters as given or by the policy's own defaults, shape (parameters,)."""
         return np.array(
             [
                 parameter.number(self.values[parameter.name])
@@ -194,7 +208,7 @@ class ConfiguredPolicy:
             raise InputError("server.first_token", "decode", f"prefill for policy {policy.name}")
         self.threshold_table(model)
         if policy.require_served:
-            policy.require_served(model, self.numbers)
+            policy.require_served(model, self.numbers_on(model))
 
     def threshold_table(self, model: Model) -> NDArray[np.float64]:
         """What the kernel reads as `thresholds`: one per class; or the L thresholds of the segments

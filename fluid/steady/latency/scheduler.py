@@ -17,13 +17,40 @@ SCHEDULERS: dict[str, Callable[..., BatchRule]] = {
 """Names and parameters are those of the policies that simulate them."""
 
 DEFAULT_SCHEDULER = "greedy"
-"""Of a server whose file names no engine, as none does: whole prompts as soon as they fit."""
+"""Of a server whose file names no engine: whole prompts as soon as they fit."""
+
+_OF_ENGINE = {"vllm": "vllm-v1", "trtllm": "vllm-v1", "sglang": "greedy"}
+"""The law that is nearest to an engine's own rule; SGLang's, prompts alone, has none."""
+
+_LIMITS = {
+    "greedy": {"cap": "max_num_seqs"},
+    "vllm-v1": {
+        "max_num_batched_tokens": "max_num_batched_tokens",
+        "max_num_seqs": "max_num_seqs",
+    },
+    "sarathi": {"cap": "max_num_seqs"},
+}
+"""Parameters whose default is a field of the server, where it has it."""
 
 _WHOLE = ("max_num_batched_tokens", "max_num_seqs", "chunk", "cap")
 
 
-def batch_rule(text: str) -> BatchRule:
+def default_scheduler(server: Server) -> str:
+    """Whose latencies are predicted unless another is asked for: the engine's of the server.
+
+    >>> import fluidwait as fw
+    >>> from fluid.steady.latency.scheduler import default_scheduler
+    >>> default_scheduler(fw.Server.named("paper-lmsys"))
+    'greedy'
+    """
+    return DEFAULT_SCHEDULER if server.engine is None else _OF_ENGINE[server.engine]
+
+
+def batch_rule(text: str, server: Server | None = None) -> BatchRule:
     """Read ``NAME[:key=value,…]``: ``greedy:watermark=0.01``, ``vllm-v1:max_num_seqs=64``.
+
+    Args:
+        server: Whose limits are the defaults; None for the scheduler's own.
 
     Raises:
         InputError: A scheduler that no law describes (lists those that one does), a parameter that
@@ -39,6 +66,10 @@ def batch_rule(text: str) -> BatchRule:
     make = SCHEDULERS[name]
     known = list(inspect.signature(make).parameters)
     values: dict[str, float] = {}
+    for key, field in _LIMITS[name].items():
+        limit = None if server is None else getattr(server, field)
+        if limit is not None:
+            values[key] = limit
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
         if key not in known:
@@ -56,7 +87,7 @@ def rule_for(text: str, server: Server) -> BatchRule:
     Raises:
         InputError: As `batch_rule`, or chunks of prompts where prefill emits no token.
     """
-    rule = batch_rule(text)
+    rule = batch_rule(text, server)
     try:
         rule.require_suits(server)
     except InputError:

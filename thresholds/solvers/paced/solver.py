@@ -61,6 +61,7 @@ class Paced(Solver):
 
     policy: ClassVar[str] = PacedRule.policy
     rule: ClassVar[Rule] = PacedRule()
+    needs_rising: ClassVar[bool] = False
 
     budget_s: float = 0.0
     scheduler: Scheduler = "greedy"

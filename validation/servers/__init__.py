@@ -1,0 +1,1 @@
+"""Servers made from a model's config: measured tables or data sheet, KV capacity, engine limits."""

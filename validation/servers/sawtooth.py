@@ -1,0 +1,76 @@
+"""Fit of an iteration time that may fall again after a jump, to times without noise.
+
+Tables of matrix products are a sawtooth in the number of tokens: one more than fills a tile costs a
+whole tile more, and larger tiles are then better used. Knots and non-negative least squares are
+those of `validation.measure`; the segment after a jump may go down as well, within the forms that
+`fluid.iteration.IterationTime` allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fluid.iteration import IterationTime
+from validation.measure.composition import LINEAR_TERMS, Compositions, Floats
+from validation.measure.fit import LEAST_S, design, nonnegative
+from validation.measure.knots import choose_knots
+
+DIGITS = 6
+"""Significant digits that are kept of every coefficient."""
+
+
+def fit_sawtooth(compositions: Compositions, seconds: Floats) -> IterationTime:
+    """τ with the knots that cross-validation supports.
+
+    Args:
+        seconds: Times of the batches, shape (N,).
+    """
+    knots = choose_knots(compositions, seconds)
+    columns = design(compositions, knots)
+    falling = _may_fall(knots)
+    signed = np.hstack([columns, -columns[:, falling]])
+    weights = nonnegative(signed / seconds[:, None], np.ones_like(seconds))
+    plain, down = np.split(weights, [columns.shape[1]])
+    plain[falling] -= down
+    rises_s, linear_s = np.split(plain, [-len(LINEAR_TERMS)])
+    summed_s = np.maximum(np.cumsum(rises_s), LEAST_S)
+    times = _allowed(knots, [_rounded(one) for one in summed_s])
+    # A jump of no height is none: equal knots are one.
+    tokens, times = zip(*dict.fromkeys(zip(knots, times, strict=True)), strict=True)
+    return IterationTime.from_document(
+        {
+            "tokens_knots": [float(one) for one in tokens],
+            "seconds_knots": list(times),
+            **{
+                name: _rounded(value)
+                for name, value in zip(LINEAR_TERMS, linear_s.tolist(), strict=True)
+            },
+        }
+    )
+
+
+def _may_fall(knots: Sequence[float]) -> list[int]:
+    """Segments, by their upper knot, that begin at a jump and are not the last."""
+    return [
+        one
+        for one in range(2, len(knots) - 1)
+        if knots[one - 1] == knots[one - 2] and knots[one] > knots[one - 1]
+    ]
+
+
+def _allowed(knots: Sequence[float], seconds: list[float]) -> list[float]:
+    """The knots' times where rounding or a steep fall went below the overhead or a jump down."""
+    jump_at_zero = len(knots) > 1 and knots[1] == 0
+    overhead_s = seconds[1 if jump_at_zero else 0]
+    found = [seconds[0], *(max(one, overhead_s) for one in seconds[1:])]
+    falling = set(_may_fall(knots))
+    for index in range(1, len(found)):
+        if index not in falling or found[index - 1] <= found[index - 2]:
+            found[index] = max(found[index], found[index - 1])
+    return found
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
