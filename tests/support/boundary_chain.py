@@ -15,7 +15,9 @@ def largest_kv(
     paths: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Most of M(n) + Σ b_k (Q_k − n_k) before an iteration, from an empty start, shape (paths,).
+    """Most KV in an iteration with full stages, from an empty start, shape (paths,).
+
+    M(n) + Σ b_k (Q_k − n_k), less a token for each of those that pause (blocks of one token).
 
     A path has as many iterations as its Poisson arrivals within the horizon allow. A run of segment
     k takes n_k requests in; those that are longer than its cut stand at the next boundary δ_k runs
@@ -32,9 +34,10 @@ def largest_kv(
     most = np.zeros(paths)
     for iteration in range(int(iterations.max())):
         alive = iteration < iterations
-        most = np.where(alive, np.maximum(most, queues @ held), most)
         gates = np.column_stack([alive, queues >= n[1:]])
         running = np.logical_and.accumulate(gates, axis=1)
+        tokens = queues @ held - ~running[:, 1:] @ (n[1:] * depth[1:])
+        most = np.where(alive, np.maximum(most, tokens), most)
         for k in range(segments.count - 1):
             runs_now = running[:, k]
             if k > 0:

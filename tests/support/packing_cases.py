@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linprog
-from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse import coo_array, csr_array, hstack, vstack
 
 from fluid.iteration import IterationTime
 from fluid.server import Server
@@ -66,10 +66,37 @@ def tiny_packing(seed: int) -> PackingCase:
 
 
 def exact_scale(case: PackingCase) -> float:
-    """The largest multiple of the rates that any schedule carries, where everybody advances.
+    """The largest multiple of the rates that any schedule carries, where everybody advances."""
+    rates = np.array([one.rate_per_s for one in case.workload.classes])
+    admissions, equalities, totals = _circulations(case)
+    found = linprog(
+        c=np.append(np.zeros(len(admissions)), -1.0),
+        A_ub=np.column_stack([-admissions.T, rates]),
+        b_ub=np.zeros(len(rates)),
+        A_eq=hstack([equalities, csr_array((len(totals), 1))]),
+        b_eq=totals,
+    )
+    return float(found.x[-1])
 
-    A linear program over the graph of all states: a state is who was admitted in which of the last
-    iterations, an edge what is admitted next, and a circulation is a schedule for ever.
+
+def exact_worth(case: PackingCase) -> float:
+    """The largest Σ weight·rate that any schedule carries of the classes' rates, per second."""
+    rates = np.array([one.rate_per_s for one in case.workload.classes])
+    weights = np.array([one.weight for one in case.workload.classes])
+    admissions, equalities, totals = _circulations(case)
+    found = linprog(
+        c=-admissions @ weights, A_ub=admissions.T, b_ub=rates, A_eq=equalities, b_eq=totals
+    )
+    return float(-found.fun)
+
+
+def _circulations(case: PackingCase) -> tuple[np.ndarray, csr_array, np.ndarray]:
+    """Schedules for ever, as flows ≥ 0 per second on the edges of a graph of all states.
+
+    A state is who was admitted in which of the last iterations, an edge what is admitted next.
+
+    Returns:
+        Admissions by edge and class, and the equations of the flows: matrix and right-hand side.
     """
     stages = [class_stages(one, case.server) for one in case.workload.classes]
     capacity = case.server.usable_kv_tokens
@@ -101,17 +128,10 @@ def exact_scale(case: PackingCase) -> float:
             np.concatenate([np.ones(len(edges)), -np.ones(len(edges))]),
             (np.concatenate([start, end]), np.concatenate([flows, flows])),
         ),
-        shape=(len(known), len(edges) + 1),
+        shape=(len(known), len(edges)),
     )
-    rates = np.array([one.rate_per_s for one in case.workload.classes])
-    found = linprog(
-        c=np.append(np.zeros(len(edges)), -1.0),
-        A_ub=np.column_stack([-admissions.T, rates]),
-        b_ub=np.zeros(len(rates)),
-        A_eq=vstack([balance, csr_array(np.append(seconds, 0.0)[None])]),
-        b_eq=np.append(np.zeros(len(known)), 1.0),
-    )
-    return float(found.x[-1])
+    equalities = vstack([balance, csr_array(seconds[None])])
+    return admissions, equalities, np.append(np.zeros(len(known)), 1.0)
 
 
 def _held(recent: tuple[tuple[int, ...], ...], stages: list[Stages]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 
 import numpy as np
@@ -19,12 +20,14 @@ from thresholds.solvers.nested.boundary_law import (
     stationary_law,
     tail_from_empty,
 )
+from thresholds.solvers.nested.joint_law import TwoQueues
 from thresholds.solvers.nested.memory_law import OneQueue, RunCounts, memory_law, queues_law
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import chain_holds, nested_memory
 from thresholds.solvers.nested.segments import Floats, Segments
 from validation.policies import POLICIES
 from validation.simulator.model import poisson_model
+from validation.theorems.cases import paper_server
 from validation.theorems.nested_buffer import HORIZON_S, SERVER, TWO_LENGTHS, most_kv
 from validation.theorems.statement import Effort
 
@@ -171,9 +174,15 @@ def test_kv_of_the_policy_is_what_the_law_counts(first_token: str, block_tokens:
     assert 0.2 < chance < 0.8
 
 
-def test_simulated_overflows_of_three_segments_stay_below_the_bound() -> None:
+def test_simulated_overflows_of_three_segments_are_those_of_the_joint_law() -> None:
     load = workload((5.0, 100, 3), (3.0, 100, 6), (2.0, 100, 12))
-    for chance, low, _ in _shares((10, 6, 3), finest(load, LONG_DECODE), 300.0):
+    for chance, low, high in _shares((10, 6, 3), finest(load, LONG_DECODE), 300.0):
+        assert low <= chance <= high
+
+
+def test_simulated_overflows_of_four_segments_stay_below_the_bound() -> None:
+    load = workload((4.0, 100, 2), (2.0, 100, 3), (2.0, 100, 4), (2.0, 100, 5))
+    for chance, low, _ in _shares((10, 8, 6, 4), finest(load, LONG_DECODE), 300.0):
         assert low <= chance
 
 
@@ -252,3 +261,44 @@ def test_options_that_the_law_does_not_serve_are_refused(
     with pytest.raises(InputError) as caught:
         NestedWait(**options)  # type: ignore[arg-type]
     assert caught.value.field == field
+
+
+def held_tokens(q: tuple[int, int], n: tuple[int, int, int], cuts: tuple[int, int, int]) -> int:
+    """KV of full stages and of two queues, request by request; prompts of 3, prefill emits one."""
+    prompt, tokens = 3, n[0] * sum(3 + s for s in range(cuts[0]))
+    runs = True
+    for segment in (1, 2):
+        runs = runs and q[segment - 1] >= n[segment]
+        begin, end = cuts[segment - 1], cuts[segment]
+        entering = n[segment] if runs else 0
+        tokens += entering * (prompt + begin) + (q[segment - 1] - entering) * (prompt + begin - 1)
+        tokens += sum(n[segment] * (prompt + s - (not runs)) for s in range(begin + 1, end))
+    return tokens
+
+
+def test_the_joint_law_of_two_queues_is_that_of_their_chain() -> None:
+    """Every path of the chain, added up in a dictionary, with KV counted request by request."""
+    n, cuts, iterations = (4, 3, 2), (1, 3, 4), 14
+    load = workload((0.5, 3, 1), (0.3, 3, 3), (0.2, 3, 4))
+    segments = finest(load, paper_server(1.0, 0.001))
+    p = segments.survivals.tolist()
+    boundaries = [Boundary(4, 3, p[0]), Boundary(3, 2, p[1])]
+    pair = TwoQueues.of(boundaries, np.array(n, dtype=float), segments)
+    assert pair is not None
+    first = stats.binom.pmf(np.arange(5), 4, p[0]).tolist()
+    second = stats.binom.pmf(np.arange(4), 3, p[1]).tolist()
+    for capacity in (75, 85):
+        found = pair.staying(capacity, iterations)
+        law = {(0, 0): 1.0}
+        for ran in range(iterations + 1):
+            law = {q: mass for q, mass in law.items() if held_tokens(q, n, cuts) <= capacity}
+            assert found[ran] == pytest.approx(sum(law.values()), abs=1e-11)
+            following: dict[tuple[int, int], float] = defaultdict(float)
+            for (q, r), mass in law.items():
+                runs = q >= 3
+                for a, chance in enumerate(first):
+                    for b, other in enumerate(second) if runs else ((0, 1.0),):
+                        to = (q - 3 * runs + a, r - 2 * (runs and r >= 2) + b)
+                        following[to] += mass * chance * other
+            law = following
+        assert 0.01 < found[iterations] < 1

@@ -7,8 +7,10 @@ import pytest
 
 from fluid.errors import InfeasibleError
 from fluid.server import load_server
+from fluid.steady.packing import packing
 from tests.support.builders import workload
 from tests.support.nested_cases import random_instance
+from tests.support.packing_cases import random_packing
 from thresholds.solvers.nested.nested_cap import ETA, NestedCap, largest_caps, segment_caps
 from thresholds.solvers.nested.segments import distinct_lengths
 
@@ -70,3 +72,17 @@ def test_caps_that_round_to_nothing_are_refused() -> None:
     load = workload((0.5, 512, 20), (0.001, 512, 22))
     with pytest.raises(InfeasibleError, match="rounds to 0"):
         NestedCap(segments=2).solve(load, small)
+
+
+def test_caps_beyond_what_whole_requests_are_known_to_fill_are_refused() -> None:
+    """1/23 in 95 tokens: drift holds up to 1.095 times the inner bound."""
+    case = random_packing(30)
+    packed = packing(case.workload, case.server)
+    solver = NestedCap(segments=1)
+    certain = case.workload.scaled(packed.inner_scale)
+    table = solver.solve(certain.scaled(0.98), case.server)
+    assert table.valid_for.max_rate_per_s == pytest.approx(certain.rate_per_s)
+    assert table.certificate[-1].condition == "whole requests: 1/(inner bound) ≤ 1"
+    with pytest.raises(InfeasibleError, match="is not certain") as caught:
+        solver.solve(certain.scaled(1.05), case.server)
+    assert caught.value.max_scale == pytest.approx(1 / 1.05)

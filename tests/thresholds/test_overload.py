@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluid.iteration import IterationTime
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 from tests.support.builders import workload
+from tests.support.packing_cases import PackingCase, exact_scale, exact_worth, tiny_packing
 from tests.support.wait_cases import PAPER_TAU, STAIRS, server
 from thresholds.overload import admission, best_shares
 
@@ -70,3 +72,25 @@ def test_a_stable_load_is_admitted_whole() -> None:
     found = admission(light, server(PAPER_TAU))
     assert set(found.shares.values()) == {1.0}
     assert found.workload == light
+
+
+def test_where_requests_pack_badly_the_inner_bound_is_admitted() -> None:
+    """1/1 in 2 tokens: one request in two iterations, 50/s, where the fluid bound says 66.7/s."""
+    machine = server(IterationTime.affine(0.01), 2, "decode")
+    found = admission(workload((60.0, 1, 1)), machine)
+    assert found.shares["c0"] == pytest.approx(50 / 60, rel=1e-4)
+    assert found.load == pytest.approx(1, abs=1e-4)
+    assert not found.is_optimal
+    light = workload((49.0, 1, 1))
+    assert admission(light, machine).workload == light
+
+
+@pytest.mark.parametrize("seed", [2, 5, 8])
+def test_tiny_servers_carry_what_is_admitted(seed: int) -> None:
+    tiny = tiny_packing(seed)
+    scale = 1.5 * exact_scale(tiny)
+    load = weighted(tiny.workload.scaled(scale), *range(1, 1 + len(tiny.workload.classes)))
+    found = admission(load, tiny.server)
+    assert exact_scale(PackingCase(found.workload, tiny.server)) >= 0.99
+    best = exact_worth(PackingCase(load, tiny.server))
+    assert 0.9 * best <= found.weight_per_s <= best / 0.99

@@ -15,13 +15,13 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.steady.packing import packing
 from fluid.workload import Workload
 from tests.support.builders import server, workload
+from thresholds.solvers.few import is_capped
 from thresholds.solvers.paced.boundary import (
     IN_STEP,
     LARGEST_WATERMARK,
     LEAST_WATERMARK,
     boundary_load,
 )
-from thresholds.solvers.paced.few import is_capped
 from thresholds.solvers.paced.solver import Paced
 
 LONG = workload((2.6, 512, 1000))

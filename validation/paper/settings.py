@@ -123,7 +123,7 @@ def authors_rules(workload: Workload, total: int) -> tuple[str, ...]:
     at least 1, rounded down and up.
     """
     server = a100()
-    stages = [class_stages(one, server).count for one in workload.classes]
+    stages = np.array([float(class_stages(one, server).count) for one in workload.classes])
     lengths = distinct_lengths(workload, server)
     segments = lengths.segments(np.arange(len(lengths.outputs)))
     forms = {"wait-authors": (workload.rates_per_s, stages)}

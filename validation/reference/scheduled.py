@@ -24,7 +24,8 @@ def scheduled(
 
         batch: list[Request] = []
         entries = [0, *state.cuts[:-1]]
-        window, tagged = now, {}
+        window = now
+        tagged: dict[tuple[int, int], int] = {}
         for segment, (entry, end) in enumerate(zip(entries, state.cuts, strict=True)):
             inside = [one for one in state.residents if entry <= one.outputs < end]
             at_entry = [one for one in inside if one.outputs == entry] if segment else state.waiting

@@ -18,7 +18,8 @@ Facts about the queues, from an empty start, Poisson arrivals and lengths indepe
 Two segments: the largest queue of m runs exceeds q with probability 1 − (R^m 1)(0), R the chain's
 steps that stay on 0 … q. A positive h with Rh ≥ ρh (Collatz and Wielandt) gives
 (R^m 1)(0) ≥ ρ^m h(0)/max h; the h taken is the leading eigenvector, for which this is all but an
-equality. More segments: P(Σ b_k Q_k > x) summed over the iterations, with independent queues of
+equality. Three segments: both queues as one chain, where it is small enough (`joint_law`). Others:
+P(Σ b_k Q_k > x) summed over the iterations, with independent queues of
 which each has the largest tail that it has before any run: a bound, which counts an overflow once
 for every iteration that it lasts.
 """
@@ -35,6 +36,7 @@ from scipy.special import pdtr
 
 from thresholds.fields import QueueLaw
 from thresholds.solvers.nested.boundary_law import TAIL, Boundary, Steps, tail_from_empty
+from thresholds.solvers.nested.joint_law import TwoQueues
 from thresholds.solvers.nested.segments import Segments
 
 Floats = NDArray[np.float64]
@@ -105,10 +107,13 @@ def memory_law(
     """
     capacity = float(segments.server.usable_kv_tokens)
     one_length = bool(np.allclose(segments.mean_stages, segments.stages))
-    reached = one_length and not segments.prompts_differ and segments.count == 2
     found = queues_law(thresholds, segments, horizon_s)
     if found is None:
         return None
+    whole_law = isinstance(found, OneQueue) or (
+        isinstance(found, JointQueues) and segments.server.block_tokens == 1
+    )
+    reached = one_length and not segments.prompts_differ and whole_law
     tokens = found.least_tokens(probability)
     if tokens == inf:
         return None
@@ -121,7 +126,7 @@ def memory_law(
 
 def queues_law(
     thresholds: ArrayLike, segments: Segments, horizon_s: float
-) -> OneQueue | SeveralQueues | None:
+) -> OneQueue | JointQueues | SeveralQueues | None:
     """The law of the largest KV; None as for `memory_law`."""
     if segments.count == 1:
         return None
@@ -142,7 +147,9 @@ def queues_law(
         tails = [tail_from_empty(one) for one in boundaries]
     except ArithmeticError:
         return None
-    return SeveralQueues.of(boundaries, tails, held, full, runs)
+    bound = SeveralQueues.of(boundaries, tails, held, full, runs)
+    pair = TwoQueues.of(boundaries, n, segments) if segments.count == 3 else None
+    return bound if pair is None else JointQueues(pair, bound)
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,40 @@ class OneQueue:
             queue += 1
             found = self.above(queue)
         return self.full + self.held * (queue - self.boundary.threshold)
+
+
+@dataclass(frozen=True)
+class JointQueues:
+    """Three segments: the exact law of both queues, where their chain is small enough.
+
+    Attributes:
+        bound: What is known where the law drowns in rounding.
+    """
+
+    pair: TwoQueues
+    bound: SeveralQueues
+
+    def overflow(self, capacity: float) -> float:
+        """Probability that KV ever exceeds so many tokens."""
+        bound, runs = self.bound.overflow(capacity), self.bound.runs
+        if bound < runs.mean * _RESOLVED:
+            return bound
+        staying = self.pair.staying(capacity, int(runs.counts[-1]))
+        return min(float((1 - staying[runs.counts.astype(int)]) @ runs.shares), bound)
+
+    def least_tokens(self, probability: float) -> float:
+        """The least KV, in whole tokens, with an overflow probability of at most this."""
+        most = self.bound.least_tokens(probability)
+        if most == inf:
+            return inf
+        low, high = floor(self.bound.floor) - 1, floor(most)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.overflow(middle) <= probability:
+                high = middle
+            else:
+                low = middle
+        return float(high)
 
 
 @dataclass(frozen=True)

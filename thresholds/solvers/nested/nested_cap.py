@@ -17,11 +17,13 @@ import numpy as np
 from fluid.errors import InfeasibleError
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium
+from fluid.steady.packing import packing
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
 from thresholds.fields import Condition, Memory, SolverReport
 from thresholds.solvers.certificate import condition, stability_condition
 from thresholds.solvers.common import FOLLOWED_BY, predicted, rounded_down, solved_table
+from thresholds.solvers.few import inner_condition, packing_notes, require_certain
 from thresholds.solvers.nested.conditions import chain_conditions, drift_condition
 from thresholds.solvers.nested.cuts import (
     CutSearch,
@@ -81,6 +83,9 @@ class NestedCap(Solver):
         chosen = _chosen(CutSearch(lengths, segments=self.segments), found)
         segments, caps = chosen.segments, chosen.caps
         _require_certified(chosen)
+        packed = packing(workload, server)
+        require_certain(packed, workload, server)
+        largest = min((1 - STRICT) / chosen.load, packed.certain_scale)
         return solved_table(
             self.policy,
             workload,
@@ -95,8 +100,8 @@ class NestedCap(Solver):
                 overflow_probability=None,
             ),
             predicted=predicted(found, None),
-            max_rate_per_s=(1 - STRICT) / chosen.load * workload.rate_per_s,
-            certificate=chosen.certificate,
+            max_rate_per_s=largest * workload.rate_per_s,
+            certificate=(*chosen.certificate, *inner_condition(packed)),
             solver=SolverReport(
                 name=f"closed form (the paper's construction, η = {ETA}), largest caps that fit",
                 status="feasible",
@@ -107,6 +112,7 @@ class NestedCap(Solver):
                 "no flag of a serving system expresses caps per segment of output; " + FOLLOWED_BY,
                 "caps bound what advances, not what waits at the boundaries with its KV: overflows "
                 "are possible and evict",
+                *packing_notes(packed, None),
                 *found.caveats,
             ),
         )

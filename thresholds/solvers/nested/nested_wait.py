@@ -238,7 +238,7 @@ class _InStep(NestedWait):
 
 def _leaving(entering: Floats) -> Floats:
     """Rates of the requests that end in each segment, from those that enter it; shape (L,)."""
-    return entering - np.append(entering[1:], 0.0)
+    return np.asarray(entering - np.append(entering[1:], 0.0))
 
 
 def _certificate(

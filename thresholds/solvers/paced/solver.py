@@ -22,14 +22,14 @@ from thresholds.fields import Condition, Memory, Scheduler, SolverReport, Valida
 from thresholds.limits import Limits
 from thresholds.solvers.certificate import condition, require_certified, stability_condition
 from thresholds.solvers.common import predicted, solved_table
-from thresholds.solvers.paced.boundary import IN_STEP, BoundaryLoad, boundary_load
-from thresholds.solvers.paced.few import (
+from thresholds.solvers.few import (
     is_capped,
     largest_rate,
     packing_conditions,
     packing_notes,
     require_certain,
 )
+from thresholds.solvers.paced.boundary import IN_STEP, BoundaryLoad, boundary_load
 from thresholds.solvers.paced.refine import OFFERED, Refined, refine
 from thresholds.solvers.paced.rule import PacedRule
 from thresholds.solvers.rule import Rule

@@ -1,4 +1,4 @@
-"""Practical tables where few requests share the memory (THEORY 2.3): what is certain, and a cap.
+"""Tables where few requests share the memory (THEORY 2.3): what is certain, and a cap.
 
 With no more in service than fit at their peaks nothing is ever evicted, and a backlog keeps all
 places taken, so that the rate a cap reaches is known. Where the load needs more than that, a
@@ -43,15 +43,19 @@ def is_capped(packed: Packing) -> bool:
     return packed.matters and packed.capped_scale >= 1
 
 
-def packing_conditions(packed: Packing) -> tuple[Condition, ...]:
+def inner_condition(packed: Packing) -> tuple[Condition, ...]:
     """What is certain for whole requests; nothing to say where many share the memory."""
     if not packed.matters:
         return ()
-    inner = condition("whole requests: 1/(inner bound) ≤ 1", 1 / packed.inner_scale, 1.0)
+    return (condition("whole requests: 1/(inner bound) ≤ 1", 1 / packed.inner_scale, 1.0),)
+
+
+def packing_conditions(packed: Packing) -> tuple[Condition, ...]:
+    """The same, and what is certain with a cap."""
     if not is_capped(packed):
-        return (inner,)
+        return inner_condition(packed)
     text = f"cap of {packed.cap_requests}: Σ λ (w + d0·S/cap) ≤ 1"
-    return (inner, condition(text, 1 / packed.capped_scale, 1.0))
+    return (*inner_condition(packed), condition(text, 1 / packed.capped_scale, 1.0))
 
 
 def largest_rate(packed: Packing, workload: Workload, limits: Limits) -> float:
@@ -61,8 +65,12 @@ def largest_rate(packed: Packing, workload: Workload, limits: Limits) -> float:
     return packed.certain_scale * workload.rate_per_s
 
 
-def packing_notes(packed: Packing, limits: Limits) -> tuple[str, ...]:
-    """What is proven of a table where few requests share the memory."""
+def packing_notes(packed: Packing, limits: Limits | None) -> tuple[str, ...]:
+    """What is proven of a table where few requests share the memory.
+
+    Args:
+        limits: None for a table of another policy.
+    """
     if not packed.matters:
         return ()
     bounds = (
