@@ -17,6 +17,7 @@ import numpy as np
 
 from fluid.errors import InputError
 from fluid.files import read_text
+from fluid.parsing import guarded
 from fluid.server import MeasuredRange
 from validation.measure.composition import Compositions, Floats, Measurements
 from validation.measure.record import RunRecord, record_path
@@ -112,19 +113,20 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
         InputError: A column is missing, a row has the wrong number of fields, or no row follows.
     """
     file = str(path)
-    reader = csv.reader(read_text(path).splitlines())
-    header = next(reader, [])
+    with guarded(file, "comma-separated values"):
+        rows = list(csv.reader(read_text(path).splitlines()))
+    header = rows[0] if rows else []
     missing = [name for name in columns if name not in header]
     if missing:
         raise InputError("line 1", ",".join(header), f"a header with {', '.join(columns)}", file)
     places = [header.index(name) for name in columns]
     empty = True
-    for row in reader:
+    for line, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             allowed = f"{len(header)} fields as in the header"
-            raise InputError(f"line {reader.line_num}", ",".join(row), allowed, file)
+            raise InputError(f"line {line}", ",".join(row), allowed, file)
         empty = False
-        yield reader.line_num, [row[place] for place in places]
+        yield line, [row[place] for place in places]
     if empty:
         raise InputError("", "no rows", "at least one row after the header", file)
 
