@@ -169,6 +169,7 @@ def start(model, lane, seed, replication, rate_scale):
             request.shape = model.tape[index].shape
         request.first_token_at_s = np.nan
         request.completed_at_s = np.nan
+        request.token_at_s = np.nan
         request.evictions = 0
     for index in range(lane.clients.size):
         client = lane.clients[index]
@@ -205,6 +206,8 @@ def _reset(lane, seed, replication):
     scalars.tokens_computed = 0
     scalars.tokens_recomputed = 0
     scalars.tokens_given_up = 0
+    scalars.gap_sum_s = 0.0
+    scalars.gap_max_s = 0.0
     scalars.refused = 0
     scalars.too_long = 0
     scalars.gave_up = 0
@@ -237,6 +240,7 @@ def _reset(lane, seed, replication):
     lane.stage_count[:] = 0
     lane.sums[:] = 0.0
     lane.histogram[:] = 0
+    lane.gaps[:] = 0
 
 
 @kernel
@@ -319,6 +323,7 @@ def admit(model, lane, queue_index):
     resident.prompt = shape.prompt_tokens
     resident.left = request.left
     resident.note = 0.0
+    resident.token_at_s = request.token_at_s
     queue.head = request.next
     queue.length -= 1
     scalars.waiting -= 1
@@ -359,6 +364,7 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     index = resident.request
     request = lane.requests[index]
     request.evictions += 1
+    request.token_at_s = resident.token_at_s
     if in_window(scalars):
         scalars.evictions += 1
         context_tokens = model.shapes[request.shape].context_tokens
@@ -452,10 +458,12 @@ def run_iteration(model, lane):
     scalars = lane.scalars[0]
     _account(lane, tau)
     scalars.tau_s = tau
+    scalars.begun_at_s = scalars.clock_s
     scalars.clock_s += tau
     scalars.iterations += 1
     if in_window(scalars):
         scalars.tokens_computed += scalars.batch_tokens
+    scalars.steady_tokens = 0
     kept = 0
     for slot in range(scalars.residents):
         resident = lane.residents[slot]
@@ -472,6 +480,8 @@ def run_iteration(model, lane):
             lane.residents[kept] = resident
         kept += 1
     scalars.residents = kept
+    if scalars.steady_tokens > 0:
+        _record_gaps(lane, tau, scalars.steady_tokens)
     return True
 
 
@@ -535,6 +545,11 @@ def _sample(model, lane):
 def _emit_token(lane, resident):
     scalars = lane.scalars[0]
     resident.left -= 1
+    if resident.token_at_s == scalars.begun_at_s:
+        scalars.steady_tokens += 1
+    elif not math.isnan(resident.token_at_s):
+        _record_gaps(lane, scalars.clock_s - resident.token_at_s, 1)
+    resident.token_at_s = scalars.clock_s
     if in_window(scalars):
         scalars.tokens_decoded += 1
     request = lane.requests[resident.request]
@@ -585,7 +600,22 @@ def _record(lane, report_class, metric, seconds):
     lane.sums[report_class, metric, 0] += 1.0
     lane.sums[report_class, metric, 1] += seconds
     lane.sums[report_class, metric, 2] += seconds * seconds
+    lane.histogram[report_class, metric, _bin_of(seconds)] += 1
+
+
+@kernel
+def _record_gaps(lane, seconds, count):
+    """So many requests get an output token this long after the one before it."""
+    scalars = lane.scalars[0]
+    if in_window(scalars):
+        scalars.gap_sum_s += seconds * count
+        scalars.gap_max_s = max(scalars.gap_max_s, seconds)
+        lane.gaps[_bin_of(seconds)] += count
+
+
+@kernel
+def _bin_of(seconds):
     index = 0
     if seconds > HISTOGRAM_LOWEST_S:
         index = int(math.log(seconds / HISTOGRAM_LOWEST_S) / _LOG_RATIO)
-    lane.histogram[report_class, metric, min(index, HISTOGRAM_BINS - 1)] += 1
+    return min(index, HISTOGRAM_BINS - 1)
