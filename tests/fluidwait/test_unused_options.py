@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
             (("--clients", 2, "--arrivals", "poisson"), "--arrivals: got 'poisson'; allowed: noth"),
             (("--job", "at-once", "--arrivals", "poisson"), "--arrivals: got 'poisson'; allowed: "),
             (("--job", "later"), "job: got 'later'; allowed: at-once or as-recorded"),
-            (("--clients", 2, "--queue-requests", 9), "-s: got 0; allowed: more than 0"),
+            (("--clients", 2, "--queue-requests", 9), "think_s: got 0; allowed: more than 0"),
         )
         for command in (REPLAY, (*COMPARE, "LOAD"), (*SWEEP, "LOAD"))
     },

@@ -12,7 +12,6 @@ import numpy as np
 from fluid.result import number, percent, seconds
 from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
 from validation.simulator.cpu import Job
-from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
     Floats,
     Interval,
@@ -22,6 +21,7 @@ from validation.simulator.metrics import (
     verdict,
 )
 from validation.simulator.model import Model
+from validation.simulator.recording import LATENCY, TPOT, TTFT
 from validation.simulator.run import chosen_device, run
 from validation.simulator.runs import Runs
 from validation.simulator.traffic.traffic import Traffic

@@ -13,9 +13,9 @@ import numpy as np
 
 from validation.simulator.arrivals import lay_out
 from validation.simulator.compiling import kernel
-from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
+from validation.simulator.recording import measure, record_gaps
 from validation.simulator.traffic.clients import send_first
-from validation.simulator.traffic.ends import end_request, record_met, refuse
+from validation.simulator.traffic.ends import end_request, refuse
 from validation.simulator.traffic.patience import (
     be_patient,
     give_up_answer,
@@ -27,10 +27,6 @@ from validation.simulator.traffic.queue_limit import is_accepted
 from validation.simulator.window import in_cohort, in_window, is_measuring, mark_window, set_window
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
-LATENCY, TTFT, TPOT = 0, 1, 2
-
-_LOG_RATIO = math.log(HISTOGRAM_RATIO)
 
 
 def form_batch(model, lane, params, thresholds):
@@ -208,6 +204,9 @@ def _reset(lane, seed, replication):
     scalars.tokens_given_up = 0
     scalars.gap_sum_s = 0.0
     scalars.gap_max_s = 0.0
+    scalars.gap_bin = 0
+    scalars.gap_bin_low_s = math.inf
+    scalars.gap_bin_high_s = 0.0
     scalars.refused = 0
     scalars.too_long = 0
     scalars.gave_up = 0
@@ -481,7 +480,7 @@ def run_iteration(model, lane):
         kept += 1
     scalars.residents = kept
     if scalars.steady_tokens > 0:
-        _record_gaps(lane, tau, scalars.steady_tokens)
+        record_gaps(lane, tau, scalars.steady_tokens)
     return True
 
 
@@ -548,7 +547,7 @@ def _emit_token(lane, resident):
     if resident.token_at_s == scalars.begun_at_s:
         scalars.steady_tokens += 1
     elif not math.isnan(resident.token_at_s):
-        _record_gaps(lane, scalars.clock_s - resident.token_at_s, 1)
+        record_gaps(lane, scalars.clock_s - resident.token_at_s, 1)
     resident.token_at_s = scalars.clock_s
     if in_window(scalars):
         scalars.tokens_decoded += 1
@@ -569,53 +568,5 @@ def _complete(model, lane, index):
     if in_window(scalars):
         scalars.completed += 1
     if in_cohort(scalars, index):
-        _measure(model, lane, index)
+        measure(model, lane, index)
     end_request(model, lane, index, scalars.clock_s)
-
-
-@kernel
-def _measure(model, lane, index):
-    """Record latency, TTFT and TPOT of a request that has just completed, and its limits."""
-    request = lane.requests[index]
-    shape = model.shapes[request.shape]
-    latency_s = request.completed_at_s - request.arrived_at_s
-    ttft_s = request.first_token_at_s - request.arrived_at_s
-    tpot_s = 0.0
-    _record(lane, shape.report_class, LATENCY, latency_s)
-    _record(lane, shape.report_class, TTFT, ttft_s)
-    if shape.output_tokens > 1:
-        decoding_s = request.completed_at_s - request.first_token_at_s
-        tpot_s = decoding_s / (shape.output_tokens - 1)
-        _record(lane, shape.report_class, TPOT, tpot_s)
-    met = (
-        ttft_s <= shape.ttft_limit_s
-        and tpot_s <= shape.tpot_limit_s
-        and latency_s <= shape.latency_limit_s
-    )
-    record_met(model, lane, index, 1.0 if met else 0.0)
-
-
-@kernel
-def _record(lane, report_class, metric, seconds):
-    lane.sums[report_class, metric, 0] += 1.0
-    lane.sums[report_class, metric, 1] += seconds
-    lane.sums[report_class, metric, 2] += seconds * seconds
-    lane.histogram[report_class, metric, _bin_of(seconds)] += 1
-
-
-@kernel
-def _record_gaps(lane, seconds, count):
-    """So many requests get an output token this long after the one before it."""
-    scalars = lane.scalars[0]
-    if in_window(scalars):
-        scalars.gap_sum_s += seconds * count
-        scalars.gap_max_s = max(scalars.gap_max_s, seconds)
-        lane.gaps[_bin_of(seconds)] += count
-
-
-@kernel
-def _bin_of(seconds):
-    index = 0
-    if seconds > HISTOGRAM_LOWEST_S:
-        index = int(math.log(seconds / HISTOGRAM_LOWEST_S) / _LOG_RATIO)
-    return min(index, HISTOGRAM_BINS - 1)

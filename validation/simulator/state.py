@@ -75,6 +75,9 @@ SCALARS = np.dtype(
         ("tokens_given_up", "i8"),  # computed for requests that gave up
         ("gap_sum_s", "f8"),  # between output tokens of a request
         ("gap_max_s", "f8"),
+        ("gap_bin", "i8"),  # bin of the last one, and its edges
+        ("gap_bin_low_s", "f8"),
+        ("gap_bin_high_s", "f8"),
         ("kv_max_tokens", "i8"),
         ("kv_integral", "f8"),  # token·seconds
         ("resident_integral", "f8"),  # request·seconds
