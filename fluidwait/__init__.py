@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from validation.simulator.runs import Runs
     from validation.simulator.traffic.clients import Clients
     from validation.simulator.traffic.job import FiniteJob
+    from validation.simulator.traffic.outputs import Outputs
     from validation.simulator.traffic.queue_limit import QueueLimit
     from validation.simulator.traffic.traffic import Traffic
     from validation.theorems.bench import TheoremReport, theorem_report
@@ -125,6 +126,7 @@ _ROOMS = {
     "validation.simulator.runs": "Runs",
     "validation.simulator.traffic.clients": "Clients",
     "validation.simulator.traffic.job": "FiniteJob",
+    "validation.simulator.traffic.outputs": "Outputs",
     "validation.simulator.traffic.queue_limit": "QueueLimit",
     "validation.simulator.traffic.traffic": "Traffic",
     "validation.theorems.bench": "TheoremReport theorem_report",

@@ -211,6 +211,14 @@ class ClientOptions:
         typer.Option("--refuse-too-long", help="Count requests that never fit into memory."),
     ] = False
 
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAW",
+            help="Draw output lengths around those of the classes: geometric, or lognormal:cv=1.2.",
+        ),
+    ] = None
+
     def traffic(self, context: typer.Context) -> Traffic | None:
         """The same, checked; None where nothing is asked for.
 
@@ -221,6 +229,7 @@ class ClientOptions:
         from fluid.overload.impatience import Patience
         from validation.simulator.traffic.clients import Clients
         from validation.simulator.traffic.job import FiniteJob
+        from validation.simulator.traffic.outputs import parse_outputs
         from validation.simulator.traffic.queue_limit import QueueLimit
         from validation.simulator.traffic.traffic import Traffic
 
@@ -246,6 +255,7 @@ class ClientOptions:
             if self.patience_s is None
             else Patience(self.patience_s, self.patience_cv),
             refuse_too_long=self.refuse_too_long,
+            outputs=None if self.outputs is None else parse_outputs(self.outputs),
         )
         return None if found == Traffic() else found
 
@@ -344,7 +354,7 @@ def read_tape(
     from fluid.traces.trace import AS_POISSON, ReadOptions
     from fluidwait.console import note
 
-    require_use(context, ["arrivals"], "nothing beside --tape, which has its own")
+    require_use(context, ["arrivals", "outputs"], "nothing beside --tape, which has its own")
     once = "nothing beside --tape: a recording runs once, at its own length"
     require_use(context, ["replications", "requests", "seed", "seeds"], once)
     options = ReadOptions(part=part, drop_longer_than=drop_longer_than)

@@ -82,6 +82,49 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
         ("equilibrium", "LOAD", *SERVER, "--think-s", 2.0),
         "--think-s: got 2.0; allowed: only with --clients",
     ),
+    **{
+        f"{command[0]} {' '.join(map(str, options))}": ((*command, *options), told)
+        for options, told in (
+            (("--think-s", 2.0), "--think-s: got 2.0; allowed: only with --clients"),
+            (("--think-law", "exponential"), "--think-law: got 'exponential'; allowed: only with"),
+            (("--patience-cv", 0.5), "--patience-cv: got 0.5; allowed: only with --patience-s"),
+            (("--clients", 2, "--arrivals", "poisson"), "--arrivals: got 'poisson'; allowed: noth"),
+            (("--job", "at-once", "--arrivals", "poisson"), "--arrivals: got 'poisson'; allowed: "),
+            (("--job", "later"), "job: got 'later'; allowed: at-once or as-recorded"),
+            (("--clients", 2, "--queue-requests", 9), "think_s: got 0; allowed: more than 0"),
+        )
+        for command in (REPLAY, (*COMPARE, "LOAD"), (*SWEEP, "LOAD"))
+    },
+    **{
+        f"{command[0]} --rates beside --clients": (
+            (*command, "LOAD", "--clients", 2, "--rates", "1,2"),
+            "--rates: got '1,2'; allowed: nothing beside --clients",
+        )
+        for command in (COMPARE, SWEEP)
+    },
+    **{
+        f"{command[0]} --outputs beside a tape": (
+            (*command, *TAPE, "--outputs", "geometric"),
+            "--outputs: got 'geometric'; allowed: nothing beside --tape",
+        )
+        for command in (REPLAY, COMPARE, SWEEP)
+    },
+    "replay --rate beside --clients": (
+        (*REPLAY, "--clients", 2, "--rate", 1.0),
+        "--rate: got 1.0; allowed: nothing beside --clients",
+    ),
+    "replay --out beside --job": (
+        (*REPLAY, "--job", "at-once", "--out", "t.json"),
+        "--out: got ",
+    ),
+    "compare --find-capacity beside --job": (
+        (*COMPARE, "LOAD", "--job", "at-once", "--find-capacity"),
+        "--find-capacity: got True; allowed: nothing beside",
+    ),
+    "compare --burst beside --patience-s": (
+        (*COMPARE, "LOAD", "--patience-s", 2.0, "--burst", 9),
+        "burst: got 9; allowed: nothing beside",
+    ),
     "region --policy of one class": (
         ("region", "LOAD", *SERVER, "--policy", "greedy"),
         "classes: got 1; allowed: two classes for simulated boundaries",

@@ -24,10 +24,12 @@ from validation.simulator.model import Model
 
 COUNTS = (
     *("arrived", "completed", "unfinished", "iterations", "evictions"),
-    *("tokens_decoded", "tokens_lost", "kv_max_tokens"),
+    *("tokens_decoded", "tokens_lost", "tokens_computed", "tokens_recomputed", "gap_count"),
+    *("kv_max_tokens", "refused", "gave_up", "tokens_given_up"),
 )
 FIGURES = (
     *("window_s", "busy_share", "kv_mean_tokens", "residents_mean", "count", "mean_s", "sd_s"),
+    *("gap_mean_s", "system_mean", "sojourns_s"),
 )
 
 RELATIVE = 1e-9

@@ -8,12 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from fluid.overload.impatience import Patience
 from fluid.traces.tape import Tape
 from fluid.workload import RatePiece
 from tests.support.random_cases import Case, large_enough, random_case
 from validation.policies import ConfiguredPolicy
 from validation.simulator.arrivals import parse_arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
+from validation.simulator.traffic.clients import Clients
+from validation.simulator.traffic.job import FiniteJob
+from validation.simulator.traffic.queue_limit import QueueLimit
+from validation.simulator.traffic.traffic import Traffic
 
 ARRIVALS = (
     "poisson",
@@ -24,7 +29,13 @@ ARRIVALS = (
     "poisson:burst=9,burst_at_s=3",
 )
 PROFILE, TAPE = "rate profile", "tape"
-TRAFFIC = (*ARRIVALS, PROFILE, TAPE)
+BEHAVIOURS = {
+    "clients": Traffic(clients=Clients(4, 0.2, "exponential"), job=FiniteJob()),
+    "job": Traffic(job=FiniteJob(at_once=True)),
+    "bounded queue": Traffic(queue=QueueLimit(3, 60)),
+    "patience": Traffic(patience=Patience(1.0, 0.6)),
+}
+TRAFFIC = (*ARRIVALS, *BEHAVIOURS, PROFILE, TAPE)
 
 
 def random_models(
@@ -35,6 +46,9 @@ def random_models(
     for text in ARRIVALS:
         model = poisson_model(case.workload, case.server, parse_arrivals(text))
         yield text, model, case.policy
+    for behaviour, traffic in BEHAVIOURS.items():
+        model = poisson_model(case.workload, case.server, traffic=traffic)
+        yield behaviour, model, case.policy
     pieces = (RatePiece(start_s=0, multiplier=0.5), RatePiece(start_s=2, multiplier=2.0))
     varying = case.workload.model_copy(update={"rate_profile": pieces, "period_s": 5.0})
     yield PROFILE, poisson_model(varying, case.server), case.policy

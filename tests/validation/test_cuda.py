@@ -14,6 +14,7 @@ import pytest
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
+from fluid.overload.impatience import Patience
 from fluid.server import Server
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
@@ -24,6 +25,9 @@ from validation.simulator.arrivals import KINDS, parse_arrivals
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.simulator.run import chosen_device, run, why_no_cuda
 from validation.simulator.runs import Runs
+from validation.simulator.traffic.clients import Clients
+from validation.simulator.traffic.queue_limit import QueueLimit
+from validation.simulator.traffic.traffic import Traffic
 
 needs_numba_cuda = pytest.mark.skipif(
     find_spec("numba_cuda") is None, reason="numba-cuda not installed: pip install fluidwait[cuda]"
@@ -66,12 +70,14 @@ def configured(name: str, model: Model) -> ConfiguredPolicy:
 
 
 def models() -> list[Model]:
-    """One model for every kind of arrivals, one with a burst, and a tape."""
+    """One model for every kind of arrivals, one with a burst, a tape, and one of clients."""
     arrivals = [parse_arrivals(text) for text in (*KINDS, "gamma:cv=2,burst=4,burst_at_s=3")]
     drawn = [poisson_model(workload(), SERVER, one) for one in arrivals]
     times = np.cumsum(np.full(REQUESTS, 0.19))
     tape = Tape(times, np.full(REQUESTS, 9), np.full(REQUESTS, 6))
-    return [*drawn, tape_model(tape, SERVER)]
+    loop = Clients(4, 0.1, "exponential")
+    busy = Traffic(clients=loop, queue=QueueLimit(3), patience=Patience(0.5, 0.6))
+    return [*drawn, tape_model(tape, SERVER), poisson_model(workload(), SERVER, traffic=busy)]
 
 
 def jobs_of(model: Model) -> list[cpu.Job]:
@@ -124,9 +130,9 @@ def test_replications_are_cut_to_the_memory() -> None:
 
     model = poisson_model(workload(), SERVER)
     each = bytes_per_replication(model, 1000)
-    # 48 bytes a request; three histograms of 1,200 counts for each of two classes.
-    assert each > 48 * 1000 + 2 * 3 * 1200 * 4
-    assert bytes_per_replication(model, 2000) == each + 48 * 1000
+    # 56 bytes a request; histograms of 1,200 counts: three for each of two classes, one of gaps.
+    assert each > 56 * 1000 + (2 * 3 + 1) * 1200 * 4
+    assert bytes_per_replication(model, 2000) == each + 56 * 1000
     assert chunk_size(model, 1000, 50, float("inf")) == 50
     assert chunk_size(model, 1000, 50, 10 * each) == 8
     with pytest.raises(InputError, match="requests: got 1000; allowed: fewer: one replication"):

@@ -64,6 +64,8 @@ RESULTS = st.builds(
     latency_s=SPREADS,
     ttft_s=SPREADS,
     tpot_s=SPREADS,
+    token_gap_s=SPREADS,
+    token_gap_max_s=FLOATS,
     latency_note=st.text(max_size=8),
     met_limits_share=st.none() | FLOATS,
     evictions_per_request=FLOATS,
@@ -112,6 +114,8 @@ PLAIN = PolicyResult(
     latency_s=Spread(1e-300, None, math.nan, 2.0, 3.0),
     ttft_s=None,
     tpot_s=None,
+    token_gap_s=None,
+    token_gap_max_s=0.0,
     latency_note="",
     met_limits_share=None,
     evictions_per_request=0.0,
@@ -155,6 +159,7 @@ def test_a_row_is_flat_and_names_its_units() -> None:
         "latency_s",
         "ttft_s",
         "tpot_s",
+        "token_gap_s",
     }
 
 

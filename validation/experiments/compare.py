@@ -90,7 +90,7 @@ class Comparison(Result):
     def _completions(self) -> Table:
         """The table where requests come at no rate, so that what is completed is the answer."""
         columns = ("policy", "completed /s", "latency s", "p99 s", "TTFT s", "TPOT s")
-        more = ("evictions /req", "recomputed", "KV mean")
+        more = ("token gap p99 s", "evictions /req", "recomputed", "KV mean")
         rows = []
         for one in self.results:
             latency, ttft, tpot = one.latency_s, one.ttft_s, one.tpot_s
@@ -102,6 +102,7 @@ class Comparison(Result):
                     number(latency.p99) if latency else "–",
                     with_half_width(ttft.mean, ttft.half_width) if ttft else "–",
                     with_half_width(tpot.mean, tpot.half_width) if tpot else "–",
+                    number(one.token_gap_s.p99) if one.token_gap_s else "–",
                     number(one.evictions_per_request, 3),
                     percent(one.recomputed_token_share),
                     number(one.kv_mean_tokens),

@@ -12,8 +12,8 @@ import numpy as np
 from fluid.result import number, percent, seconds
 from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
 from validation.simulator.cpu import Job
-from validation.simulator.engine import LATENCY, TPOT, TTFT
 from validation.simulator.metrics import (
+    Floats,
     Interval,
     Replication,
     Verdict,
@@ -21,6 +21,7 @@ from validation.simulator.metrics import (
     verdict,
 )
 from validation.simulator.model import Model
+from validation.simulator.recording import LATENCY, TPOT, TTFT
 from validation.simulator.run import chosen_device, run
 from validation.simulator.runs import Runs
 from validation.simulator.traffic.traffic import Traffic
@@ -74,6 +75,9 @@ class PolicyResult:
         latency_means_s: Mean latency of each replication.
         latency_s, ttft_s, tpot_s: Of the requests that completed; None where none did, TPOT also
             where none has two output tokens.
+        token_gap_s: Time between output tokens of a request, stalls included, which TPOT averages
+            out; None where none has two.
+        token_gap_max_s: The longest of them.
         latency_note: Whose they are where not everybody's; empty elsewhere.
         met_limits_share: Of the requests of classes with limits that have ended, those that
             completed within all of them; None without such a class.
@@ -114,6 +118,8 @@ class PolicyResult:
     latency_s: Spread | None
     ttft_s: Spread | None
     tpot_s: Spread | None
+    token_gap_s: Spread | None
+    token_gap_max_s: float
     latency_note: str
     met_limits_share: float | None
     evictions_per_request: float
@@ -145,6 +151,9 @@ class PolicyResult:
         if self.given_up_token_share > 0:
             share = percent(self.given_up_token_share)
             yield f"{place}: {share} of the tokens were computed for requests that gave up."
+        if self.met_limits_share is not None:
+            share = percent(self.met_limits_share)
+            yield f"{place}: {share} of the requests with limits met all of theirs."
         if self.makespan_s is not None:
             yield f"{place}: the job takes {seconds(self.makespan_s)}."
         if self.collapsed_share > 0 and self.saturated_per_s is not None:
@@ -278,6 +287,8 @@ class Sample:
             latency_s=_spread(self.replications, LATENCY),
             ttft_s=_spread(self.replications, TTFT),
             tpot_s=_spread(self.replications, TPOT),
+            token_gap_s=_gaps(self.replications),
+            token_gap_max_s=max(one.gap_max_s for one in self.replications),
             latency_note=_latency_note(self.replications, outcome.word),
             met_limits_share=met / limited if limited else None,
             evictions_per_request=float(np.mean(evictions)),
@@ -405,11 +416,25 @@ def _latency_note(sample: Sequence[Replication], word: str) -> str:
 
 def _spread(sample: Sequence[Replication], metric: int) -> Spread | None:
     """Pooled over classes; None where no request has the metric."""
-    means = [one.mean_s[-1, metric] for one in sample if one.count[-1, metric] > 0]
+    some = [one for one in sample if one.count[-1, metric] > 0]
+    return _over(
+        [float(one.mean_s[-1, metric]) for one in some],
+        [one.quantile_s[-1, metric] for one in some],
+    )
+
+
+def _gaps(sample: Sequence[Replication]) -> Spread | None:
+    """Between output tokens; None where no request has two."""
+    some = [one for one in sample if one.gap_count > 0]
+    return _over([one.gap_mean_s for one in some], [one.gap_quantile_s for one in some])
+
+
+def _over(means: Sequence[float], quantiles: Sequence[Floats]) -> Spread | None:
+    """Over the replications that have the figure; None without any."""
     if not means:
         return None
     overall = interval(means)
-    p50, p90, p99 = np.nanmean([one.quantile_s[-1, metric] for one in sample], axis=0)
+    p50, p90, p99 = np.mean(quantiles, axis=0)
     return Spread(overall.mean, _known(overall.half_width), float(p50), float(p90), float(p99))
 
 

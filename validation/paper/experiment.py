@@ -20,9 +20,9 @@ from fluid.workload import Workload
 from validation.policies import ConfiguredPolicy, parse_policy
 from validation.simulator.arrivals import parse_arrivals
 from validation.simulator.cpu import Job
-from validation.simulator.engine import LATENCY
 from validation.simulator.metrics import Interval, Replication, interval, verdict
 from validation.simulator.model import poisson_model
+from validation.simulator.recording import LATENCY
 from validation.simulator.run import run
 
 CLIPPED, EXACT = "poisson-clipped", "poisson"

@@ -31,6 +31,7 @@ class Request:
         gives_up_at_s: Unless its first token has come by then.
         too_long: Whether it is refused whatever waits.
         left_at_s: When it was refused or gave up.
+        tokens_at_s: When its output tokens came, those that it generated again included.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Request:
     gives_up_at_s: float = math.inf
     too_long: bool = False
     left_at_s: float = math.nan
+    tokens_at_s: list[float] = field(default_factory=list)
 
     @property
     def has_ended(self) -> bool:
@@ -329,6 +331,7 @@ def _finish_stage(one: Request, server: Server, clock_s: float) -> None:
     if not emits:
         return
     one.outputs += 1
+    one.tokens_at_s.append(clock_s)
     if math.isnan(one.first_token_at_s):
         if clock_s > one.gives_up_at_s:
             return  # The token that nobody waits for any more.

@@ -39,6 +39,8 @@ def clear(lane):
     scalars.general_next = 1
     scalars.aggregated_since = 0
     scalars.active = 0
+    scalars.fresh = 0
+    scalars.parked_token_at_s = 0.0
     scalars.step = 0
     scalars.step_day = 0
     scalars.step_phase = 0
@@ -231,6 +233,7 @@ def move(lane, slot, target):
     new.prompt = old.prompt
     new.left = old.left
     new.note = old.note
+    new.token_at_s = old.token_at_s
     new.parked_at = old.parked_at
 
 
@@ -240,12 +243,15 @@ def squeeze(lane):
     scalars = lane.scalars[0]
     kept = 0
     scalars.active = 0
+    scalars.fresh = 0
     for slot in range(scalars.slots):
         if has_ended(scalars, lane.residents[slot]):
             continue
         move(lane, slot, kept)
         if lane.residents[kept].parked_at < 0:
             make_active(lane, kept)
+        elif lane.residents[kept].parked_at == scalars.step:
+            make_fresh(lane, kept)
         kept += 1
     scalars.slots = kept
 
@@ -256,6 +262,15 @@ def make_active(lane, slot):
     scalars = lane.scalars[0]
     lane.residents[scalars.active].active = slot
     scalars.active += 1
+
+
+@inlined
+def make_fresh(lane, slot):
+    """Append a slot to those parked since the last decode step, which have their own last token."""
+    scalars = lane.scalars[0]
+    if lane.residents[slot].left > 0:
+        lane.residents[scalars.fresh].fresh = slot
+        scalars.fresh += 1
 
 
 @kernel
@@ -271,6 +286,7 @@ def park_in_time(model, lane):
     for slot in range(scalars.slots):
         if is_decoder(lane, lane.residents[slot]):
             park(model, lane, slot)
+            make_fresh(lane, slot)
         else:
             make_active(lane, slot)
 
@@ -287,6 +303,8 @@ def unpark_all(model, lane):
             continue
         if resident.parked_at >= 0:
             passed = scalars.step - resident.parked_at
+            if passed > 0:
+                resident.token_at_s = scalars.parked_token_at_s
             resident.computed += passed
             resident.known += passed
             resident.left -= passed
@@ -298,6 +316,7 @@ def unpark_all(model, lane):
         kept += 1
     scalars.slots = kept
     scalars.active = 0
+    scalars.fresh = 0
     forget_sums(scalars)
     # A rule that falls back again and again is not made to park everybody in between.
     if scalars.iterations - scalars.aggregated_since < MOST_GENERAL:

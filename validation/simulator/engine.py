@@ -22,6 +22,7 @@ from validation.simulator.decoders import (
     clear,
     first_of_day,
     make_active,
+    make_fresh,
     many_are_empty,
     move,
     park,
@@ -35,9 +36,9 @@ from validation.simulator.decoders import (
     unpark_all,
 )
 from validation.simulator.kv import block_rounded
-from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
+from validation.simulator.recording import measure, record_gaps
 from validation.simulator.traffic.clients import send_first
-from validation.simulator.traffic.ends import end_request, record_met, refuse
+from validation.simulator.traffic.ends import end_request, refuse
 from validation.simulator.traffic.patience import (
     be_patient,
     give_up_answer,
@@ -49,10 +50,6 @@ from validation.simulator.traffic.queue_limit import is_accepted
 from validation.simulator.window import in_cohort, in_window, is_measuring, mark_window, set_window
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
-LATENCY, TTFT, TPOT = 0, 1, 2
-
-_LOG_RATIO = math.log(HISTOGRAM_RATIO)
 
 
 def form_batch(model, lane, params, thresholds):
@@ -213,6 +210,7 @@ def start(model, lane, seed, replication, rate_scale):
             request.shape = model.tape[index].shape
         request.first_token_at_s = np.nan
         request.completed_at_s = np.nan
+        request.token_at_s = np.nan
         request.evictions = 0
     for index in range(lane.clients.size):
         client = lane.clients[index]
@@ -250,6 +248,11 @@ def _reset(lane, seed, replication):
     scalars.tokens_computed = 0
     scalars.tokens_recomputed = 0
     scalars.tokens_given_up = 0
+    scalars.gap_sum_s = 0.0
+    scalars.gap_max_s = 0.0
+    scalars.gap_bin = 0
+    scalars.gap_bin_low_s = math.inf
+    scalars.gap_bin_high_s = 0.0
     scalars.refused = 0
     scalars.too_long = 0
     scalars.gave_up = 0
@@ -282,6 +285,7 @@ def _reset(lane, seed, replication):
     lane.stage_count[:] = 0
     lane.sums[:] = 0.0
     lane.histogram[:] = 0
+    lane.gaps[:] = 0
 
 
 @kernel
@@ -356,6 +360,7 @@ def admit(model, lane, queue_index):
     resident.prompt = shape.prompt_tokens
     resident.left = request.left
     resident.note = 0.0
+    resident.token_at_s = request.token_at_s
     queue.head = request.next
     queue.length -= 1
     scalars.waiting -= 1
@@ -408,6 +413,7 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     index = resident.request
     request = lane.requests[index]
     request.evictions += 1
+    request.token_at_s = resident.token_at_s
     if in_window(scalars):
         scalars.evictions += 1
         context_tokens = model.shapes[request.shape].context_tokens
@@ -552,6 +558,7 @@ def run_iteration(model, lane):
         kept += 1
     scalars.residents = kept
     scalars.slots = kept
+    _record_steady_gaps(lane, tau)
     return True
 
 
@@ -566,6 +573,7 @@ def run_aggregated(model, lane):
     if scalars.decoders_run:
         if in_window(scalars):
             scalars.tokens_decoded += scalars.parked
+        _record_parked_gaps(lane)
         pass_step(model, lane)
     active = scalars.active
     scalars.active = 0
@@ -578,6 +586,7 @@ def run_aggregated(model, lane):
             if emits(model, resident):
                 _emit_token(lane, resident)
                 park(model, lane, slot)
+                make_fresh(lane, slot)
                 continue
         make_active(lane, slot)
     index = first_of_day(lane)
@@ -589,6 +598,7 @@ def run_aggregated(model, lane):
         index = following
     if many_are_empty(lane):
         squeeze(lane)
+    _record_steady_gaps(lane, tau)
     return True
 
 
@@ -605,10 +615,12 @@ def _pass(lane, tau):
     scalars = lane.scalars[0]
     _account(lane, tau)
     scalars.tau_s = tau
+    scalars.begun_at_s = scalars.clock_s
     scalars.clock_s += tau
     scalars.iterations += 1
     if in_window(scalars):
         scalars.tokens_computed += scalars.batch_tokens
+    scalars.steady_tokens = 0
 
 
 @inlined
@@ -670,9 +682,43 @@ def _sample(model, lane):
 
 
 @inlined
+def _record_parked_gaps(lane):
+    """All parked residents emit a token: after that of the last decode step, but for the fresh."""
+    scalars = lane.scalars[0]
+    old = scalars.parked - scalars.fresh
+    if old > 0:
+        _note_gaps(lane, scalars.parked_token_at_s, old)
+    for number in range(scalars.fresh):
+        _note_gaps(lane, lane.residents[lane.residents[number].fresh].token_at_s, 1)
+    scalars.fresh = 0
+    scalars.parked_token_at_s = scalars.clock_s
+
+
+@inlined
+def _note_gaps(lane, last_at_s, count):
+    """So many requests emit a token now, whose last one came then."""
+    scalars = lane.scalars[0]
+    if last_at_s == scalars.begun_at_s:
+        scalars.steady_tokens += count
+    else:
+        record_gaps(lane, scalars.clock_s - last_at_s, count)
+
+
+@inlined
+def _record_steady_gaps(lane, tau):
+    """Those of all requests that had a token at the end of the iteration before."""
+    steady = lane.scalars[0].steady_tokens
+    if steady > 0:
+        record_gaps(lane, tau, steady)
+
+
+@inlined
 def _emit_token(lane, resident):
     scalars = lane.scalars[0]
     resident.left -= 1
+    if not math.isnan(resident.token_at_s):
+        _note_gaps(lane, resident.token_at_s, 1)
+    resident.token_at_s = scalars.clock_s
     if in_window(scalars):
         scalars.tokens_decoded += 1
     request = lane.requests[resident.request]
@@ -692,38 +738,5 @@ def _complete(model, lane, index):
     if in_window(scalars):
         scalars.completed += 1
     if in_cohort(scalars, index):
-        _measure(model, lane, index)
+        measure(model, lane, index)
     end_request(model, lane, index, scalars.clock_s)
-
-
-@kernel
-def _measure(model, lane, index):
-    """Record latency, TTFT and TPOT of a request that has just completed, and its limits."""
-    request = lane.requests[index]
-    shape = model.shapes[request.shape]
-    latency_s = request.completed_at_s - request.arrived_at_s
-    ttft_s = request.first_token_at_s - request.arrived_at_s
-    tpot_s = 0.0
-    _record(lane, shape.report_class, LATENCY, latency_s)
-    _record(lane, shape.report_class, TTFT, ttft_s)
-    if shape.output_tokens > 1:
-        decoding_s = request.completed_at_s - request.first_token_at_s
-        tpot_s = decoding_s / (shape.output_tokens - 1)
-        _record(lane, shape.report_class, TPOT, tpot_s)
-    met = (
-        ttft_s <= shape.ttft_limit_s
-        and tpot_s <= shape.tpot_limit_s
-        and latency_s <= shape.latency_limit_s
-    )
-    record_met(model, lane, index, 1.0 if met else 0.0)
-
-
-@kernel
-def _record(lane, report_class, metric, seconds):
-    lane.sums[report_class, metric, 0] += 1.0
-    lane.sums[report_class, metric, 1] += seconds
-    lane.sums[report_class, metric, 2] += seconds * seconds
-    index = 0
-    if seconds > HISTOGRAM_LOWEST_S:
-        index = int(math.log(seconds / HISTOGRAM_LOWEST_S) / _LOG_RATIO)
-    lane.histogram[report_class, metric, min(index, HISTOGRAM_BINS - 1)] += 1

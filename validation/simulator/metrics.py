@@ -55,6 +55,9 @@ class Replication:
         kv_mean_tokens, residents_mean: Time averages over the window, idle time included.
         count, mean_s, sd_s: Of latency, TTFT, TPOT per class, then pooled; shape (classes + 1, 3).
         quantile_s: The same at QUANTILES, within 1 %, shape (classes + 1, 3, 3).
+        gap_count, gap_mean_s, gap_max_s: Of the time between output tokens of a request, as the
+            server emits them, stalls between evictions included; in the window.
+        gap_quantile_s: The same at QUANTILES, within 1 %, shape (3,).
         path: Samples of the backlog over the whole run, columns as in `PATH_COLUMNS`.
     """
 
@@ -86,6 +89,10 @@ class Replication:
     mean_s: Floats
     sd_s: Floats
     quantile_s: Floats
+    gap_count: int
+    gap_mean_s: float
+    gap_max_s: float
+    gap_quantile_s: Floats
     path: Floats
 
     @property
@@ -115,6 +122,7 @@ def collect(lane: Lane) -> Replication:
     duration_s = float(scalars["clock_s"])
     sums = np.concatenate([lane.sums, lane.sums.sum(axis=0, keepdims=True)])
     limits, sums = sums[:, MET], sums[:, :MET]
+    gaps = int(lane.gaps.sum())
     present = int(scalars["residents"] + scalars["waiting"])
     counts = np.concatenate([lane.histogram, lane.histogram.sum(axis=0, keepdims=True)])
     number = sums[..., 0]
@@ -151,6 +159,10 @@ def collect(lane: Lane) -> Replication:
         mean_s=mean,
         sd_s=np.sqrt(np.maximum(variance, 0.0)),
         quantile_s=histogram_quantiles(counts),
+        gap_count=gaps,
+        gap_mean_s=_ratio(scalars["gap_sum_s"], gaps),
+        gap_max_s=float(scalars["gap_max_s"]),
+        gap_quantile_s=histogram_quantiles(lane.gaps),
         path=lane.path[: scalars["path_rows"]].copy(),
     )
 
@@ -169,8 +181,7 @@ def histogram_quantiles(counts: NDArray[np.int32]) -> Floats:
     total = cumulative[..., -1:]
     index = [(cumulative < np.ceil(q * total)).sum(axis=-1) for q in QUANTILES]
     middle: Floats = HISTOGRAM_LOWEST_S * np.power(HISTOGRAM_RATIO, np.stack(index, axis=-1) + 0.5)
-    middle[total[..., 0] == 0] = np.nan
-    return middle
+    return np.where(total > 0, middle, np.nan)
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:

@@ -14,7 +14,7 @@ from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
-from fluid.workload import Workload
+from fluid.workload import RequestClass, Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
 from validation.simulator.traffic.job import FiniteJob
 from validation.simulator.traffic.state import TRAFFIC, UNLIMITED
@@ -229,23 +229,50 @@ def poisson_model(
     if arrivals is not None and not behaviour.at_a_rate:
         allowed = "none beside clients or a job at once, which do not arrive at a rate"
         raise InputError("arrivals", as_arrivals(arrivals).label, allowed)
-    classes = workload.classes
-    rates = np.array([one.rate_per_s for one in classes])
-    shapes = np.zeros(len(classes), SHAPE)
-    shapes["share_cumulative"] = np.cumsum(rates) / rates.sum()
-    shapes["prompt_tokens"] = [one.prefill_tokens + one.context_tokens for one in classes]
-    shapes["context_tokens"] = [one.context_tokens for one in classes]
-    shapes["output_tokens"] = [one.decode_tokens for one in classes]
-    shapes["report_class"] = np.arange(len(classes))
-    for limit in ("ttft", "tpot", "latency"):
-        asked = [getattr(one.slo, f"{limit}_s", None) for one in classes]
-        shapes[f"{limit}_limit_s"] = [math.inf if one is None else one for one in asked]
-    shapes["limited"] = [one.slo is not None for one in classes]
+    shapes = _shapes(workload, server, behaviour)
     record = as_arrivals(arrivals).record(workload)
     if behaviour.job is not None and behaviour.job.at_once:
         record["burst_requests"] = UNLIMITED
-    model = _model(server, shapes, np.zeros(0, TAPE_ROW), float(rates.sum()), behaviour)
+    model = _model(server, shapes, np.zeros(0, TAPE_ROW), workload.rate_per_s, behaviour)
     return model._replace(arrivals=record, profile=rate_pieces(workload))
+
+
+def _shapes(workload: Workload, server: Server, traffic: Traffic) -> NDArray[np.void]:
+    """SHAPE records: one for every class, or for every output length of it."""
+    parts = []
+    for index, (one, share) in enumerate(zip(workload.classes, workload.shares, strict=True)):
+        lengths, within = np.array([one.decode_tokens]), np.ones(1)
+        if traffic.outputs is not None:
+            longest = _longest_output(one, server)
+            lengths, within = traffic.outputs.lengths(one.decode_tokens, longest)
+        part = np.zeros(len(lengths), SHAPE)
+        part["share_cumulative"] = share * within
+        part["prompt_tokens"] = one.prefill_tokens + one.context_tokens
+        part["context_tokens"] = one.context_tokens
+        part["output_tokens"] = lengths
+        part["report_class"] = index
+        part["limited"] = one.slo is not None
+        for limit in ("ttft", "tpot", "latency"):
+            asked_s = getattr(one.slo, f"{limit}_s", None)
+            part[f"{limit}_limit_s"] = math.inf if asked_s is None else asked_s
+        parts.append(part)
+    shapes = np.concatenate(parts)
+    shapes["share_cumulative"] = np.cumsum(shapes["share_cumulative"])
+    shapes["share_cumulative"] /= shapes["share_cumulative"][-1]
+    return shapes
+
+
+def _longest_output(one: RequestClass, server: Server) -> int:
+    """Output tokens of the longest request of a class that fits; its own where not even that."""
+    outputs = np.arange(1, server.usable_kv_tokens + 2)
+    peak = peak_kv_tokens(
+        one.prefill_tokens,
+        outputs,
+        one.context_tokens,
+        first_token=server.first_token,
+        block_tokens=server.block_tokens,
+    )
+    return max(int((peak <= server.usable_kv_tokens).sum()), one.decode_tokens)
 
 
 def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Model:
@@ -258,6 +285,8 @@ def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Mo
         InputError: A recorded request can never fit into memory.
     """
     behaviour = traffic or Traffic()
+    if behaviour.outputs is not None:
+        raise InputError("outputs", behaviour.outputs.law, "none beside a tape, which has its own")
     if behaviour.at_a_rate and tape.arrived_at_s[-1] == tape.arrived_at_s[0]:
         behaviour = replace(behaviour, job=FiniteJob(at_once=True))
     pairs = np.stack([tape.num_prefill_tokens, tape.num_decode_tokens], axis=1)

@@ -56,6 +56,8 @@ SCALARS = np.dtype(
         ("kv_free_tokens", "i8"),  # scratch: in blocks that nobody holds
         ("wake_at_s", "f8"),  # when a policy wants to be asked again although nothing runs
         ("tau_s", "f8"),  # duration of the last iteration
+        ("begun_at_s", "f8"),  # when it began
+        ("steady_tokens", "i8"),  # outputs of the current one whose request had one in the last
         ("drain_at_s", "f8"),  # when the drain valve opens; inf while something runs
         ("kv_held_tokens", "i8"),  # during the current iteration
         ("batch_tokens", "i8"),  # computed in it
@@ -73,6 +75,11 @@ SCALARS = np.dtype(
         ("tokens_computed", "i8"),
         ("tokens_recomputed", "i8"),  # thrown away by evictions, to be computed again
         ("tokens_given_up", "i8"),  # computed for requests that gave up
+        ("gap_sum_s", "f8"),  # between output tokens of a request
+        ("gap_max_s", "f8"),
+        ("gap_bin", "i8"),  # bin of the last one, and its edges
+        ("gap_bin_low_s", "f8"),
+        ("gap_bin_high_s", "f8"),
         ("kv_max_tokens", "i8"),
         ("kv_integral", "f8"),  # token·seconds
         ("resident_integral", "f8"),  # request·seconds
@@ -102,6 +109,8 @@ SCALARS = np.dtype(
         ("general_next", "i8"),  # how many there will be at the next fall-back
         ("aggregated_since", "i8"),  # iteration at which they were parked
         ("active", "i8"),  # residents that are not parked; `RESIDENT.active` has their slots
+        ("fresh", "i8"),  # parked since the last decode step; `RESIDENT.fresh` has their slots
+        ("parked_token_at_s", "f8"),  # newest output of the other parked residents
         ("parked", "i8"),  # residents that are, and of these:
         ("parked_held_tokens", "i8"),  # KV tokens held before the coming decode step
         ("parked_end_tokens", "i8"),  # Σ e, tokens that each will know at its end
@@ -129,9 +138,11 @@ RESIDENT = np.dtype(
         ("held", "i8"),  # KV tokens occupied during this iteration, block-rounded
         ("prompt", "i8"),  # prompt and context tokens
         ("left", "i8"),  # outputs still owed
+        ("token_at_s", "f8"),  # when its newest output came; NaN before the first
         ("note", "f8"),  # a policy's own number
         ("parked_at", "i8"),  # decode step for which the record holds; -1 where it always does
         ("active", "i8"),  # in the record of number i: slot of the i-th resident not parked
+        ("fresh", "i8"),  # likewise: of those parked since the last decode step
     ],
     align=True,
 )
@@ -141,6 +152,7 @@ REQUEST = np.dtype(
         ("arrived_at_s", "f8"),
         ("first_token_at_s", "f8"),  # NaN until it happens; kept when the token is lost later
         ("completed_at_s", "f8"),  # NaN until it happens
+        ("token_at_s", "f8"),  # while waiting: when its newest output came; NaN before the first
         ("shape", "i4"),
         ("known", "i4"),  # while waiting: tokens to have in KV before the next output
         ("left", "i4"),  # while waiting: outputs still owed
@@ -184,6 +196,7 @@ class Lane(NamedTuple):
         sums: Count, Σx, Σx² of latency, TTFT, TPOT, and of limits met (0 or 1), shape
             (classes, 4, 3).
         histogram: Log-spaced counts, shape (classes, 3, HISTOGRAM_BINS).
+        gaps: Log-spaced counts of the time between output tokens, shape (HISTOGRAM_BINS,).
         stage_count: Scratch counts of policies, such as residents by class and stage, all 0 at the
             start, shape (classes + 1, stages + 1).
         series: Clock, KV held, residents, waiting per iteration; (0, 4) where not recorded.
@@ -198,6 +211,7 @@ class Lane(NamedTuple):
     clients: NDArray[np.void]
     sums: NDArray[np.float64]
     histogram: NDArray[np.int32]
+    gaps: NDArray[np.int32]
     stage_count: NDArray[np.int64]
     series: NDArray[np.float64]
     path: NDArray[np.float64]
@@ -216,6 +230,7 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
         sums=np.zeros((classes, 4, 3)),
         histogram=np.zeros((classes, 3, HISTOGRAM_BINS), np.int32),
+        gaps=np.zeros(HISTOGRAM_BINS, np.int32),
         stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),
         path=np.zeros((PATH_ROWS, len(PATH_COLUMNS))),

@@ -18,9 +18,9 @@ from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, run_reading
-from validation.simulator.engine import LATENCY
 from validation.simulator.model import Model
 from validation.simulator.policy import Policy
+from validation.simulator.recording import LATENCY
 from validation.simulator.state import Lane
 from validation.simulator.window import WINDOW_END
 from validation.theorems.statement import Effort, Floats

@@ -9,8 +9,8 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
 from fluid.workload import Workload
 from validation.policies import ConfiguredPolicy
-from validation.simulator.engine import LATENCY
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.recording import LATENCY
 from validation.simulator.state import Lane
 from validation.theorems.cases import load, paper_server, simulated
 from validation.theorems.estimates import between, contains, mean, points, slope

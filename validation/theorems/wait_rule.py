@@ -9,8 +9,8 @@ from fluid.server import Server
 from fluid.workload import Workload
 from thresholds.solvers.wait.batch import full_batch, literal_wait_latency_s
 from validation.policies import ConfiguredPolicy
-from validation.simulator.engine import LATENCY
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.recording import LATENCY
 from validation.simulator.state import Lane
 from validation.theorems.cases import (
     gap_and_latency,

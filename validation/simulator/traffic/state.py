@@ -27,6 +27,8 @@ TRAFFIC = (
     ("at_a_rate", "i8"),  # 0: clients, or a job that comes at once
     ("listed", "i8"),  # 1: the lengths of the requests are recorded, in order of arrival
     ("whole_run", "i8"),  # 1: a finite job, measured from its first arrival to its last end
+    ("output_law", "i8"),  # told, not read: the shapes have it; position in OUTPUT_LAWS, from 1
+    ("output_variation", "f8"),
     ("reacts", "i8"),  # 1: `Lane.clients` has a row for each request
 )
 """Fields of `model.CONSTANTS`: what the kernels read of a `Traffic`."""

@@ -11,6 +11,7 @@ from fluid.errors import InputError
 from fluid.overload.impatience import Patience
 from validation.simulator.traffic.clients import Clients, ThinkLaw
 from validation.simulator.traffic.job import FiniteJob
+from validation.simulator.traffic.outputs import OUTPUT_LAWS, Outputs
 from validation.simulator.traffic.queue_limit import QueueLimit
 from validation.simulator.traffic.state import UNLIMITED
 
@@ -25,6 +26,8 @@ class Traffic:
         queue: The most that waits; what comes beyond is refused.
         patience: How long a client waits for its first token before it gives up; in service too,
             which it then leaves between iterations.
+        outputs: The law of output lengths around that of each class, which is their mean and all
+            that the fluid model sees; they are as the class says where None.
         refuse_too_long: Whether requests that never fit into memory are refused at submission and
             counted; otherwise they are an error.
 
@@ -42,6 +45,7 @@ class Traffic:
     queue: QueueLimit | None = None
     patience: Patience | None = None
     refuse_too_long: bool = False
+    outputs: Outputs | None = None
 
     def __post_init__(self) -> None:
         if self.clients is None:
@@ -95,6 +99,8 @@ class Traffic:
         parts = [one.label for one in (self.clients, self.job, self.queue) if one is not None]
         if self.patience is not None:
             parts.append(patience_label(self.patience))
+        if self.outputs is not None:
+            parts.append(self.outputs.label)
         if self.refuse_too_long:
             parts.append("too long requests are refused")
         return "; ".join(parts)
@@ -113,6 +119,8 @@ class Traffic:
             "patience_cv": 0.0 if self.patience is None else self.patience.variation,
             "whole_run": self.job is not None,
             "at_a_rate": self.at_a_rate,
+            "output_law": 0 if self.outputs is None else 1 + OUTPUT_LAWS.index(self.outputs.law),
+            "output_variation": 0.0 if self.outputs is None else self.outputs.variation,
             "reacts": self.reacts,
         }
 
@@ -130,7 +138,11 @@ class Traffic:
             queue = QueueLimit(*(None if one == UNLIMITED else one for one in bounds))
         if numbers["patience_s"] > 0:
             patience = Patience(float(numbers["patience_s"]), float(numbers["patience_cv"]))
-        return cls(clients, job, queue, patience, refuse_too_long)
+        outputs = None
+        if numbers["output_law"]:
+            law_of_outputs = OUTPUT_LAWS[int(numbers["output_law"]) - 1]
+            outputs = Outputs(law_of_outputs, float(numbers["output_variation"]))
+        return cls(clients, job, queue, patience, refuse_too_long, outputs)
 
 
 def patience_label(patience: Patience) -> str:
