@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from validation.reference.ahead import simulate_ahead
 from validation.reference.core import Request, Rule, simulate_slowly
 from validation.reference.flow_control import flow_control
 from validation.reference.greedy import greedy
@@ -30,4 +31,4 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "slai": slai,
 }
 
-__all__ = ["REFERENCE_POLICIES", "Request", "simulate_slowly"]
+__all__ = ["REFERENCE_POLICIES", "Request", "simulate_ahead", "simulate_slowly"]
