@@ -32,6 +32,7 @@ def vllm_v1(rng: random.Random, largest: int) -> Values:
             "reserve_full_prompt": [0],
             "cap": [2, 5],
             "pace": [0.2, 0.9, 1.5],
+            "async_scheduling": [1],
         },
     )
 

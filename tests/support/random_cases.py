@@ -93,7 +93,12 @@ def random_case(name: str, number: int) -> Case:
 CROWD = {
     "greedy": {"pace": [0.3, 2.0], "watermark": [0.1], "cap": [12]},
     "dai": {"budget_tokens": [3, 8, 40]},
-    "vllm-v1": {"max_num_batched_tokens": [3, 8, 40], "pace": [0.5], "reserve_full_prompt": [0]},
+    "vllm-v1": {
+        "max_num_batched_tokens": [3, 8, 40],
+        "pace": [0.5],
+        "reserve_full_prompt": [0],
+        "async_scheduling": [1],
+    },
     "sarathi": {"chunk": [3, 8, 40], "watermark": [0.0]},
     "a-min": {"lowest_tokens": [5]},
 }

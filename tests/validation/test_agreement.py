@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.loads import model_with
 from tests.support.random_cases import Case, crowded_case, random_case
 from validation.policies import POLICIES
-from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
+from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
 from validation.simulator import cpu
 from validation.simulator.model import poisson_model
 
@@ -41,7 +41,8 @@ def compare(case: Case) -> int:
     model = poisson_model(case.workload, case.server, case.arrivals)
     trace = cpu.run_traced(model, job, REQUESTS)
     requests = reference_requests(case, trace)
-    iterations = simulate_slowly(
+    ahead = case.policy.values.get("async_scheduling", 0)
+    iterations = (simulate_ahead if ahead else simulate_slowly)(
         requests,
         case.server,
         REFERENCE_POLICIES[case.policy.policy.name],

@@ -175,7 +175,7 @@ def run(
     scheduler.clock = lambda: state.clock_s  # of the plug-in; vLLM's own scheduler has none
     seconds = _Seconds(iteration_time)
     hasher = block_hasher(scheduler)
-    pending: deque[tuple[SchedulerOutput, float]] = deque()
+    pending: deque[_Pending] = deque()
     arriving = 0
     while arriving < count or scheduler.has_requests() or pending:
         while arriving < count and tape.arrived_at_s[arriving] <= state.clock_s:
@@ -188,14 +188,17 @@ def run(
         if scheduler.has_requests():
             decided_at_s = state.clock_s
             output = scheduler.schedule()
-            pending.append((output, seconds.of(output, scheduler)))
+            emits = list(_emits(output, scheduler))
+            pending.append(_Pending(output, seconds.of(output, scheduler), emits))
             if on_step is not None:
                 step = _step(decided_at_s, output, scheduler)
             if len(pending) < in_flight and output.total_num_scheduled_tokens:
+                if step is not None and on_step is not None:
+                    on_step(step)
                 continue
-        done, duration_s = pending.popleft()
-        if done.total_num_scheduled_tokens:
-            state.clock_s += duration_s
+        done = pending.popleft()
+        if done.output.total_num_scheduled_tokens:
+            state.clock_s += done.seconds
         elif scheduler.has_unfinished_requests():
             state.clock_s += idle_s
         finished = _finish(done, scheduler, state)
@@ -208,9 +211,19 @@ def run(
 def play_step(scheduler: Scheduler) -> dict[str, int]:
     """One step and its output; the tokens that it computed, by request."""
     output = scheduler.schedule()
+    done = _Pending(output, 0.0, list(_emits(output, scheduler)))
     nobody = np.full(64, np.nan)
-    _finish(output, scheduler, Run(Tape(nobody, nobody, nobody), nobody, np.zeros(64, dtype=int)))
+    _finish(done, scheduler, Run(Tape(nobody, nobody, nobody), nobody, np.zeros(64, dtype=int)))
     return dict(output.num_scheduled_tokens)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A batch that is executed, and whether each of its requests has a new token at its end."""
+
+    output: SchedulerOutput
+    seconds: float
+    emits: list[bool]
 
 
 class _Seconds:
@@ -256,11 +269,12 @@ class _Seconds:
         )
 
 
-def _finish(output: SchedulerOutput, scheduler: Scheduler, state: Run) -> set[int]:
+def _finish(done: _Pending, scheduler: Scheduler, state: Run) -> set[int]:
     """Give every request whose known tokens are computed its next one; returns the finished."""
+    output = done.output
     ids = list(output.num_scheduled_tokens)
     requests = scheduler.requests
-    tokens = [[0] if ends else [] for ends in _emits(output, scheduler)]
+    tokens = [[0] if emits else [] for emits in done.emits]
     model_output = ModelRunnerOutput(
         req_ids=ids,
         req_id_to_index={one: index for index, one in enumerate(ids)},
@@ -279,7 +293,7 @@ def _finish(output: SchedulerOutput, scheduler: Scheduler, state: Run) -> set[in
 
 
 def _emits(output: SchedulerOutput, scheduler: Scheduler) -> Iterator[bool]:
-    """Whether each scheduled request had all its known tokens computed by this step."""
+    """Whether each scheduled request has all its known tokens computed by this step."""
     for one in output.num_scheduled_tokens:
         request = scheduler.requests.get(one)
         yield request is not None and not request.is_prefill_chunk

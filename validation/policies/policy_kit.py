@@ -17,10 +17,12 @@ functions below evict, admit and advance; `Policy` names it and its `Parameter`s
 """
 
 from validation.policies.greedy import queue_of
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
+from validation.simulator.decoders import active_slot, parked_need
 from validation.simulator.engine import (
     admit,
     advance,
+    advance_all,
     choose_victim,
     evict,
     head_tokens,
@@ -28,5 +30,6 @@ from validation.simulator.engine import (
 from validation.simulator.kv import block_rounded
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
-__all__ = ["EVICTION_PARAMETERS", "Parameter", "Policy", "admit", "advance", "block_rounded"]
-__all__ += ["choose_victim", "evict", "head_tokens", "kernel", "queue_of"]
+__all__ = ["EVICTION_PARAMETERS", "Parameter", "Policy", "active_slot", "admit", "advance"]
+__all__ += ["advance_all", "block_rounded", "choose_victim", "evict", "head_tokens", "inlined"]
+__all__ += ["kernel", "parked_need", "queue_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from validation.reference.ahead import simulate_ahead
 from validation.reference.authors import nested_authors, wait_authors
 from validation.reference.core import Audience, Request, Rule, simulate_slowly
 from validation.reference.flow_control import flow_control
@@ -33,4 +34,4 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "slai": slai,
 }
 
-__all__ = ["REFERENCE_POLICIES", "Audience", "Request", "simulate_slowly"]
+__all__ = ["REFERENCE_POLICIES", "Audience", "Request", "simulate_ahead", "simulate_slowly"]

@@ -61,6 +61,11 @@ class Request:
         return not (math.isnan(self.completed_at_s) and math.isnan(self.left_at_s))
 
     @property
+    def is_over(self) -> bool:
+        """Whether all its tokens are computed, or under way."""
+        return self.outputs == self.decode_tokens
+
+    @property
     def first_stage(self) -> int:
         """Decode-only requests (THEORY 5.5) start at stage 1."""
         return 0 if self.prefill_tokens else 1
@@ -110,6 +115,7 @@ class Queueing:
         residents: In order of admission.
         cuts: Output length at which each segment ends.
         tau_s: Duration of the last iteration.
+        under_way: Whether an iteration runs whose results the rule does not know yet.
         wake_at_s: Set by a rule that wants to be asked again although nothing runs.
         last_has_arrived: Whether nobody is to come any more.
         memory: What a rule keeps from one decision to the next.
@@ -127,6 +133,7 @@ class Queueing:
     wake_at_s: float = math.inf
     last_has_arrived: bool = False
     memory: dict[Any, Any] = field(default_factory=dict)
+    under_way: bool = False
 
     def kv_needed(self, batch: Sequence[Request]) -> int:
         """KV tokens occupied while `batch` runs and the other residents pause."""
@@ -296,17 +303,19 @@ def simulate_slowly(
                 break
             continue
         iterations.append((clock_s, state.kv_needed(batch)))
-        state.tau_s = _seconds(server, batch)
+        state.tau_s = seconds_of(server, batch)
         clock_s += state.tau_s
         for one in batch:
-            _finish_stage(one, server, clock_s)
+            if pass_stage(one, server):
+                deliver(one, clock_s)
         for one in [one for one in state.residents if one.has_ended]:
             state.residents.remove(one)
             coming.end(one, clock_s)
     return iterations
 
 
-def _seconds(server: Server, batch: Sequence[Request]) -> float:
+def seconds_of(server: Server, batch: Sequence[Request]) -> float:
+    """τ of a batch."""
     prompts = [one.computes for one in batch if not one.computes_as_decode]
     contexts = [one.cached for one in batch if not one.computes_as_decode]
     decodes = [one for one in batch if one.computes_as_decode]
@@ -321,20 +330,24 @@ def _seconds(server: Server, batch: Sequence[Request]) -> float:
     return float(seconds)
 
 
-def _finish_stage(one: Request, server: Server, clock_s: float) -> None:
+def pass_stage(one: Request, server: Server) -> bool:
+    """Compute what it has in its batch; returns whether that is an output token."""
     if one.computes < one.missing:
         one.prefilled += one.computes
-        return
+        return False
     emits = one.stage > 0 or server.first_token == "prefill"
     one.stage += 1
     one.rebuild = one.prefilled = 0
-    if not emits:
-        return
-    one.outputs += 1
+    one.outputs += emits
+    return emits
+
+
+def deliver(one: Request, clock_s: float) -> None:
+    """Note when an output token came."""
     one.tokens_at_s.append(clock_s)
     if math.isnan(one.first_token_at_s):
         if clock_s > one.gives_up_at_s:
             return  # The token that nobody waits for any more.
         one.first_token_at_s = clock_s
-    if one.outputs == one.decode_tokens:
+    if one.is_over:
         one.completed_at_s = clock_s

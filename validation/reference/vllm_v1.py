@@ -23,6 +23,7 @@ DEFAULTS = {
     "victim": "last-admitted",
     "requeue": "front",
     "progress": "kept",
+    "async_scheduling": 0,
 }
 
 
@@ -35,7 +36,8 @@ def vllm_v1(state: Queueing) -> list[Request]:
     batch, preempted = running_pass(state)
     if not preempted:
         waiting_pass(state, batch)
-    while not batch and state.residents:
+    # With a step under way the next call comes after its results.
+    while not batch and state.residents and not state.under_way:
         batch, _ = running_pass(state)
     return batch
 
@@ -50,7 +52,7 @@ def running_pass(state: Queueing) -> tuple[list[Request], bool]:
     batch: list[Request] = []
     preempted = False
     for one in list(state.residents):
-        if one not in state.residents:
+        if one not in state.residents or one.is_over:
             continue
         chunk = min(one.missing, budget_left(state, batch))
         if chunk == 0:

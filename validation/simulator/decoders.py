@@ -14,6 +14,9 @@ What has to be touched, because it computes a prompt, say, is *active*. Slots of
 array stand in order of admission; a slot whose request has completed is skipped, and squeezed
 out when there are many. Where a rule has to go through all residents, `unpark_all` brings their
 records up to date.
+
+Where the rule decides `ahead`, who has ended is *leaving* for one more decision: it computes
+nothing but keeps its seat and its blocks, and may be the victim of a preemption.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ def clear(lane):
     scalars.active = 0
     scalars.fresh = 0
     scalars.parked_token_at_s = 0.0
+    scalars.leaving = 0
+    scalars.leaving_held_tokens = 0
     scalars.step = 0
     scalars.step_day = 0
     scalars.step_phase = 0
@@ -171,10 +176,25 @@ def retire_parked(model, lane, index):
     shape = lane.requests[index].shape
     end_tokens = end_tokens_of(model, shape)
     lane.calendar[growth_phase(model, lane, end_tokens - 1)].growing -= 1
-    scalars.parked_held_tokens -= block_rounded(model, end_tokens - 1)
+    held = block_rounded(model, end_tokens - 1)
+    if scalars.ahead:
+        scalars.leaving += 1
+        scalars.leaving_held_tokens += held
+    else:
+        scalars.residents -= 1
+        scalars.parked_held_tokens -= held
     add_to_sums(model, lane, end_tokens, scalars.step, shape, -1)
     if scalars.parked == 0:  # No rounding is carried on.
         scalars.parked_work_s = 0.0
+
+
+@inlined
+def let_go(scalars):
+    """Take seat and blocks from those who have ended."""
+    scalars.parked_held_tokens -= scalars.leaving_held_tokens
+    scalars.residents -= scalars.leaving
+    scalars.leaving = 0
+    scalars.leaving_held_tokens = 0
 
 
 @inlined
@@ -200,8 +220,11 @@ def first_of_day(lane):
 
 @inlined
 def has_ended(scalars, resident):
-    """Whether the request of a slot in use has completed."""
-    return resident.parked_at >= 0 and scalars.step - resident.parked_at >= resident.left
+    """Whether the request of a slot in use has completed and is not leaving just now."""
+    if resident.parked_at < 0:
+        return False
+    over = scalars.step - resident.parked_at - resident.left
+    return over > 0 or (over == 0 and scalars.leaving == 0)
 
 
 @inlined
@@ -284,7 +307,13 @@ def park_in_time(model, lane):
     scalars.aggregated_since = scalars.iterations
     scalars.active = 0
     for slot in range(scalars.slots):
-        if is_decoder(lane, lane.residents[slot]):
+        resident = lane.residents[slot]
+        if resident.left == 0:
+            resident.parked_at = scalars.step
+            scalars.leaving += 1
+            scalars.leaving_held_tokens += resident.held
+            scalars.parked_held_tokens += resident.held
+        elif is_decoder(lane, resident):
             park(model, lane, slot)
             make_fresh(lane, slot)
         else:
@@ -312,11 +341,15 @@ def unpark_all(model, lane):
             resident.parked_at = -1
             lane.calendar[later_day(lane, resident.left)].completing = -1
             lane.calendar[growth_phase(model, lane, resident.computed)].growing = 0
+            if resident.left == 0:
+                resident.known = resident.computed
         move(lane, slot, kept)
         kept += 1
     scalars.slots = kept
     scalars.active = 0
     scalars.fresh = 0
+    scalars.leaving = 0
+    scalars.leaving_held_tokens = 0
     forget_sums(scalars)
     # A rule that falls back again and again is not made to park everybody in between.
     if scalars.iterations - scalars.aggregated_since < MOST_GENERAL:

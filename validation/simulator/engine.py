@@ -1,8 +1,10 @@
 """The one simulation loop (THEORY 1.1–1.5), compiled once per policy.
 
 All decisions happen while the server is idle: at the end of an iteration, or at an arrival while
-nothing runs. At each decision the arrivals so far join their queues, the policy's `form_batch`
-evicts, admits and sets `work` for every resident, and the iteration runs for τ of that batch.
+nothing runs. (A rule that decides `ahead` does so one iteration earlier: who arrives during that
+iteration, or ends with it, it does not know of.) At each decision the arrivals so far join their
+queues, the policy's `form_batch` evicts, admits and sets `work` for every resident, and the
+iteration runs for τ of that batch.
 
 Where a policy has a rule for ordinary iterations, `form_aggregated`, residents that only decode are
 parked (`validation.simulator.decoders`) and not touched, until that rule says that it cannot tell
@@ -21,6 +23,7 @@ from validation.simulator.decoders import (
     active_slot,
     clear,
     first_of_day,
+    let_go,
     make_active,
     make_fresh,
     many_are_empty,
@@ -105,7 +108,7 @@ def run_lane(model, lane, params, thresholds):
                 scalars.stuck = 1
                 break
             continue
-        if not _sleep(lane):
+        if not (_catch_up(lane) or _sleep(lane)):
             break
     scalars.window_end_s = min(scalars.window_end_s, scalars.clock_s)
 
@@ -116,9 +119,9 @@ def _somebody_arrives(model, lane):
     scalars = lane.scalars[0]
     while True:
         arrival_s = _next_arrival_s(lane)
-        until_s = min(arrival_s, scalars.clock_s)
+        until_s = min(arrival_s, scalars.decides_at_s)
         if lane.clients.size == 0 or not give_up_next(model, lane, until_s):
-            return arrival_s <= scalars.clock_s
+            return arrival_s <= scalars.decides_at_s
 
 
 @kernel
@@ -147,6 +150,26 @@ def _joins(model, lane, index):
         shape = model.shapes[request.shape]
         lane.clients[index].prompt_tokens = shape.prompt_tokens - shape.context_tokens
         be_patient(model, lane, index)
+    return True
+
+
+@kernel
+def _catch_up(lane):
+    """Where a batch formed ahead is empty, see who ends with the iteration before; False: none."""
+    scalars = lane.scalars[0]
+    if scalars.decides_at_s == scalars.clock_s:
+        return False
+    scalars.decides_at_s = scalars.clock_s
+    if scalars.aggregated:
+        let_go(scalars)
+        return True
+    kept = 0
+    for slot in range(scalars.residents):
+        if lane.residents[slot].left > 0:
+            move(lane, slot, kept)
+            kept += 1
+    scalars.residents = kept
+    scalars.slots = kept
     return True
 
 
@@ -181,6 +204,7 @@ def _sleep(lane):
     scalars.slept_for_company = company
     scalars.system_integral += (scalars.residents + scalars.waiting) * passed_s
     scalars.clock_s = scalars.wake_at_s
+    scalars.decides_at_s = scalars.clock_s
     return True
 
 
@@ -232,6 +256,8 @@ def _reset(lane, seed, replication):
     scalars.leavers = 0
     scalars.waiting_tokens = 0
     scalars.clock_s = 0.0
+    scalars.decides_at_s = 0.0
+    scalars.ahead = 0
     scalars.next_arrival = 0
     scalars.residents = 0
     scalars.waiting = 0
@@ -419,8 +445,9 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
         context_tokens = model.shapes[request.shape].context_tokens
         scalars.tokens_recomputed += resident.computed - context_tokens
     constants = model.constants[0]
-    scalars.lost_work_s += resident.computed * constants.prefill_work_s
-    if keep_progress != 0.0:
+    ends = resident.left == 0
+    scalars.lost_work_s += 0.0 if ends else resident.computed * constants.prefill_work_s
+    if ends or keep_progress != 0.0:
         request.known = resident.known
         request.left = resident.left
     else:
@@ -436,6 +463,8 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
         move(lane, later, later - 1)
     scalars.residents -= 1
     scalars.slots -= 1
+    if ends:  # With the iteration that runs while a batch is formed ahead.
+        return
     if requeue_back != 0.0:
         push_back(lane, queue_index, index)
     else:
@@ -546,6 +575,8 @@ def run_iteration(model, lane):
     kept = 0
     for slot in range(scalars.residents):
         resident = lane.residents[slot]
+        if resident.left == 0:  # It ended with the iteration before.
+            continue
         resident.computed += resident.work
         if resident.work > 0 and resident.computed == resident.known:
             resident.known += 1
@@ -553,7 +584,9 @@ def run_iteration(model, lane):
                 _emit_token(lane, resident)
                 if resident.left == 0:
                     _complete(model, lane, resident.request)
-                    continue
+                    if not scalars.ahead:
+                        continue
+                    resident.known = resident.computed
         move(lane, slot, kept)
         kept += 1
     scalars.residents = kept
@@ -570,6 +603,8 @@ def run_aggregated(model, lane):
         return False
     scalars = lane.scalars[0]
     _pass(lane, tau)
+    if scalars.leaving > 0:
+        let_go(scalars)
     if scalars.decoders_run:
         if in_window(scalars):
             scalars.tokens_decoded += scalars.parked
@@ -593,7 +628,6 @@ def run_aggregated(model, lane):
     while index >= 0:
         following = lane.requests[index].next
         retire_parked(model, lane, index)
-        scalars.residents -= 1
         _complete(model, lane, index)
         index = following
     if many_are_empty(lane):
@@ -617,6 +651,7 @@ def _pass(lane, tau):
     scalars.tau_s = tau
     scalars.begun_at_s = scalars.clock_s
     scalars.clock_s += tau
+    scalars.decides_at_s = scalars.begun_at_s if scalars.ahead else scalars.clock_s
     scalars.iterations += 1
     if in_window(scalars):
         scalars.tokens_computed += scalars.batch_tokens
@@ -653,6 +688,8 @@ def _sample(model, lane):
         owed_work_s -= parked_done_work_s(model, scalars)
     for number in range(scalars.active if scalars.aggregated else scalars.residents):
         resident = lane.residents[active_slot(lane, number) if scalars.aggregated else number]
+        if resident.left == 0:
+            continue
         uncomputed, left = resident.known - resident.computed, resident.left
         whole_s = model.shapes[lane.requests[resident.request].shape].work_s
         owed_work_s -= whole_s - (

@@ -41,6 +41,8 @@ PATH_COLUMNS = (
 SCALARS = np.dtype(
     [
         ("clock_s", "f8"),
+        ("decides_at_s", "f8"),  # the clock; if `ahead`, when the last iteration began
+        ("ahead", "i8"),  # 1: the policy forms a batch while the one before it runs
         ("next_arrival", "i8"),  # first request that has not arrived yet
         ("sent", "i8"),  # requests whose time of arrival is known
         ("residents", "i8"),
@@ -118,6 +120,8 @@ SCALARS = np.dtype(
         ("parked_end_steps_sq", "i8"),  # Σ t²
         ("parked_end_products", "i8"),  # Σ t e
         ("parked_work_s", "f8"),  # Σ `work_s` of SHAPE
+        ("leaving", "i8"),  # residents that ended with the last iteration, if `ahead` and parked
+        ("leaving_held_tokens", "i8"),  # KV tokens that they hold
         ("decoders_run", "i8"),  # scratch: 0 pauses the parked in the batch being formed
         ("step", "i8"),  # decode steps so far
         ("step_day", "i8"),  # the same modulo the calendar
