@@ -41,6 +41,7 @@ def command(
         require_use(context, ["block_tokens"], "only with --out or --workload")
     if out:
         require_folder(out)
+        _require_no_record(rows, out)
     if plot:
         from fluid.plots.style import require_plot_path, save
 
@@ -60,3 +61,12 @@ def command(
     show(found, as_json)
     if out and not as_json:
         say(f"Wrote {out}. Next: fluidwait equilibrium WORKLOAD --server {out}")
+
+
+def _require_no_record(rows: Path, out: Path) -> None:
+    """Refuse to write the server over the record of the run that measured the rows."""
+    from fluid.errors import InputError
+    from validation.measure.record import record_beside, record_path
+
+    if out.resolve() == record_path(rows).resolve() and record_beside(rows) is not None:
+        raise InputError("out", str(out), "another name: this file is the record of the rows")

@@ -21,11 +21,15 @@ def help_if_alone(context: typer.Context) -> None:
 
 
 @app.command("list")
-def server_list(as_json: AsJson = False) -> None:
+def server_list(
+    model: Annotated[str | None, typer.Option(help="Part of a name, as llama.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Part of a name, as h100.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """The built-in servers."""
     from fluid.server import ServerList
 
-    show(ServerList.builtin(), as_json)
+    show(ServerList.builtin(model, gpu), as_json)
 
 
 @app.command("show")

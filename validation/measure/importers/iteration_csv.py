@@ -19,7 +19,7 @@ from fluid.errors import InputError
 from fluid.files import read_text
 from fluid.server import MeasuredRange
 from validation.measure.composition import Compositions, Floats, Measurements
-from validation.measure.record import RunRecord, record_path
+from validation.measure.record import record_beside
 
 COLUMNS = (
     "prefill_tokens",
@@ -86,8 +86,7 @@ def from_table(table: Floats) -> tuple[Compositions, MeasuredRange]:
 
 def _measurements(table: Floats, path: Path) -> Measurements:
     compositions, seen = from_table(table)
-    beside = record_path(path)
-    record = RunRecord.read(beside) if beside.is_file() else None
+    record = record_beside(path)
     return Measurements(
         compositions=compositions,
         seconds=table[:, 4] / 1e3,
