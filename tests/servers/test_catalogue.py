@@ -47,7 +47,7 @@ def test_a_chat_load_is_in_balance_on_it(server):
     assert found.stable
     # From a large model on cards without fast links to a small one on the fastest.
     assert 1.2 < found.max_scale < 400
-    assert 0.002 < found.iteration_time_s < 0.1
+    assert 0.001 < found.iteration_time_s < 0.5
 
 
 def test_more_expensive_cards_carry_more():
