@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,9 +110,8 @@ class Server(FileModel):
         Raises:
             InputError: There is none of that name.
         """
-        names = builtin_servers()
-        if name not in names:
-            raise InputError("server", name, "one of the built-in servers " + ", ".join(names))
+        if name not in builtin_servers():
+            raise InputError("server", name, _near(name))
         with resources.as_file(_FOLDER / f"{name}.json") as path:
             return cls.read(path)
 
@@ -140,13 +140,19 @@ def load_server(name_or_path: str) -> Server:
     Raises:
         InputError: No such built-in server or file, or the file is not valid.
     """
-    names = builtin_servers()
-    if name_or_path in names:
+    if name_or_path in builtin_servers():
         return Server.named(name_or_path)
     if not os.path.exists(name_or_path):
-        allowed = "a server file, or one of the built-in servers " + ", ".join(names)
-        raise InputError("server", name_or_path, allowed)
+        raise InputError("server", name_or_path, f"a server file, or {_near(name_or_path)}")
     return Server.read(name_or_path)
+
+
+def _near(name: str) -> str:
+    """Built-in servers that may have been meant, in words."""
+    names = builtin_servers()
+    near = [one for one in names if name.lower().replace("_", "-") in one]
+    near = near or difflib.get_close_matches(name, names, n=6, cutoff=0.3) or names
+    return f"one of the built-in servers (fluidwait server list): {', '.join(near[:6])}, …"
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,9 +162,24 @@ class ServerList(Result):
     servers: tuple[Server, ...]
 
     @classmethod
-    def builtin(cls) -> ServerList:
-        """Those that are shipped with the package."""
-        return cls(tuple(Server.named(name) for name in builtin_servers()))
+    def builtin(cls, model: str | None = None, gpu: str | None = None) -> ServerList:
+        """Those that are shipped with the package.
+
+        Args:
+            model: Part of the name, as "llama"; case does not matter.
+            gpu: Part of the name, as "h100".
+
+        Raises:
+            InputError: There is none like that.
+        """
+        found = builtin_servers()
+        for field, part in (("model", model), ("gpu", gpu)):
+            if part is not None:
+                kept = [one for one in found if part.lower().replace("_", "-") in one]
+                if not kept:
+                    raise InputError(field, part, "part of a name: " + ", ".join(found))
+                found = kept
+        return cls(tuple(Server.named(name) for name in found))
 
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each server."""
@@ -167,16 +188,20 @@ class ServerList(Result):
             "kv_capacity_tokens": [one.kv_capacity_tokens for one in self.servers],
             "block_tokens": [one.block_tokens for one in self.servers],
             "first_token": [one.first_token for one in self.servers],
+            "engine": [one.engine for one in self.servers],
+            "gpu": [one.gpu for one in self.servers],
             "overhead_s": [one.iteration_time.overhead_s for one in self.servers],
         }
 
     def blocks(self) -> Iterator[Table]:
         yield Table(
             "Built-in servers",
-            ("name", "KV tokens", "block", "first token", "overhead s"),
+            ("name", "engine", "GPU", "KV tokens", "block", "first token", "overhead s"),
             tuple(
                 (
                     one.name,
+                    one.engine or "–",
+                    one.gpu or "–",
                     number(float(one.kv_capacity_tokens)),
                     str(one.block_tokens),
                     one.first_token,
@@ -184,7 +209,7 @@ class ServerList(Result):
                 )
                 for one in self.servers
             ),
-            spare=("first token",),
+            spare=("first token", "block", "engine", "GPU"),
         )
 
     def document(self) -> dict[str, Any]:

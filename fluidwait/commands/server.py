@@ -21,11 +21,15 @@ def help_if_alone(context: typer.Context) -> None:
 
 
 @app.command("list")
-def server_list(as_json: AsJson = False) -> None:
+def server_list(
+    model: Annotated[str | None, typer.Option(help="Part of a name, as llama.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Part of a name, as h100.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """The built-in servers."""
     from fluid.server import ServerList
 
-    show(ServerList.builtin(), as_json)
+    show(ServerList.builtin(model, gpu), as_json)
 
 
 @app.command("show")
@@ -45,7 +49,9 @@ def server_estimate(
         str, typer.Argument(metavar="MODEL|FOLDER", help="Bundled model, or folder of config.json.")
     ],
     gpu: Annotated[str, typer.Option(help="Such as h100_sxm.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the server here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", writable=True, help="Write the server here.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="vllm, sglang or trtllm.")] = "vllm",
     tp: Annotated[int, typer.Option(min=1, help="GPUs that share each layer.")] = 1,
     pp: Annotated[int, typer.Option(min=1, help="Stages of a pipeline; only 1.")] = 1,
@@ -85,14 +91,11 @@ def server_estimate(
     as_json: AsJson = False,
 ) -> None:
     """Server file from a model's config, by measured tables or a data sheet."""
-    from fluid.files import require_folder
     from validation.servers.estimate import estimate_server
 
     _require_one_batch(pp, attention_dp, speculative_tokens)
     if kv_tokens:
         require_use(context, ["memory"], "nothing beside --kv-tokens: they are known")
-    if out:
-        require_folder(out)
     found = estimate_server(
         model,
         gpu=gpu,

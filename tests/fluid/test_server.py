@@ -47,7 +47,19 @@ def test_unknown_server_lists_the_builtin_ones():
     with pytest.raises(InputError) as caught:
         load_server("h100")
     assert (caught.value.field, caught.value.value) == ("server", "h100")
-    assert "paper-lmsys" in caught.value.allowed
+    assert "llama-3.1-8b-h100-sxm-vllm" in caught.value.allowed
+    with pytest.raises(InputError, match="paper-lmsys"):
+        load_server("paper-lmsy")
+
+
+def test_servers_by_model_and_gpu():
+    chosen = [one.name for one in ServerList.builtin("Llama-3.3-70B", "h100_sxm").servers]
+    assert "llama-3.3-70b-h100-sxm-tp4-vllm" in chosen
+    assert all("llama-3.3-70b" in one and "h100-sxm" in one for one in chosen)
+    for field, asked in (("model", ("gpt-5", None)), ("gpu", ("llama", "tpu"))):
+        with pytest.raises(InputError) as caught:
+            ServerList.builtin(*asked)
+        assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

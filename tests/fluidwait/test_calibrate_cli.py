@@ -35,6 +35,24 @@ def test_calibrate_writes_a_server_that_works(call: Call, rows: Path, tmp_path: 
     assert "4,000 prompt tokens, measured from 16 to 2,048" in told.err
 
 
+def test_a_server_beside_its_rows_may_be_written_again(call: Call, rows: Path) -> None:
+    beside = rows.with_suffix(".json")
+    assert call("calibrate", rows, "-o", beside).code == 0
+    first = beside.read_text()
+    assert call("calibrate", rows, "-o", beside).code == 0
+    assert beside.read_text() == first
+
+
+def test_a_server_does_not_replace_the_record_of_its_rows(call: Call, rows: Path) -> None:
+    record = {"device": "a card", "model": "tiny", "command": "measure", "date": "2026-01-01"}
+    beside = rows.with_suffix(".json")
+    beside.write_text(json.dumps({**record, "versions": {}}))
+    done = call("calibrate", rows, "-o", beside)
+    assert done.code == 2
+    assert "another name: this file is the record of the rows" in done.err
+    assert json.loads(beside.read_text())["device"] == "a card"
+
+
 def test_calibrate_prints_and_carries_to_a_load(call: Call, rows: Path, tmp_path: Path) -> None:
     load = tmp_path / "w.json"
     chat = {"name": "a", "rate_per_s": 2.0, "prefill_tokens": 512, "decode_tokens": 100}

@@ -58,8 +58,9 @@ CASES = [
 def test_blocks_and_tokens_are_vllms(
     tmp_path: Path, model: str, tp: int, cache_dtype: str, longest: int
 ) -> None:
-    config = _config(_unquantised(model, tmp_path), tp, cache_dtype, longest)
-    specs = _specs(config, tp)
+    text = _text_config(model)
+    config = _config(_dense(text, tmp_path), tp, cache_dtype, longest)
+    specs = _specs(config, text, tp)
     (found,) = get_kv_cache_configs(config, [specs], [MEMORY_BYTES])
     tokens, _ = get_kv_cache_capacity(config, found)
     groups = kv_groups(shape_named(model), tp, "fp8" if cache_dtype == "fp8" else "bf16")
@@ -68,11 +69,22 @@ def test_blocks_and_tokens_are_vllms(
     assert groups.tokens(MEMORY_BYTES, longest, config.max_in_flight_tokens) == tokens
 
 
-def _unquantised(model: str, folder: Path) -> Path:
-    """The config without its weights' numbers, of which the cache knows nothing."""
+def _text_config(model: str) -> dict[str, Any]:
+    """The part that describes the decoder, without its weights' numbers: the cache knows none."""
     document = json.loads((CONFIGS / model / "config.json").read_text(encoding="utf-8"))
-    document.pop("quantization_config", None)
-    (folder / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    text: dict[str, Any] = document.get("text_config", document)
+    text.pop("quantization_config", None)
+    return text
+
+
+def _dense(text: dict[str, Any], folder: Path) -> Path:
+    """A folder with the config; a model with states as a dense one of the same heads, whose own
+    class this installation cannot load."""
+    if "linear_num_key_heads" in text:
+        text = text | {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        text["hidden_size"] = text["num_attention_heads"] * text["head_dim"]
+        text.pop("layer_types")
+    (folder / "config.json").write_text(json.dumps(text), encoding="utf-8")
     return folder
 
 
@@ -104,9 +116,9 @@ def _config(folder: Path, tp: int, cache_dtype: str, longest: int) -> VllmConfig
     )
 
 
-def _specs(config: VllmConfig, tp: int) -> dict[str, KVCacheSpec]:
+def _specs(config: VllmConfig, text: dict[str, Any], tp: int) -> dict[str, KVCacheSpec]:
     """What each layer caches, by vLLM's own figures."""
-    own, text = config.model_config, config.model_config.hf_text_config
+    own = config.model_config
     dtype = torch.float8_e4m3fn if config.cache_config.cache_dtype == "fp8" else torch.bfloat16
     sizes = {
         "block_size": 16,
@@ -114,7 +126,7 @@ def _specs(config: VllmConfig, tp: int) -> dict[str, KVCacheSpec]:
         "head_size": own.get_head_size(),
         "dtype": dtype,
     }
-    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    kinds = text.get("layer_types") or ["full_attention"] * text["num_hidden_layers"]
     if "linear_attention" in kinds:
         return _with_states(text, kinds, sizes, tp)
     found: dict[str, KVCacheSpec] = {}
@@ -122,24 +134,26 @@ def _specs(config: VllmConfig, tp: int) -> dict[str, KVCacheSpec]:
         if own.use_mla:
             spec: KVCacheSpec = MLAAttentionSpec(**sizes)
         elif kind == "sliding_attention":
-            spec = SlidingWindowSpec(**sizes, sliding_window=text.sliding_window)
+            spec = SlidingWindowSpec(**sizes, sliding_window=text["sliding_window"])
         else:
             spec = FullAttentionSpec(**sizes)
         found[f"layers.{index}"] = spec
     return found
 
 
-def _with_states(text: Any, kinds: list[str], sizes: dict[str, Any], tp: int) -> dict[str, Any]:
+def _with_states(
+    text: dict[str, Any], kinds: list[str], sizes: dict[str, Any], tp: int
+) -> dict[str, Any]:
     """As the platform aligns them: blocks of attention grow until a state fits into one."""
     shapes = MambaStateShapeCalculator.gated_delta_net_state_shape(
         tp,
-        text.linear_num_key_heads,
-        text.linear_num_value_heads,
-        text.linear_key_head_dim,
-        text.linear_value_head_dim,
-        text.linear_conv_kernel_dim,
+        text["linear_num_key_heads"],
+        text["linear_num_value_heads"],
+        text["linear_key_head_dim"],
+        text["linear_value_head_dim"],
+        text["linear_conv_kernel_dim"],
     )
-    dtypes = (torch.bfloat16, getattr(torch, text.mamba_ssm_dtype))
+    dtypes = (torch.bfloat16, getattr(torch, text["mamba_ssm_dtype"]))
     state = sum(prod(one) * kind.itemsize for one, kind in zip(shapes, dtypes, strict=True))
     per_token = FullAttentionSpec(**{**sizes, "block_size": 1}).page_size_bytes
     block = 16 * ceil(state / (16 * per_token))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fluid.files import FileModel
+from fluid.files import FileModel, read_document
 
 
 class RunRecord(FileModel):
@@ -47,3 +47,18 @@ class RunRecord(FileModel):
 def record_path(table: Path) -> Path:
     """Where the record of a table lies."""
     return table.with_suffix(".json")
+
+
+def record_beside(table: Path) -> RunRecord | None:
+    """The record of a table; None without one, or where a server made of the table has its place.
+
+    Raises:
+        InputError: A file that is neither.
+    """
+    path = record_path(table)
+    if not path.is_file():
+        return None
+    document = read_document(path)
+    if isinstance(document, dict) and "iteration_time" in document:
+        return None
+    return RunRecord.from_document(document, str(path))

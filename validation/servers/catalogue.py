@@ -32,13 +32,18 @@ FOLDER = Path(__file__).parents[2] / "fluid" / "servers"
 
 @dataclass(frozen=True)
 class Entry:
-    """One server of the catalogue."""
+    """One server of the catalogue.
+
+    Attributes:
+        accept_fit: Take it although its tables are followed less well than is asked.
+    """
 
     model: str
     gpu: str
     tp: int = 1
     engine: str = "vllm"
     weights: str | None = None
+    accept_fit: bool = False
 
 
 _LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
@@ -79,8 +84,8 @@ ENTRIES = (
     Entry(_GPT_OSS, "b200_sxm"),
     Entry(_GPT_OSS, "h100_sxm", 2, "sglang"),
     Entry(_DEEPSEEK, "h200_sxm", 8),
-    Entry(_DEEPSEEK, "b200_sxm", 8),
-    Entry(_DEEPSEEK, "h200_sxm", 8, "sglang"),
+    Entry(_DEEPSEEK, "b200_sxm", 8, accept_fit=True),
+    Entry(_DEEPSEEK, "h200_sxm", 8, "sglang", accept_fit=True),
 )
 
 
@@ -97,6 +102,7 @@ def estimated(entry: Entry) -> EstimatedServer:
         engine=entry.engine,
         weights=entry.weights,
         kv_tokens=kv_tokens(entry),
+        accept_fit=entry.accept_fit,
     )
 
 

@@ -3,7 +3,8 @@
 Tables of matrix products are a sawtooth in the number of tokens: one more than fills a tile costs a
 whole tile more, and larger tiles are then better used. Knots and non-negative least squares are
 those of `validation.measure`; the segment after a jump may go down as well, within the forms that
-`fluid.iteration.IterationTime` allows.
+`fluid.iteration.IterationTime` allows. Decodes alone, most iterations of a server, count twice, and
+a prompt's token may cost more than a decode's (c_pre): without noise that is no matter of chance.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from fluid.iteration import IterationTime
 from validation.measure.composition import LINEAR_TERMS, Compositions, Floats
 from validation.measure.fit import LEAST_S, design, nonnegative
 from validation.measure.knots import choose_knots
+
+DECODES_COUNT = 2.0
 
 DIGITS = 6
 """Significant digits that are kept of every coefficient."""
@@ -30,9 +33,11 @@ def fit_sawtooth(compositions: Compositions, seconds: Floats) -> IterationTime:
     knots = choose_knots(compositions, seconds)
     columns = design(compositions, knots)
     falling = _may_fall(knots)
-    signed = np.hstack([columns, -columns[:, falling]])
-    weights = nonnegative(signed / seconds[:, None], np.ones_like(seconds))
-    plain, down = np.split(weights, [columns.shape[1]])
+    prompts = compositions.prefill_tokens
+    signed = np.hstack([columns, prompts[:, None], -columns[:, falling]])
+    count = np.where(prompts > 0, 1.0, DECODES_COUNT)
+    weights = nonnegative(signed * (count / seconds)[:, None], count)
+    plain, (prefill_s, *down) = np.split(weights, [columns.shape[1]])
     plain[falling] -= down
     rises_s, linear_s = np.split(plain, [-len(LINEAR_TERMS)])
     summed_s = np.maximum(np.cumsum(rises_s), LEAST_S)
@@ -43,6 +48,7 @@ def fit_sawtooth(compositions: Compositions, seconds: Floats) -> IterationTime:
         {
             "tokens_knots": [float(one) for one in tokens],
             "seconds_knots": list(times),
+            "per_prefill_token_s": _rounded(float(prefill_s)),
             **{
                 name: _rounded(value)
                 for name, value in zip(LINEAR_TERMS, linear_s.tolist(), strict=True)

@@ -184,6 +184,9 @@ class Tables:
             "moe_ep_size": on.expert_parallel,
             "kv_cache_dtype": _DTYPES[on.kv_dtype],
         }
+        if on.kv_dtype == "bf16":
+            # Otherwise attention of an FP8 checkpoint is asked for in FP8, on a cache that is not.
+            fields |= {"activation_dtype": "bfloat16"}
         if on.weights is not None:
             fields |= {"weight_dtype": _DTYPES[on.weights], "moe_dtype": _DTYPES[on.weights]}
         facade = _module("aiconfigurator_core.sdk.rust_engine_step").RustForwardPassPerfModel
@@ -243,6 +246,7 @@ class Tables:
                     moe_tp_size=on.tp // on.expert_parallel,
                     moe_ep_size=on.expert_parallel,
                     kvcache_quant_mode=_DTYPES[on.kv_dtype],
+                    fmha_quant_mode="bfloat16" if on.kv_dtype == "bf16" else None,
                     gemm_quant_mode=_modes(on.weights),
                     moe_quant_mode=_modes(on.weights),
                 )

@@ -20,7 +20,7 @@ from fluid.files import read_text
 from fluid.parsing import guarded
 from fluid.server import MeasuredRange
 from validation.measure.composition import Compositions, Floats, Measurements
-from validation.measure.record import RunRecord, record_path
+from validation.measure.record import record_beside
 
 COLUMNS = (
     "prefill_tokens",
@@ -90,8 +90,7 @@ def from_table(table: Floats) -> tuple[Compositions, MeasuredRange]:
 
 def _measurements(table: Floats, path: Path) -> Measurements:
     compositions, seen = from_table(table)
-    beside = record_path(path)
-    record = RunRecord.read(beside) if beside.is_file() else None
+    record = record_beside(path)
     return Measurements(
         compositions=compositions,
         seconds=table[:, 4] / 1e3,
