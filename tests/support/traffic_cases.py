@@ -191,4 +191,4 @@ class Drawn:
                 think_s *= -math.log(two_uniforms(self.of.case.seed, 0, draw, _TURN)[0])
             return self.request(draw, at_s + think_s, self.kind(draw))
 
-        return Audience(send_next, *most)
+        return Audience(send_next, *most, requests=requests)

@@ -190,11 +190,13 @@ class Audience:
     Attributes:
         send_next: Function (request that has ended, when) that gives the next one of its client.
         queue_requests, queue_tokens: A request that finds so many waiting is refused.
+        requests: How many are sent in all, where clients send more than those given.
     """
 
     send_next: Callable[[Request, float], Request | None] = nobody_sends
     queue_requests: float = math.inf
     queue_tokens: float = math.inf
+    requests: int = 0
 
     def refuses(self, request: Request, waiting: Sequence[Request]) -> bool:
         """Whether a request that arrives now is turned away."""
@@ -214,6 +216,10 @@ class _Coming:
     all_sent: list[Request]
     sent: list[Request]
     arrived: int = 0
+
+    @property
+    def last_has_arrived(self) -> bool:
+        return self.arrived == max(self.audience.requests, len(self.all_sent))
 
     @property
     def next_at_s(self) -> float:
@@ -292,7 +298,7 @@ def simulate_slowly(
     while len(iterations) != steps and not all(one.has_ended for one in requests):
         coming.happen(state, clock_s)
         state.clock_s, state.wake_at_s = clock_s, math.inf
-        state.last_has_arrived = not coming
+        state.last_has_arrived = coming.last_has_arrived
         batch = rule(state)
         if not batch:
             leaver = _next_leaver(state)

@@ -111,7 +111,7 @@ def _send(model, lane, draw, at_s):
     lane.clients[place].draw = draw
     if drawn:
         _, choice = two_uniforms(scalars.seed, scalars.replication, draw, _TURN)
-        lane.requests[place].shape = choose_shape(model, choice)
+        lane.requests[place].shape = choose_shape(model.shapes, choice)
     scalars.sent += 1
 
 
