@@ -206,7 +206,7 @@ class _DuplicateKey(Exception):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """SafeLoader, in C where there is libyaml, for YAML 1.2: ``1e-3`` a number, no duplicate keys."""
+    """SafeLoader, in C if there is libyaml, for YAML 1.2: ``1e-3`` a number, no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
