@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 WIDE = 160
 """Columns of text where nobody says how many there are: a file, a pipe, a notebook."""
 
+MOST_ROWS = 500
+"""Rows of a table that are written out as text; ``--json`` and `frame` have all of them."""
+
 VERDICT_COLOURS = {
     "stable": "green",
     "unstable": "red",
@@ -62,6 +65,15 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     left: tuple[int, ...] = (0,)
     spare: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Table:
+        """The table with as many rows as anybody reads, and a last one that says what is left."""
+        more = len(self.rows) - MOST_ROWS
+        if more <= 0:
+            return self
+        last = (f"… {more:,} more", *("" for _ in self.columns[1:]))
+        return replace(self, rows=(*self.rows[:MOST_ROWS], last))
 
     def fitted(self, width: int) -> Table:
         """The table without as many spare columns as it takes to fit; maybe still too wide."""
@@ -184,6 +196,7 @@ def print_table(table: Table, stream: Any, width: int, colours: bool = False) ->
     )
     table = _printable(table)
     console.print(table.title, style="bold")
+    table = table.shown
     fitted = table.fitted(width)
     if fitted.width <= width:
         console.print(_rich_table(fitted))
@@ -234,7 +247,7 @@ def _html(block: Block) -> str:
     head = "".join(_html_cell("th", one, k in block.left) for k, one in enumerate(block.columns))
     rows = "".join(
         f"<tr>{''.join(_html_cell('td', one, k in block.left) for k, one in enumerate(row))}</tr>"
-        for row in block.rows
+        for row in block.shown.rows
     )
     caption = f"<caption>{html.escape(block.title)}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

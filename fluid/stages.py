@@ -165,11 +165,11 @@ def stage_sums(workload: Workload, server: Server) -> StageSums:
         first_kv_read_tokens=read_only(first_decodes * (known + 1)),
         first_held_tokens=read_only(np.ceil((before + 1) / block) * block),
         last_held_tokens=read_only(np.ceil(last / block) * block),
-        memory_sum=read_only(_rounded_sum(last, block) - _rounded_sum(before, block)),
+        memory_sum=read_only(rounded_sum(last, block) - rounded_sum(before, block)),
     )
 
 
-def _rounded_sum(tokens: Floats, block: int) -> Floats:
+def rounded_sum(tokens: Floats, block: int) -> Floats:
     """Σ of 1, 2, …, `tokens`, each rounded up to whole blocks; elementwise."""
     whole, rest = np.divmod(tokens, block)
     return np.asarray(block * (block * whole * (whole + 1) / 2 + rest * (whole + 1)))

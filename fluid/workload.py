@@ -210,6 +210,19 @@ class Columns:
         for one in vars(self).values():
             one.flags.writeable = False
 
+    @cached_property
+    def kinds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Classes of the same lengths are one kind: first class of each, (k,), kind of each, (m,).
+
+        Kinds are in the order of their first classes.
+        """
+        shapes = [self.prefill_tokens, self.context_tokens, self.decode_tokens]
+        _, first, kind = np.unique(
+            np.column_stack(shapes), axis=0, return_index=True, return_inverse=True
+        )
+        rank = np.argsort(np.argsort(first))
+        return np.sort(first), rank[kind.ravel()]
+
 
 class RatePiece(FileModel):
     """From `start_s` on, until the next piece, every rate is multiplied by `multiplier`.
@@ -243,6 +256,8 @@ class Workload(FileModel):
         rate_profile: Piecewise constant multipliers of all rates over time (THEORY 5.1), from 0 s
             on; the last holds for ever unless the profile is periodic.
         period_s: After so many seconds the profile starts again.
+        observed_s: Seconds over which the rates were counted, where a recording is behind them: so
+            many requests and no more stand for each rate (THEORY 5.7).
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, 512, 120), code=fw.Requests(1.0, 2048, 250))
@@ -258,6 +273,7 @@ class Workload(FileModel):
     source: str | None = None
     rate_profile: Annotated[tuple[RatePiece, ...], Field(min_length=1)] | None = None
     period_s: PositiveFloat | None = None
+    observed_s: PositiveFloat | None = None
 
     @classmethod
     def of(cls, name: str = "workload", /, **classes: Requests) -> Workload:
@@ -389,7 +405,7 @@ class Workload(FileModel):
         return float(self.shares @ self.mean_multipliers)
 
     def scaled(self, factor: float) -> Workload:
-        """The same mix with every rate multiplied by `factor`.
+        """The same mix with every rate multiplied by `factor`; requests observed stay as many.
 
         Raises:
             InputError: The factor is not a positive finite number.
@@ -401,7 +417,8 @@ class Workload(FileModel):
                 one.model_copy(update={"rate_per_s": one.rate_per_s * factor})
                 for one in self.classes
             )
-        return self.model_copy(update={"classes": classes})
+        observed_s = self.observed_s and self.observed_s / factor
+        return self.model_copy(update={"classes": classes, "observed_s": observed_s})
 
     def at_rate(self, rate_per_s: float) -> Workload:
         """The same mix at a total rate in requests per second.

@@ -14,6 +14,8 @@ from thresholds.schedule import SCHEDULE_VERSION, Schedule, Window
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.solver import Solver
 from thresholds.table import ThresholdTable
+from thresholds.uncertain.rates import RateUncertainty
+from thresholds.uncertain.solve import solve_uncertain
 
 
 def solve(
@@ -23,6 +25,7 @@ def solve(
     *,
     evaluator: Evaluator | None = None,
     overload: bool = False,
+    uncertainty: RateUncertainty | None = None,
 ) -> ThresholdTable | Schedule:
     """Thresholds for a load: a table, or a `Schedule` where the workload has a rate profile.
 
@@ -32,6 +35,7 @@ def solve(
         evaluator: Simulates settings, for solvers that refine on a simulator.
         overload: Where the load is above capacity, solve for the part of it that is worth most
             (`thresholds.overload.admission`).
+        uncertainty: What the rates may be, if they are not known: the table holds for all of it.
 
     Raises:
         InputError: A request that does not fit into the cache, an option that does not suit the
@@ -46,7 +50,11 @@ def solve(
     >>> table.policy, table.memory.required_tokens
     ('wait', 1554.0)
     """
-    job = _Job(server, solver or Paced(), evaluator, overload)
+    if overload and uncertainty is not None:
+        raise InputError(
+            "uncertainty", uncertainty, "none with overload: what is admitted is given"
+        )
+    job = _Job(server, solver or Paced(), evaluator, overload, uncertainty)
     return job.table(workload) if workload.rate_profile is None else job.schedule(workload)
 
 
@@ -64,13 +72,20 @@ class _Job:
     """One way of solving, for one load or many."""
 
     def __init__(
-        self, server: Server, solver: Solver, evaluator: Evaluator | None, overload: bool
+        self,
+        server: Server,
+        solver: Solver,
+        evaluator: Evaluator | None,
+        overload: bool,
+        uncertainty: RateUncertainty | None,
     ) -> None:
         self.server, self.solver = server, solver
-        self.evaluator, self.overload = evaluator, overload
+        self.evaluator, self.overload, self.uncertainty = evaluator, overload, uncertainty
 
     def table(self, load: Workload) -> ThresholdTable:
         """The table for a load of constant rates, or for what is admitted of it."""
+        if self.uncertainty is not None:
+            return solve_uncertain(load, self.server, self.solver, self.uncertainty)
         if not self.overload:
             return self.solver.solve(load, self.server, self.evaluator)
         admitted = admission(load, self.server)

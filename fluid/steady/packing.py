@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from fluid.linear import best_point
 from fluid.server import Server, require_fits
-from fluid.stages import class_stages
+from fluid.stages import class_stages, rounded_sum
 from fluid.steady.intake import Intake, intake
 from fluid.steady.patterns import Packer, Pattern
 from fluid.steady.stability import Stability, curve_stability
-from fluid.workload import Workload
+from fluid.workload import RequestClass, Workload
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +44,12 @@ _WORK = 15_000
 
 _MANY = 12
 """Residents from which on patterns of all of them come first."""
+
+_MOST_KINDS = 1000
+"""Different requests beyond which no pattern is looked for: each alone takes a search."""
+
+_BANDS = (2, 3, 4, 6, 8)
+"""Bands of prompts, and of outputs, whose requests take the same room, see `_banded`."""
 
 _ROUNDING = 1e-9
 
@@ -125,14 +131,23 @@ def packing(workload: Workload, server: Server) -> Packing:
     quick = _without_patterns(workload, server)
     if not quick.matters:
         return quick
+    first, kind = workload.columns.kinds
+    if len(first) > _MOST_KINDS:
+        return quick
     # One search for all rates of a mix.
-    mix = workload.model_copy(update={"name": "mix"}).at_rate(1.0)
-    digits = tuple(float(f"{one.rate_per_s:.12g}") for one in mix.classes)
     classes = tuple(
-        one.model_copy(update={"rate_per_s": rate, "name": f"c{k}", "slo": None, "weight": 1.0})
-        for k, (one, rate) in enumerate(zip(mix.classes, digits, strict=True))
+        RequestClass(
+            name=f"c{k}",
+            rate_per_s=float(f"{share:.12g}"),
+            prefill_tokens=workload.classes[index].prefill_tokens,
+            decode_tokens=workload.classes[index].decode_tokens,
+            context_tokens=workload.classes[index].context_tokens,
+        )
+        for k, (index, share) in enumerate(
+            zip(first.tolist(), np.bincount(kind, weights=workload.shares).tolist(), strict=True)
+        )
     )
-    found = _packing(mix.model_copy(update={"classes": classes, "source": None}), server)
+    found = _packing(Workload(name="mix", classes=classes), server)
     rate = workload.rate_per_s
     shares = tuple(Share(one.pattern, one.periods_per_s) for one in found.schedule)
     return Packing(
@@ -184,11 +199,33 @@ def _evenly_spaced_scale(curve: Intake, boundary_intake_s: float) -> float:
     A class that starts a request every g iterations holds at most m/g and its peak once, as KV
     grows with the stage, so that Σ_j peak_j of the memory is enough to spare.
     """
-    room = curve.server.usable_kv_tokens - float(curve.sums.last_held_tokens.sum())
-    if room <= 0:
-        return 0.0
-    intake_s = min(boundary_intake_s, room / curve.kv_tokens_per_s)
-    return intake_s / curve.time_s(intake_s)
+    choices = [(float(curve.sums.last_held_tokens.sum()), curve.kv_tokens_per_s)]
+    if len(curve.linear_s) > _BANDS[0] ** 2:
+        choices += [_banded(curve, bands) for bands in _BANDS]
+    found = [
+        min(boundary_intake_s, (curve.server.usable_kv_tokens - peaks) / per_s)
+        for peaks, per_s in choices
+        if peaks < curve.server.usable_kv_tokens
+    ]
+    return max((intake_s / curve.time_s(intake_s) for intake_s in found), default=0.0)
+
+
+def _banded(curve: Intake, bands: int) -> tuple[float, float]:
+    """Peaks, and KV per second of intake, of classes in bands of like lengths, one room for each.
+
+    All requests of a band take turns in the room of one with its longest prompt and most stages.
+    """
+    first, stages = curve.sums.first_held_tokens, curve.sums.count
+    edges = np.linspace(0, 1, bands + 1)[1:-1]
+    row, column = (np.searchsorted(np.quantile(one, edges), one) for one in (first, stages))
+    _, band = np.unique(row * bands + column, return_inverse=True)
+    start, most = np.zeros(band.max() + 1), np.zeros(band.max() + 1)
+    np.maximum.at(start, band, first)
+    np.maximum.at(most, band, stages)
+    block = curve.server.block_tokens
+    peaks = start + np.ceil((most - 1) / block) * block
+    sums = most * start + rounded_sum(most - 1, block)
+    return float(peaks.sum()), float(np.bincount(band, weights=curve.flow.rates_per_s) @ sums)
 
 
 def _capped(curve: Intake) -> tuple[int, float]:

@@ -198,6 +198,9 @@ def summarise_trace(
         found = _at_rate(_digest(trace, lengths, write), path, rate_per_s)
         kept = _source(trace, source, lengths)
         workload = workload_of_digest(found, name or path.stem, classes, kept)
+    if rate_per_s is None and isinstance(trace, Trace) and trace.timed:
+        observed_s = found.requests / workload.rate_per_s
+        workload = workload.model_copy(update={"observed_s": float(f"{observed_s:.6g}")})
     snapshot = trace if isinstance(trace, Snapshot) and trace.bounded else None
     return TraceSummary(
         file=path,

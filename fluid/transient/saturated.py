@@ -145,6 +145,9 @@ class PredictedLoss(Result):
         }
 
 
+MOST_KINDS = 1000
+"""Different requests (prompt, context and output) in one fluid."""
+
 HOW_SURE = "(±5 points; less where evicted requests keep their tokens, as in vLLM)"
 """In a sentence; `BELIEF` says more."""
 
@@ -168,7 +171,8 @@ def predicted_loss(
         rules: More rules of admission by name, beside no restraint and a watermark of 5 %.
 
     Returns:
-        None where memory hardly binds: unlimited memory would raise the limit by less than 1 %.
+        None where memory hardly binds: unlimited memory would raise the limit by less than 1 %;
+        and for more than `MOST_KINDS` different requests, whose fluid takes minutes.
 
     Raises:
         InputError: A class of which no request fits into memory.
@@ -181,7 +185,7 @@ def predicted_loss(
     """
     require_fits(workload, server)
     edge = stability(workload, server)
-    if edge.memory_share < LEAST_MEMORY_SHARE:
+    if edge.memory_share < LEAST_MEMORY_SHARE or len(workload.columns.kinds[0]) > MOST_KINDS:
         return None
     limit_per_s = edge.max_scale * workload.rate_per_s
     mean_per_s = limit_per_s
@@ -204,10 +208,12 @@ def saturated_rate_per_s(workload: Workload, server: Server, rule: Admission) ->
     from fluid.transient import kernel  # numba is slow to import
 
     tokens = server.model_copy(update={"block_tokens": 1})
-    mix = workload.shares
-    in_blocks = float(mix @ memory_sums(workload, server))
-    capacity = server.usable_kv_tokens * float(mix @ memory_sums(workload, tokens)) / in_blocks
-    stages = [class_stages(one, tokens) for one in workload.classes]
+    shares = workload.shares
+    in_blocks = float(shares @ memory_sums(workload, server))
+    capacity = server.usable_kv_tokens * float(shares @ memory_sums(workload, tokens)) / in_blocks
+    first, kind = workload.columns.kinds
+    mix = np.bincount(kind, weights=shares).astype(float)
+    stages = [class_stages(workload.classes[index], tokens) for index in first.tolist()]
     longest = max(one.count for one in stages)
     unit_s = longest * full_memory_time_s(workload, server)
     costs = costs_of(stages, tokens)

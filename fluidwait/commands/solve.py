@@ -12,7 +12,9 @@ from fluidwait.console import SOLVING, say, show, waiting
 from fluidwait.options import AsJson, LoadOptions, grouped, new_app, require_use
 
 if TYPE_CHECKING:
-    pass
+    from thresholds.uncertain.rates import RateUncertainty
+
+FROM_TRACE = "from-trace"
 
 SOLVER_OPTIONS = (
     *("objective", "scheduler", "budget_s", "overflow_probability", "horizon_s", "segments"),
@@ -86,6 +88,24 @@ def command(
             "prove is said."
         ),
     ] = None,
+    rate_uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|from-trace",
+            help="The table holds for all rates within this share of the given ones, or for those "
+            "that the recording behind them makes likely.",
+        ),
+    ] = None,
+    uncertain_classes: Annotated[
+        float | None,
+        typer.Option(
+            help="--rate-uncertainty SHARE: so many classes deviate by all of it at most."
+        ),
+    ] = None,
+    miss_probability: Annotated[
+        float | None,
+        typer.Option(help="--rate-uncertainty from-trace: that it fails; 0.05 unless told."),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -112,9 +132,12 @@ def command(
         from fluid.plots.style import require_plot_path
 
         require_plot_path(plot)
+    uncertainty = _uncertainty(context, rate_uncertainty, uncertain_classes, miss_probability)
     workload, server = load.read()
     with waiting("refining on the simulator" if budget_s else SOLVING):
-        found = solve(workload, server, solver, overload=overload, loss=True)
+        found = solve(
+            workload, server, solver, overload=overload, loss=True, uncertainty=uncertainty
+        )
     if plot and isinstance(solver, NestedWait):
         from fluid.plots.style import save
 
@@ -133,3 +156,35 @@ def command(
             else f" Next: fluidwait replay {shlex.quote(str(out))}"
         )
         say(f"Wrote {out}.{next_step}")
+
+
+def _uncertainty(
+    context: typer.Context, given: str | None, classes: float | None, miss: float | None
+) -> RateUncertainty | None:
+    """What the rates may be.
+
+    Raises:
+        InputError: Neither a share nor `FROM_TRACE`, or an option of the other one.
+    """
+    from fluid.errors import InputError
+    from thresholds.uncertain.rates import RateBox, RatePosterior
+
+    if given != FROM_TRACE:
+        require_use(context, ["miss_probability"], f"only with --rate-uncertainty {FROM_TRACE}")
+    if given is None or given == FROM_TRACE:
+        require_use(context, ["uncertain_classes"], "only with --rate-uncertainty SHARE")
+    if given is None:
+        return None
+    if given == FROM_TRACE:
+        return RatePosterior() if miss is None else RatePosterior(miss)
+    allowed = f"a share, 0 or more and below 1, or {FROM_TRACE}"
+    try:
+        share = float(given)
+    except ValueError:
+        raise InputError("rate_uncertainty", given, allowed) from None
+    if not 0 <= share < 1:
+        raise InputError("rate_uncertainty", given, allowed)
+    try:
+        return RateBox(share, classes)
+    except InputError as error:
+        raise InputError("uncertain_classes", classes, error.allowed) from None

@@ -27,10 +27,11 @@ class Table:
 def best_seconds(work: Callable[[], object], rounds: int = 3) -> float:
     """Least of `rounds` runs, after one that compiles and fills caches."""
     work()
-    return min(_seconds(work) for _ in range(rounds))
+    return min(once_seconds(work) for _ in range(rounds))
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def once_seconds(work: Callable[[], object]) -> float:
+    """Seconds of one run, with whatever is done for the first time."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

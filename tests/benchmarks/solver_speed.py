@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 
+from fluid.files import write_document
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
-from tests.benchmarks.measurement import Table, alone, best_seconds
+from tests.benchmarks.measurement import Table, alone, best_seconds, once_seconds
 from thresholds.solvers.nested.design import DesignRule, best_designs
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import log_term
@@ -86,6 +90,20 @@ def by_classes() -> Table:
     )
 
 
+def by_file() -> Table:
+    """Reading a workload file of m classes, and what comes before any solver is asked."""
+    rows = []
+    for classes in (1000, 100_000):
+        seconds, peak_gib = alone(_file_seconds, classes)
+        rows.append((f"{classes:,}", *(f"{one:.2f}" for one in seconds), f"{peak_gib:.2f}"))
+    return Table(
+        "Solvers: files",
+        "A workload file of random classes read and checked, its hash, and the first equilibrium.",
+        ("classes m", "JSON s", "YAML s", "hash s", "equilibrium s", "peak GiB"),
+        tuple(rows),
+    )
+
+
 def by_segments() -> Table:
     """Literal Nested WAIT against L, cuts chosen by the dynamic program."""
     rows = []
@@ -124,6 +142,22 @@ def _class_seconds(classes: int) -> tuple[float, float, float, float]:
     return fluid_s, paced_s, wait_s, gap
 
 
+def _file_seconds(classes: int) -> tuple[float, ...]:
+    workload, server = random_load(classes)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"load.{suffix}" for suffix in ("json", "yaml")]
+        for path in paths:
+            # Flow mappings of JSON are YAML as well; dumping so many as YAML takes a minute.
+            write_document(workload.document(), path)
+        read = [once_seconds(lambda path=path: Workload.read(path)) for path in paths]
+        found = Workload.read(paths[0])
+    return (
+        *read,
+        once_seconds(found.sha256),
+        once_seconds(lambda: equilibrium(found, server)),
+    )
+
+
 def _nested_seconds(segments: int) -> tuple[float, float]:
     server = LONG_DECODE.model_copy(update={"kv_capacity_tokens": 4_000_000})
     load = geometric_lengths(20, 10, 5.0)
@@ -141,4 +175,4 @@ def _cut_seconds(count: int) -> float:
     return best_seconds(lambda: best_designs(lengths, log, rule, 32), rounds=2)
 
 
-TABLES = (by_classes, by_segments, by_lengths)
+TABLES = (by_classes, by_file, by_segments, by_lengths)

@@ -14,6 +14,7 @@ from thresholds.schedule import Schedule
 from thresholds.solve import solve as solve_with
 from thresholds.solvers.solver import Solver
 from thresholds.table import ThresholdTable
+from thresholds.uncertain.rates import RateUncertainty
 
 
 def solve(
@@ -23,6 +24,7 @@ def solve(
     *,
     overload: bool = False,
     loss: bool = False,
+    uncertainty: RateUncertainty | None = None,
 ) -> ThresholdTable | Schedule:
     """Thresholds for a load: a table, or a `Schedule` where the workload has a rate profile.
 
@@ -32,6 +34,8 @@ def solve(
         overload: Where the load is above capacity, solve for the part of it that is worth most.
         loss: Also predict what admission loses without and with the table once memory has filled
             (THEORY 11); not for schedules.
+        uncertainty: What the rates may be, if they are not known: a `RateBox`, or a
+            `RatePosterior` for those of a recording. The table holds for all of it (THEORY 5.7).
 
     Raises:
         InputError: A request that does not fit into the cache, or an option that does not suit the
@@ -45,7 +49,14 @@ def solve(
     >>> round(table.limits.pace_per_iteration, 4)
     0.1352
     """
-    found = solve_with(workload, server, solver, evaluator=_simulated, overload=overload)
+    found = solve_with(
+        workload,
+        server,
+        solver,
+        evaluator=_simulated,
+        overload=overload,
+        uncertainty=uncertainty,
+    )
     return with_loss(found) if loss and isinstance(found, ThresholdTable) else found
 
 
