@@ -1,7 +1,7 @@
 """Engine and slow reference under every kind of traffic: many cases of each policy. Ten minutes.
 
-Run as ``python -m tests.benchmarks.traffic_agreement [CASES]``: so many of each kind, 300 unless told. The
-first difference ends it.
+Run as ``python -m tests.benchmarks.traffic_agreement [CASES]``: so many of each kind, 300 unless
+told. The first difference ends it.
 """
 
 from __future__ import annotations
