@@ -47,7 +47,7 @@ WINDOW_START, WINDOW_END = 0.2, 0.8
 
 LATENCY, TTFT, TPOT = 0, 1, 2
 
-_LOG_RATIO = math.log(HISTOGRAM_RATIO)
+_LOG_LOWEST, _BINS_PER_LOG = math.log(HISTOGRAM_LOWEST_S), 1.0 / math.log(HISTOGRAM_RATIO)
 
 
 def form_batch(model, lane, params, thresholds):
@@ -91,6 +91,7 @@ def run_lane(model, lane, params, thresholds):
         scalars.wake_at_s = math.inf
         if AGGREGATES:
             scalars.decoders_run = 1
+            scalars.undisturbed_tokens = 0
             if scalars.aggregated and not form_aggregated(model, lane, params, thresholds):
                 unpark_all(model, lane)
         if not scalars.aggregated:
@@ -99,6 +100,8 @@ def run_lane(model, lane, params, thresholds):
             _sample(model, lane)
         if AGGREGATES and scalars.aggregated:
             ran = run_aggregated(model, lane)
+            if scalars.undisturbed_tokens > 0:
+                run_undisturbed(model, lane)
         else:
             ran = run_iteration(model, lane)
             if AGGREGATES:
@@ -556,6 +559,79 @@ def run_aggregated(model, lane):
 
 
 @inlined
+def run_undisturbed(model, lane):
+    """Go on decoding while nobody arrives, ends or needs more memory than the rule has allowed.
+
+    The same iterations as `run_aggregated` would make, with everything at hand.
+    """
+    scalars = lane.scalars[0]
+    if (
+        scalars.waiting + scalars.active + scalars.leaving > 0
+        or scalars.parked == 0
+        or scalars.cohort_left == 0
+        or scalars.next_arrival >= lane.requests.size
+        or scalars.iterations < lane.series.shape[0]
+    ):
+        return
+    constants = model.constants[0]
+    decodes = scalars.parked
+    known = parked_known(scalars)
+    batch_s = token_seconds(model.knots, decodes)
+    request_s = constants.per_decode_request_s * decodes
+    spare_s = max(batch_s - constants.token_s * decodes, 0.0)
+    arrival_s = lane.requests[scalars.next_arrival].arrived_at_s
+    clock_s, decides_at_s, tau = scalars.clock_s, scalars.decides_at_s, scalars.tau_s
+    window_start_s, window_end_s = scalars.window_start_s, scalars.window_end_s
+    spare_sum_s, room_sum_s = scalars.spare_s, scalars.room_s
+    busy_s, kv_integral = scalars.busy_s, scalars.kv_integral
+    resident_integral = scalars.resident_integral
+    held = scalars.parked_held_tokens
+    kv_max = scalars.kv_max_tokens
+    day, phase, steps, in_window_steps = scalars.step_day, scalars.step_phase, 0, 0
+    while arrival_s > decides_at_s:
+        day += 1
+        if day == lane.calendar.size:
+            day = 0
+        need = held + lane.calendar[phase].growing * constants.block_tokens
+        if need > scalars.undisturbed_tokens or lane.calendar[day].completing >= 0:
+            break
+        held = need
+        steps += 1
+        phase += 1
+        if phase == constants.block_tokens:
+            phase = 0
+        spare_sum_s += spare_s
+        room_sum_s += spare_s * (1.0 - held / constants.kv_capacity_tokens)
+        tau = batch_s + constants.per_kv_token_s * known + request_s
+        known += decodes
+        begun_s = clock_s
+        clock_s += tau
+        decides_at_s = begun_s if scalars.ahead else clock_s
+        begin, end = max(begun_s, window_start_s), min(clock_s, window_end_s)
+        if end > begin:
+            busy_s += end - begin
+            kv_integral += held * (end - begin)
+            resident_integral += decodes * (end - begin)
+            kv_max = max(kv_max, held)
+        if window_start_s < clock_s <= window_end_s:
+            in_window_steps += 1
+    if steps == 0:
+        return
+    scalars.clock_s, scalars.decides_at_s, scalars.tau_s = clock_s, decides_at_s, tau
+    scalars.spare_s, scalars.room_s = spare_sum_s, room_sum_s
+    scalars.busy_s, scalars.kv_integral = busy_s, kv_integral
+    scalars.resident_integral = resident_integral
+    scalars.kv_max_tokens = kv_max
+    scalars.kv_held_tokens = held
+    scalars.parked_held_tokens = held
+    scalars.tokens_decoded += in_window_steps * decodes
+    scalars.iterations += steps
+    scalars.step += steps
+    scalars.step_day = (scalars.step_day + steps) % lane.calendar.size
+    scalars.step_phase = phase
+
+
+@inlined
 def emits(model, resident):
     """Whether a resident that has computed all it knew has a token; not so the paper's prefill."""
     silent = model.constants[0].silent_prefill
@@ -672,5 +748,5 @@ def _record(lane, report_class, metric, seconds):
     lane.sums[report_class, metric, 2] += seconds * seconds
     index = 0
     if seconds > HISTOGRAM_LOWEST_S:
-        index = int(math.log(seconds / HISTOGRAM_LOWEST_S) / _LOG_RATIO)
+        index = int((math.log(seconds) - _LOG_LOWEST) * _BINS_PER_LOG)
     lane.histogram[report_class, metric, min(index, HISTOGRAM_BINS - 1)] += 1
