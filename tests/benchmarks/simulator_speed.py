@@ -6,15 +6,24 @@ import os
 
 from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
-from tests.benchmarks.loads import OUTPUT, PROMPT, model_with
+from tests.benchmarks.loads import (
+    BYTES_PER_ITERATION,
+    BYTES_PER_REQUEST,
+    OUTPUT,
+    PROMPT,
+    model_with,
+)
 from tests.benchmarks.measurement import Table, alone, best_seconds
 from validation.experiments.rows import grid, run_rows
 from validation.policies import POLICIES, PolicyLike, configured, parse_policy
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.runs import Runs
+from validation.simulator.state import RESIDENT, SCALARS, new_lane
 
 REQUESTS = 10_000
+
+H100_BYTES_PER_S = 3.35e12
 
 COMPARED = (
     "greedy",
@@ -29,13 +38,18 @@ COMPARED = (
 
 
 def speed(
-    model: Model, policy: PolicyLike, replications: int, requests: int, threads: int
+    model: Model,
+    policy: PolicyLike,
+    replications: int,
+    requests: int,
+    threads: int,
+    rounds: int = 2,
 ) -> tuple[float, float]:
     """Iterations and requests per second of so many replications."""
     (rule,) = configured(policy)
     jobs = [cpu.Job(rule, replication) for replication in range(replications)]
     iterations = sum(one.iterations for one in cpu.run(model, jobs, requests, threads))
-    seconds = best_seconds(lambda: cpu.run(model, jobs, requests, threads), rounds=2)
+    seconds = best_seconds(lambda: cpu.run(model, jobs, requests, threads), rounds)
     return iterations / seconds, replications * requests / seconds
 
 
@@ -47,8 +61,8 @@ def by_size() -> Table:
         for name in ("greedy", "vllm-v1"):
             policy = parse_policy(name)
             each = policy.policy.general.configure()
-            iterations, requests = speed(model, policy, 2, REQUESTS, threads=1)
-            each_iterations, _ = speed(model, each, 1, REQUESTS, threads=1)
+            iterations, requests = speed(model, policy, 10, REQUESTS, 1, rounds=8)
+            each_iterations, _ = speed(model, each, 2, REQUESTS, 1, rounds=5)
             rows.append(
                 (
                     f"{residents:,}",
@@ -66,6 +80,39 @@ def by_size() -> Table:
         (
             *("in service", "policy", "million iterations /s", "requests /s"),
             *("touching each: million iterations /s", "times"),
+        ),
+        tuple(rows),
+    )
+
+
+def on_paper() -> Table:
+    """What iterations move, from the records that they touch."""
+    rows = []
+    for residents in (20, 400):
+        model = model_with(residents, 2 * residents * (PROMPT + OUTPUT))
+        lane = new_lane(model, 2_000)
+        each = 2 * (residents * RESIDENT.itemsize + SCALARS.itemsize)
+        parked = BYTES_PER_ITERATION + residents / OUTPUT * BYTES_PER_REQUEST
+        rows.append(
+            (
+                f"{residents}",
+                f"{sum(part.nbytes for part in lane):,}",
+                f"{each:,}",
+                f"{parked:,.0f}",
+                f"{H100_BYTES_PER_S / each / 1e6:,.0f}",
+                f"{H100_BYTES_PER_S / parked / 1e6:,.0f}",
+            )
+        )
+    return Table(
+        "Simulator: memory, on paper",
+        "Bytes of a replication of 2,000 requests in twice the memory that its residents need at "
+        "most; bytes that an iteration reads and writes, where every resident is touched and where "
+        "decoders are parked: its scalars, and the records of who comes and goes. The last columns "
+        "are what the memory of an H100 (3.35 TB/s) would carry, a bound and no forecast: a thread "
+        "has a replication to itself, and its accesses are scattered.",
+        (
+            *("in service", "bytes per replication", "per iteration, each touched", "parked"),
+            *("carried, each touched: million iterations /s", "carried, parked"),
         ),
         tuple(rows),
     )
@@ -148,4 +195,4 @@ def _millions(per_second: float) -> str:
     return f"{per_second / 1e6:.2f}"
 
 
-TABLES = (by_size, by_policy, by_replications, comparison)
+TABLES = (by_size, on_paper, by_policy, by_replications, comparison)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numba import cuda as numba_cuda
 
+from tests.benchmarks.loads import BYTES_PER_ITERATION, BYTES_PER_REQUEST
 from validation.policies import parse_policy
 from validation.simulator import cuda
 from validation.simulator.cpu import Job
 from validation.simulator.model import Model
-from validation.simulator.state import RESIDENT, SCALARS, new_lane
+from validation.simulator.state import new_lane
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -44,9 +45,8 @@ class Launch:
 
     @property
     def least_bytes_per_s(self) -> float:
-        """Every iteration reads and writes the records of its residents and its scalars once."""
-        each = 2 * (self.residents * RESIDENT.itemsize + SCALARS.itemsize)
-        return self.iterations_per_s * each
+        """Scalars once in every iteration, and what comes and goes with a request."""
+        return self.iterations_per_s * BYTES_PER_ITERATION + self.requests_per_s * BYTES_PER_REQUEST
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ def compare(case: Case) -> int:
     job = cpu.Job(case.policy, replication=0, seed=case.seed)
     model = poisson_model(case.workload, case.server, case.arrivals)
     trace = cpu.run_traced(model, job, REQUESTS)
+    # Iterations that are recorded one by one are also made one by one.
+    (plain,) = cpu.run_reading(model, [job], REQUESTS, lambda lane: lane.requests.copy())
+    np.testing.assert_array_equal(plain["completed_at_s"], trace.completed_at_s)
     requests = reference_requests(case, trace)
     ahead = case.policy.values.get("async_scheduling", 0)
     iterations = (simulate_ahead if ahead else simulate_slowly)(

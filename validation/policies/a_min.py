@@ -74,6 +74,7 @@ def form_aggregated(model, lane, params, thresholds):
             return True
         need += admit(model, lane, queue)
         lane.residents[scalars.slots - 1].note = estimate
+    scalars.undisturbed_tokens = capacity
     return True
 
 

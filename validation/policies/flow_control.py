@@ -40,6 +40,7 @@ def form_aggregated(model, lane, params, thresholds):
     if need > model.constants[0].kv_capacity_tokens:
         return False
     admit_up_to_caps(model, lane, thresholds, need)
+    lane.scalars[0].undisturbed_tokens = model.constants[0].kv_capacity_tokens
     return True
 
 

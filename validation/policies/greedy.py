@@ -54,6 +54,8 @@ def form_aggregated(model, lane, params, thresholds):
     if need > model.constants[0].kv_capacity_tokens:
         return False
     admit_in_order(model, lane, params, need)
+    if lane.scalars[0].credit >= 1.0 + params[PACE]:
+        lane.scalars[0].undisturbed_tokens = model.constants[0].kv_capacity_tokens
     return True
 
 

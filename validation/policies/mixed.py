@@ -73,6 +73,7 @@ def form_aggregated(model, lane, params, thresholds):
             resident.work = min(resident.work, budget)
             budget -= resident.work
     admit_by_chunks(model, lane, need, budget)
+    lane.scalars[0].undisturbed_tokens = model.constants[0].kv_capacity_tokens
     return True
 
 

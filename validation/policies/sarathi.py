@@ -68,6 +68,8 @@ def form_aggregated(model, lane, params, thresholds):
     for number in range(scalars.active):
         take_chunk(lane, active_slot(lane, number))
     admit_prompts(model, lane, params)
+    constants = model.constants[0]
+    scalars.undisturbed_tokens = constants.kv_capacity_tokens - constants.block_tokens
     return True
 
 

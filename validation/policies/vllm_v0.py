@@ -75,7 +75,9 @@ def form_aggregated(model, lane, params, thresholds):
     if scalars.active > 0:
         scalars.decoders_run = 0
         return True
-    block_left = free_beside_parked(model, lane) >= model.constants[0].block_tokens
+    constants = model.constants[0]
+    scalars.undisturbed_tokens = constants.kv_capacity_tokens - constants.block_tokens
+    block_left = free_beside_parked(model, lane) >= constants.block_tokens
     return scalars.parked == 0 or block_left
 
 

@@ -98,6 +98,9 @@ def form_aggregated(model, lane, params, thresholds):
         tokens = resident.computed + resident.work
         resident.held = max(block_rounded(model, tokens), resident.held)
     schedule_waiting(model, lane, params)
+    if scalars.credit >= 1.0 + params[PACE]:
+        constants = model.constants[0]
+        scalars.undisturbed_tokens = constants.kv_capacity_tokens - constants.block_tokens
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
 from validation.simulator.traffic.ends import record_met
 from validation.simulator.window import in_window
@@ -13,7 +13,7 @@ from validation.simulator.window import in_window
 
 LATENCY, TTFT, TPOT = 0, 1, 2
 
-_LOG_RATIO = math.log(HISTOGRAM_RATIO)
+_LOG_LOWEST, _BINS_PER_LOG = math.log(HISTOGRAM_LOWEST_S), 1.0 / math.log(HISTOGRAM_RATIO)
 _EDGE = 1e-9
 """Share of a bin's edge within which rounding could say another bin."""
 
@@ -52,13 +52,19 @@ def record(lane, report_class, metric, seconds):
 @kernel
 def record_gaps(lane, seconds, count):
     """So many requests get an output token this long after the one before it."""
+    if in_window(lane.scalars[0]):
+        count_gaps(lane, seconds, count)
+
+
+@inlined
+def count_gaps(lane, seconds, count):
+    """The same, known to be in the window."""
     scalars = lane.scalars[0]
-    if in_window(scalars):
-        scalars.gap_sum_s += seconds * count
-        scalars.gap_max_s = max(scalars.gap_max_s, seconds)
-        if not scalars.gap_bin_low_s <= seconds <= scalars.gap_bin_high_s:
-            _remember_bin(scalars, seconds)
-        lane.gaps[scalars.gap_bin] += count
+    scalars.gap_sum_s += seconds * count
+    scalars.gap_max_s = max(scalars.gap_max_s, seconds)
+    if not scalars.gap_bin_low_s <= seconds <= scalars.gap_bin_high_s:
+        _remember_bin(scalars, seconds)
+    lane.gaps[scalars.gap_bin] += count
 
 
 @kernel
@@ -74,5 +80,5 @@ def _remember_bin(scalars, seconds):
 def _bin_of(seconds):
     index = 0
     if seconds > HISTOGRAM_LOWEST_S:
-        index = int(math.log(seconds / HISTOGRAM_LOWEST_S) / _LOG_RATIO)
+        index = int((math.log(seconds) - _LOG_LOWEST) * _BINS_PER_LOG)
     return min(index, HISTOGRAM_BINS - 1)

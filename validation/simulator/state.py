@@ -123,6 +123,8 @@ SCALARS = np.dtype(
         ("leaving", "i8"),  # residents that ended with the last iteration, if `ahead` and parked
         ("leaving_held_tokens", "i8"),  # KV tokens that they hold
         ("decoders_run", "i8"),  # scratch: 0 pauses the parked in the batch being formed
+        # Scratch: KV tokens up to which the rule need not be asked while only decoders run; 0: ask.
+        ("undisturbed_tokens", "i8"),
         ("step", "i8"),  # decode steps so far
         ("step_day", "i8"),  # the same modulo the calendar
         ("step_phase", "i8"),  # the same modulo the tokens of a block
