@@ -202,7 +202,7 @@ def main() -> None:
     done = {Group(one.model, one.gpu, one.engine, one.numbers, one.tp, one.ep) for one in known}
     with options.out.open("a", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [one.name for one in fields(Row)])
-        if not known:
+        if stream.tell() == 0:
             writer.writeheader()
         for group, measured in groups_of(options.data).items():
             name = " ".join(map(str, asdict(group).values()))
