@@ -33,8 +33,11 @@ from validation.servers.kv_memory import gibibytes
 from validation.servers.shape import read_shape
 from validation.servers.tables import find_config
 
-SPREAD = (0.8, 0.85, 0.9, 0.95, 1.0)
+RANDOM = (0.8, 0.85, 0.9, 0.95, 1.0)
 """Lengths of prompts and outputs as shares of nominal: the serving benchmarks' random range."""
+FIXED = (0.98, 0.99, 1.0, 1.01, 1.02)
+"""Of a source that measured with lengths as they are; with one length all would stay in step."""
+FIXED_SOURCES = ("auto-gap-analysis",)
 WAVES = 10
 RESERVED_GIB = 8.0
 RULES = {"vllm": "vllm-v1", "trtllm": "vllm-v1", "sglang": "vllm-v0"}
@@ -125,11 +128,13 @@ def server_of(group: Group) -> Server:
     ).server
 
 
-def simulated(server: Server, prompt: int, output: int, clients: int) -> tuple[float, float]:
+def simulated(
+    server: Server, spread: tuple[float, ...], prompt: int, output: int, clients: int
+) -> tuple[float, float]:
     """TTFT and TPOT of so many clients, in seconds."""
     mix = {
         f"{a:g} {b:g}": fw.Requests(1.0, math.ceil(a * prompt), math.ceil(b * output))
-        for a, b in itertools.product(SPREAD, SPREAD)
+        for a, b in itertools.product(spread, spread)
     }
     engine = server.engine or "vllm"
     policy = RULES[engine]
@@ -151,15 +156,15 @@ def simulated(server: Server, prompt: int, output: int, clients: int) -> tuple[f
 def rows_of(group: Group, measured: list[dict[str, str]]) -> Iterator[Row]:
     """Predictions of a group; one simulation for each length and number of clients."""
     server, peer = server_of(group), Peer.of(group)
-    known: dict[tuple[int, int, int], tuple[float, float, float, float]] = {}
+    known: dict[tuple[tuple[float, ...], int, int, int], tuple[float, ...]] = {}
     for one in measured:
         case = int(one["isl"]), int(one["osl"]), int(float(one["concurrency"]))
-        if case not in known:
-            known[case] = (*simulated(server, *case), *peer.times_s(*case))
+        spread = FIXED if one["source"] in FIXED_SOURCES else RANDOM
+        if (spread, *case) not in known:
+            known[spread, *case] = (*simulated(server, spread, *case), *peer.times_s(*case))
         times_s = [float(one[f"silicon_{name}_ms"]) / 1e3 for name in ("ttft", "tpot")]
-        yield Row(
-            **asdict(group), **dict(zip(CASE, case, strict=True)), **_figures(times_s, known[case])
-        )
+        figures = _figures(times_s, known[spread, *case])
+        yield Row(**asdict(group), **dict(zip(CASE, case, strict=True)), **figures)
 
 
 CASE = ("prompt", "output", "clients")
@@ -197,7 +202,7 @@ def main() -> None:
     done = {Group(one.model, one.gpu, one.engine, one.numbers, one.tp, one.ep) for one in known}
     with options.out.open("a", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [one.name for one in fields(Row)])
-        if not known:
+        if stream.tell() == 0:
             writer.writeheader()
         for group, measured in groups_of(options.data).items():
             name = " ".join(map(str, asdict(group).values()))

@@ -41,6 +41,19 @@ def test_a_sawtooth_is_found_again():
     assert fitted.rising is not fitted
 
 
+def test_a_spike_of_a_table_is_left_beside():
+    """One number of decodes that is slow by chance moves the fit of its neighbours by little."""
+
+    def spiked(rows):
+        return times(rows) * np.where((rows[:, 1] == 0) & (rows[:, 3] == 4), 1.5, 1.0)
+
+    rows = training_rows(REACH, spiked)
+    fitted = fit_sawtooth(compositions_of(rows), spiked(rows))
+    near = np.array([[0, 0, 0, count, 512.0 * count] for count in (2, 3, 5, 6, 8)])
+    error = compositions_of(near).seconds(fitted) / times(near) - 1
+    assert np.abs(error).max() < 0.02
+
+
 def test_both_sides_of_a_jump_are_rows():
     rows = training_rows(REACH, times)
     prompts = rows[(rows[:, 1] > 0) & (rows[:, 3] == 0)][:, 1]

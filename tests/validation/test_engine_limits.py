@@ -93,6 +93,15 @@ def test_requests_beyond_the_longest_are_refused():
         tape_model(tape, server)
 
 
+def test_or_refused_at_submission_and_counted():
+    two = fw.Workload.of(short=fw.Requests(5.0, 10, 10), long=fw.Requests(5.0, 500, 101))
+    server = server_with(max_model_len=600)
+    found = fw.compare(
+        two, server, "greedy", traffic=fw.Traffic(refuse_too_long=True), runs=fw.Runs(2, 500)
+    ).results[0]
+    assert found.too_long_share == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("policy", "known"),
     [

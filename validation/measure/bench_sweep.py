@@ -139,7 +139,7 @@ class BenchCalibration(Result):
     @property
     def errors(self) -> Floats:
         """Fitted ÷ measured − 1, shape (points, 3)."""
-        return self.fitted / np.array([one.measured for one in self.points]) - 1
+        return np.asarray(self.fitted / np.array([one.measured for one in self.points]) - 1)
 
     def blocks(self) -> Iterable[Block]:
         yield Table(
@@ -202,11 +202,16 @@ def calibrate_from_bench(
         return np.concatenate([((said - measured) / tolerance).ravel(), logs / PRIOR_SD])
 
     found = least_squares(
-        residuals, np.zeros(len(FACTORS)), diff_step=_STEP, x_scale=0.3, max_nfev=10
+        residuals,
+        np.zeros(len(FACTORS)),
+        diff_step=np.full(len(FACTORS), _STEP),
+        x_scale=0.3,
+        max_nfev=10,
     )
     # Where the fit is worse than its tolerances, they were too narrow.
     excess = max(1.0, 2 * found.cost / max(measured.size - len(FACTORS), 1))
-    deviations = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)) * excess)
+    jacobian = np.asarray(found.jac, dtype=float)
+    deviations = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)) * excess)
     ends = np.exp(found.x + 1.96 * np.outer([0, -1, 1], deviations)).T
     little = np.minimum(deviations, PRIOR_SD) > _SAYS_LITTLE * PRIOR_SD
     server = scaled(prior, ends[:, 0])

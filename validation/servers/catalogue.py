@@ -83,7 +83,7 @@ ENTRIES = (
     Entry(_GPT_OSS, "h200_sxm"),
     Entry(_GPT_OSS, "b200_sxm"),
     Entry(_GPT_OSS, "h100_sxm", 2, "sglang"),
-    Entry(_DEEPSEEK, "h200_sxm", 8),
+    Entry(_DEEPSEEK, "h200_sxm", 8, accept_fit=True),
     Entry(_DEEPSEEK, "b200_sxm", 8, accept_fit=True),
     Entry(_DEEPSEEK, "h200_sxm", 8, "sglang", accept_fit=True),
 )

@@ -5,6 +5,8 @@ whole tile more, and larger tiles are then better used. Knots and non-negative l
 those of `validation.measure`; the segment after a jump may go down as well, within the forms that
 `fluid.iteration.IterationTime` allows. Decodes alone, most iterations of a server, count twice, and
 a prompt's token may cost more than a decode's (c_pre): without noise that is no matter of chance.
+Single batches at which a table has a spike are left beside the fit: absolute deviations are summed,
+not their squares, by least squares with weights from the step before.
 """
 
 from __future__ import annotations
@@ -19,6 +21,13 @@ from validation.measure.fit import LEAST_S, design, nonnegative
 from validation.measure.knots import choose_knots
 
 DECODES_COUNT = 2.0
+
+_STEPS = 12
+_SMALL = 0.01
+"""Relative deviation below which squares are summed after all."""
+
+_TILE_TOKENS = 64
+"""Smaller batches fill no tile: what falls there are spikes of a table."""
 
 DIGITS = 6
 """Significant digits that are kept of every coefficient."""
@@ -36,7 +45,12 @@ def fit_sawtooth(compositions: Compositions, seconds: Floats) -> IterationTime:
     prompts = compositions.prefill_tokens
     signed = np.hstack([columns, prompts[:, None], -columns[:, falling]])
     count = np.where(prompts > 0, 1.0, DECODES_COUNT)
-    weights = nonnegative(signed * (count / seconds)[:, None], count)
+    for _ in range(_STEPS):
+        weights = nonnegative(signed * (count / seconds)[:, None], count)
+        deviation = np.abs(signed @ weights / seconds - 1)
+        count = np.where(prompts > 0, 1.0, DECODES_COUNT) * np.sqrt(
+            _SMALL / np.maximum(deviation, _SMALL)
+        )
     plain, (prefill_s, *down) = np.split(weights, [columns.shape[1]])
     plain[falling] -= down
     rises_s, linear_s = np.split(plain, [-len(LINEAR_TERMS)])
@@ -58,11 +72,11 @@ def fit_sawtooth(compositions: Compositions, seconds: Floats) -> IterationTime:
 
 
 def _may_fall(knots: Sequence[float]) -> list[int]:
-    """Segments, by their upper knot, that begin at a jump and are not the last."""
+    """Segments, by their upper knot, that begin at a jump of full tiles and are not the last."""
     return [
         one
         for one in range(2, len(knots) - 1)
-        if knots[one - 1] == knots[one - 2] and knots[one] > knots[one - 1]
+        if knots[one - 1] == knots[one - 2] and knots[one] > knots[one - 1] >= _TILE_TOKENS
     ]
 
 
