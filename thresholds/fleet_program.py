@@ -170,7 +170,14 @@ def cheapest(
     if found.x is None:
         raise InputError("rates and times", found.message, "numbers within fewer decades")
     counts = np.rint(found.x[flows:]).astype(int)
-    return Cheapest(counts, float(found.mip_dual_bound * unit))
+    # A load below the solver's tolerance is served all the same, by one server at least.
+    able = (halfspaces.most().reshape(kinds, classes) > 0) & (most >= 1)[:, None]
+    prices = np.where(able, costs[:, None], np.inf)
+    for index in range(classes):
+        if not counts[able[:, index]].any():
+            counts[prices[:, index].argmin()] = 1
+    least = float(prices.min(axis=0).max())
+    return Cheapest(counts, max(float(found.mip_dual_bound * unit), least))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fluid.errors import FluidwaitError, InputError
+from fluid.files import require_readable
+from fluid.parsing import guarded
 from fluid.traces.documents import json_stream
 from fluid.traces.trace import NO_TIMES, Chunk, ReadOptions, Trace, failed_request, open_bytes
 from fluid.traces.trace_format import TraceFormat
@@ -154,12 +156,9 @@ def _tokenizer(path: Path) -> Tokenizer:
     except ImportError:
         hint = "counting tokens needs tokenizers: pip install 'fluidwait[traces]'"
         raise FluidwaitError(hint) from None
-    if not path.is_file():
-        raise InputError("", "no such file", "a tokenizer.json", str(path))
-    try:
+    require_readable(path)
+    with guarded(str(path), "a tokenizer.json"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare exceptions
-        raise InputError("", str(error), "a tokenizer.json", str(path)) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

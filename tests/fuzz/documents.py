@@ -13,7 +13,7 @@ Rng = random.Random
 HOSTILE = ("a\n$(touch y)", "\x1b]0;y\x07", "a'; touch y #", "$\\x{$", "x" * 201, "‮", " ")
 """Names that would run, write, hide or break something."""
 
-NUMBERS = ("NaN", "Infinity", "-Infinity", "1e400", "9" * 5000, "-1e308", "1e-320")
+NUMBERS = ("NaN", "Infinity", "-Infinity", "1e400", "9" * 5000)
 """Numbers that no field of ours holds, as they stand in a file."""
 
 
