@@ -113,7 +113,7 @@ def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lan
     }
     blocks = -(-len(jobs) // THREADS_PER_BLOCK)
     compiled(jobs[0].policy.policy)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
-    read = ("scalars", "sums", "histogram", "gaps", "path")
+    read = ("scalars", "sums", "histogram", "path")
     collected = {name: lanes[name].copy_to_host() for name in read}
     for index in range(len(jobs)):
         yield lane._replace(**{name: part[index] for name, part in collected.items()})
@@ -161,7 +161,6 @@ def replicate(
     clients,
     sums,
     histogram,
-    gaps,
     stage_count,
     series,
     path,
@@ -179,7 +178,6 @@ def replicate(
         clients[index],
         sums[index],
         histogram[index],
-        gaps[index],
         stage_count[index],
         series[index],
         path[index],

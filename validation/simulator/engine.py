@@ -314,7 +314,6 @@ def _reset(lane, seed, replication):
     lane.stage_count[:] = 0
     lane.sums[:] = 0.0
     lane.histogram[:] = 0
-    lane.gaps[:] = 0
 
 
 @kernel

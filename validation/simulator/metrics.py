@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fluid.statistics import half_width
 from validation.simulator.backlog import Verdict, behind, verdict
 from validation.simulator.netput import Backlog
+from validation.simulator.recording import GAP
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
     HISTOGRAM_RATIO,
@@ -122,9 +123,10 @@ def collect(lane: Lane) -> Replication:
     duration_s = float(scalars["clock_s"])
     sums = np.concatenate([lane.sums, lane.sums.sum(axis=0, keepdims=True)])
     limits, sums = sums[:, MET], sums[:, :MET]
-    gaps = int(lane.gaps.sum())
     present = int(scalars["residents"] + scalars["waiting"])
-    counts = np.concatenate([lane.histogram, lane.histogram.sum(axis=0, keepdims=True)])
+    histogram, between = lane.histogram[:, :GAP], lane.histogram[0, GAP]
+    counts = np.concatenate([histogram, histogram.sum(axis=0, keepdims=True)])
+    gaps = int(between.sum())
     number = sums[..., 0]
     mean = _divide(sums[..., 1], number)
     variance = _divide(sums[..., 2] - number * mean**2, number - 1)
@@ -162,7 +164,7 @@ def collect(lane: Lane) -> Replication:
         gap_count=gaps,
         gap_mean_s=_ratio(scalars["gap_sum_s"], gaps),
         gap_max_s=float(scalars["gap_max_s"]),
-        gap_quantile_s=histogram_quantiles(lane.gaps),
+        gap_quantile_s=histogram_quantiles(between),
         path=lane.path[: scalars["path_rows"]].copy(),
     )
 

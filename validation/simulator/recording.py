@@ -11,7 +11,7 @@ from validation.simulator.window import in_window
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-LATENCY, TTFT, TPOT = 0, 1, 2
+LATENCY, TTFT, TPOT, GAP = range(4)
 
 _LOG_LOWEST, _BINS_PER_LOG = math.log(HISTOGRAM_LOWEST_S), 1.0 / math.log(HISTOGRAM_RATIO)
 _EDGE = 1e-9
@@ -64,7 +64,7 @@ def count_gaps(lane, seconds, count):
     scalars.gap_max_s = max(scalars.gap_max_s, seconds)
     if not scalars.gap_bin_low_s <= seconds <= scalars.gap_bin_high_s:
         _remember_bin(scalars, seconds)
-    lane.gaps[scalars.gap_bin] += count
+    lane.histogram[0, GAP, scalars.gap_bin] += count
 
 
 @kernel

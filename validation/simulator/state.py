@@ -201,8 +201,8 @@ class Lane(NamedTuple):
         clients: CLIENT records in the order of `requests`; empty where clients do not react.
         sums: Count, Σx, Σx² of latency, TTFT, TPOT, and of limits met (0 or 1), shape
             (classes, 4, 3).
-        histogram: Log-spaced counts, shape (classes, 3, HISTOGRAM_BINS).
-        gaps: Log-spaced counts of the time between output tokens, shape (HISTOGRAM_BINS,).
+        histogram: Log-spaced counts, shape (classes, 4, HISTOGRAM_BINS); the last row of the first
+            class is that of the time between output tokens, of all classes together.
         stage_count: Scratch counts of policies, such as residents by class and stage, all 0 at the
             start, shape (classes + 1, stages + 1).
         series: Clock, KV held, residents, waiting per iteration; (0, 4) where not recorded.
@@ -217,7 +217,6 @@ class Lane(NamedTuple):
     clients: NDArray[np.void]
     sums: NDArray[np.float64]
     histogram: NDArray[np.int32]
-    gaps: NDArray[np.int32]
     stage_count: NDArray[np.int64]
     series: NDArray[np.float64]
     path: NDArray[np.float64]
@@ -235,8 +234,7 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         queues=np.zeros(max(len(model.shapes), stages), QUEUE),
         clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
         sums=np.zeros((classes, 4, 3)),
-        histogram=np.zeros((classes, 3, HISTOGRAM_BINS), np.int32),
-        gaps=np.zeros(HISTOGRAM_BINS, np.int32),
+        histogram=np.zeros((classes, 4, HISTOGRAM_BINS), np.int32),
         stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),
         path=np.zeros((PATH_ROWS, len(PATH_COLUMNS))),
