@@ -139,7 +139,9 @@ def simulated(
     engine = server.engine or "vllm"
     policy = RULES[engine]
     if policy == "vllm-v0":
-        budget = max(server.max_num_batched_tokens or 0, prompt + output)
+        budget = max(
+            server.max_num_batched_tokens or 0, math.ceil(max(spread) * (prompt + output)) + 1
+        )
         policy += f":watermark=0,max_batched_tokens={budget}"
     found = fw.compare(
         fw.Workload.of("silicon", **mix),
