@@ -39,9 +39,6 @@ MOST_TOKENS = 10**9
 MOST_OUTPUT_TOKENS = 10**6
 """Of an output: a stage each is kept."""
 
-MOST_STAGES = 20_000_000
-"""Of all outputs of different classes together, 24 bytes each."""
-
 
 def _in_range(value: float) -> float:
     if not LEAST <= value <= MOST:
@@ -331,15 +328,6 @@ class Workload(FileModel):
                     raise ValueError(
                         f"class_multipliers must name classes of the workload, {name!r} is none"
                     )
-        return self
-
-    @model_validator(mode="after")
-    def _few_stages(self) -> Self:
-        shapes = {
-            (one.prefill_tokens, one.context_tokens, one.decode_tokens) for one in self.classes
-        }
-        if sum(outputs for *_, outputs in shapes) > MOST_STAGES:
-            raise ValueError(f"outputs of at most {MOST_STAGES:,} tokens in all different classes")
         return self
 
     @model_validator(mode="after")

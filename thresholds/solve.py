@@ -142,7 +142,7 @@ class _Job:
         kinds = {_rates_of(one): one for one in pieces if one.multiplier > 0}
         tables = {key: self._window_table(workload, one) for key, one in kinds.items()}
         for solver in self.solver.in_step(list(tables.values())):
-            job = _Job(self.server, solver, self.evaluator, self.overload)
+            job = _Job(self.server, solver, self.evaluator, self.overload, self.uncertainty)
             try:
                 return {key: job._window_table(workload, one) for key, one in kinds.items()}
             except (InfeasibleError, InputError):
