@@ -40,7 +40,7 @@ from validation.simulator.decoders import (
 )
 from validation.simulator.kv import block_rounded
 from validation.simulator.recording import count_gaps, measure, record_gaps
-from validation.simulator.traffic.clients import send_first
+from validation.simulator.traffic.clients import in_order_of_admission, send_first
 from validation.simulator.traffic.ends import end_request, refuse
 from validation.simulator.traffic.patience import (
     be_patient,
@@ -256,6 +256,7 @@ def _reset(lane, seed, replication):
     scalars.seed = seed
     scalars.replication = replication
     scalars.sent = lane.requests.size
+    scalars.admissions = 0
     scalars.leavers = 0
     scalars.waiting_tokens = 0
     scalars.clock_s = 0.0
@@ -395,6 +396,8 @@ def admit(model, lane, queue_index):
     if lane.clients.size > 0:
         client = lane.clients[resident.request]
         client.queue = -1
+        client.admitted = scalars.admissions
+        scalars.admissions += 1
         scalars.waiting_tokens -= client.prompt_tokens
     scalars.residents += 1
     if scalars.aggregated:
@@ -627,6 +630,8 @@ def run_aggregated(model, lane):
                 continue
         make_active(lane, slot)
     index = first_of_day(lane)
+    if lane.clients.size > 0:
+        index = in_order_of_admission(lane, index)
     while index >= 0:
         following = lane.requests[index].next
         retire_parked(model, lane, index)

@@ -234,7 +234,22 @@ def poisson_model(
     if behaviour.job is not None and behaviour.job.at_once:
         record["burst_requests"] = UNLIMITED
     model = _model(server, shapes, np.zeros(0, TAPE_ROW), workload.rate_per_s, behaviour)
-    return model._replace(arrivals=record, profile=rate_pieces(workload))
+    profile = _over_shapes(rate_pieces(workload), shapes)
+    return model._replace(arrivals=record, profile=profile)
+
+
+def _over_shapes(profile: NDArray[np.void], shapes: NDArray[np.void]) -> NDArray[np.void]:
+    """PIECE records of the classes, for all shapes of each class in their proportions."""
+    if profile.shape[1] == len(shapes):
+        return profile
+    owner = shapes["report_class"]
+    shares = np.diff(shapes["share_cumulative"], prepend=0.0)
+    within = shares / np.bincount(owner, shares)[owner]
+    here = np.diff(profile["share_cumulative"], axis=1, prepend=0.0)[:, owner] * within
+    found = profile[:, owner].copy()
+    found["share_cumulative"] = np.cumsum(here, axis=1)
+    found["share_cumulative"] /= found["share_cumulative"][:, -1:]
+    return found
 
 
 def _shapes(workload: Workload, server: Server, traffic: Traffic) -> NDArray[np.void]:

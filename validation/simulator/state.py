@@ -45,6 +45,7 @@ SCALARS = np.dtype(
         ("ahead", "i8"),  # 1: the policy forms a batch while the one before it runs
         ("next_arrival", "i8"),  # first request that has not arrived yet
         ("sent", "i8"),  # requests whose time of arrival is known
+        ("admissions", "i8"),  # so far, where `Lane.clients` has rows
         ("residents", "i8"),
         ("slots", "i8"),  # of `residents` in use: more than residents while some are parked
         ("waiting", "i8"),

@@ -96,6 +96,24 @@ def send_next(model, lane, index, ended_at_s):
 
 
 @kernel
+def in_order_of_admission(lane, first):
+    """The list of requests that end together as their clients go on, the first admitted first."""
+    ordered = -1
+    while first >= 0:
+        following = lane.requests[first].next
+        before, after = -1, ordered
+        while after >= 0 and lane.clients[after].admitted < lane.clients[first].admitted:
+            before, after = after, lane.requests[after].next
+        lane.requests[first].next = after
+        if before < 0:
+            ordered = first
+        else:
+            lane.requests[before].next = first
+        first = following
+    return ordered
+
+
+@kernel
 def _send(model, lane, draw, at_s):
     """Put a request among those that are sent; equal times in the order of their clients."""
     scalars = lane.scalars[0]

@@ -8,6 +8,7 @@ CLIENT = np.dtype(
     [
         ("draw", "i8"),  # number under which its random numbers are drawn
         ("queue", "i8"),  # in which the request waits; -1: in none
+        ("admitted", "i8"),  # number of its last admission
         ("prompt_tokens", "i8"),  # to be computed
         ("gives_up_at_s", "f8"),  # unless its first token has come; inf: never
         ("left_at_s", "f8"),  # when it was refused or gave up; NaN: neither
