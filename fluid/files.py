@@ -25,10 +25,13 @@ from typing import Any, BinaryIO, Self, TextIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fluid.errors import MOST_SHOWN, InputError
+from fluid.errors import InputError
 from fluid.parsing import MOST_BYTES, parse_json, parse_yaml
 
 Model = TypeVar("Model", bound="FileModel")
+
+MOST_PATH = 200
+"""Characters of a path in an error."""
 
 
 class FileModel(BaseModel):
@@ -293,7 +296,7 @@ def _unwritable(error: OSError | ValueError, path: str | Path) -> InputError:
 def _shortened(path: str | Path) -> str:
     """A path as an error shows it."""
     text = str(path)
-    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
+    return text if len(text) <= MOST_PATH else text[: MOST_PATH - 3] + "..."
 
 
 def write_document(document: dict[str, Any], path: str | Path) -> None:

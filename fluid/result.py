@@ -81,7 +81,8 @@ class Table:
         for heading in self.spare:
             if table.width <= width:
                 break
-            table = table._without(heading)
+            if heading in table.columns:
+                table = table._without(heading)
         return table
 
     @property
@@ -281,7 +282,8 @@ def number(value: float | None, digits: int = 4) -> str:
     """
     if value is None:
         return "–"
-    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+    most = 1e9 if isinstance(value, int) else 1e6
+    if value != 0 and not 1e-4 <= abs(value) < most:
         return f"{value:.{digits - 1}e}"
     if abs(value) >= min(1000, 10**digits):
         return f"{value:,.0f}"

@@ -125,7 +125,9 @@ def draw_by_rate(
         axes.axvline(limit_per_s, color="black", ls=":", label="stability boundary")
         if ends is not None:
             axes.plot([], [], " ", label=fill(ends, 30))
-        axes.set(xlabel="total rate (requests/s)", ylabel="seconds", yscale="log", title=title)
+        axes.set(xlabel="total rate (requests/s)", ylabel="seconds", title=title)
+        if rows:
+            axes.set_yscale("log")
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return axes
 

@@ -172,7 +172,7 @@ def test_pictures(tmp_path: Path) -> None:
         (lambda: bounded_queue(TWO, ENGINE, requests=5, saturated_per_s=1e6), "saturated_per_s"),
         (lambda: bounded_queue(TWO.at_rate(0.1), ENGINE, requests=5), "rate_per_s"),
         (lambda: Patience(0.0), "mean_s"),
-        (lambda: Patience(1.0, 0.0), "variation"),
+        (lambda: Patience(1.0, -0.5), "variation"),
         (lambda: impatience(TWO, ENGINE, {"chat": Patience(1.0)}), "patience"),
     ],
 )

@@ -330,12 +330,8 @@ def test_trace_to_tape_to_replay(call: Call, tmp_path: Path) -> None:
 
 def test_servers_are_listed_and_shown(call: Call) -> None:
     names = [one["name"] for one in call("server", "list", "--json").document["servers"]]
-    assert names == [
-        "a100-80gb-llama-2-7b",
-        "engine-long-decode",
-        "paper-lmsys",
-        "paper-long-decode",
-    ]
+    assert {"a100-80gb-llama-2-7b", "engine-long-decode", "llama-3.1-8b-h100-sxm-vllm"} <= {*names}
+    assert names == sorted(names)
     assert call("server", "show", names[0]).document["block_tokens"] == 16
 
 

@@ -219,7 +219,7 @@ def test_a_refined_table_shows_its_search(call: Call, table: Path) -> None:
         (("W",), "schema_version"),
         (("T", "-o", "no/such/page.html"), "no/such/page.html"),
         (("T", "--replications", 0), "replications: got 0; allowed: at least 1"),
-        (("T", "--requests", 0), "requests: got 0; allowed: at least 1"),
+        (("T", "--requests", 0), "requests: got 0; allowed: at least 2"),
     ],
 )
 def test_bad_reports(call: Call, table: Path, arguments: tuple[Any, ...], told: str) -> None:

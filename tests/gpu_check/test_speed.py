@@ -37,11 +37,12 @@ def test_a_launch_that_would_take_too_long_is_not_begun() -> None:
     assert "no time" not in str(case(seconds=15).why_not(10_000, run(1000, 1.0), 1))
 
 
-def test_a_million_replications_at_twenty_residents_fit_into_eighty_gigabytes() -> None:
+@pytest.mark.parametrize(("gibibytes", "replications"), [(78, 800_000), (138, 1_000_000)])
+def test_so_many_replications_at_twenty_residents_fit(gibibytes: int, replications: int) -> None:
     from validation.simulator.cuda import bytes_per_replication
 
-    one = case(free_bytes=78 * 2**30)
-    assert one.why_not(10**6, None, bytes_per_replication(one.model, one.requests)) is None
+    one = case(free_bytes=gibibytes * 2**30)
+    assert one.why_not(replications, None, bytes_per_replication(one.model, one.requests)) is None
 
 
 def test_the_load_keeps_so_many_in_service() -> None:
