@@ -20,7 +20,7 @@ VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm test-vllm-versions demo-vllm check bench gpu-check docs figures reproduce clean
+.PHONY: demo test test-vllm vllm-environment test-vllm-versions demo-vllm check bench gpu-check docs figures reproduce clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -36,6 +36,8 @@ check: $(VENV)/.installed-test
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python -m pytest -q -s --show-capture=no -W ignore::DeprecationWarning \
 	  -W ignore::FutureWarning tests/vllm
+
+vllm-environment: $(VLLM_VENV)/.installed
 
 test-vllm-versions:
 	$(MAKE) test-vllm VLLM_VERSION=0.29.0

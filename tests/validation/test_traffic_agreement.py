@@ -12,7 +12,7 @@ from validation.policies import POLICIES
 from validation.reference import REFERENCE_POLICIES, simulate_slowly
 from validation.simulator import cpu
 
-CASES = 10 * len(KINDS)
+CASES = 6 * len(KINDS)
 REQUESTS = 60
 
 
