@@ -35,15 +35,19 @@ CAPACITY_FACTOR = 2
 
 @dataclass(frozen=True)
 class Sizes:
-    """Requests per replication, by residents in service; replications; the processor's share."""
+    """Requests per replication, by residents in service; replications; the processor's share.
+
+    A core makes few and long replications: of short ones it would mostly collect the results.
+    """
 
     requests: dict[int, int]
     replications: tuple[int, ...]
     cpu_replications_per_core: int
+    cpu_requests: int
 
 
-REAL = Sizes({20: 200, 400: 2000}, (100, 1_000, 10_000, 100_000, 1_000_000), 4)
-TOY = Sizes({2: 4}, (1, 2), 1)
+REAL = Sizes({20: 200, 400: 2000}, (100, 1_000, 10_000, 100_000, 1_000_000), 4, 200_000)
+TOY = Sizes({2: 4}, (1, 2), 1, 4)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def measured_case(case: Case, found: Found, bandwidth: float | None) -> Iterator
     """Add the processor, the first launch, then larger and larger ones."""
     model, requests, sizes = case.model, case.requests, case.sizes
     processor = compiled(
-        processor_speed, model, case.policy, sizes.cpu_replications_per_core, requests
+        processor_speed, model, case.policy, sizes.cpu_replications_per_core, sizes.cpu_requests
     )
     found = replace(found, processor=(*found.processor, {**case.name, **processor}))
     yield found

@@ -160,6 +160,17 @@ def test_absent_cuda_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @needs_numba_cuda
+def test_a_numpy_that_numba_cuda_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_row_stack(name: str) -> None:
+        raise AttributeError("module 'numpy' has no attribute 'row_stack'")
+
+    monkeypatch.setattr("numba.cuda.is_available", lambda: True)
+    monkeypatch.setattr("validation.simulator.run.import_module", without_row_stack)
+    told = f"numba-cuda does not go with NumPy {np.__version__}: module 'numpy' has no attribute "
+    assert why_no_cuda() == told + "'row_stack'"
+
+
+@needs_numba_cuda
 def test_reason_is_one_line_and_auto_always_runs() -> None:
     reason = why_no_cuda()
     assert reason is None or (reason and "\n" not in reason)

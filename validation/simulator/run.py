@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
+
+import numpy as np
 
 from fluid.errors import InputError
 from validation.simulator import cpu
@@ -66,6 +69,19 @@ def why_no_cuda() -> str | None:
     from numba import cuda
 
     if cuda.is_available():
-        return None
+        return _why_no_kernels()
     error = cuda.cuda_error() or "the NVVM compiler is missing (pip install fluidwait[cuda])"
     return " ".join(str(error).split())
+
+
+def _why_no_kernels() -> str | None:
+    """What numba-cuda lacks in the NumPy that is installed: it shows with the first kernel."""
+    from numba import config
+
+    if config.ENABLE_CUDASIM:
+        return None
+    try:
+        import_module("numba.cuda.cudaimpl")
+    except AttributeError as error:
+        return f"numba-cuda does not go with NumPy {np.__version__}: {error}"
+    return None
