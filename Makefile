@@ -1,6 +1,7 @@
 # make demo   install into .venv and run the main job on a bundled example
 # make test   install what the tests need and run all of them
 # make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
+# make vllm-environment    what it needs, alone
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
 # make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
 # make bench  speed and memory of simulator and solvers on this machine

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -238,6 +238,76 @@ def peak_kv_tokens(
     return np.asarray(-(-peak // block_tokens) * block_tokens)
 
 
+class Fit(NamedTuple):
+    """Requests beside what a server takes; arrays of the shape of the requests.
+
+    Attributes:
+        tokens: Of prompt, context and output.
+        peak_kv_tokens: KV in the last stage.
+        too_long: Whether they have more tokens than `max_model_len`.
+        too_large: Whether they need more than the KV cache.
+    """
+
+    tokens: NDArray[np.int64]
+    peak_kv_tokens: NDArray[np.int64]
+    too_long: NDArray[np.bool_]
+    too_large: NDArray[np.bool_]
+
+    def require(self, server: Server, name: Callable[[int], str], longer: str) -> None:
+        """Refuse the first request that the server cannot take.
+
+        Args:
+            name: What an error calls the request of an index.
+            longer: What it says can be left out.
+
+        Raises:
+            InputError: Naming the request and its tokens.
+        """
+        for over, tokens, what, most, limit in (
+            (
+                self.too_long,
+                self.tokens,
+                "tokens of prompt and output",
+                server.max_model_len,
+                f"max_model_len {server.max_model_len}",
+            ),
+            (
+                self.too_large,
+                self.peak_kv_tokens,
+                "KV tokens at its end",
+                server.usable_kv_tokens,
+                f"the {server.usable_kv_tokens} tokens",
+            ),
+        ):
+            if over.any():
+                index = int(np.argmax(over))
+                raise InputError(
+                    name(index),
+                    f"{tokens[index]} {what}",
+                    f"at most {limit} of server {server.name}; "
+                    f"drop_longer_than={most} leaves {longer} out",
+                )
+
+
+def fit_of(
+    prefill_tokens: NDArray[np.int64],
+    output_tokens: NDArray[np.int64],
+    context_tokens: NDArray[np.int64] | int,
+    server: Server,
+) -> Fit:
+    """Which requests are too long or too large for a server; all of shape (n,)."""
+    tokens = prefill_tokens + context_tokens + output_tokens
+    peaks = peak_kv_tokens(
+        prefill_tokens,
+        output_tokens,
+        context_tokens,
+        first_token=server.first_token,
+        block_tokens=server.block_tokens,
+    )
+    longest = np.inf if server.max_model_len is None else server.max_model_len
+    return Fit(tokens, peaks, tokens > longest, peaks > server.usable_kv_tokens)
+
+
 def require_fits(workload: Workload, server: Server) -> None:
     """Refuse a class of which not even one request fits into the KV cache, or is served.
 
@@ -245,31 +315,9 @@ def require_fits(workload: Workload, server: Server) -> None:
         InputError: Naming the class and its peak KV, or its tokens above `max_model_len`.
     """
     columns = workload.columns
-    longest = server.max_model_len
-    if longest is not None:
-        lengths = columns.prefill_tokens + columns.context_tokens + columns.decode_tokens
-        (too_long,) = np.nonzero(lengths > longest)
-        if len(too_long):
-            index = int(too_long[0])
-            raise InputError(
-                f"classes[{index}] ({workload.classes[index].name})",
-                f"{lengths[index]} tokens of prompt and output",
-                f"at most max_model_len {longest} of server {server.name}; "
-                f"drop_longer_than={longest} leaves longer requests of a trace out",
-            )
-    peaks = peak_kv_tokens(
-        columns.prefill_tokens,
-        columns.decode_tokens,
-        columns.context_tokens,
-        first_token=server.first_token,
-        block_tokens=server.block_tokens,
-    )
-    (too_long,) = np.nonzero(peaks > server.usable_kv_tokens)
-    if len(too_long):
-        index = int(too_long[0])
-        raise InputError(
-            f"classes[{index}] ({workload.classes[index].name})",
-            f"{peaks[index]} KV tokens at its end",
-            f"at most the {server.usable_kv_tokens} tokens of server {server.name}; "
-            f"drop_longer_than={server.usable_kv_tokens} leaves longer requests of a trace out",
-        )
+    fit = fit_of(columns.prefill_tokens, columns.decode_tokens, columns.context_tokens, server)
+
+    def name(index: int) -> str:
+        return f"classes[{index}] ({workload.classes[index].name})"
+
+    fit.require(server, name, "longer requests of a trace")

@@ -476,50 +476,30 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
         push_front(lane, queue_index, index)
 
 
-@kernel
+@inlined
 def iteration_seconds(model, lane):
     """τ of the batch that `work` describes (THEORY 1.3); 0.0 where nobody works.
 
+    Where decoders are parked, they count as one if they run, and only the active are looked at.
     Also sums up the KV tokens held during the iteration.
     """
     scalars = lane.scalars[0]
     held = 0
-    tokens = 0
     decodes = 0
     kv_read = 0
-    prefill_sq = 0.0
-    prefill_context = 0.0
-    for slot in range(scalars.residents):
-        resident = lane.residents[slot]
-        work, computed = resident.work, resident.computed
-        held += resident.held
-        tokens += work
-        if work == 1 and computed >= resident.prompt:
-            decodes += 1
-            kv_read += computed + 1
-        else:
-            prefill_sq += float(work) * work
-            prefill_context += float(work) * computed
-    scalars.kv_held_tokens = held
-    return batch_seconds(model, scalars, tokens, decodes, kv_read, prefill_sq, prefill_context)
-
-
-@inlined
-def aggregated_seconds(model, lane):
-    """The same of the parked residents, if they run, and the active ones."""
-    scalars = lane.scalars[0]
-    held = scalars.parked_held_tokens
-    decodes = 0
-    kv_read = 0
-    if scalars.decoders_run:
-        held = parked_need(model, lane)
-        decodes = scalars.parked
-        kv_read = parked_known(scalars)
+    touched = scalars.residents
+    if scalars.aggregated:
+        touched = scalars.active
+        held = scalars.parked_held_tokens
+        if scalars.decoders_run:
+            held = parked_need(model, lane)
+            decodes = scalars.parked
+            kv_read = parked_known(scalars)
     tokens = decodes
     prefill_sq = 0.0
     prefill_context = 0.0
-    for number in range(scalars.active):
-        resident = lane.residents[active_slot(lane, number)]
+    for number in range(touched):
+        resident = lane.residents[active_slot(lane, number) if scalars.aggregated else number]
         work, computed = resident.work, resident.computed
         held += resident.held
         tokens += work
@@ -603,7 +583,7 @@ def run_iteration(model, lane):
 @inlined
 def run_aggregated(model, lane):
     """The same with parked residents; whoever emits a token is parked."""
-    tau = aggregated_seconds(model, lane)
+    tau = iteration_seconds(model, lane)
     if tau == 0.0:
         return False
     scalars = lane.scalars[0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
-from fluid.server import Server, peak_kv_tokens, require_fits
+from fluid.server import Server, fit_of, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
@@ -306,7 +306,8 @@ def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Mo
         behaviour = replace(behaviour, job=FiniteJob(at_once=True))
     pairs = np.stack([tape.num_prefill_tokens, tape.num_decode_tokens], axis=1)
     if not behaviour.refuse_too_long:
-        _require_tape_fits(pairs, server)
+        fit = fit_of(pairs[:, 0], pairs[:, 1], 0, server)
+        fit.require(server, lambda row: f"row {row + 1} of the tape", "longer requests")
     distinct, shape_of = np.unique(pairs, axis=0, return_inverse=True)
     shapes = np.zeros(len(distinct), SHAPE)
     shapes["prompt_tokens"], shapes["output_tokens"] = distinct.T
@@ -319,31 +320,6 @@ def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Mo
     rows["shape"] = shape_of.reshape(-1)
     rate_per_s = tape.rate_per_s if behaviour.at_a_rate else math.nan
     return _model(server, shapes, rows, rate_per_s, behaviour)
-
-
-def _require_tape_fits(pairs: NDArray[np.int64], server: Server) -> None:
-    peak = peak_kv_tokens(
-        *pairs.T, first_token=server.first_token, block_tokens=server.block_tokens
-    )
-    longest = server.max_model_len
-    too_long = np.flatnonzero(pairs.sum(axis=1) > (longest or np.inf))
-    if len(too_long):
-        row = int(too_long[0])
-        raise InputError(
-            f"row {row + 1} of the tape",
-            f"{int(pairs[row].sum())} tokens of prompt and output",
-            f"at most max_model_len {longest} of server {server.name}; "
-            f"drop_longer_than={longest} leaves longer requests out",
-        )
-    too_large = np.flatnonzero(peak > server.usable_kv_tokens)
-    if len(too_large):
-        row = int(too_large[0])
-        raise InputError(
-            f"row {row + 1} of the tape",
-            f"{int(peak[row])} KV tokens at its end",
-            f"at most the {server.usable_kv_tokens} tokens of server {server.name}; "
-            f"drop_longer_than={server.usable_kv_tokens} leaves longer requests out",
-        )
 
 
 def _model(
@@ -389,16 +365,10 @@ def _mark_too_long(shapes: NDArray[np.void], server: Server) -> None:
     Raises:
         InputError: Nothing else is left.
     """
-    peak = peak_kv_tokens(
-        shapes["prompt_tokens"] - shapes["context_tokens"],
-        shapes["output_tokens"],
-        shapes["context_tokens"],
-        first_token=server.first_token,
-        block_tokens=server.block_tokens,
-    )
-    lengths = shapes["prompt_tokens"] + shapes["output_tokens"]
-    longest = server.max_model_len or math.inf
-    shapes["too_long"] = (peak > server.usable_kv_tokens) | (lengths > longest)
+    context_tokens = shapes["context_tokens"]
+    computed_tokens = shapes["prompt_tokens"] - context_tokens
+    fit = fit_of(computed_tokens, shapes["output_tokens"], context_tokens, server)
+    shapes["too_long"] = fit.too_large | fit.too_long
     if shapes["too_long"].all():
         allowed = f"some that fit into the {server.usable_kv_tokens} tokens of {server.name}"
         raise InputError("requests", "all too long for the KV cache", allowed)
