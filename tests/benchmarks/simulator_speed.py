@@ -121,8 +121,8 @@ def on_paper() -> Table:
 def by_policy() -> Table:
     """Every policy at the same load, one thread."""
     model = model_with(20)
-    settings = dict.fromkeys(("wait", "wait-cap", "nested-wait", "flow-control"), "1")
-    settings["nested-cap"] = "40"
+    ones = ["wait", "wait-cap", "wait-authors", "nested-wait", "nested-authors", "flow-control"]
+    settings = dict.fromkeys(ones, "1") | {"nested-cap": "40"}
     rows = []
     for name in POLICIES:
         policy = f"{name}:thresholds={settings[name]}" if name in settings else name
