@@ -8,7 +8,14 @@ import pytest
 from fluid.server import load_server
 from fluid.steady.latency.budget import window_quad_s
 from fluid.steady.latency.chain import Lattice, costs_of, spaced_nodes
-from fluid.steady.latency.chunk_kernels import fitting_shares, land
+from fluid.steady.latency.chunk_kernels import (
+    Over,
+    cumulated,
+    fitting_points,
+    fitting_shares,
+    land,
+    land_all,
+)
 from fluid.steady.latency.decoders import count_law, nobody
 from fluid.steady.latency.kernels import balance, cross_sums, linear_moments, place, token_seconds
 from fluid.steady.latency.load import Load
@@ -176,7 +183,9 @@ def test_who_comes_before_a_moment() -> None:
     lattice = Lattice(np.array([3.0]), np.array([1.0]), 1.0, 80)
     shares, weights = np.polynomial.legendre.leggauss(8)
     shares, weights = (shares + 1) / 2, weights / 2
-    fits = fitting_shares(lattice.laws(2 * shares), lattice.laws(2 * (1 - shares)), weights, 8)
+    (whole,) = lattice.laws(np.array([2.0]))
+    before, behind = lattice.laws(2 * shares), lattice.laws(2 * (1 - shares))
+    fits = fitting_shares(before, behind, weights, whole, 8)
     np.testing.assert_allclose(
         fits[:7, 6], [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 1], rtol=1e-6
     )
@@ -192,6 +201,20 @@ def test_tokens_left_over_land_beside_their_number() -> None:
         assert row.sum() == pytest.approx(0.25)
         assert row @ left == pytest.approx(0.25 * over)
     assert row[:10].sum() == 0
+
+
+@pytest.mark.parametrize("spare", [-5000.0, -130.0, 0.0, 77.7, 80.0, 1e6])
+def test_a_law_lands_like_its_points_one_by_one(spare: float) -> None:
+    times, lefts = spaced_nodes(0.01, 0.2, 10, 2.0), spaced_nodes(0.0, 900.0, 12, 3.0)
+    law, step = np.random.default_rng(3).exponential(size=60) ** 3, 20.0
+    law /= law.sum()
+    start = fitting_points(spare, step, law.size)
+    assert start == np.sum(np.arange(60) * step <= spare)
+    found, expected = np.zeros(21), np.zeros(21)
+    land_all(found, Over(0.3, *cumulated(law), spare, step), start, 0.05, times, lefts)
+    for x in range(start, 60):
+        land(expected, 0.3 * law[x], x * step - spare, 0.05, times, lefts)
+    np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
 def test_a_window_of_one_prompt_length_in_whole_budgets() -> None:

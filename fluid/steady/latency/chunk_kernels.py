@@ -104,38 +104,100 @@ def budget_step(times, lefts, left, arrivals, decoders, budget, costs):
     """
     m = left.size
     requests, kv, weights = decoders
+    full_f = token_seconds(costs, budget.tokens)
     step, moments, quads = np.zeros((m, m)), np.zeros((m, MOMENTS)), np.zeros((m, 2))
     for z in range(m):
         old, row, sums = left[z], step[z], np.zeros(MOMENTS)
+        laws = arrivals.laws[z]
+        mass_before, place_before = cumulated(laws)
         for q in range(weights.shape[1]):
-            if weights[z, q] < _NOTHING:
+            weight = weights[z, q]
+            if weight < _NOTHING:
                 continue
             b, k = requests[z, q], kv[z, q]
             room = budget.tokens - b
             full_s = full_seconds(budget, costs, b, k)
             decode_s = costs.per_decode_s * b + costs.per_kv_token_s * k
             other_s = decode_s + budget.quad_s * old / budget.tokens
-            full_f = token_seconds(costs, budget.tokens)
-            for x in range(arrivals.quad_s.size):
-                mass = weights[z, q] * arrivals.laws[z, x]
+            fitting = fitting_points(room - old, budget.step, laws.size)
+            for x in range(fitting):
+                mass = weight * laws[x]
                 if mass < _RARE:
                     continue
                 total = old + x * budget.step
-                if total > room:
-                    add_moments(sums, mass, room, b, full_f)
-                    quads[z, CUT_QUAD] += mass * room / budget.tokens
-                    land(row, mass, total - room, full_s, times, lefts)
-                    continue
                 f = token_seconds(costs, total + b)
                 add_moments(sums, mass, total, b, f)
                 quads[z, NEW_QUAD] += mass * arrivals.quad_s[x]
-                quads[z, CUT_QUAD] += mass * old / budget.tokens
                 s = f + costs.per_prompt_token_s * total + arrivals.quad_s[x] + other_s
                 low, share = place(times, max(min(s, full_s), costs.overhead_s))
                 row[low] += mass * (1.0 - share)
                 row[low + 1] += mass * share
+            full = weight * (mass_before[laws.size] - mass_before[fitting])
+            add_moments(sums, full, room, b, full_f)
+            quads[z, CUT_QUAD] += weight * mass_before[fitting] * old / budget.tokens
+            quads[z, CUT_QUAD] += full * room / budget.tokens
+            if full > _NOTHING:
+                over = Over(weight, mass_before, place_before, room - old, budget.step)
+                land_all(row, over, fitting, full_s, times, lefts)
         moments[z] = sums
     return step, moments, quads
+
+
+@compiled(nogil=True, error_model="numpy")
+def cumulated(law):
+    """P(X < x) and E[X; X < x], x = 0 … n, of a law on lattice points; shape (n + 1,) each."""
+    mass_before, place_before = np.zeros(law.size + 1), np.zeros(law.size + 1)
+    for x in range(law.size):
+        mass_before[x + 1] = mass_before[x] + law[x]
+        place_before[x + 1] = place_before[x] + x * law[x]
+    return mass_before, place_before
+
+
+@compiled(nogil=True, error_model="numpy")
+def fitting_points(spare, step, points):
+    """How many of the first lattice points x have x·step ≤ spare."""
+    if spare < 0.0:
+        return 0
+    return min(int(spare / step) + 1, points)
+
+
+class Over(NamedTuple):
+    """Tokens beyond a full budget: x·step − spare, x lattice points.
+
+    Attributes:
+        weight: Of the law, which is given by `cumulated`.
+        spare: Tokens that the budget still takes, negative where it is overdrawn.
+    """
+
+    weight: float
+    mass_before: Floats
+    place_before: Floats
+    spare: float
+    step: float
+
+
+@compiled(nogil=True, error_model="numpy")
+def land_all(row, over, start, full_s, times, lefts):
+    """`land` of all lattice points from `start` on, an interval between two nodes at a time."""
+    first, last, points = times.at.size, lefts.at.size - 1, over.mass_before.size - 1
+    x = start
+    for low in range(last):
+        beyond = fitting_points(over.spare + lefts.at[low + 1], over.step, points)
+        if beyond <= x:
+            continue
+        mass = over.weight * (over.mass_before[beyond] - over.mass_before[x])
+        place_sum = over.weight * (over.place_before[beyond] - over.place_before[x])
+        x = beyond
+        above = place_sum * over.step - mass * (over.spare + lefts.at[low])
+        upper = min(max(above / (lefts.at[low + 1] - lefts.at[low]), 0.0), mass)
+        row[first + low] += upper
+        if low > 0:
+            row[first + low - 1] += mass - upper
+        else:
+            land_full(row, mass - upper, full_s, times)
+        if x == points:
+            return
+    row[first + last - 1] += over.weight * (over.mass_before[points] - over.mass_before[x])
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -147,35 +209,34 @@ def land(row, mass, over, full_s, times, lefts):
     if low > 0:
         row[first - 1] += mass * (1.0 - share)
         return
-    full_low, full_share = place(times, full_s)
-    row[full_low] += mass * (1.0 - share) * (1.0 - full_share)
-    row[full_low + 1] += mass * (1.0 - share) * full_share
+    land_full(row, mass * (1.0 - share), full_s, times)
 
 
 @compiled(nogil=True, error_model="numpy")
-def fitting_shares(before, behind, weights, most):
+def land_full(row, mass, full_s, times):
+    """Put mass on a full iteration that leaves nothing over."""
+    low, share = place(times, full_s)
+    row[low] += mass * (1.0 - share)
+    row[low + 1] += mass * share
+
+
+@compiled(nogil=True, error_model="numpy")
+def fitting_shares(before, behind, weights, whole, most):
     """P(at most y points come before a moment | x in all), y below `most`; shape (most, M).
 
     Args:
         before, behind: Laws of what comes before and after each of some moments, shape (u, M).
         weights: Of the moments.
+        whole: Law of both together, shape (M,).
     """
     points = before.shape[1]
-    found = np.zeros((most, points))
+    found = np.ones((most, points))
     for x in range(points):
-        total = 0.0
-        for y in range(x + 1):
+        below = 0.0
+        for y in range(min(x, most)):
             for u in range(weights.size):
-                total += weights[u] * before[u, y] * behind[u, x - y]
-            if y < most:
-                found[y, x] = total
-        for y in range(most):
-            if y >= x:
-                found[y, x] = 1.0
-            elif total > _RARE:
-                found[y, x] /= total
-            else:
-                found[y, x] = (y + 0.5) / x
+                below += weights[u] * before[u, y] * behind[u, x - y]
+            found[y, x] = min(below / whole[x], 1.0) if whole[x] > _RARE else (y + 0.5) / x
     return found
 
 
@@ -228,24 +289,20 @@ def later_endings(behind, grid, room, b, k, times, lefts, budget, costs):
     found = np.zeros((behind.shape[0], grid.size, times.at.size + lefts.at.size - 1))
     full_s = full_seconds(budget, costs, b, k)
     for r in range(behind.shape[0]):
-        first, last = 0, behind.shape[1]
-        while last > 1 and behind[r, last - 1] < _RARE:
-            last -= 1
-        while first < last and behind[r, first] < _RARE:
-            first += 1
+        mass_before, place_before = cumulated(behind[r])
         for g in range(grid.size):
-            for x in range(first, last):
+            fitting = fitting_points(room - grid[g], budget.step, behind.shape[1])
+            for x in range(fitting):
                 mass = behind[r, x]
                 if mass < _RARE:
                     continue
                 total = grid[g] + x * budget.step
-                if total > room:
-                    land(found[r, g], mass, total - room, full_s, times, lefts)
-                    continue
                 s = open_seconds(budget, costs, b, k, total, total, 0.0)
                 low, share = place(times, s)
                 found[r, g, low] += mass * (1.0 - share)
                 found[r, g, low + 1] += mass * share
+            over = Over(1.0, mass_before, place_before, room - grid[g], budget.step)
+            land_all(found[r, g], over, fitting, full_s, times, lefts)
     return found
 
 
@@ -260,24 +317,26 @@ def own_first_seconds(law, left, arrivals, decoders, prompts, first_s, budget, c
     found = np.zeros(prompts.size)
     requests, kv, weights = decoders
     for z in range(law.size):
+        mass_before = cumulated(arrivals.laws[z])[0]
         for q in range(weights.shape[1]):
             if law[z] * weights[z, q] < 1e-10:
                 continue
             b, k = requests[z, q], kv[z, q]
             room = budget.tokens - b
             full_s = full_seconds(budget, costs, b, k)
-            for x in range(arrivals.quad_s.size):
-                mass = law[z] * weights[z, q] * arrivals.laws[z, x]
-                if mass < 1e-10:
-                    continue
-                for j in range(prompts.size):
-                    total = left[z] + x * budget.step + prompts[j]
-                    s = full_s
-                    if total <= room:
-                        decode = 0.0 if prompts[j] > 0.0 else 1.0
-                        quad = arrivals.quad_s[x] + first_s[j]
-                        s = open_seconds(budget, costs, b + decode, k, left[z], total, quad)
-                    found[j] += mass * s
+            for j in range(prompts.size):
+                begun = left[z] + prompts[j]
+                fitting = fitting_points(room - begun, budget.step, arrivals.quad_s.size)
+                decode = 0.0 if prompts[j] > 0.0 else 1.0
+                seconds = full_s * (mass_before[-1] - mass_before[fitting])
+                for x in range(fitting):
+                    if arrivals.laws[z, x] < _RARE:
+                        continue
+                    total = begun + x * budget.step
+                    quad = arrivals.quad_s[x] + first_s[j]
+                    s = open_seconds(budget, costs, b + decode, k, left[z], total, quad)
+                    seconds += arrivals.laws[z, x] * s
+                found[j] += law[z] * weights[z, q] * seconds
     return found
 
 

@@ -80,6 +80,7 @@ def _fits(queue: Queue) -> Floats:
             lattice.laws(MOMENT_SHARES * typical_s),
             lattice.laws((1 - MOMENT_SHARES) * typical_s),
             MOMENT_WEIGHTS,
+            lattice.laws(np.array([typical_s]))[0],
             int(budget.tokens / budget.step) + 2,
         )
     )
