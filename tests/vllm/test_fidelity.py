@@ -24,7 +24,6 @@ from fluid.server import Server
 from tests.vllm.virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
 from thresholds.export.vllm_scheduler import TableScheduler
 from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
-from validation.reference.blocks import free_blocks
 from validation.reference.core import Queueing
 
 WORKLOADS = 80
@@ -101,7 +100,7 @@ def simulated_steps(case: Case, parameters: dict[str, Any]) -> tuple[list[Step],
                 scheduled={one.number: one.computes for one in batch},
                 running=[one.number for one in state.residents],
                 waiting=[one.number for one in state.waiting],
-                free_blocks=free_blocks(state) - 1,
+                free_blocks=len(state.pool.free),
             )
             step.finished = {
                 one.number
