@@ -18,10 +18,10 @@ from thresholds.solvers.paced.solver import Paced
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
 from validation.simulator.arrivals import KINDS, gamma_of_mean_one, parse_arrivals
-from validation.simulator.engine import start
 from validation.simulator.metrics import interval
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
+from validation.simulator.start import start
 from validation.simulator.state import new_lane
 
 RATE = 4.0

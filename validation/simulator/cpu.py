@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from validation.simulator.engine import start
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model
 from validation.simulator.policy import ConfiguredPolicy
+from validation.simulator.start import start
 from validation.simulator.state import Lane, new_lane
 
 Read = TypeVar("Read")

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from validation.simulator.compiling import rebound
 from validation.simulator.cpu import Job, checked_requests
-from validation.simulator.engine import run_lane, start
+from validation.simulator.loop import run_lane
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model, Service
 from validation.simulator.policy import Policy
+from validation.simulator.start import start
 from validation.simulator.state import Lane, new_lane
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from thresholds.labels import policy_label
 from validation.simulator.compiling import bind
-from validation.simulator.engine import run_lane
+from validation.simulator.loop import run_lane
 from validation.simulator.model import Model
 
 
