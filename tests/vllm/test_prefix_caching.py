@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import tests.vllm.conftest  # noqa: F401  (vLLM reads its environment when it is imported)
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from tests.vllm.prefix_cases import Case, contents, random_prefix_case
-from tests.vllm.virtual_engine import Step, make_scheduler, model_folder, run
+from tests.support.prefix_cases import Case, random_prefix_case
+from tests.vllm.virtual_engine import Step, Tape, make_scheduler, model_folder, run
 from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
 from validation.reference.core import Queueing
 from validation.reference.vllm_v1 import urgency
@@ -54,11 +56,18 @@ def real_steps(scheduler: Scheduler, case: Case, ahead: bool) -> tuple[list[Step
     """Every step in which vLLM's scheduler computed something; preemptions of each request."""
     steps: list[Step] = []
     in_flight = 2 if ahead else 1
-    done = run(scheduler, case.tape, case.server.iteration_time, in_flight, steps.append, 0.0)
+    tape = Tape(
+        case.arrived_at_s,
+        case.prompt_tokens,
+        case.output_tokens,
+        case.priorities or None,
+        case.tokens,
+    )
+    done = run(scheduler, tape, case.server.iteration_time, in_flight, steps.append, 0.0)
     return [one for one in steps if one.scheduled], done.preemptions.tolist()
 
 
-def simulated_steps(case: Case, by_priority: bool, ahead: bool) -> tuple[list[Step], Queueing]:
+def simulated_steps(case: Case, ahead: bool) -> tuple[list[Step], Queueing]:
     """The same of the simulator's rule; also what it remembers at the end."""
     steps: list[Step] = []
     states: list[Queueing] = []
@@ -68,7 +77,7 @@ def simulated_steps(case: Case, by_priority: bool, ahead: bool) -> tuple[list[St
         batch = REFERENCE_POLICIES["vllm-v1"](state)
         if batch:
             assert state.pool is not None
-            waiting = sorted(state.waiting, key=urgency) if by_priority else state.waiting
+            waiting = sorted(state.waiting, key=urgency) if case.priorities else state.waiting
             step = Step(
                 at_s=state.clock_s,
                 scheduled={one.number: one.computes for one in batch},
@@ -81,33 +90,15 @@ def simulated_steps(case: Case, by_priority: bool, ahead: bool) -> tuple[list[St
             steps.append(step)
         return batch
 
-    tape = case.tape
-    prompts, outputs = tape.prompt_tokens, tape.output_tokens
-    requests = [
-        Request(
-            number,
-            tape.arrived_at_s[number],
-            0,
-            prompts[number],
-            0,
-            outputs[number],
-            priority=tape.priorities[number] if by_priority else 0,
-            content=content,
-        )
-        for number, content in enumerate(contents(tape, case.server.block_tokens))
-    ]
-    parameters = case.parameters | {
-        "victim": "latest-arrival" if by_priority else "last-admitted",
-        "async_scheduling": int(ahead),
-        "prefix_caching": 1,
-    }
-    (simulate_ahead if ahead else simulate_slowly)(requests, case.server, recorded, parameters)
+    go = simulate_ahead if ahead else simulate_slowly
+    go(case.requests(), case.server, recorded, case.values(ahead))
     return steps, states[-1]
 
 
 def require_agreement(case: Case, order: str, ahead: bool, model: Path, tally: Tally) -> None:
     """Assert that every step agrees, and count what happened."""
-    by_priority = order == "priority"
+    settings = case.parameters | {"async_scheduling": ahead}
+    settings["scheduler_reserve_full_isl"] = bool(settings.pop("reserve_full_prompt"))
     scheduler = make_scheduler(
         AsyncScheduler if ahead else Scheduler,
         model,
@@ -115,7 +106,7 @@ def require_agreement(case: Case, order: str, ahead: bool, model: Path, tally: T
         case.server.block_tokens,
         cache=True,
         policy=order,
-        **(case.settings | {"async_scheduling": ahead}),
+        **settings,
     )
     touched = 0
     touch = scheduler.kv_cache_manager.block_pool.touch
@@ -127,7 +118,7 @@ def require_agreement(case: Case, order: str, ahead: bool, model: Path, tally: T
 
     scheduler.kv_cache_manager.block_pool.touch = watched
     real, preemptions = real_steps(scheduler, case, ahead)
-    ours, state = simulated_steps(case, by_priority, ahead)
+    ours, state = simulated_steps(case, ahead)
     for index, (one, other) in enumerate(zip(ours, real, strict=True)):
         assert math.isclose(one.at_s, other.at_s, rel_tol=1e-9), index
         one.at_s, one.finished = other.at_s, other.finished

@@ -16,6 +16,7 @@ from fluid.server import Server, fit_of, peak_kv_tokens, require_fits
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
+from validation.simulator.prefix.content import RUN
 from validation.simulator.traffic.job import FiniteJob
 from validation.simulator.traffic.state import TRAFFIC, UNLIMITED
 from validation.simulator.traffic.traffic import Traffic
@@ -35,6 +36,8 @@ SHAPE = np.dtype(
         ("tpot_limit_s", "f8"),
         ("latency_limit_s", "f8"),
         ("work_s", "f8"),  # server seconds that a request takes of a full batch
+        ("first_run", "i8"),  # its part of `Model.runs`, and how many records that is
+        ("runs", "i8"),
     ],
     align=True,
 )
@@ -82,6 +85,7 @@ class Model(NamedTuple):
         tape: TAPE_ROW records of recorded arrivals, shape (requests,); empty if they are drawn.
         arrivals: One record of ARRIVALS, shape (1,).
         profile: PIECE records of the rate profile, shape (pieces, shapes).
+        runs: RUN records: what prompts of a shape have in common with others.
     """
 
     constants: NDArray[np.void]
@@ -90,6 +94,7 @@ class Model(NamedTuple):
     tape: NDArray[np.void]
     arrivals: NDArray[np.void]
     profile: NDArray[np.void]
+    runs: NDArray[np.void]
 
     @property
     def service(self) -> Service:
@@ -356,7 +361,8 @@ def _model(
     shapes["work_s"] = _work_s(constants[0], shapes)
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
-    return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros((0, 0), PIECE))
+    nobody, nothing = np.zeros(1, ARRIVALS), np.zeros(0, RUN)
+    return Model(constants, shapes, knots, tape, nobody, np.zeros((0, 0), PIECE), nothing)
 
 
 def _mark_too_long(shapes: NDArray[np.void], server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Random small servers and requests that have prompts in common, for vLLM's scheduler and ours.
+"""Random small servers and requests that have tokens in common, for vLLM, reference and kernels.
 
 Among them: system prompts, conversations, repeated prompts, prompts of whole blocks, copies that
 arrive together, equal arrival times with and without equal priorities.
@@ -13,22 +13,66 @@ from typing import Any
 
 from fluid.iteration import IterationTime
 from fluid.server import Server
-from tests.vllm.virtual_engine import SEATS, Tape
+from validation.reference import Request
 
 REQUESTS = 40
 VOCABULARY = 100
-TURNS_TOKENS = 12
-"""Blocks up to which a conversation goes on."""
+MOST_BLOCKS = 12
+"""Of a conversation that goes on."""
+
+MANY = 1024
+"""Seats, as good as no limit."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A server, requests, the simulator's parameters and vLLM's settings."""
+    """A server, requests in order of arrival, and parameters of vllm-v1 without the order.
+
+    Attributes:
+        tokens: Of each request, prompt and outputs.
+        priorities: Of each request; empty first come, first served.
+    """
 
     server: Server
-    tape: Tape
+    arrived_at_s: list[float]
+    prompt_tokens: list[int]
+    tokens: list[list[int]]
+    priorities: list[int]
     parameters: dict[str, Any]
-    settings: dict[str, Any]
+
+    @property
+    def output_tokens(self) -> list[int]:
+        return [len(one) - prompt for one, prompt in zip(self.tokens, self.prompt_tokens, strict=True)]
+
+    @property
+    def contents(self) -> list[list[int]]:
+        """What the full blocks of each request hold, a number for every beginning."""
+        numbers: dict[tuple[int, ...], int] = {}
+        block = self.server.block_tokens
+        return [
+            [
+                numbers.setdefault(tuple(one[:end]), len(numbers))
+                for end in range(block, len(one) + 1, block)
+            ]
+            for one in self.tokens
+        ]
+
+    def values(self, ahead: bool) -> dict[str, Any]:
+        """Parameters of vllm-v1, the order among them."""
+        victim = "latest-arrival" if self.priorities else "last-admitted"
+        order = {"victim": victim, "async_scheduling": int(ahead), "prefix_caching": 1}
+        return self.parameters | order
+
+    def requests(self) -> list[Request]:
+        """As the slow reference has them."""
+        lengths = zip(self.arrived_at_s, self.prompt_tokens, self.output_tokens, strict=True)
+        priorities = self.priorities or [0] * len(self.tokens)
+        return [
+            Request(number, at_s, 0, prompt, 0, outputs, priority=priority, content=content)
+            for number, ((at_s, prompt, outputs), priority, content) in enumerate(
+                zip(lengths, priorities, self.contents, strict=True)
+            )
+        ]
 
 
 @dataclass
@@ -54,7 +98,7 @@ class _Prompts:
             return list(rng.choice(self.asked[-6:]))
         if self.said and kind < 0.5:
             before = rng.choice(self.said[-8:])
-            if len(before) < TURNS_TOKENS * block:
+            if len(before) < MOST_BLOCKS * block:
                 return before + self.draw(rng.randint(1, 2 * block))
         start = rng.choice([*self.systems, []])
         prompt = start + self.draw(rng.randint(1, 3 * block))
@@ -85,8 +129,7 @@ def random_prefix_case(name: str, number: int) -> Case:
             if rng.random() < 0.3:
                 prompt = prompts.next()
         prompts.said.append(tokens[-1])
-    outputs = [len(one) - prompt for one, prompt in zip(tokens, asked, strict=True)]
-    priorities = None
+    priorities = []
     if name.startswith("priority"):
         levels = rng.choice([1, 1, 2, 3])
         priorities = [rng.randrange(levels) for _ in asked]
@@ -100,30 +143,15 @@ def random_prefix_case(name: str, number: int) -> Case:
         iteration_time=IterationTime.affine(0.05, 1e-3, 1e-4),
     )
     budget = rng.choice([block // 2, block + 5, 3 * block, 2048, 2048])
-    seats = min(budget, rng.choice([2, 4, 8, SEATS, SEATS]))
+    seats = min(budget, rng.choice([2, 4, 8, MANY, MANY]))
     active = min(seats, rng.choice([1, 3, seats, seats, seats, seats]))
-    settings: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "max_num_batched_tokens": budget,
         "max_num_seqs": seats,
         "watermark": rng.choice([0.0, 0.0, 0.05, 0.2]),
-        "scheduler_reserve_full_isl": rng.random() < 0.8,
+        "reserve_full_prompt": int(rng.random() < 0.8),
         "long_prefill_token_threshold": min(budget, rng.choice([0, 0, 0, 7, block])),
     }
     if active < seats:
-        settings["max_num_active_seqs"] = active
-    parameters = dict(settings)
-    parameters["reserve_full_prompt"] = int(parameters.pop("scheduler_reserve_full_isl"))
-    tape = Tape(arrived_at_s, asked, outputs, priorities, tokens)
-    return Case(server, tape, parameters, settings)
-
-
-def contents(tape: Tape, block: int) -> list[list[int]]:
-    """What the full blocks of each request hold, a number for every beginning."""
-    numbers: dict[tuple[int, ...], int] = {}
-    return [
-        [
-            numbers.setdefault(tuple(one[:end]), len(numbers))
-            for end in range(block, len(one) + 1, block)
-        ]
-        for one in tape.tokens or []
-    ]
+        parameters["max_num_active_seqs"] = active
+    return Case(server, arrived_at_s, asked, tokens, priorities, parameters)
