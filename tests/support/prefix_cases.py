@@ -42,7 +42,9 @@ class Case:
 
     @property
     def output_tokens(self) -> list[int]:
-        return [len(one) - prompt for one, prompt in zip(self.tokens, self.prompt_tokens, strict=True)]
+        return [
+            len(one) - prompt for one, prompt in zip(self.tokens, self.prompt_tokens, strict=True)
+        ]
 
     @property
     def contents(self) -> list[list[int]]:

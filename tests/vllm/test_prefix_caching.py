@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-import tests.vllm.conftest  # noqa: F401  (vLLM reads its environment when it is imported)
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
+import tests.vllm.conftest  # noqa: F401  (vLLM reads its environment when it is imported)
 from tests.support.prefix_cases import Case, random_prefix_case
 from tests.vllm.virtual_engine import Step, Tape, make_scheduler, model_folder, run
 from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
@@ -160,7 +159,9 @@ def main(count: int) -> None:
                     raise SystemExit(f"{order}, async {ahead}, number {number}: {error}") from error
             shares = np.array([tally.hits, tally.evictions, tally.preemptions, tally.taken_back])
             cells = "  ".join(f"{one:9.0%}" for one in shares / tally.workloads)
-            print(f"{order:8}  {ahead!s:5}  {tally.workloads:9}  {tally.steps:5}  {cells}", flush=True)
+            print(
+                f"{order:8}  {ahead!s:5}  {tally.workloads:9}  {tally.steps:5}  {cells}", flush=True
+            )
 
 
 if __name__ == "__main__":

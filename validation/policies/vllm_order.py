@@ -86,7 +86,9 @@ def victim_of(model, lane, by_priority, priorities):
         return last
     victim = 0
     for slot in range(1, last + 1):
-        later = _priority(model, lane, slot, priorities) - _priority(model, lane, victim, priorities)
+        later = _priority(model, lane, slot, priorities) - _priority(
+            model, lane, victim, priorities
+        )
         if later == 0.0:
             later = _arrived_at_s(lane, slot) - _arrived_at_s(lane, victim)
         if later > 0.0:

@@ -9,9 +9,9 @@ applies to the chunk where `reserve_full_prompt` is off; a request whose turn co
 is spent gets nothing and is not asked for memory. With `victim=latest-arrival` (vLLM's priority
 order, `validation.policies.vllm_order`) the victim may already have got tokens in this step: they
 return to the budget, but the chunk of the request that needs the block stays as it was; a step in
-which the only effect was that a request preempted itself takes no time. `cap` is a second `max_num_seqs`; `pace` (THEORY 3.5) is
-spent by first admissions only, never by a preempted request. A decode-only request takes one token
-of the budget on admission.
+which the only effect was that a request preempted itself takes no time. `cap` is a second
+`max_num_seqs`; `pace` (THEORY 3.5) is spent by first admissions only, never by a preempted request.
+A decode-only request takes one token of the budget on admission.
 
 With `async_scheduling` (vLLM's default) a step is scheduled when the one before it begins: a token
 that this one computes can be scheduled further, but who arrives meanwhile has to wait for another

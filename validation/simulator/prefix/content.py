@@ -7,12 +7,12 @@ means that they have everything in common up to its end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.traces.prompt_blocks import PromptBlocks
 from validation.simulator.compiling import kernel
+from validation.simulator.traffic.conversations import conversation_of
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -26,67 +26,51 @@ _INDEX_BITS = 20
 @kernel
 def key_of(model, lane, request, index):
     """Key of the block of this index of a request."""
-    shape = model.shapes[lane.requests[request].shape]
-    low, high = shape.first_run, shape.first_run + shape.runs
-    end = high
+    low, count = 0, 0
+    if lane.tape.size > 0:
+        low, count = lane.tape[request].first_run, lane.tape[request].runs
+    else:
+        shape = model.shapes[lane.requests[request].shape]
+        low, count = shape.first_run, shape.runs
+    end = low + count
+    high = end
     while low < high:
         middle = (low + high) // 2
         if lane.runs[middle].end_block > index:
             high = middle
         else:
             low = middle + 1
-    stream = lane.pool[0].first_own + request
     if low < end:
         stream = lane.runs[low].id
+    elif model.constants[0].conversations:
+        stream = lane.pool[0].first_own + conversation_of(lane, request)
+    else:
+        stream = lane.pool[0].first_own + request
     return (stream << _INDEX_BITS) | index
 
 
-def runs_of_ids(
-    ids: Sequence[Sequence[int]], named_tokens: Sequence[int], id_tokens: int, block_tokens: int
+def runs_of(
+    blocks: PromptBlocks, prompt_tokens: NDArray[np.int64], block_tokens: int
 ) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-    """Runs of requests whose tokens are named piece by piece.
+    """Runs of a recording whose prompts are named piece by piece.
 
     Args:
-        ids: Of each request, an id for every `id_tokens` of its tokens, the last of them maybe for
-            fewer; equal ids mean that everything up to the end of the piece is equal.
-        named_tokens: How many tokens those are: its prompt, or its outputs too.
+        prompt_tokens: Shape (requests,).
         block_tokens: Of the server.
 
     Returns:
         RUN records of all requests, one after the other, and where those of each begin, shape
         (requests + 1,).
     """
-    parts, first = [], [0]
-    for own, named in zip(ids, named_tokens, strict=True):
-        ends = np.minimum(np.arange(1, len(own) + 1) * id_tokens, named) // block_tokens
-        run = np.zeros(len(own), RUN)
-        run["end_block"], run["id"] = ends, own
-        # Pieces that no block ends in say nothing.
-        run = run[np.diff(ends, prepend=0) > 0]
-        parts.append(run)
-        first.append(first[-1] + len(run))
-    return np.concatenate(parts) if parts else np.zeros(0, RUN), np.array(first)
-
-
-def shapes_with_runs(
-    shapes: NDArray[np.void],
-    shape_of: NDArray[np.int64],
-    ids: Sequence[Sequence[int]],
-    named_tokens: Sequence[int],
-    id_tokens: int,
-    block_tokens: int,
-) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """A shape for each request of a recording, with what its blocks hold.
-
-    Args:
-        shapes: SHAPE records that requests share.
-        shape_of: Which of them each request has, shape (requests,).
-        ids, named_tokens, id_tokens, block_tokens: As in `runs_of_ids`.
-
-    Returns:
-        SHAPE records of shape (requests,), and RUN records.
-    """
-    runs, first = runs_of_ids(ids, named_tokens, id_tokens, block_tokens)
-    found = shapes[shape_of].copy()
-    found["first_run"], found["runs"] = first[:-1], np.diff(first)
-    return found, runs
+    owner = np.repeat(np.arange(len(blocks.counts)), blocks.counts)
+    place = np.arange(len(blocks.ids)) - blocks.starts[owner]
+    end_tokens = np.minimum((place + 1) * blocks.block_tokens, prompt_tokens[owner])
+    ends = end_tokens // block_tokens
+    # Pieces in which no block of the server ends say nothing.
+    some = ends > place * blocks.block_tokens // block_tokens
+    runs = np.zeros(int(some.sum()), RUN)
+    runs["end_block"] = ends[some]
+    # Ids may be any numbers: a key has room for their ranks.
+    runs["id"] = np.unique(blocks.ids, return_inverse=True)[1].reshape(-1)[some]
+    first = np.concatenate([[0], np.cumsum(np.bincount(owner[some], minlength=len(blocks.counts)))])
+    return runs, first

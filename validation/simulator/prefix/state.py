@@ -66,6 +66,7 @@ class PrefixLane(NamedTuple):
         tables: Blocks of each of them, shape (rows, blocks of the longest request).
         computed_before: Tokens that each request had computed when it was preempted last.
         runs: RUN records: what requests hold that others hold too.
+        tape: TAPE_ROW records of recorded requests; empty if they are drawn.
     """
 
     scalars: NDArray[np.void]
@@ -86,11 +87,10 @@ class PrefixLane(NamedTuple):
     tables: NDArray[np.int32]
     computed_before: NDArray[np.int64]
     runs: NDArray[np.void]
+    tape: NDArray[np.void]
 
 
-def new_prefix_lane(
-    model: Model, requests: int, seats: float, series_rows: int = 0
-) -> PrefixLane:
+def new_prefix_lane(model: Model, requests: int, seats: float, series_rows: int = 0) -> PrefixLane:
     """Allocate a lane for runs of `requests` requests, so many of them in service at once."""
     lane = new_lane(model, requests, series_rows)
     constants = model.constants[0]
@@ -108,4 +108,5 @@ def new_prefix_lane(
         tables=np.zeros((rows, -(-longest // block)), np.int32),
         computed_before=np.zeros(requests, np.int64),
         runs=model.runs,
+        tape=model.tape,
     )
