@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from fluid.errors import InputError
 from fluid.files import FileModel
 from fluid.iteration import IterationTime
+from fluid.ranges import MOST_TOKENS, Name
 from fluid.result import Result, Table, number
-from fluid.workload import MOST_TOKENS, Name, Workload
+from fluid.workload import Workload
 
 MOST_KV_TOKENS = 10**12
 """Of a server: a petabyte or more, and times a thousand stages still a whole number in a double."""
@@ -311,13 +312,20 @@ def fit_of(
 def require_fits(workload: Workload, server: Server) -> None:
     """Refuse a class of which not even one request fits into the KV cache, or is served.
 
+    Of a conversation the last turn has to fit.
+
     Raises:
         InputError: Naming the class and its peak KV, or its tokens above `max_model_len`.
     """
     columns = workload.columns
-    fit = fit_of(columns.prefill_tokens, columns.decode_tokens, columns.context_tokens, server)
+    longest = columns.prefill_tokens
+    if workload.has_prefixes:
+        longest = np.array([one.longest_prompt_tokens for one in workload.classes])
+    fit = fit_of(longest, columns.decode_tokens, columns.context_tokens, server)
 
     def name(index: int) -> str:
-        return f"classes[{index}] ({workload.classes[index].name})"
+        one = workload.classes[index]
+        turn = f", turn {len(one.turns.shares)}" if one.conversation else ""
+        return f"classes[{index}] ({one.name}{turn})"
 
     fit.require(server, name, "longer requests of a trace")

@@ -143,11 +143,25 @@ class StageSums:
 @functools.lru_cache(maxsize=16)
 def stage_sums(workload: Workload, server: Server) -> StageSums:
     """The sums over `class_stages` of every class, without the stages themselves."""
-    columns, block = workload.columns, server.block_tokens
+    columns = workload.columns
+    return sums_of(columns.prefill_tokens, columns.decode_tokens, columns.context_tokens, server)
+
+
+def sums_of(
+    prefill_tokens: NDArray[np.int64],
+    decode_tokens: NDArray[np.int64],
+    context_tokens: NDArray[np.int64],
+    server: Server,
+) -> StageSums:
+    """The sums for requests of these lengths, all of shape (m,).
+
+    Args:
+        context_tokens: KV that is there already; beside a prompt it is what a prefix cache holds.
+    """
+    block = server.block_tokens
     # In floating point: sums of squares leave 64 bits before they leave its range.
     prompts, outputs, contexts = (
-        one.astype(float)
-        for one in (columns.prefill_tokens, columns.decode_tokens, columns.context_tokens)
+        one.astype(float) for one in (prefill_tokens, decode_tokens, context_tokens)
     )
     known = prompts + contexts
     prefills = prompts > 0

@@ -18,7 +18,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import (
-    AfterValidator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -26,40 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from fluid.conversation import Conversation, Turns, turns_of
 from fluid.errors import InputError
 from fluid.files import FileModel, without_collection, write_document, write_text
-
-LEAST, MOST = 1e-15, 1e12
-"""Of rates per second, seconds and weights: beyond them products of a few leave the range in which
-numbers have all their digits, and no server and no request is there."""
-
-MOST_TOKENS = 10**9
-"""Of a prompt or a context; sums over a server's requests stay whole numbers in a double."""
-
-MOST_OUTPUT_TOKENS = 10**6
-"""Of an output: a stage each is kept."""
-
-
-def _in_range(value: float) -> float:
-    if not LEAST <= value <= MOST:
-        raise ValueError(f"a number from {LEAST:g} to {MOST:g}")
-    return value
-
-
-PositiveFloat = Annotated[float, Field(gt=0), AfterValidator(_in_range)]
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable() or not text.strip():
-        raise ValueError("letters that can be printed, not only spaces")
-    return text
-
-
-Printable = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(_printable)]
-"""A line of text."""
-
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-"""Of a class, a workload, a server or a policy: it stands in tables, pictures and scripts."""
+from fluid.ranges import LEAST, MOST, MOST_OUTPUT_TOKENS, MOST_TOKENS, Name, PositiveFloat
 
 
 def _in_one_sentence(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
@@ -103,6 +72,9 @@ class RequestClass(FileModel):
         context_tokens: KV already present on arrival (decode-only servers, THEORY 5.5).
         slo: Service-level objective, if the class has one.
         weight: Relative worth of a request of this class where classes compete.
+        shared_prefix_tokens: With which every prompt of the class begins (THEORY 10.1).
+        conversation: How requests follow each other (THEORY 10.2). `rate_per_s` then counts turns,
+            and `prefill_tokens` follows: the mean prompt over turns, in whole tokens.
 
     >>> import fluidwait as fw
     >>> chat = fw.RequestClass(name="chat", rate_per_s=7.0, prefill_tokens=512, decode_tokens=120)
@@ -117,6 +89,39 @@ class RequestClass(FileModel):
     context_tokens: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0
     slo: Slo | None = None
     weight: PositiveFloat = 1.0
+    shared_prefix_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    conversation: Conversation | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_prompt_yet(cls, fields: Any) -> Any:
+        """Where there are conversations the prompt is not given: room for the one that follows."""
+        if isinstance(fields, dict) and fields.get("conversation") is not None:
+            return {"prefill_tokens": 0} | fields
+        return fields
+
+    @model_validator(mode="after")
+    def _prompt_of_conversation(self) -> Self:
+        if self.conversation is None:
+            return self
+        if self.context_tokens:
+            raise ValueError("context_tokens is not for conversations, whose context follows")
+        turns = self.turns
+        if turns.prefill_tokens[-1] > MOST_TOKENS:
+            raise ValueError(f"a conversation must not grow beyond {MOST_TOKENS:,} tokens")
+        mean = round(float(turns.shares @ turns.prefill_tokens))
+        if self.prefill_tokens not in (0, mean):
+            raise ValueError(
+                "prefill_tokens must be left out beside conversation, from which it follows"
+            )
+        self.__dict__["prefill_tokens"] = mean
+        return self
+
+    @model_validator(mode="after")
+    def _prefix_within_prompt(self) -> Self:
+        if self.prefix_tokens and self.prefix_tokens > self.prefill_tokens:
+            raise ValueError("shared_prefix_tokens must not be above prefill_tokens")
+        return self
 
     @model_validator(mode="after")
     def _prompt_or_context(self) -> Self:
@@ -125,6 +130,28 @@ class RequestClass(FileModel):
         if not self.prefill_tokens and not self.context_tokens:
             raise ValueError("prefill_tokens ≥ 1, or context_tokens ≥ 1 for decode-only servers")
         return self
+
+    @property
+    def prefix_tokens(self) -> int:
+        """`shared_prefix_tokens`, 0 where there are none."""
+        return self.shared_prefix_tokens or 0
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether a prompt may begin like an earlier one, so that a prefix cache can help."""
+        return self.conversation is not None or self.prefix_tokens > 0
+
+    @property
+    def turns(self) -> Turns:
+        """The requests by their place in a conversation."""
+        return turns_of(
+            self.conversation, self.prefix_tokens, self.prefill_tokens, self.decode_tokens
+        )
+
+    @property
+    def longest_prompt_tokens(self) -> int:
+        """Prompt of the last turn; `prefill_tokens` where there are no conversations."""
+        return int(self.turns.prefill_tokens[-1]) if self.conversation else self.prefill_tokens
 
 
 @dataclass(frozen=True)
@@ -138,6 +165,8 @@ class Requests:
         context: KV tokens already present on arrival (decode-only servers, THEORY 5.5).
         slo: Service-level objective, if there is one.
         weight: Relative worth of such a request where classes compete.
+        shared_prefix: Tokens with which every prompt begins.
+        conversation: How requests follow each other; `prompt` is 0 then, since it follows.
 
     Raises:
         InputError: Naming the first of them that is out of range.
@@ -154,6 +183,8 @@ class Requests:
     context: int = 0
     slo: Slo | None = None
     weight: float = 1.0
+    shared_prefix: int = 0
+    conversation: Conversation | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -176,6 +207,8 @@ class Requests:
             context_tokens=self.context,
             slo=self.slo,
             weight=self.weight,
+            shared_prefix_tokens=self.shared_prefix or None,
+            conversation=self.conversation,
         )
 
 
@@ -183,6 +216,7 @@ _SHORT_NAMES = {
     "prefill_tokens": "prompt",
     "decode_tokens": "output",
     "context_tokens": "context",
+    "shared_prefix_tokens": "shared_prefix",
 }
 """Fields of `RequestClass` that `Requests` calls by another name."""
 
@@ -294,6 +328,9 @@ class Workload(FileModel):
             InputError: The folder is missing or not writable.
         """
         document = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        for one in document["classes"]:
+            if "conversation" in one:
+                del one["prefill_tokens"]
         if Path(path).suffix not in {".yaml", ".yml"}:
             write_document(document, path)
             return
@@ -352,6 +389,11 @@ class Workload(FileModel):
             decode_tokens=np.array([one.decode_tokens for one in classes]),
             context_tokens=np.array([one.context_tokens for one in classes]),
         )
+
+    @cached_property
+    def has_prefixes(self) -> bool:
+        """Whether prompts of some class may begin like earlier ones."""
+        return any(one.has_prefix for one in self.classes)
 
     @cached_property
     def rate_per_s(self) -> float:

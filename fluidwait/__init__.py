@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fluid import symbolic, transient
+    from fluid.conversation import Conversation
     from fluid.errors import FluidwaitError, InfeasibleError, InputError
     from fluid.iteration import IterationTime
     from fluid.overload.bounded_queue import BoundedQueue, bounded_queue
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from fluid.steady.latency.rule import BatchRule
     from fluid.steady.phase import phase
     from fluid.steady.stability import Stability, stability
+    from fluid.traces.prompt_blocks import PromptBlocks
     from fluid.traces.registry import read_trace
     from fluid.traces.summarise import TraceSummary, summarise_trace
     from fluid.traces.tape import Tape
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "fluid": "symbolic transient",
+    "fluid.conversation": "Conversation",
     "fluid.errors": "FluidwaitError InfeasibleError InputError",
     "fluid.iteration": "IterationTime",
     "fluid.overload.bounded_queue": "BoundedQueue bounded_queue",
@@ -95,6 +98,7 @@ _ROOMS = {
     "fluid.steady.latency.rule": "BatchRule",
     "fluid.steady.phase": "phase",
     "fluid.steady.stability": "Stability stability",
+    "fluid.traces.prompt_blocks": "PromptBlocks",
     "fluid.traces.registry": "read_trace",
     "fluid.traces.summarise": "TraceSummary summarise_trace",
     "fluid.traces.tape": "Tape",

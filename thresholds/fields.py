@@ -14,8 +14,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from fluid.files import FileModel
+from fluid.ranges import Name, Printable
 from fluid.server import Server
-from fluid.workload import Name, Printable, Workload
+from fluid.workload import Workload
 from thresholds.labels import policy_label
 from thresholds.limits import MOST_REQUESTS, Limits
 

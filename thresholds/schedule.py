@@ -28,9 +28,10 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from fluid.files import FileModel, read_document, write_document
+from fluid.ranges import Name, PositiveFloat
 from fluid.result import Block, Note, Result, Table, number
 from fluid.server import Server
-from fluid.workload import Name, PositiveFloat, Workload
+from fluid.workload import Workload
 from thresholds.fields import Condition, Sha256
 from thresholds.integrity import require_hashes, require_known_version, require_whole
 from thresholds.table import ThresholdTable

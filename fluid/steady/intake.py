@@ -206,7 +206,7 @@ class Intake:
         """T of the same mix with every rate multiplied by `factor`."""
         rates_per_s = factor * self.flow.rates_per_s
         flow = Flow(rates_per_s, self.flow.prompt_tokens, self.flow.decodes)
-        return _curve(self.method, self.server, flow, self.sums)
+        return curve_of(self.method, self.server, flow, self.sums)
 
     def least_balance_s(self, enough_s: float = math.inf) -> float | None:
         """ΔT*: the smallest y with T(y) ≤ y, or None where there is none (THEORY 2.2, 2.5).
@@ -256,7 +256,16 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
         InputError: "closed-form" asked for an f that is not affine, an unknown method, or a rate
             profile whose long-run mean is not 1.
     """
-    _require_mean_rates(workload)
+    require_mean_rates(workload)
+    return _intake(workload, server, chosen_method(server, method))
+
+
+def chosen_method(server: Server, method: Method | None) -> Method:
+    """The method asked for, or the best one for the server.
+
+    Raises:
+        InputError: As `intake`.
+    """
     tau = server.iteration_time
     by_law: Method = "poisson" if tau.tokens_knots[-1] <= MOST_LATTICE_TOKENS else "mean"
     chosen: Method = method or ("closed-form" if tau.is_affine else by_law)
@@ -264,7 +273,7 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
         raise InputError("method", method, "one of " + ", ".join(_TOKEN_SECONDS))
     if chosen == "closed-form" and not tau.is_affine:
         raise InputError("method", chosen, "poisson or mean, as f of this server is not affine")
-    return _intake(workload, server, chosen)
+    return chosen
 
 
 # Equilibrium, stability and solvers ask for the same curve one after the other.
@@ -273,10 +282,11 @@ def _intake(workload: Workload, server: Server, method: Method) -> Intake:
     sums = stage_sums(workload, server)
     columns = workload.columns
     flow = Flow(columns.rates_per_s, columns.prefill_tokens, sums.decodes)
-    return _curve(method, server, flow, sums)
+    return curve_of(method, server, flow, sums)
 
 
-def _curve(method: Method, server: Server, flow: Flow, sums: StageSums) -> Intake:
+def curve_of(method: Method, server: Server, flow: Flow, sums: StageSums) -> Intake:
+    """T(y) of requests that bring this flow and pass stages with these sums."""
     tau = server.iteration_time.rising
     build, deviations = _TOKEN_SECONDS[method]
     return Intake(
@@ -291,7 +301,7 @@ def _curve(method: Method, server: Server, flow: Flow, sums: StageSums) -> Intak
     )
 
 
-def _require_mean_rates(workload: Workload) -> None:
+def require_mean_rates(workload: Workload) -> None:
     """The fluid model knows constant rates only: the given ones must be the long-run mean."""
     means = workload.mean_multipliers
     worst = int(np.abs(means - 1).argmax())

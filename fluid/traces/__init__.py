@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fluid.traces.digest import Digest, digest
+from fluid.traces.prompt_blocks import PromptBlocks
 from fluid.traces.registry import (
     TRACE_FORMATS,
     detect_format,
@@ -22,6 +23,7 @@ __all__ = [
     "TRACE_FORMATS",
     "Chunk",
     "Digest",
+    "PromptBlocks",
     "ReadOptions",
     "Snapshot",
     "Tape",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.traces.lines import Clock, Columns, Ragged, Row, Watch, line_chunks, whole_tokens
+from fluid.traces.reuse import Reuse
 from fluid.traces.trace import NO_TIMES, Chunk, ReadOptions, Trace, open_bytes
 from fluid.traces.trace_format import TraceFormat
 
@@ -62,6 +64,14 @@ class Beside:
     watch: Callable[[], Watch]
 
 
+_BLOCK_COLUMN = re.compile(r"block_ids_of_([1-9]\d{0,8})_tokens")
+
+
+def block_column(block_tokens: int) -> str:
+    """Name of a column with the ids of each prompt's blocks, separated by spaces."""
+    return f"block_ids_of_{block_tokens}_tokens"
+
+
 def csv_format(
     name: str,
     summary: str,
@@ -70,10 +80,12 @@ def csv_format(
     output: str,
     without: str | None = None,
     beside: Beside | None = None,
+    blocks: bool = False,
 ) -> TraceFormat:
     """A format of CSV files with a clock, and columns of prompt and output tokens.
 
     Args:
+        blocks: Whether a file may have a `block_column`.
         without: A column that makes it a file of another format.
     """
     columns = tuple(column for column in (clock.field, prompt, output) if column)
@@ -84,7 +96,9 @@ def csv_format(
 
     def open_csv(path: Path, options: ReadOptions) -> Trace:
         watch = beside.watch() if beside else None
-        parser = CsvParser(clock, prompt, output, beside.column if beside else "")
+        parser = CsvParser(clock, prompt, output, beside.column if beside else "", blocks=blocks)
+        if blocks and (block_tokens := _block_tokens(_first_line(path))):
+            watch = Reuse(block_tokens)
         return Trace(
             _chunks(path, parser, options, watch),
             timed=bool(clock.field),
@@ -117,7 +131,20 @@ def _chunks(
         if any(column not in header for column in parser.required):
             allowed = f"a header with {', '.join(parser.required)}"
             raise InputError("line 1", ",".join(header), allowed, file)
-        yield from line_chunks(stream, parser.of(header, file), 2, options, file, watch)
+        parser = parser.of(header, file)
+        block_tokens = _block_tokens(header) if parser.blocks else None
+        yield from line_chunks(stream, parser, 2, options, file, watch, block_tokens)
+
+
+def _first_line(path: Path) -> list[str]:
+    with open_bytes(path) as stream:
+        return _header(stream.readline(1 << 16).decode("utf-8", "replace"))
+
+
+def _block_tokens(header: list[str]) -> int | None:
+    """Tokens of a block, if there is a column of block ids."""
+    found = [match for name in header if (match := _BLOCK_COLUMN.fullmatch(name))]
+    return int(found[0][1]) if found else None
 
 
 def _header(line: str) -> list[str]:
@@ -138,6 +165,7 @@ class CsvParser:
 
     Attributes:
         beside: A column that is read where a file has it, or "".
+        blocks: Whether `beside` is a column of block ids, if a file has one.
         header: The columns of the file at hand.
     """
 
@@ -145,6 +173,7 @@ class CsvParser:
     prompt: str
     output: str
     beside: str = ""
+    blocks: bool = False
     header: tuple[str, ...] = ()
     file: str = ""
 
@@ -155,7 +184,9 @@ class CsvParser:
 
     def of(self, header: list[str], file: str) -> CsvParser:
         """The parser of one file."""
-        beside = self.beside if self.beside in header else ""
+        block_tokens = _block_tokens(header) if self.blocks else None
+        beside = block_column(block_tokens) if block_tokens else self.beside
+        beside = beside if beside in header else ""
         return replace(self, beside=beside, header=tuple(header), file=file)
 
     def quick(self, block: bytes) -> Columns:
@@ -180,6 +211,8 @@ class CsvParser:
             times = self.clock.quick(table[wanted[self.clock.field]])
         if not self.beside:
             return Columns(times, prompts, outputs)
+        if self.blocks:
+            return Columns(times, prompts, outputs, _lists(table[wanted[self.beside]]))
         numbers = _digits(table[wanted[self.beside]])
         return Columns(times, prompts, outputs, Ragged(numbers, np.ones_like(numbers)))
 
@@ -200,7 +233,7 @@ class CsvParser:
                 self._time(said, line),
                 self._count(named, self.prompt, line),
                 self._count(named, self.output, line),
-                (self._count(named, self.beside, line),) if self.beside else (),
+                self._beside(named, line),
             )
 
     @property
@@ -209,6 +242,18 @@ class CsvParser:
 
     def _count(self, named: dict[str, str], column: str, line: int) -> int:
         return whole_tokens(named[column], f"line {line}: {column}", self.file)
+
+    def _beside(self, named: dict[str, str], line: int) -> tuple[int, ...]:
+        if not self.beside:
+            return ()
+        if not self.blocks:
+            return (self._count(named, self.beside, line),)
+        texts = named[self.beside].split()
+        if not all(one.isascii() and one.isdigit() and len(one) < 19 for one in texts):
+            place = f"line {line}: {self.beside}"
+            allowed = "whole numbers from 0 on, separated by spaces"
+            raise InputError(place, named[self.beside], allowed, self.file)
+        return tuple(int(one) for one in texts)
 
     def _time(self, text: str, line: int) -> float:
         try:
@@ -223,6 +268,18 @@ def _decoded(line: bytes, number: int, file: str) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"line {number}", "not UTF-8 text", "UTF-8 text", file) from None
+
+
+def _lists(texts: pyarrow.ChunkedArray) -> Ragged:
+    """Whole numbers separated by single spaces."""
+    import pyarrow
+    import pyarrow.compute as arrow
+
+    some = np.asarray(arrow.greater(arrow.binary_length(texts), 0))
+    split = arrow.split_pattern(texts, " ").combine_chunks()
+    counts = np.where(some, np.asarray(arrow.list_value_length(split)), 0)
+    words = pyarrow.chunked_array([arrow.list_flatten(split)])
+    return Ragged(_digits(words.filter(arrow.not_equal(words, ""))), counts.astype(np.int64))
 
 
 def _digits(texts: pyarrow.ChunkedArray) -> NDArray[np.int64]:

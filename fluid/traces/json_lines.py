@@ -54,7 +54,7 @@ def json_lines_format(
         def chunks() -> Iterator[Any]:
             with open_bytes(path) as stream:
                 parser = JsonLinesParser(str(path), clock, unit)
-                yield from line_chunks(stream, parser, 1, options, str(path), reuse)
+                yield from line_chunks(stream, parser, 1, options, str(path), reuse, block_tokens)
 
         return Trace(chunks(), findings=reuse.findings)
 

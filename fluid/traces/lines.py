@@ -7,6 +7,7 @@ the broken line or reads what Arrow was too strict for. So errors cost nothing u
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.traces.prompt_blocks import PromptBlocks, fitting
 from fluid.traces.trace import MOST_TOKENS, Chunk, ReadOptions, failed_request
 
 LONGEST_LINE_BYTES = 1 << 26
@@ -131,8 +133,12 @@ def line_chunks(
     options: ReadOptions,
     file: str,
     watch: Watch | None = None,
+    block_tokens: int | None = None,
 ) -> Iterator[Chunk]:
     """Chunks of the lines that are left in a stream; `watch` sees every block.
+
+    Args:
+        block_tokens: What the parser has beside are the ids of prompt blocks of so many tokens.
 
     Raises:
         InputError: Naming file, line, field, value and what is allowed; or there are no lines.
@@ -153,11 +159,18 @@ def line_chunks(
             origin = columns.times[0].item() if clock.from_zero else 0
         arrived_at_s = (columns.times - origin) / clock.units_per_s
         kept = ~failed
+        blocks = None
+        if block_tokens:
+            blocks = _blocks_of(columns, block_tokens)
+            wrong = blocks.misfit(columns.prompts)
+            if wrong is not None:
+                raise _misfit(parser, block, line, wrong, block_tokens, file)
         yield Chunk(
             arrived_at_s[kept] if clock.field else None,
             columns.prompts[kept],
             columns.outputs[kept],
             dropped=int(failed.sum()),
+            blocks=blocks and blocks.kept(kept),
         )
     if origin is None:
         raise InputError("", "no requests", "at least one request", file)
@@ -218,6 +231,23 @@ def _columns(
         np.array([row.output for row in rows], dtype=np.int64),
         Ragged.of([row.beside for row in rows]),
     )
+
+
+def _blocks_of(columns: Columns, block_tokens: int) -> PromptBlocks:
+    """Block ids of each prompt; none where one of them is no id, so that nothing is known."""
+    ids, counts = columns.beside.values, columns.beside.counts
+    owner = np.repeat(np.arange(len(counts)), counts)
+    unknown = np.zeros(len(counts), dtype=bool)
+    unknown[owner[ids < 0]] = True
+    return PromptBlocks(ids[~unknown[owner]], np.where(unknown, 0, counts), block_tokens)
+
+
+def _misfit(
+    parser: LineParser, block: bytes, first_line: int, index: int, block_tokens: int, file: str
+) -> InputError:
+    row = next(itertools.islice(parser.careful(block, first_line), index, None))
+    allowed = fitting(row.prompt, block_tokens)
+    return InputError(f"line {row.line}: block ids", f"{len(row.beside)} ids", allowed, file)
 
 
 def _failure(parser: LineParser, block: bytes, first_line: int, file: str) -> InputError:

@@ -45,6 +45,7 @@ class _Sieve:
                 chunk.num_prefill_tokens[fitting],
                 chunk.num_decode_tokens[fitting],
                 chunk.dropped + left_out,
+                chunk.blocks and chunk.blocks.kept(fitting),
             )
 
     def findings(self) -> tuple[str, ...]:

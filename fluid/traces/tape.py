@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.traces.prompt_blocks import PromptBlocks, joined
 from fluid.traces.trace import Chunk
 
 
@@ -20,9 +21,11 @@ class Tape:
         arrived_at_s: Arrival times in seconds, non-negative and sorted, shape (n,).
         num_prefill_tokens: Prompt lengths, whole tokens ≥ 1, shape (n,).
         num_decode_tokens: Output lengths, whole tokens ≥ 1, shape (n,).
+        blocks: What the prompts are made of, where that is known: for a cache of prefixes.
 
     Raises:
-        InputError: Naming the first array entry that is not allowed.
+        InputError: Naming the first array entry that is not allowed, or the first prompt whose
+            length its blocks do not fit.
 
     >>> import numpy as np
     >>> import fluidwait as fw
@@ -34,6 +37,7 @@ class Tape:
     arrived_at_s: NDArray[np.float64]
     num_prefill_tokens: NDArray[np.int64]
     num_decode_tokens: NDArray[np.int64]
+    blocks: PromptBlocks | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.arrived_at_s)
@@ -51,6 +55,8 @@ class Tape:
                 raise InputError(field, str(counts.dtype), "an array of whole tokens")
             _refuse(field, counts, counts < 1, "whole tokens ≥ 1")
             object.__setattr__(self, field, counts.astype(np.int64))
+        if self.blocks is not None:
+            self.blocks.require_fit(self.num_prefill_tokens)
 
     def __len__(self) -> int:
         return len(self.arrived_at_s)
@@ -81,6 +87,25 @@ def whole_tape(chunks: Iterable[Chunk]) -> Tape:
         np.concatenate(times),
         np.concatenate([chunk.num_prefill_tokens for chunk in held]),
         np.concatenate([chunk.num_decode_tokens for chunk in held]),
+        _joined_blocks(held),
+    )
+
+
+def _joined_blocks(held: list[Chunk]) -> PromptBlocks | None:
+    """The blocks of all chunks; a chunk without any has none that are known."""
+    some = next((chunk.blocks for chunk in held if chunk.blocks is not None), None)
+    if some is None or not any(chunk.blocks and len(chunk.blocks.ids) for chunk in held):
+        return None
+    return joined(
+        [
+            chunk.blocks
+            or PromptBlocks(
+                np.empty(0, dtype=np.int64),
+                np.zeros(len(chunk.num_prefill_tokens), dtype=np.int64),
+                some.block_tokens,
+            )
+            for chunk in held
+        ]
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.files import require_readable, unreadable
+from fluid.traces.prompt_blocks import PromptBlocks
 
 MOST_TOKENS = 10**9
 """No trace has a longer request; two lengths below it fit into one 64-bit key."""
@@ -29,12 +30,14 @@ class Chunk:
         num_prefill_tokens: Prompt lengths, whole tokens ≥ 1, shape (n,).
         num_decode_tokens: Output lengths, whole tokens ≥ 1, shape (n,).
         dropped: Requests left out on the way, where the reader was told to: failed or too long.
+        blocks: What their prompts are made of, where the trace tells of some of them.
     """
 
     arrived_at_s: NDArray[np.float64] | None
     num_prefill_tokens: NDArray[np.int64]
     num_decode_tokens: NDArray[np.int64]
     dropped: int = 0
+    blocks: PromptBlocks | None = None
 
 
 @dataclass(frozen=True)

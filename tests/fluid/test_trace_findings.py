@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluid.errors import InputError
-from fluid.traces import ReadOptions, Trace, digest, open_trace
+from fluid.traces import (
+    PromptBlocks,
+    ReadOptions,
+    Tape,
+    Trace,
+    digest,
+    open_trace,
+    read_trace,
+    write_tape,
+)
 from fluid.traces.reuse import MOST_IDS
 from tests.support.trace_samples import DATA, lengths
 
@@ -54,8 +63,12 @@ def reusable_share(requests: Requests, block_tokens: int) -> float:
 def test_the_reusable_share_is_that_of_a_walk_through_the_requests(
     data: st.DataObject, block_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    ids = st.lists(st.integers(0, 12) | st.sampled_from([10**6, MOST_IDS - 1]), unique=True)
-    requests = data.draw(st.lists(st.tuples(st.integers(1, 6000), ids), min_size=1, max_size=12))
+    ids = st.lists(
+        st.integers(0, 12) | st.sampled_from([10**6, MOST_IDS - 1]), unique=True, max_size=11
+    )
+    last = st.integers(1, 512)
+    pairs = data.draw(st.lists(st.tuples(last, ids), min_size=1, max_size=12))
+    requests = [(512 * max(len(some) - 1, 0) + rest, some) for rest, some in pairs]
     path = mooncake(tmp_path_factory.getbasetemp() / "reuse.jsonl", requests)
     told = " ".join(found(path, block_bytes=block_bytes))
     if not any(ids for _, ids in requests):
@@ -74,9 +87,51 @@ def test_blocks_of_bailian_are_short_ones() -> None:
 
 @pytest.mark.parametrize("ids", [[-3], [MOST_IDS], ["a9f"], [1.5], "abc", [2**70]])
 def test_ids_that_cannot_be_counted_are_told(ids: object, tmp_path: Path) -> None:
-    path = mooncake(tmp_path / "trace.jsonl", [(600, [1]), (600, ids)])  # type: ignore[list-item]
+    path = mooncake(tmp_path / "trace.jsonl", [(600, [1, 2]), (600, ids)])  # type: ignore[list-item]
     (told,) = found(path)
     assert "is not counted" in told
+
+
+@pytest.mark.parametrize("ids", [[1], [1, 2, 3, 4]])
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_a_prompt_whose_length_its_blocks_do_not_fit_is_refused(
+    ids: list[int], block_bytes: int, tmp_path: Path
+) -> None:
+    path = mooncake(tmp_path / "trace.jsonl", [(600, [1, 2]), (1100, ids)])
+    with pytest.raises(InputError, match=rf"line 2: block ids: got '{len(ids)} ids'; allowed: 3"):
+        found(path, block_bytes=block_bytes)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_blocks_stay_with_their_prompts_through_a_tape(block_bytes: int, tmp_path: Path) -> None:
+    requests = [(600, [3, 2**40]), (5, []), (1024, [3, 9]), (1030, [3, 9])]
+    options = ReadOptions(drop_longer_than=1031, block_bytes=block_bytes)
+    recorded = read_trace(mooncake(tmp_path / "trace.jsonl", requests), options=options)
+    write_tape(recorded, tmp_path / "tape.csv")
+    for tape in (recorded, read_trace(tmp_path / "tape.csv", options=options)):
+        assert tape.blocks is not None
+        assert tape.blocks.block_tokens == 512
+        assert [tape.blocks.of(n).tolist() for n in range(len(tape))] == [
+            ids for prompt, ids in requests if prompt < 1030
+        ]
+
+
+@pytest.mark.parametrize("word", ["-1", "x", "1;2", "9" * 19])
+def test_a_tape_with_broken_ids_is_refused(word: str, tmp_path: Path) -> None:
+    path = tmp_path / "tape.csv"
+    header = "arrived_at,num_prefill_tokens,num_decode_tokens,block_ids_of_16_tokens"
+    path.write_text(f"{header}\n0,16,2,7\n1,16,2,{word}\n")
+    with pytest.raises(InputError, match="line 3: block_ids_of_16_tokens: got"):
+        found(path)
+
+
+def test_blocks_of_a_tape_fit_its_prompts() -> None:
+    blocks = PromptBlocks(np.array([1, 2]), np.array([1, 1]), 16)
+    times, lengths_ = np.array([0.0, 1.0]), np.array([16, 33])
+    with pytest.raises(InputError, match=r"blocks\[1\]: got '1 ids'; allowed: 3 ids"):
+        Tape(times, lengths_, lengths_, blocks)
+    with pytest.raises(InputError, match="counts"):
+        PromptBlocks(np.array([1, 2]), np.array([1]), 16)
 
 
 def test_images_are_counted(tmp_path: Path) -> None:

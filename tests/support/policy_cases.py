@@ -33,6 +33,8 @@ def vllm_v1(rng: random.Random, largest: int) -> Values:
             "cap": [2, 5],
             "pace": [0.2, 0.9, 1.5],
             "async_scheduling": [1],
+            "max_num_active_seqs": [4, 6],
+            "long_prefill_token_threshold": [1, 5, 12],
         },
     )
 

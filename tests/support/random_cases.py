@@ -86,7 +86,9 @@ def random_case(name: str, number: int) -> Case:
         values |= RANDOM_PARAMETERS[name](rng, largest)
     thresholds, cuts = random_thresholds(rng, policy, classes)
     workload = Workload(name="random", classes=classes)
-    configured = policy.configure(values, thresholds, cuts)
+    configured = policy.configure(
+        values, thresholds, cuts, random_priorities(rng, policy, values, classes)
+    )
     return Case(workload, large_enough(server, workload, configured), configured, seed=number)
 
 
@@ -98,6 +100,7 @@ CROWD = {
         "pace": [0.5],
         "reserve_full_prompt": [0],
         "async_scheduling": [1],
+        "long_prefill_token_threshold": [2, 9],
     },
     "sarathi": {"chunk": [3, 8, 40], "watermark": [0.0]},
     "a-min": {"lowest_tokens": [5]},
@@ -148,7 +151,9 @@ def crowded_case(name: str, number: int) -> Case:
     values |= {key: rng.choice(of) for key, of in CROWD.get(name, {}).items() if rng.random() < 0.4}
     thresholds, cuts = random_thresholds(rng, policy, classes)
     workload = Workload(name="crowd", classes=classes)
-    configured = policy.configure(values, thresholds, cuts)
+    configured = policy.configure(
+        values, thresholds, cuts, random_priorities(rng, policy, values, classes)
+    )
     arrivals = rng.choice(
         [None, "poisson:burst=30", "deterministic", "poisson:burst=9,burst_at_s=4"]
     )
@@ -172,6 +177,16 @@ def random_thresholds(
     lowest, highest = SEGMENT_THRESHOLDS[policy.name]
     thresholds = tuple(rng.randint(lowest, highest) for _ in range(segments))
     return thresholds, (*sorted(cuts), last) if own else ()
+
+
+def random_priorities(
+    rng: random.Random, policy: Policy, values: dict[str, Any], classes: Sequence[RequestClass]
+) -> tuple[int, ...]:
+    """Priorities of the classes, where the policy has any and runs by priority."""
+    order = (values.get("victim"), values.get("requeue"))
+    if not policy.prioritises or order != ("latest-arrival", "front") or rng.random() < 0.4:
+        return ()
+    return tuple(rng.randint(-1, 1) for _ in classes)
 
 
 def large_enough(server: Server, workload: Workload, policy: ConfiguredPolicy) -> Server:

@@ -30,6 +30,7 @@ def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
             classes[kind].prefill_tokens,
             classes[kind].context_tokens,
             classes[kind].decode_tokens,
+            priority=case.policy.priorities[kind] if case.policy.priorities else 0,
         )
         for number, (at, kind) in enumerate(zip(trace.arrived_at_s, trace.class_index, strict=True))
     ]

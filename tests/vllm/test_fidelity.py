@@ -24,8 +24,8 @@ from fluid.server import Server
 from tests.vllm.virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
 from thresholds.export.vllm_scheduler import TableScheduler
 from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
-from validation.reference.blocks import free_blocks
 from validation.reference.core import Queueing
+from validation.reference.vllm_v1 import urgency
 
 WORKLOADS = 80
 REQUESTS = 60
@@ -58,50 +58,56 @@ def random_case(name: str, number: int) -> Case:
     chosen = rng.choices(shapes, k=REQUESTS)
     rate = rng.uniform(0.5, 10.0)
     arrived_at_s, clock_s = [], 0.0
+    together = rng.choice([0.0, 0.0, 0.5])
     for _ in chosen:
-        clock_s += rng.expovariate(rate)
+        clock_s += 0.0 if rng.random() < together else rng.expovariate(rate)
         arrived_at_s.append(clock_s)
-    tape = Tape(arrived_at_s, [one[0] for one in chosen], [one[1] for one in chosen])
+    priorities = None
+    if name == "priority":
+        levels = rng.choice([1, 1, 3])
+        priorities = [rng.randrange(levels) for _ in chosen]
+    prompts, outputs = zip(*chosen, strict=True)
+    tape = Tape(arrived_at_s, prompts, outputs, priorities)
     budget = rng.choice([1, 2, 3, 4, 6, 16, 40, 2048])
     seats = min(budget, rng.choice([1, 3, 6, SEATS, SEATS]))
     whole = rng.random() < 0.8
-    parameters = {
+    alike: dict[str, Any] = {
         "max_num_batched_tokens": budget,
         "max_num_seqs": seats,
         "watermark": watermark,
-        "reserve_full_prompt": int(whole),
+        "long_prefill_token_threshold": min(budget, rng.choice([0, 0, 0, 2, 7])),
     }
-    settings = {
-        "max_num_batched_tokens": budget,
-        "max_num_seqs": seats,
-        "watermark": watermark,
-        "scheduler_reserve_full_isl": whole,
-    }
+    active = min(seats, rng.choice([2, seats, seats, seats]))
+    if active < seats:
+        alike["max_num_active_seqs"] = active
+    parameters = alike | {"reserve_full_prompt": int(whole)}
+    settings = alike | {"scheduler_reserve_full_isl": whole}
     return Case(server, tape, parameters, settings)
 
 
 def real_steps(scheduler: Scheduler, case: Case, ahead: bool) -> tuple[list[Step], Run]:
     """Every step in which vLLM's scheduler computed something."""
     steps: list[Step] = []
-    idle_s, in_flight = (0.0, 2) if ahead else (0.001, 1)
     time = case.server.iteration_time
-    played = run(scheduler, case.tape, time, in_flight, steps.append, idle_s)
+    played = run(scheduler, case.tape, time, 2 if ahead else 1, steps.append, 0.0)
     return [one for one in steps if one.scheduled], played
 
 
 def simulated_steps(case: Case, parameters: dict[str, Any]) -> tuple[list[Step], list[Request]]:
     """The same of the simulator's rule."""
+    tape = case.tape
     steps: list[Step] = []
 
     def recorded(state: Queueing) -> list[Request]:
         batch = REFERENCE_POLICIES["vllm-v1"](state)
         if batch:
+            waiting = sorted(state.waiting, key=urgency) if tape.priorities else state.waiting
             step = Step(
                 at_s=state.clock_s,
                 scheduled={one.number: one.computes for one in batch},
                 running=[one.number for one in state.residents],
-                waiting=[one.number for one in state.waiting],
-                free_blocks=free_blocks(state) - 1,
+                waiting=[one.number for one in waiting],
+                free_blocks=len(state.pool.free),
             )
             step.finished = {
                 one.number
@@ -111,10 +117,17 @@ def simulated_steps(case: Case, parameters: dict[str, Any]) -> tuple[list[Step],
             steps.append(step)
         return batch
 
-    tape = case.tape
     shapes = zip(tape.arrived_at_s, tape.prompt_tokens, tape.output_tokens, strict=True)
     requests = [
-        Request(number, at_s, 0, prompt, 0, outputs)
+        Request(
+            number,
+            at_s,
+            0,
+            prompt,
+            0,
+            outputs,
+            priority=tape.priorities[number] if tape.priorities else 0,
+        )
         for number, (at_s, prompt, outputs) in enumerate(shapes)
     ]
     ahead = parameters.get("async_scheduling", 0)
@@ -144,7 +157,7 @@ def require_agreement(scheduler: Scheduler, case: Case, parameters: dict[str, An
 def test_the_simulator_agrees_with_vllm_step_for_step(
     order: str, scheduler_cls: type[Scheduler], model: Path
 ) -> None:
-    """Under "priority", with equal priorities, vLLM preempts the latest arrival."""
+    """With equal arrival times, and by priority with equal and different priorities."""
     ahead = int(scheduler_cls is AsyncScheduler)
     chosen = {"fcfs": "last-admitted", "priority": "latest-arrival"}[order]
     parameters = {"victim": chosen, "async_scheduling": ahead}

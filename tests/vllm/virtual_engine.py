@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,29 @@ class Tape:
     """Requests in order of arrival.
 
     Attributes:
-        arrived_at_s: Shape (n,); prompt_tokens and output_tokens alike.
+        arrived_at_s: Shape (n,); prompt_tokens, output_tokens and priorities alike.
+        tokens: Of each request, prompt and outputs; all alike where None.
     """
 
     arrived_at_s: Any
     prompt_tokens: Any
     output_tokens: Any
+    priorities: Any = None
+    tokens: Sequence[list[int]] | None = None
+
+    def token(self, number: int, index: int) -> int:
+        """A token of a request, its outputs included."""
+        return 0 if self.tokens is None else self.tokens[number][index]
 
 
 @dataclass
 class Step:
-    """What one call of `schedule` decided; requests by number."""
+    """What one call of `schedule` decided; requests by number.
+
+    Attributes:
+        tables, free_queue: Blocks of those that run, and free ones in order, where a scheduler
+            caches prefixes.
+    """
 
     at_s: float
     scheduled: dict[int, int]
@@ -69,6 +81,8 @@ class Step:
     waiting: list[int]
     free_blocks: int
     finished: set[int] = field(default_factory=set)
+    tables: dict[int, list[int]] = field(default_factory=dict)
+    free_queue: list[int] = field(default_factory=list)
 
 
 def model_folder(folder: Path) -> Path:
@@ -131,13 +145,18 @@ def block_hasher(scheduler: Scheduler) -> Callable[[Request], Any] | None:
 
 
 def new_request(number: int, tape: Tape, hasher: Callable[[Request], Any] | None = None) -> Request:
-    """The tape's request of this number, which generates exactly its output tokens."""
+    """The tape's request of this number, which generates exactly its output tokens.
+
+    Names sort as numbers do: by them vLLM orders requests of equal priority and arrival.
+    """
+    padded = f"{number:06d}" if tape.priorities is not None else str(number)
     return Request(
-        request_id=str(number),
-        prompt_token_ids=[0] * int(tape.prompt_tokens[number]),
+        request_id=padded,
+        prompt_token_ids=[tape.token(number, one) for one in range(tape.prompt_tokens[number])],
         sampling_params=SamplingParams(max_tokens=int(tape.output_tokens[number]), ignore_eos=True),
         pooling_params=None,
         arrival_time=float(tape.arrived_at_s[number]),
+        priority=0 if tape.priorities is None else tape.priorities[number],
         block_hasher=hasher,
     )
 
@@ -274,7 +293,10 @@ def _finish(done: _Pending, scheduler: Scheduler, state: Run) -> set[int]:
     output = done.output
     ids = list(output.num_scheduled_tokens)
     requests = scheduler.requests
-    tokens = [[0] if emits else [] for emits in done.emits]
+    tokens = [
+        [state.tape.token(int(one), requests[one].num_tokens)] if emits else []
+        for one, emits in zip(ids, done.emits, strict=True)
+    ]
     model_output = ModelRunnerOutput(
         req_ids=ids,
         req_id_to_index={one: index for index, one in enumerate(ids)},
@@ -300,10 +322,17 @@ def _emits(output: SchedulerOutput, scheduler: Scheduler) -> Iterator[bool]:
 
 
 def _step(at_s: float, output: SchedulerOutput, scheduler: Scheduler) -> Step:
-    return Step(
+    manager = scheduler.kv_cache_manager
+    step = Step(
         at_s=at_s,
         scheduled={int(one): tokens for one, tokens in output.num_scheduled_tokens.items()},
         running=[int(one.request_id) for one in scheduler.running],
         waiting=[int(one.request_id) for one in scheduler.waiting],
-        free_blocks=scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
+        free_blocks=manager.block_pool.get_num_free_blocks(),
     )
+    if manager.enable_caching:
+        for one in scheduler.running:
+            step.tables[int(one.request_id)] = list(manager.get_block_ids(one.request_id)[0])
+        free = manager.block_pool.free_block_queue.get_all_free_blocks()
+        step.free_queue = [block.block_id for block in free]
+    return step

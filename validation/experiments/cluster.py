@@ -60,12 +60,15 @@ class Order:
     values: Mapping[str, float | str]
     thresholds: tuple[int, ...]
     cuts: tuple[int, ...]
+    priorities: tuple[int, ...]
     rate_per_s: float
     runs: Runs
 
     def configuration(self) -> Configuration:
         """What was ordered."""
-        policy = POLICIES[self.policy].configure(self.values, self.thresholds, self.cuts)
+        policy = POLICIES[self.policy].configure(
+            self.values, self.thresholds, self.cuts, self.priorities
+        )
         return Configuration(policy, self.rate_per_s, self.runs)
 
 
@@ -277,6 +280,7 @@ def _order(configuration: Configuration) -> Order:
         dict(policy.values),
         policy.thresholds,
         policy.cuts,
+        policy.priorities,
         configuration.rate_per_s,
         configuration.runs,
     )

@@ -85,6 +85,10 @@ class PolicyResult:
         recomputed_token_share: Tokens that evictions threw away, so that they are computed again,
             prompts included ÷ all computed.
         given_up_token_share: Tokens computed for requests that gave up ÷ all computed.
+        prefix_hit_share: Of the tokens of requests at their first admission, those found in the
+            cache of prefixes; None without one, as the next two.
+        prefix_saved_tokens: Tokens found at all admissions, per arrival.
+        prefix_evicted_tokens_per_s: In blocks handed out again that could have been found.
         unfinished_requests: Requests of the window that never completed, mean per replication.
         device: "cpu" or "cuda", on which it ran; their times agree to about 1e-12.
     """
@@ -126,6 +130,9 @@ class PolicyResult:
     wasted_token_share: float
     recomputed_token_share: float
     given_up_token_share: float
+    prefix_hit_share: float | None
+    prefix_saved_tokens: float | None
+    prefix_evicted_tokens_per_s: float | None
     kv_mean_tokens: float
     kv_max_tokens: int
     unfinished_requests: float
@@ -151,6 +158,12 @@ class PolicyResult:
         if self.given_up_token_share > 0:
             share = percent(self.given_up_token_share)
             yield f"{place}: {share} of the tokens were computed for requests that gave up."
+        if self.prefix_hit_share is not None:
+            yield (
+                f"{place}: {percent(self.prefix_hit_share)} of the prompt tokens were found in the "
+                f"cache, {number(self.prefix_saved_tokens)} tokens per request; "
+                f"{number(self.prefix_evicted_tokens_per_s)} cached tokens /s gave way to others."
+            )
         if self.met_limits_share is not None:
             share = percent(self.met_limits_share)
             yield f"{place}: {share} of the requests with limits met all of theirs."
@@ -233,6 +246,7 @@ class Sample:
     device: str
     replications: tuple[Replication, ...]
     traffic: Traffic
+    block_tokens: int
 
     def result(self) -> PolicyResult:
         """Figures of the policy from its replications."""
@@ -295,6 +309,7 @@ class Sample:
             wasted_token_share=lost / decoded if decoded else 0.0,
             recomputed_token_share=recomputed / computed if computed else 0.0,
             given_up_token_share=given_up / computed if computed else 0.0,
+            **self._prefixes(),
             kv_mean_tokens=float(np.mean([one.kv_mean_tokens for one in self.replications])),
             kv_max_tokens=max(one.kv_max_tokens for one in self.replications),
             unfinished_requests=float(np.mean([one.unfinished for one in self.replications])),
@@ -307,6 +322,22 @@ class Sample:
             return verdict(self.replications)
         word, reason, nan = self.traffic.word, self.traffic.reason, math.nan
         return Verdict(word, nan, nan, nan, nan, reason, None, 0, ())
+
+    def _prefixes(self) -> dict[str, float | None]:
+        """The fields about a cache of prefixes."""
+        names = ("prefix_hit_share", "prefix_saved_tokens", "prefix_evicted_tokens_per_s")
+        uses = [one.prefixes for one in self.replications if one.prefixes is not None]
+        if not uses:
+            return dict.fromkeys(names)
+        queried = sum(one.queried_tokens for one in uses)
+        found = (
+            sum(one.hit_tokens for one in uses) / queried if queried else 0.0,
+            sum(one.saved_tokens for one in uses) / sum(one.arrived for one in self.replications),
+            self.block_tokens
+            * sum(one.evicted_blocks for one in uses)
+            / sum(one.window_s for one in self.replications),
+        )
+        return dict(zip(names, found, strict=True))
 
     def _share(self, name: str) -> float:
         """Requests that ended in this way ÷ arrivals, in the windows."""
@@ -371,6 +402,7 @@ def samples(
             device,
             tuple(done[k : k + count]),
             model.traffic,
+            int(model.constants[0]["block_tokens"]),
         )
         for policy, k in zip(chosen, range(0, len(done), count), strict=True)
     ]

@@ -39,7 +39,7 @@ CHECKSUM = "row_sha256"
 
 _LOG = logging.getLogger(__name__)
 
-_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"4"
+_VERSION_KEY, _SCHEMA_VERSION = b"fluidwait_rows", b"5"
 _ARROW_TYPES = {
     "str": "string",
     "int": "int64",

@@ -58,6 +58,7 @@ def policy(
     *,
     thresholds: Sequence[int] = (),
     cuts: Sequence[int] = (),
+    priorities: Sequence[int] = (),
     **values: float | str,
 ) -> ConfiguredPolicy:
     """A scheduling rule with its parameters; those not named keep their defaults.
@@ -66,6 +67,7 @@ def policy(
         name: A name in `POLICIES`.
         thresholds: Requests, one per class or segment, where the rule needs them.
         cuts: Output length in tokens at which each segment ends, ascending.
+        priorities: One per class, for rules that have them; the smaller, the earlier it goes.
         values: Parameters by name: numbers, or words where the parameter has choices.
 
     Raises:
@@ -75,7 +77,7 @@ def policy(
     >>> fw.policy("greedy", watermark=0.01, cap=90).label
     'greedy:watermark=0.01,cap=90'
     """
-    return _rule(name).configure(values, tuple(thresholds), tuple(cuts))
+    return _rule(name).configure(values, tuple(thresholds), tuple(cuts), tuple(priorities))
 
 
 def parse_policy(text: str) -> ConfiguredPolicy:
@@ -96,7 +98,7 @@ def parse_policy(text: str) -> ConfiguredPolicy:
         key, equals, value = part.partition("=")
         if not equals:
             raise InputError(f"policy {name}", part, "parameters as key=value")
-        if key in ("thresholds", "cuts"):
+        if key in ("thresholds", "cuts", "priorities"):
             tables[key] = _integers(name, key, value)
         else:
             values[key] = value
@@ -128,7 +130,7 @@ def _integers(name: str, key: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("/"))
     except ValueError:
-        raise InputError(f"policy {name}: {key}", text, "integers ≥ 1, as 3/1") from None
+        raise InputError(f"policy {name}: {key}", text, "integers, as 3/1") from None
 
 
 __all__ = ["POLICIES", "ConfiguredPolicy", "Policy", "PolicyLike"]

@@ -67,6 +67,7 @@ def simulate_ahead(
         while coming and coming[0].arrived_at_s <= clock_s:
             state.waiting.append(coming.pop(0))
         state.clock_s, state.under_way = clock_s, bool(running)
+        state.tokens_under_way = running[0].emits if running else ()
         batch = rule(state)
         if batch:
             begins_s = clock_s + sum(one.seconds for one in running)

@@ -8,11 +8,14 @@ word by word; the engine must agree with it request by request. A rule is a plai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluid.server import Server
+
+if TYPE_CHECKING:
+    from validation.reference.block_pool import BlockPool
 
 
 @dataclass(eq=False)
@@ -32,6 +35,9 @@ class Request:
         too_long: Whether it is refused whatever waits.
         left_at_s: When it was refused or gave up.
         tokens_at_s: When its output tokens came, those that it generated again included.
+        priority: The smaller, the earlier it goes, for rules with priorities.
+        content: What its first full blocks hold, prompt and outputs alike: equal where everything
+            up to the end of the block is equal. Blocks beyond are its own.
     """
 
     number: int
@@ -54,6 +60,8 @@ class Request:
     too_long: bool = False
     left_at_s: float = math.nan
     tokens_at_s: list[float] = field(default_factory=list)
+    priority: int = 0
+    content: Sequence[Hashable] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -116,6 +124,8 @@ class Queueing:
         cuts: Output length at which each segment ends.
         tau_s: Duration of the last iteration.
         under_way: Whether an iteration runs whose results the rule does not know yet.
+        tokens_under_way: Requests that it gives an output token.
+        pool: Of rules that hand out blocks one by one.
         wake_at_s: Set by a rule that wants to be asked again although nothing runs.
         last_has_arrived: Whether nobody is to come any more.
         memory: What a rule keeps from one decision to the next.
@@ -134,9 +144,13 @@ class Queueing:
     last_has_arrived: bool = False
     memory: dict[Any, Any] = field(default_factory=dict)
     under_way: bool = False
+    tokens_under_way: Sequence[Request] = ()
+    pool: BlockPool | None = None
 
     def kv_needed(self, batch: Sequence[Request]) -> int:
         """KV tokens occupied while `batch` runs and the other residents pause."""
+        if self.pool is not None:
+            return self.pool.used * self.server.block_tokens
         return sum(
             one.blocks * self.server.block_tokens
             or self.server.block_rounded(one.kv_at_stage if one in batch else one.kv_before_stage)

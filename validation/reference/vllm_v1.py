@@ -1,21 +1,21 @@
-"""vllm-v1, as in POLICIES: the oracle of `validation.policies.vllm_v1`."""
+"""vllm-v1, as in POLICIES: the oracle of `validation.policies.vllm_v1`.
+
+Blocks are handed out one by one (`validation.reference.block_pool`), with prefix caching and
+without. What ended since the last decision gives back its blocks at the next one.
+"""
 
 from __future__ import annotations
 
 import math
 
-from validation.reference.blocks import (
-    blocks_for,
-    free_blocks,
-    known_tokens,
-    last_of,
-    total_blocks,
-)
+from validation.reference.block_pool import BlockPool
 from validation.reference.core import Queueing, Request
 
 DEFAULTS = {
     "max_num_batched_tokens": 2048,
     "max_num_seqs": 256,
+    "max_num_active_seqs": math.inf,
+    "long_prefill_token_threshold": 0,
     "watermark": 0.0,
     "reserve_full_prompt": 1,
     "cap": math.inf,
@@ -24,70 +24,134 @@ DEFAULTS = {
     "requeue": "front",
     "progress": "kept",
     "async_scheduling": 0,
+    "prefix_caching": 0,
 }
 
 
 def vllm_v1(state: Queueing) -> list[Request]:
     """Running requests first, the waiting ones if nobody was preempted."""
     state.parameters = {**DEFAULTS, **state.parameters}
+    pool = state.pool = state.pool or _new_pool(state)
     pace = state.parameters["pace"]
     if state.waiting or state.residents:
         state.credit = min(state.credit + pace, 1 + pace)
-    batch, preempted = running_pass(state)
-    if not preempted:
-        waiting_pass(state, batch)
+    _receive_results(state, pool)
+    batch, preempted = _schedule(state, pool)
     # With a step under way the next call comes after its results.
-    while not batch and state.residents and not state.under_way:
-        batch, _ = running_pass(state)
+    while not batch and preempted and state.residents and not state.under_way:
+        batch, preempted = _schedule(state, pool)
+    pool.order = list(state.residents)
     return batch
 
 
-def budget_left(state: Queueing, batch: list[Request]) -> int:
+def _new_pool(state: Queueing) -> BlockPool:
+    server = state.server
+    blocks = server.kv_capacity_tokens // server.block_tokens
+    return BlockPool(blocks, server.block_tokens, bool(state.parameters["prefix_caching"]))
+
+
+def _receive_results(state: Queueing, pool: BlockPool) -> None:
+    """Blocks that new tokens have filled enter, and who has ended gives back its own."""
+    for one in pool.order:
+        ended = one not in state.residents
+        if state.parameters["async_scheduling"]:
+            computed = one.prefill_tokens + one.outputs - 1 if ended else one.cached
+            pool.enter(one, computed - (one in state.tokens_under_way))
+        if ended:
+            pool.release(one)
+
+
+def _schedule(state: Queueing, pool: BlockPool) -> tuple[list[Request], bool]:
+    """One call of the scheduler: the batch, and whether anybody was preempted."""
+    present = len(state.residents) + len(state.waiting)
+    longest = state.parameters["long_prefill_token_threshold"]
+    chunk_limit = longest if longest and present > 1 else math.inf
+    batch, preempted = _running_pass(state, pool, chunk_limit)
+    if not preempted:
+        _waiting_pass(state, pool, chunk_limit, batch)
+    return batch, preempted
+
+
+def _budget_left(state: Queueing, batch: list[Request]) -> int:
     spent = sum(one.computes for one in batch)
     return int(state.parameters["max_num_batched_tokens"]) - spent
 
 
-def running_pass(state: Queueing) -> tuple[list[Request], bool]:
+def _known(state: Queueing, one: Request) -> int:
+    """Its tokens that have a value: one under way has none yet."""
+    return one.cached + one.missing - (one in state.tokens_under_way)
+
+
+def _running_pass(
+    state: Queueing, pool: BlockPool, chunk_limit: float
+) -> tuple[list[Request], bool]:
     """The batch, and whether anybody was preempted."""
     batch: list[Request] = []
     preempted = False
     for one in list(state.residents):
         if one not in state.residents or one.is_over:
             continue
-        chunk = min(one.missing, budget_left(state, batch))
+        chunk = int(min(one.missing, chunk_limit, _budget_left(state, batch)))
         if chunk == 0:
             continue
-        need = blocks_for(state, one.cached + chunk) - one.blocks
-        # One block, the null block, is never handed out.
-        while need > free_blocks(state) - 1:
-            victim = last_of(state, state.residents)
+        while pool.missing(one, one.cached + chunk) > len(pool.free):
+            victim = _victim(state)
             preempted = True
             batch = [other for other in batch if other is not victim]
-            state.evict(victim)
+            _preempt(state, pool, victim)
             if victim is one:
                 return batch, preempted
         one.chunk = chunk
-        one.blocks += max(need, 0)
+        pool.take(one, one.cached + chunk, _known(state, one))
         batch.append(one)
     return batch, preempted
 
 
-def waiting_pass(state: Queueing, batch: list[Request]) -> None:
+def _victim(state: Queueing) -> Request:
+    """The last to run; by priority the least urgent, of equal ones the first to run."""
+    if state.parameters["victim"] == "last-admitted":
+        return state.residents[-1]
+    return max(state.residents, key=lambda one: (one.priority, one.arrived_at_s))
+
+
+def _preempt(state: Queueing, pool: BlockPool, victim: Request) -> None:
+    pool.release(victim)
+    state.evict(victim)
+    by_priority = state.parameters["victim"] == "latest-arrival"
+    if by_priority and state.parameters["requeue"] == "front":
+        state.waiting.sort(key=urgency)
+
+
+def urgency(one: Request) -> tuple[int, float, int]:
+    """By which requests wait where they have priorities."""
+    return one.priority, one.arrived_at_s, one.number
+
+
+def _waiting_pass(
+    state: Queueing, pool: BlockPool, chunk_limit: float, batch: list[Request]
+) -> None:
     """Admit in order while budget, seats, credit and memory last; adds to `batch`."""
     parameters = state.parameters
-    seats = min(parameters["max_num_seqs"], parameters["cap"])
-    while state.waiting and budget_left(state, batch) > 0 and len(state.residents) < seats:
+    seats = min(parameters[name] for name in ("max_num_seqs", "max_num_active_seqs", "cap"))
+    if any(one.priority for one in state.waiting):
+        state.waiting.sort(key=urgency)
+    while state.waiting and _budget_left(state, batch) > 0 and len(state.residents) < seats:
         head = state.waiting[0]
-        chunk = min(head.missing, budget_left(state, batch))
-        tokens = known_tokens(head) if parameters["reserve_full_prompt"] else head.cached + chunk
-        watermark = int(parameters["watermark"] * total_blocks(state)) if state.residents else 0
-        if blocks_for(state, tokens) + watermark > free_blocks(state) - 1:
+        known = head.cached + head.missing
+        found = pool.find(head, known)
+        head.prefilled = hit = len(found) * pool.block_tokens
+        chunk = int(min(head.missing, chunk_limit, _budget_left(state, batch)))
+        watermark = int(parameters["watermark"] * pool.blocks) if state.residents else 0
+        tokens = known if parameters["reserve_full_prompt"] else head.cached + chunk
+        need = pool.missing(head, tokens, found) + watermark
+        held_back = head.evictions == 0 and state.residents and state.credit < 1
+        if need > len(pool.free) or held_back:
+            head.prefilled = 0
             return
         if head.evictions == 0:
-            if state.residents and state.credit < 1:
-                return
             state.credit = max(state.credit - 1, 0.0)
+        pool.found_tokens[head] = hit
         head.chunk = chunk
-        head.blocks = blocks_for(state, head.cached + chunk)
+        pool.take(head, head.cached + chunk, known, found)
         state.admit(head)
         batch.append(head)

@@ -31,7 +31,7 @@ from fluid.compiled import compiled
 
 _SOURCES = tuple(
     source
-    for folder in ("simulator", "simulator/traffic", "policies")
+    for folder in ("simulator", "simulator/prefix", "simulator/traffic", "policies")
     for source in sorted((Path(__file__).resolve().parents[1] / folder).glob("*.py"))
 )
 """All files with kernels."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from fluid.errors import InputError
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model
 from validation.simulator.policy import ConfiguredPolicy
+from validation.simulator.prefix.pool import clear_pool
+from validation.simulator.prefix.state import new_prefix_lane
 from validation.simulator.start import start
 from validation.simulator.state import Lane, new_lane
 
@@ -102,12 +104,15 @@ def run_reading(
     """
     requests = checked_requests(model, jobs, requests)
     lanes = threading.local()
+    seats = _seats(model, jobs)
 
     def one(job: Job) -> Read:
-        if not hasattr(lanes, "lane"):
-            lanes.lane = new_lane(model, requests, series_rows)
-        _simulate(model, lanes.lane, job)
-        result = read(lanes.lane)
+        kind = "prefixes" if job.policy.rule.caches else "plain"
+        if not hasattr(lanes, kind):
+            setattr(lanes, kind, _lane(model, job.policy, requests, series_rows, seats))
+        lane = getattr(lanes, kind)
+        _simulate(model, lane, job)
+        result = read(lane)
         if on_done:
             on_done()
         return result
@@ -145,11 +150,12 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
         InputError: A policy that cannot run this model.
     """
     requests = checked_requests(model, [job], requests)
-    lane = new_lane(model, requests, series_rows=iterations or 0)
+    seats = _seats(model, [job])
+    lane = _lane(model, job.policy, requests, iterations or 0, seats)
     _simulate(model, lane, job)
     needed = int(lane.scalars[0]["iterations"])
     if needed > len(lane.series):
-        lane = new_lane(model, requests, series_rows=needed)
+        lane = _lane(model, job.policy, requests, needed, seats)
         _simulate(model, lane, job)
     return SamplePath(
         lane.requests["arrived_at_s"],
@@ -165,7 +171,23 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
     )
 
 
+def _seats(model: Model, jobs: Sequence[Job]) -> float:
+    """Requests that a lane with a pool of blocks has room for."""
+    return max((one.policy.seats_on(model) for one in jobs if one.policy.rule.caches), default=0)
+
+
+def _lane(
+    model: Model, policy: ConfiguredPolicy, requests: int, series_rows: int, seats: float
+) -> Lane:
+    if policy.rule.caches:
+        # It has all arrays of a Lane, and more.
+        return cast(Lane, new_prefix_lane(model, requests, seats, series_rows))
+    return new_lane(model, requests, series_rows)
+
+
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
     start(model, lane, job.seed, job.replication, job.rate_scale)
+    if job.policy.rule.caches:
+        clear_pool(model, lane)
     thresholds = job.policy.threshold_table(model)
-    job.policy.policy.run_lane(model.service, lane, job.policy.numbers_on(model), thresholds)
+    job.policy.rule.run_lane(model.service, lane, job.policy.numbers_on(model), thresholds)

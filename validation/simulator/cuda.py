@@ -24,6 +24,7 @@ from validation.simulator.loop import run_lane
 from validation.simulator.metrics import Replication, collect
 from validation.simulator.model import Model, Service
 from validation.simulator.policy import Policy
+from validation.simulator.prefix.state import new_prefix_lane
 from validation.simulator.start import start
 from validation.simulator.state import Lane, new_lane
 
@@ -57,6 +58,7 @@ def run(
             does not fit into the device's memory.
     """
     requests = checked_requests(model, jobs, requests)
+    _require_no_pools(model, jobs, requests)
     found: dict[int, Replication] = {}
     free = cuda.current_context().get_memory_info().free
     for alike in _alike(model, jobs):
@@ -69,6 +71,20 @@ def run(
                 if on_done:
                     on_done()
     return [found[index] for index in range(len(jobs))]
+
+
+def _require_no_pools(model: Model, jobs: Sequence[Job], requests: int) -> None:
+    """Refuse rules that keep a pool of blocks.
+
+    Raises:
+        InputError: Naming the bytes of one replication.
+    """
+    for policy in {id(job.policy): job.policy for job in jobs}.values():
+        if policy.rule.caches:
+            lane = new_prefix_lane(model, requests, policy.seats_on(model))
+            each = sum(part.nbytes for part in lane)
+            allowed = f"device=cpu: with its pool of blocks a replication takes {each:,} bytes"
+            raise InputError(f"policy {policy.label}", "device cuda", allowed)
 
 
 def bytes_per_replication(model: Model, requests: int) -> int:
@@ -95,7 +111,7 @@ def _alike(model: Model, jobs: Sequence[Job]) -> list[list[int]]:
     """Positions of jobs that one kernel launch can run: same rule, thresholds of one length."""
     policies = {id(job.policy): job.policy for job in jobs}
     keys = {
-        key: (policy.policy.name, policy.threshold_table(model).size)
+        key: (policy.rule.name, policy.threshold_table(model).size)
         for key, policy in policies.items()
     }
     groups: dict[tuple[str, int], list[int]] = {}
@@ -113,7 +129,7 @@ def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lan
         for name, part in lane._asdict().items()
     }
     blocks = -(-len(jobs) // THREADS_PER_BLOCK)
-    compiled(jobs[0].policy.policy)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
+    compiled(jobs[0].policy.rule)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
     read = ("scalars", "sums", "histogram", "path")
     collected = {name: lanes[name].copy_to_host() for name in read}
     for index in range(len(jobs)):
@@ -152,6 +168,7 @@ def replicate(
     tape,
     arrivals,
     profile,
+    runs,
     jobs,
     params,
     thresholds,
@@ -185,6 +202,6 @@ def replicate(
         calendar[index],
     )
     job = jobs[index]
-    model = Model(constants, shapes, knots, tape, arrivals, profile)
+    model = Model(constants, shapes, knots, tape, arrivals, profile, runs)
     start(model, lane, job.seed, job.replication, job.rate_scale)
     run_lane(Service(constants, shapes, knots), lane, params[index], thresholds[index])

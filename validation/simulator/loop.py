@@ -20,6 +20,7 @@ from validation.simulator.decoders import let_go, move, park_in_time, unpark_all
 from validation.simulator.engine import forget_progress, push_back
 from validation.simulator.iteration import run_aggregated, run_iteration
 from validation.simulator.path import sample
+from validation.simulator.traffic.conversations import start_next
 from validation.simulator.traffic.ends import refuse
 from validation.simulator.traffic.patience import be_patient, give_up_next, next_to_give_up_s
 from validation.simulator.traffic.queue_limit import is_accepted
@@ -116,6 +117,8 @@ def _joins(model, lane, index):
     request = lane.requests[index]
     scalars.next_arrival += 1
     mark_window(model, lane, index)
+    if model.constants[0].conversations:
+        start_next(lane, index)
     if lane.clients.size > 0 and not is_accepted(model, lane, index):
         refuse(model, lane, index)
         return False

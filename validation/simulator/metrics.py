@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fluid.statistics import half_width
 from validation.simulator.backlog import Verdict, behind, verdict
 from validation.simulator.netput import Backlog
+from validation.simulator.prefix.state import PrefixLane
 from validation.simulator.recording import GAP
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
@@ -27,6 +28,30 @@ COLLAPSE_SHARE = 0.05
 """Work that evictions throw away at saturation from which on throughput has collapsed."""
 
 QUANTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class PrefixUse:
+    """What a cache of prefixes did in the window.
+
+    Attributes:
+        queried_tokens: Known at the first admissions of requests; as vLLM counts them.
+        hit_tokens: Of these, found.
+        saved_tokens: Found at all admissions, those after a preemption too.
+        evicted_blocks: Blocks handed out again that could have been found until then.
+    """
+
+    queried_tokens: int
+    hit_tokens: int
+    saved_tokens: int
+    evicted_blocks: int
+
+    @classmethod
+    def of(cls, lane: Lane | PrefixLane) -> PrefixUse | None:
+        """That of the run that has just ended in `lane`; None without a cache."""
+        if not isinstance(lane, PrefixLane):
+            return None
+        return cls(*(int(lane.pool[0][one.name]) for one in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -60,6 +85,7 @@ class Replication:
             server emits them, stalls between evictions included; in the window.
         gap_quantile_s: The same at QUANTILES, within 1 %, shape (3,).
         path: Samples of the backlog over the whole run, columns as in `PATH_COLUMNS`.
+        prefixes: What a cache of prefixes did; None without one.
     """
 
     arrived: int
@@ -95,6 +121,7 @@ class Replication:
     gap_max_s: float
     gap_quantile_s: Floats
     path: Floats
+    prefixes: PrefixUse | None = None
 
     @property
     def completed_share(self) -> float:
@@ -166,6 +193,7 @@ def collect(lane: Lane) -> Replication:
         gap_max_s=float(scalars["gap_max_s"]),
         gap_quantile_s=histogram_quantiles(between),
         path=lane.path[: scalars["path_rows"]].copy(),
+        prefixes=PrefixUse.of(lane),
     )
 
 

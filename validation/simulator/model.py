@@ -11,36 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
-from fluid.iteration import IterationTime
-from fluid.server import Server, fit_of, peak_kv_tokens, require_fits
+from fluid.server import Server, fit_of, require_fits
 from fluid.traces.tape import Tape
-from fluid.workload import RequestClass, Workload
+from fluid.workload import Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
+from validation.simulator.prefix.content import RUN, runs_of
+from validation.simulator.shapes import (
+    SHAPE,
+    kv_volumes,
+    mark_too_long,
+    over_shapes,
+    ranks_of,
+    shapes_of,
+    shared_runs,
+    starts_of,
+    work_of,
+    work_parts,
+)
 from validation.simulator.traffic.job import FiniteJob
 from validation.simulator.traffic.state import TRAFFIC, UNLIMITED
 from validation.simulator.traffic.traffic import Traffic
 
-SHAPE = np.dtype(
+TAPE_ROW = np.dtype(
     [
-        ("share_cumulative", "f8"),  # probability of this shape or an earlier one
-        ("prompt_tokens", "i8"),  # prefill and context tokens known on arrival
-        ("context_tokens", "i8"),  # of these, KV already present on arrival
-        ("output_tokens", "i8"),
-        ("prompt_rank", "i8"),  # position of the prompt among the distinct prompts, ascending
-        ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
-        ("report_class", "i8"),  # class under which requests of this shape are reported
-        ("too_long", "i8"),  # 1: never fits into memory, so that it is refused at submission
-        ("limited", "i8"),  # 1: its class has limits,
-        ("ttft_limit_s", "f8"),  # inf where there is none
-        ("tpot_limit_s", "f8"),
-        ("latency_limit_s", "f8"),
-        ("work_s", "f8"),  # server seconds that a request takes of a full batch
+        ("arrived_at_s", "f8"),
+        ("shape", "i8"),
+        ("first_run", "i8"),  # as in SHAPE, whose own do not count here
+        ("runs", "i8"),
     ],
     align=True,
 )
-"""A distinct (prompt, context, output) of a request."""
-
-TAPE_ROW = np.dtype([("arrived_at_s", "f8"), ("shape", "i8")], align=True)
 
 KNOT = np.dtype([("tokens", "f8"), ("seconds", "f8")], align=True)
 
@@ -60,6 +60,8 @@ CONSTANTS = np.dtype(
         ("prefill_work_s", "f8"),  # parts of `work_s`: per prompt token,
         ("output_work_s", "f8"),  # per output token,
         ("kv_work_s", "f8"),  # per KV token held for one iteration
+        ("starts_share", "f8"),  # of the rate: requests that do not follow an earlier turn
+        ("conversations", "i8"),  # 1: some requests are followed by the next turn
         ("max_num_batched_tokens", "i8"),  # what the engine can run at most, 0 where not known:
         ("max_num_seqs", "i8"),  # defaults of policies
         *TRAFFIC,
@@ -82,6 +84,7 @@ class Model(NamedTuple):
         tape: TAPE_ROW records of recorded arrivals, shape (requests,); empty if they are drawn.
         arrivals: One record of ARRIVALS, shape (1,).
         profile: PIECE records of the rate profile, shape (pieces, shapes).
+        runs: RUN records: what prompts of a shape have in common with others.
     """
 
     constants: NDArray[np.void]
@@ -90,6 +93,7 @@ class Model(NamedTuple):
     tape: NDArray[np.void]
     arrivals: NDArray[np.void]
     profile: NDArray[np.void]
+    runs: NDArray[np.void]
 
     @property
     def service(self) -> Service:
@@ -229,65 +233,34 @@ def poisson_model(
     if arrivals is not None and not behaviour.at_a_rate:
         allowed = "none beside clients or a job at once, which do not arrive at a rate"
         raise InputError("arrivals", as_arrivals(arrivals).label, allowed)
-    shapes = _shapes(workload, server, behaviour)
-    record = as_arrivals(arrivals).record(workload)
+    shapes = shapes_of(workload, server, behaviour)
+    converses = any(one.conversation is not None for one in workload.classes)
+    if converses:
+        _require_open(behaviour)
+    starts = starts_of(workload) if converses else workload
+    record = as_arrivals(arrivals).record(starts)
     if behaviour.job is not None and behaviour.job.at_once:
         record["burst_requests"] = UNLIMITED
     model = _model(server, shapes, np.zeros(0, TAPE_ROW), workload.rate_per_s, behaviour)
-    profile = _over_shapes(rate_pieces(workload), shapes)
-    return model._replace(arrivals=record, profile=profile)
+    model.constants["conversations"] = converses
+    model.constants["reacts"] |= converses
+    model.constants["starts_share"] = starts.rate_per_s / workload.rate_per_s
+    profile = over_shapes(rate_pieces(starts), shapes)
+    return model._replace(arrivals=record, profile=profile, runs=shared_runs(workload, server))
 
 
-def _over_shapes(profile: NDArray[np.void], shapes: NDArray[np.void]) -> NDArray[np.void]:
-    """PIECE records of the classes, for all shapes of each class in their proportions."""
-    if profile.shape[1] == len(shapes):
-        return profile
-    owner = shapes["report_class"]
-    shares = np.diff(shapes["share_cumulative"], prepend=0.0)
-    within = shares / np.bincount(owner, shares)[owner]
-    here = np.diff(profile["share_cumulative"], axis=1, prepend=0.0)[:, owner] * within
-    found = profile[:, owner].copy()
-    found["share_cumulative"] = np.cumsum(here, axis=1)
-    found["share_cumulative"] /= found["share_cumulative"][:, -1:]
-    return found
+def _require_open(traffic: Traffic) -> None:
+    """Refuse what says otherwise when the turns of a conversation come, or whether.
 
-
-def _shapes(workload: Workload, server: Server, traffic: Traffic) -> NDArray[np.void]:
-    """SHAPE records: one for every class, or for every output length of it."""
-    parts = []
-    for index, (one, share) in enumerate(zip(workload.classes, workload.shares, strict=True)):
-        lengths, within = np.array([one.decode_tokens]), np.ones(1)
-        if traffic.outputs is not None:
-            longest = _longest_output(one, server)
-            lengths, within = traffic.outputs.lengths(one.decode_tokens, longest)
-        part = np.zeros(len(lengths), SHAPE)
-        part["share_cumulative"] = share * within
-        part["prompt_tokens"] = one.prefill_tokens + one.context_tokens
-        part["context_tokens"] = one.context_tokens
-        part["output_tokens"] = lengths
-        part["report_class"] = index
-        part["limited"] = one.slo is not None
-        for limit in ("ttft", "tpot", "latency"):
-            asked_s = getattr(one.slo, f"{limit}_s", None)
-            part[f"{limit}_limit_s"] = math.inf if asked_s is None else asked_s
-        parts.append(part)
-    shapes = np.concatenate(parts)
-    shapes["share_cumulative"] = np.cumsum(shapes["share_cumulative"])
-    shapes["share_cumulative"] /= shapes["share_cumulative"][-1]
-    return shapes
-
-
-def _longest_output(one: RequestClass, server: Server) -> int:
-    """Output tokens of the longest request of a class that fits; its own where not even that."""
-    outputs = np.arange(1, server.usable_kv_tokens + 2)
-    peak = peak_kv_tokens(
-        one.prefill_tokens,
-        outputs,
-        one.context_tokens,
-        first_token=server.first_token,
-        block_tokens=server.block_tokens,
-    )
-    return max(int((peak <= server.usable_kv_tokens).sum()), one.decode_tokens)
+    Raises:
+        InputError: Naming it.
+    """
+    allowed = "none beside conversations, whose turns come when they were answered"
+    for field, given in (("clients", traffic.clients), ("patience", traffic.patience)):
+        if given is not None:
+            raise InputError(field, str(given), allowed)
+    if traffic.job is not None and traffic.job.at_once:
+        raise InputError("job", "at-once", "as-recorded beside conversations")
 
 
 def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Model:
@@ -319,7 +292,12 @@ def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Mo
         rows["arrived_at_s"] = 0.0
     rows["shape"] = shape_of.reshape(-1)
     rate_per_s = tape.rate_per_s if behaviour.at_a_rate else math.nan
-    return _model(server, shapes, rows, rate_per_s, behaviour)
+    model = _model(server, shapes, rows, rate_per_s, behaviour)
+    if tape.blocks is None:
+        return model
+    runs, first = runs_of(tape.blocks, tape.num_prefill_tokens, server.block_tokens)
+    model.tape["first_run"], model.tape["runs"] = first[:-1], np.diff(first)
+    return model._replace(runs=runs)
 
 
 def _model(
@@ -330,10 +308,10 @@ def _model(
     traffic: Traffic,
 ) -> Model:
     tau = server.iteration_time
-    _mark_too_long(shapes, server)
+    mark_too_long(shapes, server)
     constants = np.zeros(1, CONSTANTS)
-    shapes["prompt_rank"] = _ranks(shapes["prompt_tokens"])
-    shapes["volume_rank"] = _ranks(_kv_volumes(shapes, server))
+    shapes["prompt_rank"] = ranks_of(shapes["prompt_tokens"])
+    shapes["volume_rank"] = ranks_of(kv_volumes(shapes, server))
     values = {
         "rate_per_s": rate_per_s,
         "kv_capacity_tokens": server.usable_kv_tokens,
@@ -345,78 +323,17 @@ def _model(
         "per_decode_request_s": tau.per_decode_request_s,
         "per_prefill_token_sq_s": tau.per_prefill_token_sq_s,
         "per_prefill_context_token_s": tau.per_prefill_context_token_s,
-        **_work(tau, server.usable_kv_tokens),
+        **work_parts(tau, server.usable_kv_tokens),
         "max_num_batched_tokens": server.max_num_batched_tokens or 0,
         "max_num_seqs": server.max_num_seqs or 0,
         **traffic.numbers(),
+        "starts_share": 1.0,
         "listed": len(tape) > 0,
     }
     for name, value in values.items():
         constants[name] = value
-    shapes["work_s"] = _work_s(constants[0], shapes)
+    shapes["work_s"] = work_of(constants[0], shapes)
     knots = np.zeros(len(tau.tokens_knots), KNOT)
     knots["tokens"], knots["seconds"] = tau.tokens_knots, tau.seconds_knots
-    return Model(constants, shapes, knots, tape, np.zeros(1, ARRIVALS), np.zeros((0, 0), PIECE))
-
-
-def _mark_too_long(shapes: NDArray[np.void], server: Server) -> None:
-    """Mark what never fits; it never enters, so that its lengths may be those of what does.
-
-    Raises:
-        InputError: Nothing else is left.
-    """
-    context_tokens = shapes["context_tokens"]
-    computed_tokens = shapes["prompt_tokens"] - context_tokens
-    fit = fit_of(computed_tokens, shapes["output_tokens"], context_tokens, server)
-    shapes["too_long"] = fit.too_large | fit.too_long
-    if shapes["too_long"].all():
-        allowed = f"some that fit into the {server.usable_kv_tokens} tokens of {server.name}"
-        raise InputError("requests", "all too long for the KV cache", allowed)
-    fitting = np.flatnonzero(shapes["too_long"] == 0)[0]
-    for name in ("prompt_tokens", "context_tokens", "output_tokens"):
-        shapes[name][shapes["too_long"] == 1] = shapes[name][fitting]
-
-
-def _work(tau: IterationTime, capacity_tokens: int) -> dict[str, float]:
-    """The last slope of f, and what prompt, output and KV tokens take of a full server.
-
-    Token by token, as in the fluid model: the overhead of an iteration is shared by what fits into
-    memory, in proportion to the KV tokens held.
-    """
-    token_s = tau.last_slope_s
-    return {
-        "token_s": token_s,
-        "prefill_work_s": token_s + tau.per_prefill_token_s,
-        "output_work_s": token_s + tau.per_decode_request_s,
-        "kv_work_s": tau.per_kv_token_s + tau.overhead_s / capacity_tokens,
-    }
-
-
-def _work_s(constants: np.void, shapes: NDArray[np.void]) -> NDArray[np.float64]:
-    prompts, outputs = shapes["prompt_tokens"], shapes["output_tokens"]
-    work_s: NDArray[np.float64] = (
-        constants["prefill_work_s"] * (prompts - shapes["context_tokens"])
-        + constants["output_work_s"] * outputs
-        + constants["kv_work_s"] * outputs * (prompts + 0.5 * outputs)
-    )
-    return work_s
-
-
-def _ranks(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of each value among the distinct values, ascending, from 0."""
-    return np.unique(values, return_inverse=True)[1].reshape(-1)
-
-
-def _kv_volumes(shapes: NDArray[np.void], server: Server) -> NDArray[np.int64]:
-    """m of each shape (THEORY 2): block-rounded KV tokens held, summed over its stages."""
-    decode_only = shapes["prompt_tokens"] == shapes["context_tokens"]
-    first = shapes["prompt_tokens"] + decode_only
-    silent = (server.first_token == "decode") & ~decode_only
-    last = first + shapes["output_tokens"] - 1 + silent
-    return _rounded_sum(last, server.block_tokens) - _rounded_sum(first - 1, server.block_tokens)
-
-
-def _rounded_sum(last: NDArray[np.int64], block: int) -> NDArray[np.int64]:
-    """Σ of 1 … last, each rounded up to whole blocks."""
-    whole, rest = last // block, last % block
-    return block * (block * (whole * (whole + 1) // 2) + rest * (whole + 1))
+    nobody, nothing = np.zeros(1, ARRIVALS), np.zeros(0, RUN)
+    return Model(constants, shapes, knots, tape, nobody, np.zeros((0, 0), PIECE), nothing)

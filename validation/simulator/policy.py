@@ -70,6 +70,10 @@ RECOMPUTE_PARAMETERS = (*EVICTION_PARAMETERS[:2], replace(EVICTION_PARAMETERS[2]
 """The same with the defaults of serving systems: generated tokens are kept and recomputed."""
 
 
+SEATS = ("max_num_seqs", "max_num_active_seqs", "cap")
+"""Parameters that bound the requests in service."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """A scheduling rule.
@@ -88,6 +92,10 @@ class Policy:
             iterations without touching parked residents (`validation.simulator.decoders`); where it
             returns False it has changed nothing but `work` and `held` of active residents, and
             `form_batch` decides. None where the rule has to see every resident.
+        prioritises: Whether classes may have priorities.
+        caches: Whether its kernels keep a pool of blocks, and run in a `PrefixLane`.
+        variant: Function of the configured policy that gives the kernels for its parameters, as a
+            policy of another name; None where they are always these.
     """
 
     name: str
@@ -101,11 +109,14 @@ class Policy:
     per_segment: bool = False
     never_evicts: bool = False
     form_aggregated: Any = None
+    prioritises: bool = False
+    caches: bool = False
+    variant: Callable[[ConfiguredPolicy], Policy] | None = None
 
     @cached_property
     def run_lane(self) -> Any:
         """The engine's loop compiled for this policy."""
-        name = self.name.replace("-", "_")
+        name = self.name.replace("-", "_").replace(" ", "_")
         kernels = {"form_batch": self.form_batch, "queue_of": self.queue_of}
         if self.form_aggregated is None:
             return bind(run_lane, name, kernels)
@@ -122,6 +133,7 @@ class Policy:
         values: Mapping[str, float | str] | None = None,
         thresholds: tuple[int, ...] = (),
         cuts: tuple[int, ...] = (),
+        priorities: tuple[int, ...] = (),
     ) -> ConfiguredPolicy:
         """Fix parameters; those not named keep their defaults.
 
@@ -129,6 +141,7 @@ class Policy:
             thresholds: One per class or segment, where the rule needs them.
             cuts: Output length at which each segment ends, ascending; by default the distinct
                 output lengths of the workload.
+            priorities: One per class; the smaller, the earlier it goes.
 
         Raises:
             InputError: An unknown parameter (lists what exists), or a value out of range.
@@ -139,7 +152,8 @@ class Policy:
             unit = "class" if self.per_class else "segment"
             raise InputError(field, list(thresholds), f"integers ≥ 1, one per {unit}")
         self._check_cuts(thresholds, cuts)
-        return ConfiguredPolicy(self, parsed, thresholds, cuts)
+        self._check_priorities(priorities, parsed)
+        return ConfiguredPolicy(self, parsed, thresholds, cuts, priorities)
 
     def _parsed(self, name: str, value: float | str) -> float | str:
         parameters = {one.name: one for one in self.parameters}
@@ -151,6 +165,19 @@ class Policy:
         except InputError as error:
             field = f"policy {self.name}: {error.field}"
             raise InputError(field, error.value, error.allowed) from None
+
+    def _check_priorities(
+        self, priorities: tuple[int, ...], values: Mapping[str, float | str]
+    ) -> None:
+        if not priorities:
+            return
+        field = f"policy {self.name}: priorities"
+        if not self.prioritises:
+            raise InputError(field, list(priorities), "none, the rule has no priorities")
+        order = (values.get("victim", "last-admitted"), values.get("requeue", "front"))
+        if order != ("latest-arrival", "front"):
+            allowed = "none but with victim=latest-arrival and requeue=front, the order they change"
+            raise InputError(field, list(priorities), allowed)
 
     def _check_cuts(self, thresholds: tuple[int, ...], cuts: tuple[int, ...]) -> None:
         field = f"policy {self.name}: cuts"
@@ -168,12 +195,24 @@ class ConfiguredPolicy:
     Attributes:
         values: Those that were given: numbers, and words where the parameter has choices.
         thresholds, cuts: Where the rule needs them.
+        priorities: One per class, where they have any; the smaller, the earlier it goes.
     """
 
     policy: Policy
     values: Mapping[str, float | str]
     thresholds: tuple[int, ...] = ()
     cuts: tuple[int, ...] = ()
+    priorities: tuple[int, ...] = ()
+
+    @cached_property
+    def rule(self) -> Policy:
+        """The policy whose kernels run with these parameters."""
+        return self.policy.variant(self) if self.policy.variant else self.policy
+
+    def seats_on(self, model: Model) -> float:
+        """Requests in service at most; infinite where no parameter says it."""
+        values = zip(self.policy.parameters, self.numbers_on(model), strict=True)
+        return min((float(value) for one, value in values if one.name in SEATS), default=math.inf)
 
     def numbers_on(self, model: Model) -> NDArray[np.float64]:
         """As `numbers`, with what the model's engine can run as the default."""
@@ -212,12 +251,21 @@ class ConfiguredPolicy:
 
     def threshold_table(self, model: Model) -> NDArray[np.float64]:
         """What the kernel reads as `thresholds`: one per class; or the L thresholds of the segments
-        followed by the L output lengths at which they end; empty where the rule needs none.
+        followed by the L output lengths at which they end; or the priorities of the classes; empty
+        where the rule needs none.
 
         Raises:
             InputError: The thresholds do not match the classes or segments, or an output of the
-                workload is longer than the last segment.
+                workload is longer than the last segment, or priorities do not match the classes.
         """
+        if self.priorities:
+            if len(self.priorities) != model.classes:
+                raise InputError(
+                    f"policy {self.policy.name}: priorities",
+                    "/".join(map(str, self.priorities)),
+                    f"{model.classes} integers, one per class",
+                )
+            return np.array(self.priorities, dtype=float)
         needed, unit, cuts = len(self.thresholds), "", self.cuts
         if self.policy.per_class:
             needed, unit = model.classes, "class"
@@ -240,7 +288,11 @@ class ConfiguredPolicy:
     def params(self) -> dict[str, Any]:
         """Given parameters, thresholds among them, ready for JSON: infinity is a word."""
         values = {name: "inf" if one == math.inf else one for name, one in self.values.items()}
-        lists = {"thresholds": list(self.thresholds), "cuts": list(self.cuts)}
+        lists = {
+            "thresholds": list(self.thresholds),
+            "cuts": list(self.cuts),
+            "priorities": list(self.priorities),
+        }
         return {**values, **{name: one for name, one in lists.items() if one}}
 
     @property

@@ -10,6 +10,7 @@ from validation.simulator.arrivals import lay_out
 from validation.simulator.compiling import kernel
 from validation.simulator.decoders import clear
 from validation.simulator.traffic.clients import send_first
+from validation.simulator.traffic.conversations import keep_starts
 from validation.simulator.window import set_window
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -20,7 +21,8 @@ def start(model, lane, seed, replication, rate_scale):
     """Reset the lane and lay out the arrivals of the replication, as far as they are known."""
     _reset(lane, seed, replication)
     if model.tape.size == 0 and model.constants[0].clients == 0:
-        lay_out(model, lane, seed, replication, model.constants[0].rate_per_s * rate_scale)
+        rate_per_s = model.constants[0].rate_per_s * model.constants[0].starts_share
+        lay_out(model, lane, seed, replication, rate_per_s * rate_scale)
     for index in range(lane.requests.size):
         request = lane.requests[index]
         if model.tape.size > 0:
@@ -38,6 +40,8 @@ def start(model, lane, seed, replication, rate_scale):
         client.left_at_s = np.nan
     if model.constants[0].clients > 0:
         send_first(model, lane)
+    if model.constants[0].conversations:
+        keep_starts(lane)
     set_window(model, lane)
 
 

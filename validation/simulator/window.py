@@ -25,7 +25,7 @@ def set_window(model, lane):
     else:
         scalars.cohort_start = int(WINDOW_START * requests)
         scalars.cohort_end = max(int(WINDOW_END * requests), scalars.cohort_start + 1)
-        if constants.clients == 0:
+        if constants.clients == 0 and not constants.conversations:
             last = min(scalars.cohort_end, requests - 1)
             scalars.window_start_s = lane.requests[scalars.cohort_start].arrived_at_s
             scalars.window_end_s = lane.requests[last].arrived_at_s

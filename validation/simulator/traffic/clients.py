@@ -17,6 +17,7 @@ from fluid.errors import InputError
 from validation.simulator.arrivals import choose_shape
 from validation.simulator.compiling import kernel
 from validation.simulator.rng import two_uniforms
+from validation.simulator.traffic.conversations import follow
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -85,6 +86,8 @@ def send_first(model, lane):
 def send_next(model, lane, index, ended_at_s):
     """The client of a request that has ended sends its next one after it has thought."""
     clients = model.constants[0].clients
+    if model.constants[0].conversations:
+        follow(model, lane, index, ended_at_s)
     if clients == 0 or lane.scalars[0].sent == lane.requests.size:
         return
     draw = lane.clients[index].draw + clients

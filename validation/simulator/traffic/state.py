@@ -12,6 +12,8 @@ CLIENT = np.dtype(
         ("prompt_tokens", "i8"),  # to be computed
         ("gives_up_at_s", "f8"),  # unless its first token has come; inf: never
         ("left_at_s", "f8"),  # when it was refused or gave up; NaN: neither
+        ("start_s", "f8"),  # row i: when the i-th conversation begins, and as which shape
+        ("start_shape", "i8"),
         ("leaver", "i8"),  # row i: the request at position i of the heap of those that may give up
     ]
 )

@@ -1,0 +1,1 @@
+"""Prefix caching: hits and the equilibrium that they change (THEORY 10)."""

@@ -1,0 +1,186 @@
+"""The states that a server with a prefix cache can settle in (THEORY 10.4).
+
+φ(T_c) = what the cache would hold − what residents leave it. Where it rises through 0 a state is
+stable; where it falls through 0 two states part. T_c = 0 with full memory, *saturation*, is a state
+as well where φ(0) > 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluid.cache.kinds import kinds_of
+from fluid.cache.point import Cached, Point
+from fluid.server import Server
+from fluid.steady.intake import Method, chosen_method, require_mean_rates
+from fluid.workload import Workload
+
+Floats = NDArray[np.float64]
+
+_GRID = 96
+_SHORTEST = 1e-4
+"""First survival time of the grid, as a share of the last."""
+
+_SCALE_ACCURACY = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """All states of a workload on a server with a prefix cache, at its own rates.
+
+    Attributes:
+        settled: Stable states by falling survival time.
+        parting: Unstable ones between them, alike.
+        saturates: Whether memory that has filled stays full: T_c = 0, and a queue that grows.
+    """
+
+    cached: Cached
+    settled: tuple[Point, ...]
+    parting: tuple[Point, ...]
+    saturates: bool
+
+    @property
+    def from_empty(self) -> Point | None:
+        """The state that a large server reaches from empty: the one with the most hits."""
+        return self.settled[0] if self.settled else None
+
+    @property
+    def count(self) -> int:
+        """How many stable states there are, saturation among them."""
+        return len(self.settled) + self.saturates
+
+    @cached_property
+    def edge(self) -> tuple[float, Point]:
+        """α*, the largest multiple of the rates with a state, and the point there."""
+        return _edge(self.cached)
+
+    @property
+    def max_scale(self) -> float:
+        """α* with hits."""
+        return self.edge[0]
+
+    @cached_property
+    def saturation_scale(self) -> float:
+        """The multiple of the rates from which on saturation is a state: α* without reuse."""
+        return _largest(lambda scale: _excess(self.cached, 0.0, scale) <= 0, self.max_scale)
+
+    @cached_property
+    def band(self) -> tuple[float, float] | None:
+        """From which to which multiple of the rates there are two states or more, if anywhere.
+
+        The lower end is where a second one appears as the rates grow.
+        """
+        top = self.max_scale
+        first = _largest(lambda scale: _states(self.cached, scale).count < 2, top)
+        return None if first >= top * (1 - 10 * _SCALE_ACCURACY) else (first, top)
+
+
+@lru_cache(maxsize=16)
+def cache_states(workload: Workload, server: Server, method: Method | None = None) -> States:
+    """All states of a workload on a server that caches prefixes.
+
+    Raises:
+        InputError: As `fluid.steady.intake.intake`.
+    """
+    require_mean_rates(workload)
+    cached = Cached(kinds_of(workload, server), server, chosen_method(server, method))
+    return _states(cached, 1.0)
+
+
+def _states(cached: Cached, scale: float) -> States:
+    grid = _survival_times(cached, scale)
+    excess = [_excess(cached, one, scale) for one in grid]
+    settled, parting = [], []
+    for (low_s, low), (high_s, high) in itertools.pairwise(zip(grid, excess, strict=True)):
+        if low <= 0 < high:
+            settled.append(_root(cached, scale, low_s, high_s))
+        elif low > 0 >= high:
+            parting.append(_root(cached, scale, high_s, low_s))
+    return States(cached, tuple(settled[::-1]), tuple(parting[::-1]), excess[0] > 0)
+
+
+def _excess(cached: Cached, survive_s: float, scale: float) -> float:
+    """φ(T_c) in tokens; infinite where work is too much."""
+    found = cached.at(survive_s, scale)
+    return math.inf if found is None else found.excess_tokens
+
+
+def _survival_times(cached: Cached, scale: float) -> Floats:
+    """0 and a grid up to where the cache is surely too small; both sides of each fixed think time.
+
+    """
+    kinds = cached.kinds
+    once = float((kinds.rates_per_s * kinds.left_tokens) @ (1 - kinds.go_on))
+    longest_s = 1.01 * cached.server.usable_kv_tokens / (scale * once)
+    thinks_s = kinds.fixed_think_s[kinds.fixed_think_s < longest_s]
+    grid = np.geomspace(_SHORTEST * longest_s, longest_s, _GRID)
+    return np.unique(np.concatenate([[0.0], grid, thinks_s, np.nextafter(thinks_s, 0)]))
+
+
+def _root(cached: Cached, scale: float, below_s: float, above_s: float) -> Point:
+    """The point with φ = 0, from the side where φ ≤ 0, which `below_s` is on."""
+    for _ in range(200):
+        middle_s = (below_s + above_s) / 2
+        if abs(above_s - below_s) <= 1e-9 * middle_s or middle_s in (below_s, above_s):
+            break
+        if _excess(cached, middle_s, scale) <= 0:
+            below_s = middle_s
+        else:
+            above_s = middle_s
+    found = cached.at(below_s, scale)
+    assert found is not None
+    return found
+
+
+def _lowest(cached: Cached, scale: float) -> tuple[float, float]:
+    """Least φ over survival times that some cache survives, and the time."""
+    from scipy.optimize import minimize_scalar
+
+    grid = _survival_times(cached, scale)
+    excess = np.array([_excess(cached, one, scale) for one in grid])
+    best = int(np.argmin(excess))
+    if not np.isfinite(excess[best]) or excess[best] <= 0:
+        return float(excess[best]), float(grid[best])
+    low_s, high_s = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    found = minimize_scalar(
+        lambda one: min(_excess(cached, one, scale), 1e300), bounds=(low_s, high_s),
+        method="bounded", options={"xatol": 1e-6 * high_s},
+    )
+    if found.fun < excess[best]:
+        return float(found.fun), float(found.x)
+    return float(excess[best]), float(grid[best])
+
+
+def _edge(cached: Cached) -> tuple[float, Point]:
+    """α* and the point there."""
+    scale = _largest(lambda one: _lowest(cached, one)[0] <= 0, math.inf)
+    found = cached.at(_lowest(cached, scale)[1], scale)
+    assert found is not None
+    return scale, found
+
+
+def _largest(holds, most: float) -> float:
+    """The largest multiple up to `most` at which something holds that holds for small ones."""
+    low, high = 0.0, min(most, 1.0)
+    while high < most and holds(high):
+        low, high = high, min(2 * high, most)
+    if high == most and math.isfinite(most) and holds(high):
+        return most
+    while low == 0 and not holds(high / 2):
+        high /= 2
+        if high < 1e-12:
+            return 0.0
+    low = max(low, high / 2) if low == 0 else low
+    while high - low > _SCALE_ACCURACY * high:
+        middle = (low + high) / 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle
+    return low
