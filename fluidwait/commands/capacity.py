@@ -2,31 +2,115 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluidwait.console import show
-from fluidwait.options import AsJson, BudgetTokens, LoadOptions, grouped, new_app
+from fluidwait.console import progress, show
+from fluidwait.options import (
+    Arrivals,
+    AsJson,
+    BudgetTokens,
+    LoadOptions,
+    RunOptions,
+    grouped,
+    new_app,
+    require_use,
+)
+
+if TYPE_CHECKING:
+    from fluid.result import Result
 
 app = new_app()
+
+SIMULATED = ("slo-rate", "slo-servers")
+"""Queries about service levels, which are simulated."""
+
+RATES = 40
+"""Simulations of a query, about, for the progress bar."""
 
 
 @app.command()
 @grouped
 def command(
+    context: typer.Context,
     load: LoadOptions,
     query: Annotated[
-        str, typer.Option(help="rate, kv_tokens, overhead_s, bandwidth, servers or output.")
+        str,
+        typer.Option(
+            help="rate, kv_tokens, overhead_s, bandwidth, servers or output; by the workload's "
+            "service levels: slo-rate or slo-servers."
+        ),
     ],
     class_name: Annotated[
         str | None, typer.Option("--class", help="The class that query output asks about.")
     ] = None,
     budget_tokens: BudgetTokens = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:key=value,…]", help="slo-…: policy; that of the server's engine if none."
+        ),
+    ] = None,
+    router: Annotated[
+        str, typer.Option(help="slo-servers: random (an even Poisson split) or round-robin.")
+    ] = "random",
+    arrivals: Arrivals = None,
+    budget_s: Annotated[
+        float, typer.Option(help="slo-…: seconds after which no longer runs are started.")
+    ] = 60.0,
+    size: RunOptions = RunOptions(20, 2_500),
     as_json: AsJson = False,
 ) -> None:
-    """The most or least of one thing with which a load is stable."""
+    """The most or least of one thing with which a load is stable, or keeps its service levels."""
+    if query in SIMULATED:
+        only = f"nothing beside query {query}"
+        require_use(context, ["class_name", "budget_tokens", "device"], only)
+        show(_by_levels(context, load, query, scheduler, router, arrivals, budget_s, size), as_json)
+        return
     from fluid.steady.capacity import capacity
 
-    found = capacity(*load.read(), query, class_name, budget_tokens=budget_tokens)
-    show(found, as_json)
+    simulated = ["scheduler", "router", "arrivals", "budget_s"]
+    simulated += ["replications", "requests", "seed", "device"]
+    require_use(context, simulated, "only with query " + " or ".join(SIMULATED))
+    show(capacity(*load.read(), query, class_name, budget_tokens=budget_tokens), as_json)
+
+
+def _by_levels(
+    context: typer.Context,
+    load: LoadOptions,
+    query: str,
+    scheduler: str | None,
+    router: str,
+    arrivals: str | None,
+    budget_s: float,
+    size: RunOptions,
+) -> Result:
+    """The answer to a query about service levels; its first runs are of this size."""
+    from validation.experiments.slo.rate import slo_rate
+    from validation.experiments.slo.servers import slo_servers
+
+    workload, server = load.read()
+    runs = size.runs()
+    with progress(query, RATES) as advance:
+        if query == "slo-rate":
+            require_use(context, ["router"], "only with query slo-servers")
+            return slo_rate(
+                workload,
+                server,
+                scheduler,
+                arrivals=arrivals,
+                runs=runs,
+                budget_s=budget_s,
+                on_done=advance,
+            )
+        require_use(context, ["arrivals"], "only with query slo-rate: a Poisson load is split")
+        return slo_servers(
+            workload,
+            server,
+            scheduler,
+            router=router,  # type: ignore[arg-type]
+            runs=runs,
+            budget_s=budget_s,
+            on_done=advance,
+        )

@@ -94,6 +94,8 @@ class Solver(ABC):
             for one in workload.classes
             if one.slo is not None and one.slo.quantile not in self.keeps
         ]
+        if workload.slo is not None:
+            names.append("the workload")
         if not names:
             return ()
         return (

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server, fit_of, peak_kv_tokens, require_fits
+from fluid.service_levels import promises
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Workload
 from validation.simulator.arrivals import ARRIVALS, PIECE, Arrivals, as_arrivals, rate_pieces
@@ -34,6 +35,8 @@ SHAPE = np.dtype(
         ("ttft_limit_s", "f8"),  # inf where there is none
         ("tpot_limit_s", "f8"),
         ("latency_limit_s", "f8"),
+        ("promise", "i8"),  # whose limits they are, in the order of `promises`; -1: none
+        ("quantile", "f8"),  # share of its requests that has to meet them; 0: their means
         ("work_s", "f8"),  # server seconds that a request takes of a full batch
     ],
     align=True,
@@ -255,6 +258,11 @@ def _over_shapes(profile: NDArray[np.void], shapes: NDArray[np.void]) -> NDArray
 def _shapes(workload: Workload, server: Server, traffic: Traffic) -> NDArray[np.void]:
     """SHAPE records: one for every class, or for every output length of it."""
     parts = []
+    promise_of = {
+        index: (number, one.slo.quantile)
+        for number, one in enumerate(promises(workload))
+        for index in one.classes
+    }
     for index, (one, share) in enumerate(zip(workload.classes, workload.shares, strict=True)):
         lengths, within = np.array([one.decode_tokens]), np.ones(1)
         if traffic.outputs is not None:
@@ -266,9 +274,12 @@ def _shapes(workload: Workload, server: Server, traffic: Traffic) -> NDArray[np.
         part["context_tokens"] = one.context_tokens
         part["output_tokens"] = lengths
         part["report_class"] = index
-        part["limited"] = one.slo is not None
+        number, quantile = promise_of.get(index, (-1, "mean"))
+        part["promise"], part["quantile"] = number, 0 if quantile == "mean" else quantile
+        slo = one.slo or workload.slo
+        part["limited"] = slo is not None
         for limit in ("ttft", "tpot", "latency"):
-            asked_s = getattr(one.slo, f"{limit}_s", None)
+            asked_s = getattr(slo, f"{limit}_s", None)
             part[f"{limit}_limit_s"] = math.inf if asked_s is None else asked_s
         parts.append(part)
     shapes = np.concatenate(parts)
@@ -311,6 +322,7 @@ def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Mo
     distinct, shape_of = np.unique(pairs, axis=0, return_inverse=True)
     shapes = np.zeros(len(distinct), SHAPE)
     shapes["prompt_tokens"], shapes["output_tokens"] = distinct.T
+    shapes["promise"] = -1
     for limit in ("ttft", "tpot", "latency"):
         shapes[f"{limit}_limit_s"] = math.inf
     rows = np.zeros(len(pairs), TAPE_ROW)
