@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from validation.experiments.recovery import Recovery, recovery
     from validation.experiments.region import Region, region
     from validation.experiments.replay import Replay, replay
+    from validation.experiments.slo.load import SloLoad
     from validation.experiments.slo.rate import SloRate, slo_rate
     from validation.experiments.slo.servers import SloServers, slo_servers
     from validation.experiments.solve import solve
@@ -121,6 +122,7 @@ _ROOMS = {
     "validation.experiments.recovery": "Recovery recovery",
     "validation.experiments.replay": "Replay replay",
     "validation.experiments.region": "Region region",
+    "validation.experiments.slo.load": "SloLoad",
     "validation.experiments.slo.rate": "SloRate slo_rate",
     "validation.experiments.slo.servers": "SloServers slo_servers",
     "validation.experiments.solve": "solve",

@@ -70,8 +70,8 @@ def command(
         return
     from fluid.steady.capacity import capacity
 
-    simulated = ["scheduler", "router", "arrivals", "budget_s"]
-    simulated += ["replications", "requests", "seed", "device"]
+    require_use(context, ["router"], "only with query slo-servers")
+    simulated = ["scheduler", "arrivals", "budget_s", "replications", "requests", "seed", "device"]
     require_use(context, simulated, "only with query " + " or ".join(SIMULATED))
     show(capacity(*load.read(), query, class_name, budget_tokens=budget_tokens), as_json)
 
