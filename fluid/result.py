@@ -32,6 +32,8 @@ VERDICT_COLOURS = {
     "stable": "green",
     "unstable": "red",
     "undecided": "yellow",
+    "kept": "green",
+    "broken": "red",
     "holds": "green",
     "FAILS": "red",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import (
+    BeforeValidator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -39,27 +41,52 @@ def _in_one_sentence(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError('"mean", or a share between 0 and 1') from None
 
 
+def _percentile(value: Any) -> Any:
+    """The share that a percentile names: 0.99 of "p99"; anything else as it is."""
+    named = re.fullmatch(r"p(\d{1,2}(?:\.\d{1,9})?)", value) if isinstance(value, str) else None
+    return float(named[1]) / 100 if named else value
+
+
 Statistic = Annotated[
-    Literal["mean"] | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_in_one_sentence)
+    Literal["mean"] | Annotated[float, Field(gt=0, lt=1)],
+    WrapValidator(_in_one_sentence),
+    BeforeValidator(_percentile),
 ]
-"""Which figure of a distribution: its mean, or a quantile."""
+"""Which figure of a distribution: its mean, or a quantile, as a share or as "p99"."""
+
+LIMITS = ("ttft_s", "tpot_s", "latency_s")
+"""What a service level may limit, as the fields are called."""
 
 
 class Slo(FileModel):
-    """Service-level objective of a class: TTFT, TPOT and latency stay below these seconds.
+    """Service levels: TTFT, TPOT and latency stay below these seconds.
+
+    A request *attains* them if it meets every limit that is given.
 
     Attributes:
-        quantile: Of which share of the requests that is asked, or "mean": of their mean.
+        quantile: Which share of the requests has to attain them, also as a percentile ("p99"); or
+            "mean": each limit is one of the mean.
 
     >>> import fluidwait as fw
-    >>> fw.Slo(ttft_s=1.0, tpot_s=0.05).quantile
-    0.99
+    >>> fw.Slo(ttft_s=1.0, tpot_s=0.05).quantile, fw.Slo(ttft_s=1.0, quantile="p95").quantile
+    (0.99, 0.95)
     """
 
     ttft_s: PositiveFloat | None = None
     tpot_s: PositiveFloat | None = None
     latency_s: PositiveFloat | None = None
     quantile: Statistic = 0.99
+
+    @property
+    def limits_s(self) -> dict[str, float]:
+        """The limits that are given, by field."""
+        found = {name: getattr(self, name) for name in LIMITS}
+        return {name: limit_s for name, limit_s in found.items() if limit_s is not None}
+
+    @property
+    def words(self) -> str:
+        """What is asked, as "p99" or "mean"."""
+        return "mean" if self.quantile == "mean" else f"p{100 * self.quantile:.9g}"
 
 
 class RequestClass(FileModel):
@@ -282,6 +309,7 @@ class Workload(FileModel):
 
     Attributes:
         classes: At least one class, names unique.
+        slo: Service levels of the classes that have none of their own, all of them together.
         decode_known: Whether a scheduler may use a request's output length before it ends.
         source: Where the numbers come from (attribution), kept in every table made from them.
         rate_profile: Piecewise constant multipliers of all rates over time (THEORY 5.1), from 0 s
@@ -300,6 +328,7 @@ class Workload(FileModel):
 
     name: Name
     classes: Annotated[tuple[RequestClass, ...], Field(min_length=1)]
+    slo: Slo | None = None
     decode_known: bool = True
     source: str | None = None
     rate_profile: Annotated[tuple[RatePiece, ...], Field(min_length=1)] | None = None

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+SIMULATED_QUERIES = ("slo-rate", "slo-servers", "slo-queue")
+"""Questions about a capacity that are simulated: those about service levels."""
+
 
 def servers(incomplete: str) -> list[str]:
     """Built-in servers."""
@@ -40,7 +43,7 @@ def queries(incomplete: str) -> list[str]:
     """Questions about a capacity."""
     from fluid.steady.queries import QUERIES
 
-    return _starting(incomplete, QUERIES)
+    return _starting(incomplete, (*QUERIES, *SIMULATED_QUERIES))
 
 
 def schedulers(incomplete: str) -> list[str]:

@@ -6,11 +6,13 @@ carries one simplex of rates (THEORY 2.3), so that the fleet is a mixed-integer 
 loads. A type that is not affine starts with the simplex of its largest single-class rates; where
 its own iteration time does not carry the share found, a_i grows by the ratio and the program is
 solved again. Such a fleet is verified, and its cost stands beside one that no fleet goes below.
+Where service levels count, the load of a replica is a share of the largest rate at which its mix
+keeps them, and a_i grows in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,9 @@ _PROVEN = 1e-9
 """Relative gap below which only rounding is left of it."""
 
 _ROUNDS = 30
+
+LoadOf = Callable[[Workload, Server], float]
+"""What a replica sees as a share of what it may carry; infinite where it may carry none of it."""
 
 
 LEAST_COST, MOST_COST = 1e-6, 1e9
@@ -82,7 +87,8 @@ class Replicas:
     Attributes:
         shares: Part of each class's rate that goes to this type, by class name.
         workload: What one replica sees: the type's part, split evenly.
-        load: 1/α* of one replica, on its own iteration time and for whole requests.
+        load: 1/α* of one replica, on its own iteration time and for whole requests; or the rate of
+            its mix over the largest one that keeps the service levels.
         table: Thresholds for one replica.
     """
 
@@ -100,6 +106,7 @@ class Fleet(Result):
 
     Attributes:
         cost_at_least: No fleet that carries the load costs less.
+        sized_by: What a load of 100 % is, where it is not the edge of stability.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(40.0, prompt=512, output=100))
@@ -112,6 +119,7 @@ class Fleet(Result):
     replicas: tuple[Replicas, ...]
     cost: float
     cost_at_least: float
+    sized_by: str = ""
 
     @property
     def optimality_gap(self) -> float:
@@ -147,6 +155,8 @@ class Fleet(Result):
                 f" to be the cheapest (gap {percent(self.optimality_gap)})"
             )
         yield f"Total cost {number(self.cost)}: {proof}."
+        if self.sized_by:
+            yield f"Loads are shares of {self.sized_by}."
         for one in self.replicas:
             yield f"Each {one.server.name}: {settings_words(one.table)}."
 
@@ -157,6 +167,7 @@ class Fleet(Result):
             "cost_at_least": self.cost_at_least,
             "optimality_gap": self.optimality_gap,
             "is_optimal": self.is_optimal,
+            "sized_by": self.sized_by or "stability",
             "servers": [
                 {
                     "server": one.server.name,
@@ -181,11 +192,21 @@ class Fleet(Result):
         }
 
 
-def fleet(workload: Workload, types: Sequence[ServerType], solver: Solver | None = None) -> Fleet:
+def fleet(
+    workload: Workload,
+    types: Sequence[ServerType],
+    solver: Solver | None = None,
+    *,
+    load_of: LoadOf | None = None,
+    sized_by: str = "",
+) -> Fleet:
     """The cheapest fleet, with a table for a replica of each type.
 
     Args:
         solver: Of the tables; `Paced` unless told.
+        load_of: What fills a replica, for instance by service levels; the edge of
+            stability where None.
+        sized_by: The same in words, for the reader.
 
     Raises:
         InputError: No types, one twice, or a class whose requests fit on no type.
@@ -199,7 +220,7 @@ def fleet(workload: Workload, types: Sequence[ServerType], solver: Solver | None
     'paced'
     """
     _require_types(types)
-    parts, cost_at_least = _verified(workload, types)
+    parts, cost_at_least = _verified(workload, types, load_of or _stability_load)
     return Fleet(
         workload=workload,
         replicas=tuple(
@@ -215,6 +236,7 @@ def fleet(workload: Workload, types: Sequence[ServerType], solver: Solver | None
         ),
         cost=float(sum(kind.cost * one.count for kind, one in parts)),
         cost_at_least=cost_at_least,
+        sized_by=sized_by,
     )
 
 
@@ -229,11 +251,12 @@ class _Part:
 
 
 def _verified(
-    workload: Workload, types: Sequence[ServerType]
+    workload: Workload, types: Sequence[ServerType], load_of: LoadOf
 ) -> tuple[list[tuple[ServerType, _Part]], float]:
     """The types that are used, such that the servers' own iteration times carry their parts.
 
-    And the cost that no fleet goes below.
+    And the cost that no fleet goes below: with one class, a_i of a type is all that there is to
+    know of it, and never too large, so that the last program proves its own cost.
     """
     servers = [one.server for one in types]
     normals = np.array([_normal_s(workload, one) for one in servers])
@@ -245,6 +268,7 @@ def _verified(
     if bound is None:
         raise _too_few(workload, types, normals)
     counts: NDArray[np.int_] | None = bound.counts
+    at_least = bound.at_least
     for _ in range(_ROUNDS):
         halfspaces = carried(workload, normals)
         # The counts of the bound serve where they leave every server a little inside its region.
@@ -253,15 +277,24 @@ def _verified(
             if found is None:
                 raise _too_few(workload, types, normals)
             counts = found.counts
+            if len(workload.classes) == 1:
+                at_least = max(at_least, found.at_least)
         _, flows = levelled(halfspaces, counts)
         parts = [
-            _part(workload, one, count, flow)
+            _part(workload, one, count, flow, load_of)
             for one, count, flow in zip(servers, counts.tolist(), flows, strict=True)
         ]
         loads = np.array([0.0 if one is None else one.load for one in parts])
         if (loads <= 1).all():
             used = [(kind, one) for kind, one in zip(types, parts, strict=True) if one is not None]
-            return used, bound.at_least
+            return used, at_least
+        if np.isinf(loads).any():
+            names = [one.name for one, load in zip(servers, loads, strict=True) if np.isinf(load)]
+            raise InfeasibleError(
+                f"{', '.join(names)} may not carry any rate of its part of {workload.name}",
+                "service levels",
+                "relax a limit, or leave that server out",
+            )
         normals *= np.where(loads > 1, loads * (1 + _INSIDE), 1.0)[:, None]
         counts = None
     raise InfeasibleError(
@@ -307,7 +340,13 @@ def _too_few(workload: Workload, types: Sequence[ServerType], normals: Floats) -
     )
 
 
-def _part(workload: Workload, server: Server, count: int, flow: Floats) -> _Part | None:
+def _stability_load(workload: Workload, server: Server) -> float:
+    return 1 / packing(workload, server).certain_scale
+
+
+def _part(
+    workload: Workload, server: Server, count: int, flow: Floats, load_of: LoadOf
+) -> _Part | None:
     """The part of one type with flow (m,) in requests per second; None where it is unused."""
     if not count or not flow.any():
         return None
@@ -315,4 +354,4 @@ def _part(workload: Workload, server: Server, count: int, flow: Floats) -> _Part
     seen = mixed(workload, flow / count)
     names = [one.name for one in workload.classes]
     shares = dict(zip(names, (flow / rates).tolist(), strict=True))
-    return _Part(count, shares, seen, 1 / packing(seen, server).certain_scale)
+    return _Part(count, shares, seen, load_of(seen, server))

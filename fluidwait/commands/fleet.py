@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from fluidwait.console import show
-from fluidwait.options import AsJson, Rate, WorkloadFile, new_app, read_workload
+from fluidwait.console import show, waiting
+from fluidwait.options import AsJson, Rate, WorkloadFile, new_app, read_workload, require_use
 
 app = new_app()
 
 
 @app.command()
 def command(
+    context: typer.Context,
     workload: WorkloadFile,
     server: Annotated[
         list[str], typer.Option("--server", "-s", help="A type that can be had; repeat for more.")
@@ -27,11 +28,22 @@ def command(
     ] = None,
     policy: Annotated[str, typer.Option(help="Of the tables for the replicas.")] = "paced",
     rate: Rate = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:key=value,…]",
+            help="With service levels: policy of the replicas; that of a server's engine if none.",
+        ),
+    ] = None,
+    budget_s: Annotated[
+        float, typer.Option(help="With service levels: seconds for each server and mix.")
+    ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """The cheapest servers for a load, and a table for each type."""
+    """The cheapest servers for a load, by its service levels if it has any; a table for each."""
     from fluid.errors import InputError
     from fluid.server import load_server
+    from fluid.service_levels import promises
     from thresholds.checks import is_whole
     from thresholds.fleet import ServerType, fleet
     from thresholds.solvers.registry import solver_named
@@ -53,7 +65,16 @@ def command(
         )
         for one in servers
     ]
-    show(fleet(load, types, solver), as_json)
+    if not promises(load):
+        require_use(context, ["scheduler", "budget_s"], "only for a workload with service levels")
+        show(fleet(load, types, solver), as_json)
+        return
+    from validation.experiments.slo.load import SloLoad
+
+    with waiting("simulating the service levels"):
+        measured = SloLoad(scheduler, budget_s=budget_s)
+        found = fleet(load, types, solver, load_of=measured, sized_by=measured.words)
+    show(found, as_json)
 
 
 def _by_name(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:

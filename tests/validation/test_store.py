@@ -18,12 +18,28 @@ from pyarrow.dataset import dataset
 from fluid.errors import InputError
 from validation.experiments import store as stores
 from validation.experiments.simulate import PolicyResult, Spread
+from validation.experiments.slo.levels import Level
 from validation.experiments.store import STALE_S, Store, opened, result_of_row, row_of_result
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
 LISTS = st.lists(FLOATS, max_size=3).map(tuple)
 SPREADS = st.none() | st.builds(
     Spread, mean=FLOATS, half_width=st.none() | FLOATS, p50=FLOATS, p90=FLOATS, p99=FLOATS
+)
+LEVELS = st.builds(
+    Level,
+    name=st.text(max_size=5),
+    limit=st.sampled_from(["ttft_s", "all"]),
+    limit_s=st.none() | FLOATS,
+    quantile=st.none() | FLOATS,
+    mean_s=st.none() | FLOATS,
+    mean_low_s=st.none() | FLOATS,
+    mean_high_s=st.none() | FLOATS,
+    p99_s=st.none() | FLOATS,
+    share=st.none() | FLOATS,
+    share_low=st.none() | FLOATS,
+    share_high=st.none() | FLOATS,
+    verdict=st.sampled_from(["kept", "broken", "undecided"]),
 )
 PARAMS = st.dictionaries(
     st.text(max_size=5),
@@ -68,6 +84,7 @@ RESULTS = st.builds(
     token_gap_max_s=FLOATS,
     latency_note=st.text(max_size=8),
     met_limits_share=st.none() | FLOATS,
+    levels=st.lists(LEVELS, max_size=2).map(tuple),
     evictions_per_request=FLOATS,
     wasted_token_share=FLOATS,
     recomputed_token_share=FLOATS,
@@ -118,6 +135,7 @@ PLAIN = PolicyResult(
     token_gap_max_s=0.0,
     latency_note="",
     met_limits_share=None,
+    levels=(),
     evictions_per_request=0.0,
     wasted_token_share=0.0,
     recomputed_token_share=0.0,
@@ -254,10 +272,10 @@ def test_what_is_no_folder_of_rows_is_refused(tmp_path: Path) -> None:
     (half / "part-1.parquet").write_bytes(good.read_bytes()[:-200])
     refused("part-1.parquet: got .*allowed: a whole Parquet file", half)
     parquet.write_table(pa.table({"a": [1]}), other / "a.parquet")
-    refused("allowed: rows of fluidwait, schema version 4", other)
+    refused("allowed: rows of fluidwait, schema version 5", other)
     table = parquet.read_table(good).replace_schema_metadata({"fluidwait_rows": "0"})
     parquet.write_table(table, older / "part-1.parquet")
-    refused("allowed: rows of fluidwait, schema version 4", older)
+    refused("allowed: rows of fluidwait, schema version 5", older)
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_input_error(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ class Budget:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._end_s = self.clock() + self.seconds
+        self.end_s = self.clock() + self.seconds
 
     @property
     def first(self) -> int:
@@ -90,7 +90,7 @@ class Budget:
 
     def longer(self, requests: int) -> int | None:
         """Arrivals of the next run; None where the budget is spent."""
-        if self.fixed or 2 * requests > MOST_REQUESTS or self.clock() > self._end_s:
+        if self.fixed or 2 * requests > MOST_REQUESTS or self.clock() > self.end_s:
             return None
         return 2 * requests
 

@@ -23,6 +23,7 @@ from validation.experiments.largest_rate import (
 from validation.experiments.recovery import Recovery, recoveries_table, recovery, require_burst
 from validation.experiments.rows import LOCAL, Runner, grid, run_rows
 from validation.experiments.simulate import PolicyResult, frame_of
+from validation.experiments.slo.levels import levels_table
 from validation.experiments.store import Store, opened
 from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
@@ -70,9 +71,10 @@ class Comparison(Result):
         more = ("evictions /req", "recomputed", "KV mean")
         table = Table("Policies by rate", (*columns, *more), rows, spare=_SPARE)
         yield table if self._at_rates else self._completions
+        if any(one.levels for one in self.results):
+            yield levels_table([(_place(one), one.levels) for one in self.results])
         for result in self.results:
-            rate = "" if result.rate_per_s is None else f" at {number(result.rate_per_s)} /s"
-            yield from result.caveats(f"{result.label}{rate}")
+            yield from result.caveats(_place(result))
         if self.limit_per_s is not None:
             yield f"Fluid limit: {number(self.limit_per_s)} /s."
         if self.results and self.results[0].traffic:
@@ -238,7 +240,8 @@ def compare(
             ]
     too_long = bool(model.shapes["too_long"].any())
     limit_per_s = None if too_long else fluid_limit_per_s(load, server)
-    return Comparison(tuple(results), tuple(largest), tuple(recoveries), limit_per_s)
+    named = tuple(one.with_levels_of(load) for one in results)
+    return Comparison(named, tuple(largest), tuple(recoveries), limit_per_s)
 
 
 def _row(one: PolicyResult) -> tuple[str, ...]:
@@ -255,6 +258,11 @@ def _row(one: PolicyResult) -> tuple[str, ...]:
         percent(one.recomputed_token_share),
         number(one.kv_mean_tokens),
     )
+
+
+def _place(one: PolicyResult) -> str:
+    rate = "" if one.rate_per_s is None else f" at {number(one.rate_per_s)} /s"
+    return f"{one.label}{rate}"
 
 
 def _rate(one: PolicyResult) -> float:

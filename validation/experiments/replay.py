@@ -16,6 +16,7 @@ from validation.experiments.evaluate import policy_validation
 from validation.experiments.following import policy_of
 from validation.experiments.paths import WatchedRun
 from validation.experiments.simulate import PolicyResult, Spread, frame_of, samples
+from validation.experiments.slo.levels import levels_table
 from validation.experiments.watch import watch_median
 from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals, as_arrivals
@@ -106,6 +107,9 @@ class Replay(Result):
         yield Table(
             title, (*columns, "TPOT s", "evictions /req", "KV mean"), tuple(rows), spare=_SPARE
         )
+        if any(one.levels for one in self.results):
+            named = zip(self.labels, self.results, strict=True)
+            yield levels_table([(label, one.levels) for label, one in named])
         for label, one in zip(self.labels, self.results, strict=True):
             yield from one.caveats(label)
         yield self.conclusion
@@ -199,7 +203,7 @@ def replay(
     done = samples(model, [own, *beside], runs, rate_per_s, on_done=on_done)
     return Replay(
         table,
-        tuple(one.result() for one in done),
+        tuple(one.result().with_levels_of(tape or table.workload) for one in done),
         runs.seed,
         TAPE if tape else as_arrivals(arrivals).label,
         watch_median(model, done, runs.seed),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from fluid.result import number, percent, seconds
+from fluid.traces.tape import Tape
+from fluid.workload import Workload
+from validation.experiments.slo.levels import Level, levels_of
 from validation.policies import ConfiguredPolicy, PolicyLike, configured, policy_label
 from validation.simulator.cpu import Job
 from validation.simulator.metrics import (
@@ -81,6 +84,7 @@ class PolicyResult:
         latency_note: Whose they are where not everybody's; empty elsewhere.
         met_limits_share: Of the requests of classes with limits that have ended, those that
             completed within all of them; None without such a class.
+        levels: Each limit of each promise beside what was measured; empty without service levels.
         wasted_token_share: Decoded tokens lost to evictions ÷ all decoded.
         recomputed_token_share: Tokens that evictions threw away, so that they are computed again,
             prompts included ÷ all computed.
@@ -126,6 +130,7 @@ class PolicyResult:
     token_gap_max_s: float
     latency_note: str
     met_limits_share: float | None
+    levels: tuple[Level, ...]
     evictions_per_request: float
     wasted_token_share: float
     recomputed_token_share: float
@@ -182,6 +187,14 @@ class PolicyResult:
             )
         if self.latency_note:
             yield f"{place}: latencies {self.latency_note}."
+
+    def with_levels_of(self, load: Workload | Tape) -> PolicyResult:
+        """The same with service levels under the names of the classes of its load."""
+        if not self.levels or isinstance(load, Tape):
+            return self
+        names = {str(index): one.name for index, one in enumerate(load.classes)}
+        named = (replace(one, name=names.get(one.name, one.name)) for one in self.levels)
+        return replace(self, levels=tuple(named))
 
     @property
     def traffic_sentence(self) -> str:
@@ -246,7 +259,7 @@ class Sample:
     device: str
     replications: tuple[Replication, ...]
     traffic: Traffic
-    block_tokens: int
+    model: Model
 
     def result(self) -> PolicyResult:
         """Figures of the policy from its replications."""
@@ -305,6 +318,7 @@ class Sample:
             token_gap_max_s=max(one.gap_max_s for one in self.replications),
             latency_note=_latency_note(self.replications, outcome.word),
             met_limits_share=met / limited if limited else None,
+            levels=levels_of(self.model, self.replications, outcome.word == "unstable"),
             evictions_per_request=float(np.mean(evictions)),
             wasted_token_share=lost / decoded if decoded else 0.0,
             recomputed_token_share=recomputed / computed if computed else 0.0,
@@ -333,7 +347,7 @@ class Sample:
         found = (
             sum(one.hit_tokens for one in uses) / queried if queried else 0.0,
             sum(one.saved_tokens for one in uses) / sum(one.arrived for one in self.replications),
-            self.block_tokens
+            int(self.model.constants[0]["block_tokens"])
             * sum(one.evicted_blocks for one in uses)
             / sum(one.window_s for one in self.replications),
         )
@@ -402,7 +416,7 @@ def samples(
             device,
             tuple(done[k : k + count]),
             model.traffic,
-            int(model.constants[0]["block_tokens"]),
+            model,
         )
         for policy, k in zip(chosen, range(0, len(done), count), strict=True)
     ]

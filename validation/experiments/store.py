@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from fluid.errors import InputError
 from validation.experiments.simulate import SPREAD, PolicyResult, Spread, spread_columns
+from validation.experiments.slo.levels import Level
 
 FLUSH_S = 5.0
 """Finished rows wait in memory for so long, to be written together."""
@@ -48,6 +49,7 @@ _ARROW_TYPES = {
     "float | None": "double",
     "tuple[float, ...]": "list",
     "dict[str, Any]": "string",  # as JSON
+    "tuple[Level, ...]": "string",  # as JSON
 }
 
 
@@ -141,6 +143,7 @@ def row_of_result(result: PolicyResult, *, key: str, model: str, seed: int) -> d
     """A result as it is kept, parameters as JSON."""
     kept = {"key": key, "model": model, "seed": seed} | result.flat()
     kept["params"] = json.dumps(result.params)
+    kept["levels"] = json.dumps([asdict(one) for one in result.levels])
     return kept | {CHECKSUM: _checksum(kept)}
 
 
@@ -154,6 +157,8 @@ def result_of_row(row: dict[str, Any]) -> PolicyResult:
             values[field.name] = None if figures["mean"] is None else Spread(**figures)
         elif field.name == "params":
             values[field.name] = json.loads(row["params"])
+        elif field.name == "levels":
+            values[field.name] = tuple(Level(**one) for one in json.loads(row["levels"]))
         else:
             value = row[field.name]
             values[field.name] = tuple(value) if isinstance(value, list) else value

@@ -18,7 +18,7 @@ from validation.simulator.state import (
     HISTOGRAM_RATIO,
     Lane,
 )
-from validation.simulator.traffic.ends import MET
+from validation.simulator.traffic.ends import MET, MET_EACH
 
 __all__ = ["Interval", "Replication", "Verdict", "collect", "interval", "verdict"]
 
@@ -78,6 +78,8 @@ class Replication:
         limited, met_limits: Requests of the window whose class has limits and that have ended, and
             of these those that completed within all of them, per class, then all, shape
             (classes + 1,).
+        met_each: The same of those that met their limit of TTFT, TPOT and latency, or have none;
+            shape (classes + 1, 3).
         kv_mean_tokens, residents_mean: Time averages over the window, idle time included.
         count, mean_s, sd_s: Of latency, TTFT, TPOT per class, then pooled; shape (classes + 1, 3).
         quantile_s: The same at QUANTILES, within 1 %, shape (classes + 1, 3, 3).
@@ -109,6 +111,7 @@ class Replication:
     sojourns_s: float
     limited: Floats
     met_limits: Floats
+    met_each: Floats
     kv_mean_tokens: float
     kv_max_tokens: int
     residents_mean: float
@@ -149,7 +152,7 @@ def collect(lane: Lane) -> Replication:
     window_s = float(scalars["window_end_s"] - scalars["window_start_s"])
     duration_s = float(scalars["clock_s"])
     sums = np.concatenate([lane.sums, lane.sums.sum(axis=0, keepdims=True)])
-    limits, sums = sums[:, MET], sums[:, :MET]
+    limits, met_each, sums = sums[:, MET], sums[:, MET_EACH], sums[:, :MET]
     present = int(scalars["residents"] + scalars["waiting"])
     histogram, between = lane.histogram[:, :GAP], lane.histogram[0, GAP]
     counts = np.concatenate([histogram, histogram.sum(axis=0, keepdims=True)])
@@ -181,6 +184,7 @@ def collect(lane: Lane) -> Replication:
         ),
         limited=limits[:, 0],
         met_limits=limits[:, 1],
+        met_each=met_each,
         kv_mean_tokens=_ratio(scalars["kv_integral"], window_s),
         kv_max_tokens=int(scalars["kv_max_tokens"]),
         residents_mean=_ratio(scalars["resident_integral"], window_s),

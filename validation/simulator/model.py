@@ -284,6 +284,7 @@ def tape_model(tape: Tape, server: Server, traffic: Traffic | None = None) -> Mo
     distinct, shape_of = np.unique(pairs, axis=0, return_inverse=True)
     shapes = np.zeros(len(distinct), SHAPE)
     shapes["prompt_tokens"], shapes["output_tokens"] = distinct.T
+    shapes["promise"] = -1
     for limit in ("ttft", "tpot", "latency"):
         shapes[f"{limit}_limit_s"] = math.inf
     rows = np.zeros(len(pairs), TAPE_ROW)

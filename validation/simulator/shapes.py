@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server, fit_of, peak_kv_tokens
+from fluid.service_levels import promises
 from fluid.workload import RequestClass, Workload
 from validation.simulator.prefix.content import RUN
 from validation.simulator.traffic.traffic import Traffic
@@ -28,6 +29,8 @@ SHAPE = np.dtype(
         ("ttft_limit_s", "f8"),  # inf where there is none
         ("tpot_limit_s", "f8"),
         ("latency_limit_s", "f8"),
+        ("promise", "i8"),  # whose limits they are, in the order of `promises`; -1: none
+        ("quantile", "f8"),  # share of its requests that has to meet them; 0: their means
         ("work_s", "f8"),  # server seconds that a request takes of a full batch
         ("first_run", "i8"),  # its part of `Model.runs`, and how many records that is
         ("runs", "i8"),
@@ -49,6 +52,11 @@ def shapes_of(workload: Workload, server: Server, traffic: Traffic) -> NDArray[n
         InputError: Drawn output lengths beside conversations, whose later turns repeat them.
     """
     parts = []
+    promise_of = {
+        index: (number, one.slo.quantile)
+        for number, one in enumerate(promises(workload))
+        for index in one.classes
+    }
     for index, one in enumerate(workload.classes):
         turns = one.turns
         lengths, within = np.full(len(turns.shares), one.decode_tokens), np.ones(1)
@@ -64,9 +72,12 @@ def shapes_of(workload: Workload, server: Server, traffic: Traffic) -> NDArray[n
         part["context_tokens"] = one.context_tokens
         part["output_tokens"] = lengths
         part["report_class"] = index
-        part["limited"] = one.slo is not None
+        number, quantile = promise_of.get(index, (-1, "mean"))
+        part["promise"], part["quantile"] = number, 0 if quantile == "mean" else quantile
+        slo = one.slo or workload.slo
+        part["limited"] = slo is not None
         for limit in ("ttft", "tpot", "latency"):
-            asked_s = getattr(one.slo, f"{limit}_s", None)
+            asked_s = getattr(slo, f"{limit}_s", None)
             part[f"{limit}_limit_s"] = math.inf if asked_s is None else asked_s
         if one.conversation is not None:
             part["go_on"] = turns.go_on

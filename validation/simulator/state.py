@@ -200,8 +200,8 @@ class Lane(NamedTuple):
         queues: QUEUE records: one per class, per shape or per output length, as the policy's
             `queue_of` says.
         clients: CLIENT records in the order of `requests`; empty where clients do not react.
-        sums: Count, Σx, Σx² of latency, TTFT, TPOT, and of limits met (0 or 1), shape
-            (classes, 4, 3).
+        sums: Count, Σx, Σx² of latency, TTFT, TPOT, and of limits met (0 or 1); then requests that
+            met their limit of TTFT, TPOT and latency; shape (classes, 5, 3).
         histogram: Log-spaced counts, shape (classes, 4, HISTOGRAM_BINS); the last row of the first
             class is that of the time between output tokens, of all classes together.
         stage_count: Scratch counts of policies, such as residents by class and stage, all 0 at the
@@ -234,7 +234,7 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         residents=np.zeros(min(requests, slots_for(model.most_residents)), RESIDENT),
         queues=np.zeros(max(len(model.shapes), stages), QUEUE),
         clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
-        sums=np.zeros((classes, 4, 3)),
+        sums=np.zeros((classes, 5, 3)),
         histogram=np.zeros((classes, 4, HISTOGRAM_BINS), np.int32),
         stage_count=np.zeros((classes + 1, stages + 1), np.int64),
         series=np.zeros((series_rows, 4)),

@@ -8,8 +8,9 @@ from validation.simulator.window import in_cohort
 
 # mypy: disable-error-code="no-untyped-def"
 
-MET = 3
-"""Row of `Lane.sums` that counts requests with limits, and of these those that met them all."""
+MET, MET_EACH = 3, 4
+"""Rows of `Lane.sums`: requests with limits, and of these those that met them all, twice; of these,
+those that met their limit of TTFT, of TPOT and of latency."""
 
 
 @kernel
@@ -34,7 +35,7 @@ def refuse(model, lane, index):
             scalars.too_long += 1
         else:
             scalars.refused += 1
-    record_met(model, lane, index, 0.0)
+    record_met(model, lane, index, False, False, False)
     _leave(model, lane, index, arrived_at_s)
 
 
@@ -47,10 +48,14 @@ def _leave(model, lane, index, at_s):
 
 
 @kernel
-def record_met(model, lane, index, met):
-    """Count whether a request of the cohort met all limits of its class, if it has any."""
+def record_met(model, lane, index, ttft, tpot, latency):
+    """Count whether a request of the cohort met each limit of its class, if it has any."""
     shape = model.shapes[lane.requests[index].shape]
     if shape.limited and in_cohort(lane.scalars[0], index):
+        met = 1.0 if ttft and tpot and latency else 0.0
         lane.sums[shape.report_class, MET, 0] += 1.0
         lane.sums[shape.report_class, MET, 1] += met
         lane.sums[shape.report_class, MET, 2] += met
+        lane.sums[shape.report_class, MET_EACH, 0] += 1.0 if ttft else 0.0
+        lane.sums[shape.report_class, MET_EACH, 1] += 1.0 if tpot else 0.0
+        lane.sums[shape.report_class, MET_EACH, 2] += 1.0 if latency else 0.0

@@ -103,7 +103,7 @@ def _give_up(model, lane, index, gives_up_at_s, computed):
         scalars.tokens_given_up += computed
     if in_cohort(scalars, index):
         scalars.gave_up += 1
-    record_met(model, lane, index, 0.0)
+    record_met(model, lane, index, False, False, False)
     end_request(model, lane, index, gives_up_at_s)
 
 
