@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -108,15 +109,15 @@ def test_a_picture_is_axes(result: Result) -> None:
 def read_as_mathematics(axes: Sequence[Axes]) -> list[str]:
     """Words of a finished picture in which a dollar, of a name in a file, would not be one."""
     axes[0].get_figure(root=True).draw_without_rendering()
-    powers = [
-        label
-        for one in axes
-        for axis in (one.xaxis, one.yaxis)
-        if axis.get_scale() == "log"
-        for label in axis.get_ticklabels(which="both")
+    words = [
+        word for one in axes for word in one.findobj(Text) if re.search("[a-df-z]", word.get_text())
     ]
-    words = [word for one in axes for word in one.findobj(Text) if word not in powers]
-    return [word.get_text() for word in words if word.get_parse_math() and word.get_text()]
+    figures = re.compile(r"\$\\mathdefault\{.*\}\$")  # of a logarithmic axis
+    return [
+        word.get_text()
+        for word in words
+        if word.get_parse_math() and not figures.fullmatch(word.get_text())
+    ]
 
 
 def test_a_frame_has_columns_of_one_length(result: Result) -> None:

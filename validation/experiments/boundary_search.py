@@ -76,7 +76,7 @@ class Budget:
         requests: Per run, at first.
         fixed: Whether runs have one length, as on a recorded tape.
         most_requests: Per replication in all runs; no longer run is started beyond it.
-        seconds: After which no longer run is started either; the answer then depends on the machine.
+        seconds: After which no longer run is started either: the answer depends on the machine.
     """
 
     requests: int
