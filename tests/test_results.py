@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from pydantic import BaseModel, ValidationError
 
 from fluid.errors import InputError
@@ -94,6 +96,7 @@ def test_a_picture_is_axes(result: Result) -> None:
     axes = np.ravel(drawn)
     assert axes.size
     assert all(isinstance(one, Axes) for one in axes)
+    assert not read_as_mathematics(axes)
     _, given = plt.subplots(axes.size)
     again = result.plot(given)
     assert np.ravel(again).tolist() == np.ravel(given).tolist()
@@ -101,6 +104,20 @@ def test_a_picture_is_axes(result: Result) -> None:
         assert [len(line.get_xdata()) for line in one.lines] == [
             len(line.get_xdata()) for line in other.lines
         ]
+
+
+def read_as_mathematics(axes: Sequence[Axes]) -> list[str]:
+    """Words of a finished picture in which a dollar, of a name in a file, would not be one."""
+    axes[0].get_figure(root=True).draw_without_rendering()
+    words = [
+        word for one in axes for word in one.findobj(Text) if re.search("[a-df-z]", word.get_text())
+    ]
+    figures = re.compile(r"\$\\mathdefault\{.*\}\$")  # of a logarithmic axis
+    return [
+        word.get_text()
+        for word in words
+        if word.get_parse_math() and not figures.fullmatch(word.get_text())
+    ]
 
 
 def test_a_frame_has_columns_of_one_length(result: Result) -> None:

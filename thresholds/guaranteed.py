@@ -47,11 +47,7 @@ def wait_reach(region: StabilityRegion, edge_per_s: ArrayLike) -> float:
     Raises:
         InputError: No rate is positive.
     """
-    batch = full_batch(mixed(region.workload, edge_per_s), region.server)
-
-    def holds(scale: float) -> bool:
-        least = batch.least_thresholds(scale)
-        return least is not None and bool(batch.memory(least) <= region.server.usable_kv_tokens)
+    holds = full_batch(mixed(region.workload, edge_per_s), region.server).carries
 
     low, high = 0.0, 1.0
     if not holds(low):

@@ -62,9 +62,9 @@ def panels(
         yield ax
         for axes in np.ravel(ax):
             for axis in (axes.xaxis, axes.yaxis):
-                if axis.get_scale() == "log":  # its figures are powers
-                    for label in axis.get_ticklabels(which="both"):
-                        label.set_parse_math(True)
+                # Made here, not when it is drawn, where a dollar would begin a formula again.
+                for label in axis.get_ticklabels(which="both"):
+                    label.set_parse_math(axis.get_scale() == "log")  # whose figures are powers
 
 
 def save(draw: Callable[[], Panels], path: str | Path) -> None:

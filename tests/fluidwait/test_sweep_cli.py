@@ -193,12 +193,13 @@ def test_a_folder_of_something_else_is_refused(sweep: Callable[..., Any], tmp_pa
     assert "got 'load.yaml'; allowed: a new folder, or one with rows only" in done.err
 
 
+@pytest.mark.parametrize(("module", "name"), [("distributed", "Dask"), ("cryptography",) * 2])
 def test_a_missing_extra_is_one_line(
-    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
-    monkeypatch.setattr(clusters, "find_spec", lambda name: None)
+    monkeypatch.setattr(clusters, "find_spec", lambda asked: None if asked == module else asked)
     done = sweep("rows", "--workers", 2)
     assert done.code == 2
-    assert "--workers: got 2; allowed: Dask, which is not installed" in done.err
+    assert f"--workers: got 2; allowed: {name}, which is not installed" in done.err
     assert "pip install fluidwait[dask]" in done.err
     assert done.err.count("\n") == 1

@@ -28,6 +28,9 @@ from tests.fuzz.documents import (
     wrong_documents,
 )
 from tests.support.command_line import all_commands
+from thresholds.solvers.registry import SOLVERS
+from thresholds.solvers.wait.objectives import WAIT_OBJECTIVES
+from thresholds.solvers.wait.sharp import SHARP
 
 REFUSED = (2,)
 ANSWERED = (0, 2, 3)
@@ -64,6 +67,15 @@ ANSWERING = (
     *("workload from-trace", "replay", "compare"),
 )
 """Commands that are also run on what may be right; the others need a device, or minutes."""
+
+
+SOLVING = (("solve",), ("fleet",))
+
+CHOICES = {
+    "policy": tuple(SOLVERS),
+    "objective": (*WAIT_OBJECTIVES, SHARP),
+}
+"""What commands that solve are told of their solvers, beside numbers of any size."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,20 @@ def cases(seed: int, count: int) -> list[Case]:
     sources = [_of_command(words, given, rng) for words, given in commands().items()]
     taken = itertools.islice(_in_turn(sources), count)
     return list(taken)
+
+
+def right_cases() -> list[Case]:
+    """Every command that answers on what is right, with every solver."""
+    found = []
+    for words, given in commands().items():
+        if " ".join(words) not in ANSWERING:
+            continue
+        policies = CHOICES["policy"] if words in SOLVING else (None,)
+        for policy in policies:
+            chosen = {} if policy is None else {"policy": policy}
+            line = _line(words, given, chosen, small=True)
+            found.append(Case(f"{' '.join(words)}: right", line, _files(), ANSWERED))
+    return found
 
 
 def _in_turn(sources: list[Iterator[Case]]) -> Iterator[Case]:
@@ -302,10 +328,11 @@ def _extremes(words: tuple[str, ...], given: list[Parameter], rng: random.Random
     texts = [
         one for one in given if one.kind is str and not one.is_switch and one.name != "cluster"
     ]
+    named = [one.name for one in given if one.name in CHOICES] if words in SOLVING else []
     while True:
-        chosen: dict[str, str] = {}
+        chosen = {name: rng.choice(CHOICES[name]) for name in named if rng.random() < 0.6}
         files = _files()
-        told = []
+        told = [f"{name}={value}" for name, value in chosen.items()]
         if used and rng.random() < 0.7:
             name = rng.choice(used)
             what, files[name] = next(sources[name])

@@ -118,6 +118,17 @@ def test_a_spent_budget_ends_the_search() -> None:
     assert found.high_per_s / found.low_per_s > 1 + 3 * TOLERANCE
 
 
+def test_a_counted_budget_ends_it_at_the_same_place_on_every_machine() -> None:
+    slow = iter(range(0, 10**9, 1000))
+    server = plain(19.5, transient=600.0)
+    found, asked = searched(server, 19.5, most_requests=50_000)
+    assert (found, asked) == searched(
+        server, 19.5, most_requests=50_000, clock=lambda: float(next(slow))
+    )
+    assert [one.requests for one in asked] == [10_000, 20_000, 10_000]
+    assert len(searched(server, 19.5)[1]) > len(asked)
+
+
 def test_a_tape_has_one_length() -> None:
     _, asked = searched(plain(19.5, transient=3.0), 19.5, requests=77, fixed=True)
     assert {one.requests for one in asked} == {77}

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from distributed import KilledWorker
+from distributed import Client, KilledWorker, Security
+from distributed.comm.core import FatalCommClosedError
 from pyarrow.dataset import dataset
 
 from fluid.errors import ClusterError, InputError
@@ -136,6 +137,13 @@ def test_workers_on_this_machine(
     with cluster(workers=2) as runner:
         assert runner.threads() == 2
         assert run_rows(model, rows, runner=runner) == expected
+        assert runner.address.startswith("tls://127.0.0.1:")
+        for address in (runner.address, runner.address.replace("tls", "tcp")):
+            # Another user of the machine, who has found the port.
+            with pytest.raises(InputError, match="cluster"), cluster(address):
+                pass
+        with pytest.raises(FatalCommClosedError):
+            Client(runner.address, security=Security.temporary(), timeout=2, set_as_default=False)
         refused = grid([parse_policy("wait:thresholds=1/2/3")], [5.0], Runs(1, 10))
         with pytest.raises(InputError, match="1 integers, one per class"):
             run_rows(model, refused, runner=runner)

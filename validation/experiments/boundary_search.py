@@ -30,8 +30,9 @@ OVERLOAD = 3.0
 LEAST_REQUESTS, MOST_REQUESTS = 10_000, 160_000
 """Arrivals per run, at first and at the most."""
 
-BUDGET_S = 60.0
-"""Seconds after which no longer run is started."""
+MOST_TOKENS = 3e10
+"""Decoded in all runs of a search, unless told: a minute or two of two cores at 20 residents. It is
+counted, not timed, so that the answer is the same on every machine."""
 
 _ABOVE = 1.05
 _WIDEN = 1.25
@@ -69,19 +70,24 @@ Search = Generator[Question, PolicyResult, Bracket]
 
 @dataclass
 class Budget:
-    """Requests per run and seconds that a search may use.
+    """What one search may use.
 
     Attributes:
+        requests: Per run, at first.
         fixed: Whether runs have one length, as on a recorded tape.
+        most_requests: Per replication in all runs; no longer run is started beyond it.
+        seconds: After which no longer run is started either: the answer depends on the machine.
     """
 
     requests: int
     fixed: bool = False
-    seconds: float = BUDGET_S
+    most_requests: float = math.inf
+    seconds: float = math.inf
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.end_s = self.clock() + self.seconds
+        self._used = 0
 
     @property
     def first(self) -> int:
@@ -89,10 +95,10 @@ class Budget:
         return self.requests if self.fixed else max(self.requests, LEAST_REQUESTS)
 
     def longer(self, requests: int) -> int | None:
-        """Arrivals of the next run; None where the budget is spent."""
-        if self.fixed or 2 * requests > MOST_REQUESTS or self.clock() > self.end_s:
-            return None
-        return 2 * requests
+        """Arrivals of the run after one of so many; None where the budget is spent."""
+        self._used += requests
+        spent = self._used + 2 * requests > self.most_requests or self.clock() > self.end_s
+        return None if self.fixed or 2 * requests > MOST_REQUESTS or spent else 2 * requests
 
 
 def search(

@@ -32,7 +32,7 @@ from validation.simulator.model import Model
 from validation.simulator.runs import Runs
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, Security
 
 CONNECT_S = 4.0
 """Time that a scheduler has to answer."""
@@ -84,23 +84,33 @@ class Done:
 def cluster(address: str | None = None, workers: int | None = None) -> Iterator[Cluster]:
     """Connect to the scheduler at `address`, or start `workers` processes on this machine.
 
+    Processes of this machine listen on loopback and talk TLS, with a key that is made for them and
+    kept in memory: nobody else who finds the port is let in. At an address, the certificates of
+    Dask's own configuration are used, if there are any.
+
     Raises:
         InputError: Dask is not installed, both or neither are given, or nobody answers.
     """
-    if find_spec("distributed") is None:
-        missing = "Dask, which is not installed: pip install fluidwait[dask]"
-        raise InputError("cluster" if address else "workers", address or workers, missing)
+    needed = {"distributed": "Dask"} | ({} if address else {"cryptography": "cryptography"})
+    for module, name in needed.items():
+        if find_spec(module) is None:
+            missing = f"{name}, which is not installed: pip install fluidwait[dask]"
+            raise InputError("cluster" if address else "workers", address or workers, missing)
     if (address is None) == (workers is None):
         raise InputError("workers", workers, "a number, where no cluster is given")
     with ExitStack() as stack:
         stack.enter_context(_quiet())
-        if address is None:
-            from distributed import LocalCluster
+        from distributed import LocalCluster, Security
 
+        security = Security()
+        if address is None:
+            security = Security.temporary()
+            stack.enter_context(_without_pages())
             local = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                host=LOOPBACK,
+                host=f"tls://{LOOPBACK}",
+                security=security,
                 # None takes the default port, which may not be free.
                 dashboard_address=f"{LOOPBACK}:0",
                 worker_dashboard_address=f"{LOOPBACK}:0",
@@ -108,7 +118,7 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
                 preload=[_NO_INTERRUPTS],
             )
             address = str(stack.enter_context(local).scheduler_address)
-        yield Cluster(stack.enter_context(_client(address)), address)
+        yield Cluster(stack.enter_context(_client(address, security)), address)
 
 
 class Cluster:
@@ -293,14 +303,24 @@ def _number_together(done: Done) -> int:
 
 
 @contextmanager
-def _client(address: str) -> Iterator[Client]:
+def _without_pages() -> Iterator[None]:
+    """No pages about tasks for browsers, which ask nobody who they are."""
+    import dask
+
+    routes = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    with dask.config.set(routes):
+        yield
+
+
+@contextmanager
+def _client(address: str, security: Security) -> Iterator[Client]:
     from distributed import Client
 
     try:
         # Asked first: a client that has found nobody takes another ten seconds to give up.
         with ThreadPoolExecutor(1) as pool:  # a notebook's thread has a loop of its own
-            pool.submit(asyncio.run, _answer(address)).result()
-        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+            pool.submit(asyncio.run, _answer(address, security)).result()
+        client = Client(address, timeout=CONNECT_S, security=security, set_as_default=False)
     except Exception:  # a wrong address, or what listens there and is no scheduler: anything
         allowed = "the address of a running Dask scheduler, as tcp://HOST:8786"
         raise InputError("cluster", address, allowed) from None
@@ -308,12 +328,14 @@ def _client(address: str) -> Iterator[Client]:
         yield client
 
 
-async def _answer(address: str) -> None:
+async def _answer(address: str, security: Security) -> None:
     """Wait until a scheduler says who it is."""
     from distributed.core import rpc
 
+    with_key = security.get_connection_args("client")
+
     async def identity() -> None:
-        async with rpc(address, timeout=CONNECT_S) as scheduler:
+        async with rpc(address, timeout=CONNECT_S, connection_args=with_key) as scheduler:
             await scheduler.identity()
 
     await asyncio.wait_for(identity(), CONNECT_S)

@@ -1,18 +1,21 @@
-"""The largest rate at which a policy is stable, : the search of `boundary_search`, simulated."""
+"""The largest rate at which a policy is stable: the search of `boundary_search`, simulated."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fluid.result import Block, Result, number, percent
 from fluid.server import Server
 from fluid.steady.stability import stability
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
-from validation.experiments.boundary_search import BUDGET_S, TOLERANCE, Bracket, Budget, search
+from validation.experiments.boundary_search import MOST_TOKENS, TOLERANCE, Bracket, Budget, search
 from validation.experiments.rows import LOCAL, Configuration, Runner, run_rows
 from validation.experiments.store import Store, opened
 from validation.policies import PolicyLike, configured
@@ -119,7 +122,7 @@ def largest_stable_rates(
     tolerance: float = TOLERANCE,
     store: Store | str | Path | None = None,
     runner: Runner = LOCAL,
-    budget_s: float = BUDGET_S,
+    budget_s: float = math.inf,
     on_done: Callable[[], None] | None = None,
 ) -> list[LargestRate]:
     """Bracket the boundary of each policy, from `start_per_s` on.
@@ -135,7 +138,8 @@ def largest_stable_rates(
         tolerance: Largest relative distance of either end of the bracket from the boundary.
         store: Folder that keeps finished rows; those that it holds are not run again.
         runner: Where configurations run; the results do not depend on it.
-        budget_s: Seconds after which no longer run is started.
+        budget_s: Seconds after which no longer run is started; without, tokens are counted
+            (`MOST_TOKENS`), so that the answer does not depend on the machine.
         on_done: Called after each policy.
 
     Raises:
@@ -146,9 +150,11 @@ def largest_stable_rates(
     model = model_of(load, server, arrivals)
     start_per_s = start_per_s or fluid_limit_per_s(load, server) or model.rate_per_s
     size = int(model.tape.size) or runs.requests
-    budget = Budget(size, fixed=model.tape.size > 0, seconds=budget_s)
     rate_factor = as_arrivals(arrivals).rate_factor
-    searches = [search(start_per_s, tolerance, budget, rate_factor) for _ in chosen]
+    searches = []
+    for _ in chosen:
+        budget = Budget(size, model.tape.size > 0, _most_requests(load, runs), budget_s)
+        searches.append(search(start_per_s, tolerance, budget, rate_factor))
     asked = {index: next(search) for index, search in enumerate(searches)}
     simulations = [0] * len(chosen)
     found: dict[int, LargestRate] = {}
@@ -169,6 +175,15 @@ def largest_stable_rates(
                     if on_done:
                         on_done()
     return [found[index] for index in range(len(chosen))]
+
+
+def _most_requests(load: Workload | Tape, runs: Runs) -> float:
+    """Per replication, such that all of them decode so many tokens together."""
+    if isinstance(load, Tape):
+        return math.inf  # which has one length
+    outputs = [one.decode_tokens for one in load.classes]
+    mean = float(np.average(outputs, weights=load.rates_per_s))
+    return MOST_TOKENS / (mean * runs.replications)
 
 
 def _found(label: str, bracket: Bracket, simulations: int) -> LargestRate:

@@ -125,14 +125,15 @@ def add_moments(row, mass, p, b, f):
 @compiled(nogil=True, error_model="numpy")
 def added_seconds(law, prompts, tokens, decodes, weights, extra, costs):
     """E[f(P + B + extra_j) − f(P + B)] under a law of the node, shape of `extra`."""
-    top = int(tokens.max() + decodes.max()) + 2
+    # Beyond the table f is a line, on which it does not matter where the difference is taken.
+    top = costs.table_s.size
     histogram = np.zeros(top + 1)
     for i in range(law.size):
         for q in range(weights.shape[1]):
             if law[i] * weights[i, q] < _NOTHING:
                 continue
             for y in range(tokens.size):
-                n = int(tokens[y] + decodes[i, q] + 0.5)
+                n = int(min(tokens[y] + decodes[i, q] + 0.5, float(top)))
                 histogram[n] += law[i] * weights[i, q] * prompts[i, y]
     found = np.zeros(extra.size)
     for j in range(extra.size):

@@ -116,5 +116,5 @@ class Load:
     def token_seconds(self, tokens: Floats) -> Floats:
         """f at the whole number of tokens that is nearest, as `kernels.token_seconds`."""
         top = len(self.table_s) - 1
-        index = np.minimum((tokens + 0.5).astype(np.int64), top)
+        index = np.minimum(tokens + 0.5, top).astype(np.int64)
         return self.table_s[index] + self.tau.last_slope_s * np.maximum(tokens - top, 0.0)

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fluid.errors import InputError
 from fluid.server import Server
 from fluid.stages import stage_sums
 from fluid.workload import Workload
@@ -24,6 +25,19 @@ STRICT = 1e-9
 
 _HOPELESS = 1e3
 """Thresholds that need this many times the memory are not followed further."""
+
+_MOST_STEPS = 2_000
+"""Of a climb; several classes with loads above 1 − 1e-4 may need more, others some dozens."""
+
+_ROUNDING = 1e-15
+"""Relative error of a sum of times."""
+
+_SHORT = 1e-6
+"""Share of a step that is not taken, so that no rounding makes it too long."""
+
+
+class Undecided(InputError):
+    """Rates at the boundary of what literal WAIT carries: on which side takes too long to say."""
 
 
 @dataclass(frozen=True)
@@ -134,21 +148,70 @@ class FullBatch:
         drift = (self.loads(thresholds) <= 1 - STRICT).all(axis=-1)
         return np.asarray(drift & (self.memory(thresholds) <= self.server.usable_kv_tokens))
 
+    def support_slopes_s(self, tokens: Floats) -> Floats:
+        """Slope of the steepest line below f through f(tokens), on all larger batches; as `tokens`.
+
+        Args:
+            tokens: Computed in an iteration, shape (k,).
+        """
+        tau = self.server.iteration_time
+        most = self.server.usable_kv_tokens * float((self.tokens / self.memory_tokens).max())
+        knots = np.append(tau.knots.tokens, max(most, 2 * tau.tokens_knots[-1], 1.0))
+        width = knots - tokens[:, None]
+        rise_s = tau.token_seconds(knots) - tau.token_seconds(tokens)[:, None]
+        slopes_s = np.where(width > 0, rise_s / np.where(width > 0, width, 1.0), np.inf).min(axis=1)
+        return np.asarray(np.minimum(slopes_s, tau.last_slope_s))
+
     def least_thresholds(self, scale: float = 1.0, start: ArrayLike = 1.0) -> Floats | None:
         """The smallest whole thresholds ≥ `start` with strict drift at the rates times `scale`.
 
         n ↦ ⌊λ_j ΔT(n)⌋ + 1 is non-decreasing whatever f, so climbing from below ends in the least
         solution in every coordinate, which also needs the least memory. None if there is none
         within a thousand times the server's memory.
+
+        Raises:
+            Undecided: Loads so close to 1 that `_MOST_STEPS` steps do not end.
         """
         rates_per_s = scale * self.rates_per_s * (1 + 2 * STRICT)
         n = np.broadcast_to(np.asarray(start, dtype=float), self.rates_per_s.shape)
-        while self.memory(n) <= _HOPELESS * self.server.usable_kv_tokens:
-            needed = np.maximum(n, np.floor(rates_per_s * self.iteration_time_s(n)) + 1)
-            if (needed == n).all():
+        for _ in range(_MOST_STEPS):
+            if self.memory(n) > _HOPELESS * self.server.usable_kv_tokens:
+                return None
+            time_s = float(self.iteration_time_s(n))
+            if (rates_per_s * time_s < n).all():
                 return n
-            n = needed
-        return None
+            time_s = self._least_time_s(rates_per_s, n, time_s)
+            n = np.maximum(n, np.floor(rates_per_s * time_s) + 1)
+        raise Undecided(
+            "rates",
+            f"so close to the most that {_MOST_STEPS:,} steps find no whole thresholds",
+            "a little lower rates, or policy paced",
+        )
+
+    def carries(self, scale: float) -> bool:
+        """Whether thresholds at the rates times `scale` fit; False too where that is undecided."""
+        try:
+            least = self.least_thresholds(scale)
+        except Undecided:
+            return False
+        return least is not None and bool(self.memory(least) <= self.server.usable_kv_tokens)
+
+    def _least_time_s(self, rates_per_s: Floats, n: Floats, time_s: float) -> float:
+        """ΔT that no whole thresholds ≥ n with drift have less of, from ΔT(n) = `time_s` on.
+
+        Classes that lack drift need n'_j > λ_j ΔT', and f stays above a line: ΔT' = ΔT(n) +
+        Σ w_j (λ_j ΔT' − n_j) bounds it from below. Rounding is allowed for on the safe side.
+        """
+        tau = self.server.iteration_time
+        slope_s = tau.last_slope_s
+        if not tau.is_affine:
+            slope_s = float(self.support_slopes_s(np.array([n @ self.tokens]))[0])
+        work_s = np.where(rates_per_s * time_s >= n, self.work_seconds(slope_s), 0.0)
+        excess_s = float(work_s @ np.maximum(rates_per_s * time_s - n, 0)) - _ROUNDING * time_s
+        free = 1 - float(work_s @ rates_per_s)
+        if free < -STRICT:
+            return np.inf
+        return time_s + max(excess_s, 0.0) / max(free, STRICT) * (1 - _SHORT)
 
 
 def full_batch(workload: Workload, server: Server) -> FullBatch:

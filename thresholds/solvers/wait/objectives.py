@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresholds.solvers.majorant import Line, minorant_lines
-from thresholds.solvers.wait.batch import FullBatch
+from thresholds.solvers.wait.batch import FullBatch, Undecided
 from thresholds.solvers.wait.bound import clocked_search
 from thresholds.solvers.wait.mean_limits import MeanLimits
 from thresholds.solvers.wait.relaxed import Relaxed, delay_program, relaxed_optimum
@@ -30,6 +30,9 @@ _TOUCH = 3e-5
 
 _TOLERANCE = 1e-9
 """Relative width of the final bracket of bisections."""
+
+_UNDECIDED = 1e-6
+"""The same for the upper end of what is undecided."""
 
 
 @dataclass(frozen=True)
@@ -186,15 +189,36 @@ def _fitting(batch: FullBatch, limits: MeanLimits, scale: float, tokens: float) 
 def _largest(
     at: Callable[[float], Floats | None], first: Floats, low: float
 ) -> tuple[Floats, float]:
-    """Thresholds at the largest scale with some, from `first` at `low`, and a scale above it."""
-    best, high = first, 2 * low
-    while (found := at(high)) is not None:
-        best, low, high = found, high, 2 * high
+    """Thresholds at the largest scale with some, from `first` at `low`, and a scale above it.
+
+    Scales that are undecided count as without; the one above is then the least that is not.
+    """
+    best, top = first, np.inf
+
+    def holds(scale: float) -> bool:
+        nonlocal best, top
+        try:
+            found = at(scale)
+        except Undecided:
+            return False
+        if found is None:
+            top = min(top, scale)
+        else:
+            best = found
+        return found is not None
+
+    high = 2 * low
+    while holds(high):
+        low, high = high, 2 * high
     while high - low > _TOLERANCE * low:
         middle = (low + high) / 2
-        found = at(middle)
-        if found is None:
-            high = middle
-        else:
-            best, low = found, middle
-    return best, high
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    low, unclear = high, high
+    while top == np.inf:
+        unclear *= 2
+        holds(unclear)
+    while top - low > _UNDECIDED * low:
+        middle = (low + top) / 2
+        holds(middle)
+        low = low if top <= middle else middle
+    return best, top

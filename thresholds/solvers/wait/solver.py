@@ -188,17 +188,12 @@ def _feasible_scale(batch: FullBatch) -> float | None:
 
     Least thresholds grow with the rates, so that bisection applies.
     """
-    capacity = batch.server.usable_kv_tokens
-    if batch.memory(np.ones_like(batch.rates_per_s)) > capacity:
+    if batch.memory(np.ones_like(batch.rates_per_s)) > batch.server.usable_kv_tokens:
         return None
     low, high = 0.0, 1.0
     while high - low > 1e-4 * high:
         middle = (low + high) / 2
-        least = batch.least_thresholds(middle)
-        if least is not None and batch.memory(least) <= capacity:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if batch.carries(middle) else (low, middle)
     return low
 
 

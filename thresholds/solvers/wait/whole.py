@@ -112,7 +112,7 @@ def _bounds_s(goal: DelayGoal, low: Floats, high: Floats, best_s: float) -> tupl
     batch = goal.batch
     rates, total = batch.rates_per_s, float(batch.rates_per_s.sum())
     time_s = batch.iteration_time_s(low)
-    slope_s = _support_slopes_s(batch, low @ batch.tokens)
+    slope_s = batch.support_slopes_s(low @ batch.tokens)
     work_s = batch.work_seconds(0.0) + slope_s[:, None] * batch.tokens
     cost = goal.last_stage + 0.5 + total * work_s
     arrivals = rates * time_s[:, None]
@@ -127,17 +127,6 @@ def _bounds_s(goal: DelayGoal, low: Floats, high: Floats, best_s: float) -> tupl
     allowance = np.where(possible, best_s * total - sums, 0)[:, None] + least
     largest = np.floor(np.where(possible[:, None], allowance, 0) / cost)
     return sums / total, np.clip(largest, low, high)
-
-
-def _support_slopes_s(batch: FullBatch, tokens: Floats) -> Floats:
-    """Slope of the steepest line below f through f(tokens), on all larger batches; shape (k,)."""
-    tau = batch.server.iteration_time
-    most = batch.server.usable_kv_tokens * float((batch.tokens / batch.memory_tokens).max())
-    knots = np.append(tau.knots.tokens, max(most, 2 * tau.tokens_knots[-1], 1.0))
-    width = knots - tokens[:, None]
-    rise_s = tau.token_seconds(knots) - tau.token_seconds(tokens)[:, None]
-    slopes_s = np.where(width > 0, rise_s / np.where(width > 0, width, 1.0), np.inf).min(axis=1)
-    return np.asarray(np.minimum(slopes_s, tau.last_slope_s))
 
 
 def _halved(low: Floats, high: Floats, bound_s: Floats) -> tuple[Floats, Floats, Floats]:
