@@ -49,17 +49,22 @@ class PriceCheck:
         return min(known) - room <= self.price <= max(known) + room
 
 
-def price_instance(seed: int) -> tuple[Workload, Server]:
-    """One to three short classes; memory binds in three of four, a limit on a mean in some."""
+def price_instance(seed: int, wide: bool = False) -> tuple[Workload, Server]:
+    """One to three short classes; memory binds in three of four, a limit on a mean in some.
+
+    Wide: up to six classes, duplicate ones, prompts of one token, rates that differ a hundredfold.
+    """
     rng = np.random.default_rng(seed)
     while True:
-        m = int(rng.integers(1, 4))
+        m = int(rng.integers(1, 7 if wide else 4))
         load = workload(
             *(
                 (float(rng.uniform(0.5, 10)), int(rng.integers(1, 60)), int(rng.integers(1, 6)))
                 for _ in range(m)
             )
         )
+        if wide:
+            load = _widened(load, rng)
         tau = IterationTime.affine(
             rng.uniform(5e-3, 5e-2), rng.uniform(1e-7, 1e-5), rng.uniform(1e-8, 1e-6)
         )
@@ -86,6 +91,17 @@ def price_instance(seed: int) -> tuple[Workload, Server]:
         except InfeasibleError:
             continue
         return load, machine
+
+
+def _widened(load: Workload, rng: np.random.Generator) -> Workload:
+    rates = load.rates_per_s * 10 ** rng.uniform(-1, 1, len(load.classes))
+    classes = [
+        (float(rate), 1 if rng.random() < 0.3 else one.prefill_tokens, one.decode_tokens)
+        for rate, one in zip(rates, load.classes, strict=True)
+    ]
+    if len(classes) > 1 and rng.random() < 0.5:
+        classes[-1] = classes[0]
+    return workload(*classes)
 
 
 def price_checks(load: Workload, machine: Server) -> Iterator[PriceCheck]:
