@@ -1,14 +1,14 @@
 """Whether "optimal" means optimal: Nested WAIT against enumeration and on 20 lengths, and prices.
 
-    python -m tests.benchmarks.optimality [nested] [twenty] [prices] [--instances 300] [--seed 10000]
-                                          [--wide] [--limit-s 10]
+    python -m tests.benchmarks.optimality [twenty] [nested] [prices] [--wide] [--instances 300]
+                                          [--seed 10000] [--limit-s 10]
 
 Prints, for random small instances, how many of each objective's answers, refusals among them, equal
 enumeration over all cut sets and whole thresholds; for ten committed instances of 20 lengths with
 free cuts the gap that is proven within the time limit; for random instances of literal WAIT how
-many prices of each kind lie between the one-sided slopes. Another seed is another set; `--wide` draws
-from a wider kind: equal and duplicate classes, prompts and outputs of one token, rates that differ
-a millionfold. Ten minutes a part.
+many prices of each kind lie between the one-sided slopes. Another seed is another set; `--wide`
+draws from a wider kind: equal and duplicate classes, prompts and outputs of one token, rates that
+differ a millionfold. Ten minutes a part.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -138,6 +139,7 @@ def _check(
     beyond: float = 0.0,
 ) -> PriceCheck:
     """Args: beyond: Share of the limit that the slope above starts behind it."""
+    value_s = cache(value_s)
     here = value_s(1.0)
 
     def slope(way: int) -> float:

@@ -44,17 +44,35 @@ class Case:
     box: RateBox
 
 
-def case(seed: int, classes: int | None = None) -> Case:
-    """Affine servers, both conventions, blocks; loads that some of their boxes can overload."""
+def case(seed: int, classes: int | None = None, wide: bool = False) -> Case:
+    """Affine servers, both conventions, blocks; loads that some of their boxes can overload.
+
+    Wide: also one class, four where `classes` is not given, equal outputs, prompts that differ
+    (where it is not given), rates that differ a thousandfold, and f with steps.
+    """
     rng = np.random.default_rng(seed)
-    m = classes or int(rng.integers(2, 4))
-    outputs = np.sort(rng.choice(np.arange(1, 9), m, replace=False))
-    prompt = int(rng.integers(1, 40))
+    m = classes or int(rng.integers(1, 5) if wide else rng.integers(2, 4))
+    outputs = np.sort(rng.choice(np.arange(1, 5 if wide else 9), m, replace=wide))
+    prompt = 1 if wide and rng.random() < 0.3 else int(rng.integers(1, 40))
+    prompts = np.full(m, prompt)
     rates = rng.uniform(0.5, 4.0, m)
-    load = workload(*((float(a), prompt, int(c)) for a, c in zip(rates, outputs, strict=True)))
+    if wide:
+        rates = 10 ** rng.uniform(-1.5, 1.5, m) if rng.random() < 0.5 else rates
+        prompts = rng.integers(1, prompt + 1, m) if classes is None else prompts
+    load = workload(
+        *((float(a), int(b), int(c)) for a, b, c in zip(rates, prompts, outputs, strict=True))
+    )
     tau = IterationTime.affine(
         float(rng.uniform(2e-3, 3e-2)), rng.uniform(1e-6, 3e-4), rng.uniform(1e-8, 1e-5)
     )
+    if wide and rng.random() < 0.3:
+        knots = np.cumsum(rng.integers(4, 60, 3)).astype(float)
+        seconds = tau.overhead_s + np.cumsum(rng.uniform(0, 5e-3, 4))
+        tau = IterationTime(
+            tokens_knots=(0.0, knots[0], knots[0], *knots[1:]),
+            seconds_knots=(tau.overhead_s, *seconds),
+            per_kv_token_s=1e-7,
+        )
     room = (prompt + int(outputs[-1])) * int(outputs[-1]) * rng.uniform(1.5, 9)
     server = server_of(
         tau, ("prefill", "decode")[int(rng.integers(2))], int(room) + 16, int(rng.choice([1, 4]))
