@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import binom
 
-from fluid.errors import InfeasibleError
+from fluid.errors import InfeasibleError, InputError
 from fluid.server import load_server
 from fluid.workload import Workload
 from tests.support.builders import workload
@@ -46,6 +46,9 @@ CHECKS: dict[str, tuple[Callable[[Case], str | None], int | None]] = {
     "wait, box or budget": (wait_disagreement, None),
     "paced, box or budget": (paced_disagreement, None),
     "nested-wait, box, two lengths": (nested_disagreement, 2),
+    "wait, unknown mix": (lambda one: wait_disagreement(one.of_unknown_mix()), None),
+    "paced, unknown mix": (lambda one: paced_disagreement(one.of_unknown_mix()), None),
+    "nested-wait, unknown mix": (lambda one: nested_disagreement(one.of_unknown_mix()), 2),
 }
 
 
@@ -58,7 +61,7 @@ def by_enumeration(seed: int, instances: int, wide: bool) -> None:
             drawn += 1
             try:
                 wrong = check(case(seed + drawn, classes, wide))
-            except OverflowError:  # too many vectors to list
+            except (OverflowError, InputError):  # too many to list, or f with steps refused
                 continue
             looked += 1
             right += wrong is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.solver import Solver
 from thresholds.solvers.wait.solver import Wait
 from thresholds.table import ThresholdTable
-from thresholds.uncertain.rates import RateBox, RatePosterior
+from thresholds.uncertain.rates import RateBox, RateMix, RatePosterior
 from thresholds.uncertain.worst import at_rates
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,16 @@ class Case:
 
     load: Workload
     server: Server
-    box: RateBox
+    box: RateBox | RateMix
+
+    def of_unknown_mix(self) -> Case:
+        """The same load with the total rate known and as large a share of the mix not."""
+        return replace(self, box=RateMix(self.box.share))
+
+    def without_budget(self) -> Case:
+        """The same, all classes deviating at once."""
+        boxed = isinstance(self.box, RateBox)
+        return replace(self, box=RateBox(self.box.share)) if boxed else self
 
 
 def case(seed: int, classes: int | None = None, wide: bool = False) -> Case:
@@ -82,10 +91,14 @@ def case(seed: int, classes: int | None = None, wide: bool = False) -> Case:
     return Case(load, server, RateBox(float(rng.uniform(0.02, 0.6)), budget))
 
 
-def corners(load: Workload, box: RateBox) -> Iterator[Floats]:
-    """All vertices of the box, or of the deviations that a budget allows, shape (m,)."""
+def corners(load: Workload, box: RateBox | RateMix) -> Iterator[Floats]:
+    """All vertices of the box, of deviations that a budget allows, or of mixes; shape (m,)."""
     rates = load.rates_per_s
     m = len(rates)
+    if isinstance(box, RateMix):
+        for one in np.eye(m):
+            yield (1 - box.share) * rates + box.share * rates.sum() * one
+        return
     if box.classes is None or box.classes >= m:
         for signs in itertools.product((-1.0, 1.0), repeat=m):
             yield rates * (1 + box.share * np.array(signs))
@@ -177,7 +190,7 @@ def wait_disagreement(one: Case) -> str | None:
 
 def nested_disagreement(one: Case) -> str | None:
     """Nested WAIT alike; exact for two output lengths."""
-    box = Case(one.load, one.server, RateBox(one.box.share))
+    box = one.without_budget()
     solver = NestedWait(objective="memory")
     return disagreement(box, solver, nested_least_memory(box, solver))
 
@@ -210,7 +223,7 @@ def _pace_disagreement(one: Case, table: ThresholdTable) -> str | None:
     sums = np.array(
         [class_stages(each, one.server).held_kv_tokens.sum() for each in one.load.classes]
     )
-    boxed = corners(one.load, RateBox(one.box.share))
+    boxed = corners(one.load, one.without_budget().box)
     heaviest = max(float(rates @ sums / rates.sum()) for rates in boxed)
     own = table.workload.rates_per_s
     plain = one.server.usable_kv_tokens / float(own @ sums / own.sum())
