@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError
 from fluid.iteration import IterationTime
@@ -20,6 +22,8 @@ from thresholds.solvers.wait.mean_limits import mean_limits
 from thresholds.solvers.wait.relaxed import delay_program, relaxed_optimum
 from thresholds.solvers.wait.solver import Wait
 
+Floats = NDArray[np.float64]
+
 _STEP = 1e-4
 _RATE_STEP = 1e-6
 _TOUCH = 3e-5
@@ -27,6 +31,14 @@ _TOUCH = 3e-5
 
 _ROUNDING = 2e-4
 """Share of the objective, per relative step, that the accuracy of two optima hides."""
+
+
+_MOST_LISTED = 3_000_000
+_NEAR = 1e-3
+"""Thresholds whose latency is worse by a larger share are not the best at any rate nearby."""
+
+_ALMOST = 1e-2
+"""Unless a class is so near to its limit that a nearby rate changes much."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +61,22 @@ class PriceCheck:
         return min(known) - room <= self.price <= max(known) + room
 
 
-def price_instance(seed: int) -> tuple[Workload, Server]:
-    """One to three short classes; memory binds in three of four, a limit on a mean in some."""
+def price_instance(seed: int, wide: bool = False) -> tuple[Workload, Server]:
+    """One to three short classes; memory binds in three of four, a limit on a mean in some.
+
+    Wide: up to six classes, duplicate ones, prompts of one token, rates that differ a hundredfold.
+    """
     rng = np.random.default_rng(seed)
     while True:
-        m = int(rng.integers(1, 4))
+        m = int(rng.integers(1, 7 if wide else 4))
         load = workload(
             *(
                 (float(rng.uniform(0.5, 10)), int(rng.integers(1, 60)), int(rng.integers(1, 6)))
                 for _ in range(m)
             )
         )
+        if wide:
+            load = _widened(load, rng)
         tau = IterationTime.affine(
             rng.uniform(5e-3, 5e-2), rng.uniform(1e-7, 1e-5), rng.uniform(1e-8, 1e-6)
         )
@@ -86,6 +103,17 @@ def price_instance(seed: int) -> tuple[Workload, Server]:
         except InfeasibleError:
             continue
         return load, machine
+
+
+def _widened(load: Workload, rng: np.random.Generator) -> Workload:
+    rates = load.rates_per_s * 10 ** rng.uniform(-1, 1, len(load.classes))
+    classes = [
+        (float(rate), 1 if rng.random() < 0.3 else one.prefill_tokens, one.decode_tokens)
+        for rate, one in zip(rates, load.classes, strict=True)
+    ]
+    if len(classes) > 1 and rng.random() < 0.5:
+        classes[-1] = classes[0]
+    return workload(*classes)
 
 
 def price_checks(load: Workload, machine: Server) -> Iterator[PriceCheck]:
@@ -122,6 +150,7 @@ def _check(
     beyond: float = 0.0,
 ) -> PriceCheck:
     """Args: beyond: Share of the limit that the slope above starts behind it."""
+    value_s = cache(value_s)
     here = value_s(1.0)
 
     def slope(way: int) -> float:
@@ -161,16 +190,48 @@ def _relaxed_s(
 
 
 def _whole_s(load: Workload, machine: Server, index: int) -> Callable[[float], float]:
-    """The best whole thresholds' mean latency at another rate of one class."""
+    """The best whole thresholds' mean latency at another rate of one class, nearby."""
 
-    def value_s(scale: float) -> float:
+    def at(scale: float) -> Workload:
         classes = list(load.classes)
         one = classes[index]
         classes[index] = one.model_copy(update={"rate_per_s": scale * one.rate_per_s})
+        return load.model_copy(update={"classes": tuple(classes)})
+
+    def solved_s(scale: float) -> float:
         try:
-            solved = Wait().solve(load.model_copy(update={"classes": tuple(classes)}), machine)
+            return float(Wait().solve(at(scale), machine).solver.objective or math.nan)
         except InfeasibleError:
             return math.nan
-        return float(solved.solver.objective or math.nan)
+
+    near = _near_optimal(load, machine, solved_s(1.0))
+    if near is None:
+        return solved_s
+
+    def value_s(scale: float) -> float:
+        batch, limits = full_batch(at(scale), machine), mean_limits(load)
+        allowed = batch.feasible(near) & limits.hold(batch, near)
+        return float(batch.mean_latency_s(near[allowed]).min()) if allowed.any() else math.nan
 
     return value_s
+
+
+def _near_optimal(load: Workload, machine: Server, known_s: float) -> Floats | None:
+    """All whole thresholds that may be best at nearby rates, shape (k, m); None: too many to list.
+
+    A mean latency of `known_s` is possible. Each n_j that is no worse fits into memory, and its
+    stages alone take no longer.
+    """
+    batch = full_batch(load, machine)
+    stages = batch.stages - 0.5  # (n_j − 1)/2 + (S_j − 1)n_j requests in all
+    room = known_s * load.rate_per_s * (1 + _NEAR) + len(stages) / 2
+    most = np.minimum(room / stages, machine.usable_kv_tokens / batch.memory_tokens)
+    least = np.maximum(np.floor(load.rates_per_s * machine.iteration_time.overhead_s), 1)
+    sizes = np.maximum(np.floor(most) - least + 1, 1)
+    if np.prod(sizes) > _MOST_LISTED:
+        return None
+    ranges = [np.arange(size) + begin for size, begin in zip(sizes, least, strict=True)]
+    n = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, len(sizes))
+    n = n[(n @ stages <= room) & (batch.memory(n) <= machine.usable_kv_tokens)]
+    almost = np.abs(batch.loads(n).max(axis=1) - 1) < _ALMOST
+    return np.asarray(n[almost | (batch.mean_latency_s(n) <= known_s * (1 + _NEAR))])
