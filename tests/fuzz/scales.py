@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import traceback
 import warnings
 
 from fluid.errors import FluidwaitError, InfeasibleError, InputError
@@ -56,6 +57,15 @@ def wrong(question: str, load: Workload, server: Server) -> str | None:
         except InfeasibleError as error:
             scale = error.max_scale
             return None if scale is None or 0 <= scale < math.inf else f"carries {scale} times"
+
+
+def told(question: str, load: Workload, server: Server) -> str | None:
+    """The same, with an exception that is none of ours as something wrong."""
+    try:
+        return wrong(question, load, server)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def _wrong(question: str, load: Workload, server: Server) -> str | None:
