@@ -97,7 +97,7 @@ def _compile_all() -> None:
     """Right inputs for every command that answers; kernels that they compile stay on disk."""
     for case in right_cases():
         outcome = _apart(lambda case=case: _tried(case), 60 * MOST_S)
-        print(f"{case.line}: {outcome.wrong or 'fine'}, {outcome.took_s:.1f} s", flush=True)
+        print(f"{case.line}\n  {outcome.wrong or 'fine'}, {outcome.took_s:.1f} s", flush=True)
 
 
 def _tried(case: Case) -> str | None:
