@@ -53,14 +53,11 @@ ROWS = CSV + "".join(
     for k in range(40)
 )
 
-SMALL = {
-    "requests": "20",
-    "replications": "1",
-    "mixes": "2",
-    "budget_s": "0.1",
-    "time_limit_s": "1",
-}
-"""Options that keep a run short, for commands that have them."""
+SMALL = {"requests": "20", "replications": "1"}
+"""Options that keep a run short."""
+
+SIMULATING = (("replay",), ("compare",))
+"""Commands that need them; for others they would do nothing."""
 
 ANSWERING = (
     *("equilibrium", "capacity", "region", "solve", "fleet", "export", "calibrate", "server show"),
@@ -169,8 +166,8 @@ def right_cases() -> list[Case]:
         policies = CHOICES["policy"] if words in SOLVING else (None,)
         for policy in policies:
             chosen = {} if policy is None else {"policy": policy}
-            line = _line(words, given, chosen, small=True)
-            found.append(Case(f"{' '.join(words)}: right", line, _files(), ANSWERED))
+            line = _line(words, given, chosen, words in SIMULATING)
+            found.append(Case(f"{' '.join(words)}: right", line, _files(), (0, 3)))
     return found
 
 
@@ -346,5 +343,5 @@ def _extremes(words: tuple[str, ...], given: list[Parameter], rng: random.Random
             one = rng.choice(texts)
             chosen[one.name] = rng.choice((*HOSTILE, "greedy:cap=-1", "x:y=z", "1:2:0", "1e9"))
             told.append(f"{one.name}={chosen[one.name]!r}")
-        arguments = _line(words, given, chosen, small=True)
+        arguments = _line(words, given, chosen, words in SIMULATING)
         yield Case(f"{' '.join(words)}: {'; '.join(told)}", arguments, files, ANSWERED)

@@ -105,6 +105,14 @@ def test_exponents_go_to_zero_as_the_ratio_comes_to_the_survival(survival: float
     assert (np.diff(found) > 0).all()
 
 
+def test_exponents_of_tiny_survivals_solve_their_equation() -> None:
+    p = 10.0 ** -np.arange(3, 32, 4)  # rates of a load differ by 27 decades at most
+    for margin in (0.03, 0.4, 0.7):
+        r = p ** (1 - margin)
+        theta = boundary_exponent(r, p)
+        assert np.log1p(p * np.expm1(theta)) == pytest.approx(theta * r, rel=1e-9)
+
+
 def test_exponents_outside_the_chain_do_not_exist() -> None:
     assert np.isnan(boundary_exponent([0.3, 0.2, 1.0, 1.2], 0.3)).all()
 

@@ -224,7 +224,7 @@ def test_bounds_are_below_every_design(seed: int) -> None:
 
 
 def test_the_kernel_knows_the_exponent_and_f() -> None:
-    for p in (0.01, 0.3, 0.9, 0.99):
+    for p in (1e-30, 1e-9, 0.01, 0.3, 0.9, 0.99):
         for way in (1e-4, 0.2, 0.9, 1 - 1e-6):
             r = p + way * (1 - p)
             assert kernel.inverse_exponent(r, p) * boundary_exponent(r, p) == pytest.approx(1)

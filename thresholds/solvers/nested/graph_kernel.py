@@ -21,6 +21,7 @@ import math
 import numpy as np
 
 from fluid.compiled import compiled
+from thresholds.solvers.nested.requirement import TINY
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -38,7 +39,14 @@ def inverse_exponent(ratio, survival):
     for _ in range(50):
         decayed = (1 - survival) * math.exp(-theta)
         value = theta * (1 - ratio) + math.log1p((1 - survival) * math.expm1(-theta))
-        step = value / ((1 - ratio) - decayed / (survival + decayed))
+        slope = (1 - ratio) - decayed / (survival + decayed)
+        if survival < TINY:
+            value = theta * (1 - ratio) + math.log(survival + decayed)
+            if theta < -math.log(survival):
+                grown = survival * math.expm1(theta)
+                value = math.log1p(grown) - theta * ratio
+                slope = (survival + grown) / (1 + grown) - ratio
+        step = value / slope
         theta -= step
         if abs(step) <= 1e-9 * theta:
             break

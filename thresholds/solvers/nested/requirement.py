@@ -52,6 +52,10 @@ class NestedMemory:
         return self.base + self.buffer
 
 
+TINY = 1e-6
+"""Survivals below which 1 − p has lost too many digits of p."""
+
+
 def boundary_exponent(ratios: ArrayLike, survivals: ArrayLike) -> Floats:
     """θ > 0 with θ·r = ln(1 − p + p·e^θ) (THEORY 4.5), elementwise; NaN unless p < r < 1.
 
@@ -70,13 +74,21 @@ def boundary_exponent(ratios: ArrayLike, survivals: ArrayLike) -> Floats:
     near = small < _NEAR
     r, p = np.where(near, 0.75, r), np.where(near, 0.5, p)
     theta = np.minimum(-np.log(p), 2 * (r - p) / p) / (1 - r)
-    for _ in range(_NEWTON_STEPS):
-        decayed = (1 - p) * np.exp(-theta)
-        value = theta * (1 - r) + np.log1p((1 - p) * np.expm1(-theta))
-        step = value / ((1 - r) - decayed / (p + decayed))
-        theta = theta - step
-        if (np.abs(step) <= 1e-9 * theta).all():  # the error is now about its square
-            break
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for _ in range(_NEWTON_STEPS):
+            decayed = (1 - p) * np.exp(-theta)
+            lost = np.where(p < TINY, np.log(p + decayed), np.log1p((1 - p) * np.expm1(-theta)))
+            value = theta * (1 - r) + lost
+            slope = (1 - r) - decayed / (p + decayed)
+            # The same without 1 − p, in which a tiny p would be lost.
+            grown = p * np.expm1(np.minimum(theta, -np.log(p)))
+            tiny = (p < TINY) & (theta < -np.log(p))
+            value = np.where(tiny, np.log1p(grown) - theta * r, value)
+            slope = np.where(tiny, (p + grown) / (1 + grown) - r, slope)
+            step = value / slope
+            theta = theta - step
+            if (np.abs(step) <= 1e-9 * theta).all():  # the error is now about its square
+                break
     return np.where(valid, np.where(near, series, theta), np.nan)
 
 
