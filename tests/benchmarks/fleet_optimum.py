@@ -4,8 +4,8 @@
 
 Random fleets of two to eight affine types and one or two classes, half of them with prices that
 differ from what a server carries by 1e-6 to 1e-3 only. Prints how many are dearer than the cheapest
-one by half-spaces (THEORY 2.3), by how much, and how many are proven to be the cheapest: first where
-every server holds dozens of requests, then where some hold a few only, and `fleet` asks for a
+one by half-spaces (THEORY 2.3), by how much, and how many are proven to be the cheapest: first
+where every server holds dozens of requests, then where some hold a few only, and `fleet` asks for a
 schedule that is known to carry its part. Two minutes.
 """
 
