@@ -106,7 +106,7 @@ def _drawn(rng: np.random.Generator, wide: bool) -> tuple[Workload, Server, Nest
     )
     load = load.scaled(float(equilibrium(load, server).max_scale * rng.uniform(0.15, 0.95)))
     solver = NestedWait(
-        segments=int(rng.integers(1, m + 1)) if rng.random() < 0.4 else None,
+        segments=int(rng.integers(1, len(np.unique(outputs)) + 1)) if rng.random() < 0.4 else None,
         overflow_probability=float(10 ** rng.uniform(-4, -0.5)),
         horizon_s=float(10 ** rng.uniform(0, 4)),
         prompts=("worst", "weighted")[int(rng.integers(2))],

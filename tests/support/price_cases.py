@@ -24,13 +24,18 @@ from thresholds.solvers.wait.solver import Wait
 
 Floats = NDArray[np.float64]
 
-_STEP = 1e-4
+_STEPS = (1e-4, 1e-5)
+"""Next to a kink the optimum may be curved too much for the first."""
+
+_CORNER_STEPS = (1e-6,)
+"""Where the least thresholds fill the memory the optimum is known without an interior point."""
+
 _RATE_STEP = 1e-6
 _TOUCH = 3e-5
 """Prices of limits are those of limits that are longer by this share."""
 
-_ROUNDING = 2e-4
-"""Share of the objective, per relative step, that the accuracy of two optima hides."""
+_ROUNDING = 2e-8
+"""Share of the objective that the accuracy of two optima hides; per relative step of a slope."""
 
 
 _MOST_LISTED = 3_000_000
@@ -124,11 +129,14 @@ def price_checks(load: Workload, machine: Server) -> Iterator[PriceCheck]:
     for price in table.prices:
         if price.of == "kv_capacity_tokens":
             value = _relaxed_s(lambda scale: (load, tokens * scale), machine)
-            yield _check(price.of, price.value, value, tokens, _STEP)
+            steps = _CORNER_STEPS if _in_corner(load, machine) else _STEPS
+            yield _check(price.of, price.value, value, tokens, steps)
         elif price.of.startswith("rate_per_s of "):
             index = [one.name for one in load.classes].index(price.of.split(" of ")[1])
             value = _whole_s(load, machine, index)
-            yield _check(price.of, price.value, value, load.classes[index].rate_per_s, _RATE_STEP)
+            yield _check(
+                price.of, price.value, value, load.classes[index].rate_per_s, (_RATE_STEP,)
+            )
         elif " of " in price.of and not price.of.startswith("margin"):
             kind, name = price.of.split(" of ")
             index = [one.name for one in load.classes].index(name)
@@ -138,7 +146,17 @@ def price_checks(load: Workload, machine: Server) -> Iterator[PriceCheck]:
                 return limited(load, at, **{of: s * scale}), tokens
 
             value = _relaxed_s(moved, machine)
-            yield _check(price.of, price.value, value, limit_s, _STEP, beyond=_TOUCH)
+            yield _check(price.of, price.value, value, limit_s, _STEPS, beyond=_TOUCH)
+
+
+def _in_corner(load: Workload, machine: Server) -> bool:
+    """Whether the least thresholds fill the memory, and no limit keeps one of them from growing."""
+    batch, limits = full_batch(load, machine), mean_limits(load)
+    least = limits.least_thresholds(batch)
+    if least is None or batch.memory(least) < machine.usable_kv_tokens:
+        return False
+    grown = least * (1 + _TOUCH * np.eye(len(least)))
+    return bool(limits.hold(batch, grown).all())
 
 
 def _check(
@@ -146,21 +164,30 @@ def _check(
     price: float,
     value_s: Callable[[float], float],
     limit: float,
-    step: float,
+    steps: tuple[float, ...],
     beyond: float = 0.0,
 ) -> PriceCheck:
-    """Args: beyond: Share of the limit that the slope above starts behind it."""
+    """By the first step that confirms the price, if any does.
+
+    Args:
+        beyond: Share of the limit that the slope above starts behind it.
+    """
     value_s = cache(value_s)
     here = value_s(1.0)
 
-    def slope(way: int) -> float:
+    def slope(way: int, step: float) -> float:
         """One-sided, of second order: next to a kink the optimum is strongly curved."""
         start = 1 + beyond if way > 0 else 1.0
         at, once, twice = (value_s(start + k * way * step) for k in (0, 1, 2))
         return way * (4 * once - twice - 3 * at) / (2 * step * limit)
 
-    below, above = slope(-1), slope(1)
-    return PriceCheck(of, price, below, above, _ROUNDING * abs(here) / limit)
+    for step in steps:
+        exact = steps in (_CORNER_STEPS, (_RATE_STEP,))
+        tolerance = _ROUNDING / (1e-4 if exact else step) * abs(here) / limit
+        found = PriceCheck(of, price, slope(-1, step), slope(1, step), tolerance)
+        if found.holds:
+            break
+    return found
 
 
 def _relaxed(load: Workload, machine: Server, tokens: float):  # type: ignore[no-untyped-def]
@@ -184,7 +211,13 @@ def _relaxed_s(
         if least is None or batch.memory(least) > tokens:
             return math.nan
         found = _relaxed(load, machine, tokens)
-        return float(batch.mean_latency_s(least)) if found is None else float(found.value_s)
+        if found is not None:
+            return float(found.value_s)
+        # Next to the least thresholds: all that there is beyond to one class, or to none.
+        spare = np.diag((tokens - batch.memory(least)) / batch.memory_tokens)
+        n = np.vstack([least, least + spare])
+        n = n[limits.hold(batch, n)]
+        return float(batch.mean_latency_s(n).min(initial=math.inf))
 
     return value_s
 
