@@ -20,8 +20,9 @@ from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.service_levels import required_promises
 from fluid.workload import Requests, Slo, Workload
+from validation.experiments.slo.answer import FIRST_RUNS, Answer
 from validation.experiments.slo.attained import attained, criteria
-from validation.experiments.slo.rate import FIRST_RUNS, Answer, SloRate, slo_rate
+from validation.experiments.slo.rate import SloRate, slo_rate
 from validation.policies import configured
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs

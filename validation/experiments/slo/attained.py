@@ -91,15 +91,15 @@ class Attained:
 
     rate_per_s: float
     promises: tuple[Promise, ...]
+    model: Model
     replications: tuple[Replication, ...]
     requests: tuple[tuple[Requests, ...], ...]
     relaxation: float
-    may_grow: bool
 
     @cached_property
     def grows(self) -> bool:
         """Whether the backlog grows for certain."""
-        if not (self.may_grow or any(one.stuck for one in self.replications)):
+        if not (self.model.traffic.may_grow or any(one.stuck for one in self.replications)):
             return False
         return verdict(self.replications).word == "unstable"
 
@@ -180,10 +180,10 @@ def attained(
     return Attained(
         rate_per_s,
         kept,
+        model,
         tuple(one for one, _ in done),
         tuple(two for _, two in done),
         relaxation,
-        model.traffic.may_grow,
     )
 
 

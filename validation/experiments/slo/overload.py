@@ -30,6 +30,8 @@ MULTIPLES = (0.5, 0.8, 0.95, 1.1, 1.5, 2.0, 3.0)
 
 _SATURATING = 2.0
 
+_COLUMNS = ("offered /s", "bound", "goodput /s", "refused")
+
 
 @dataclass(frozen=True)
 class Offered:
