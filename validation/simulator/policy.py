@@ -24,7 +24,7 @@ class Parameter:
     """A number with a range, or a word from `choices` (passed to the kernel as its position).
 
     Attributes:
-        limit: Field of the server that is the default instead, where the server has it.
+        limit: Field of the model's constants that is the default instead, where it is not 0.
     """
 
     name: str
