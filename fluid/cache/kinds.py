@@ -83,7 +83,9 @@ def kinds_of(workload: Workload, server: Server) -> Kinds:
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     block = server.block_tokens
     shared = np.array([one.prefix_tokens // block * block for one in workload.classes])
-    return Kinds(**columns, class_rates_per_s=workload.rates_per_s, class_shared_tokens=shared)
+    return Kinds(
+        **columns, class_rates_per_s=workload.rates_per_s, class_shared_tokens=shared
+    )
 
 
 def _columns(index: int, one: RequestClass, server: Server) -> dict[str, NDArray[np.generic]]:

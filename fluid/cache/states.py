@@ -112,7 +112,9 @@ def _excess(cached: Cached, survive_s: float, scale: float) -> float:
 
 
 def _survival_times(cached: Cached, scale: float) -> Floats:
-    """0 and a grid up to where the cache is surely too small; both sides of each fixed think time."""
+    """0 and a grid up to where the cache is surely too small; both sides of each fixed think time.
+
+    """
     kinds = cached.kinds
     once = float((kinds.rates_per_s * kinds.left_tokens) @ (1 - kinds.go_on))
     longest_s = 1.01 * cached.server.usable_kv_tokens / (scale * once)
@@ -147,10 +149,8 @@ def _lowest(cached: Cached, scale: float) -> tuple[float, float]:
         return float(excess[best]), float(grid[best])
     low_s, high_s = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = minimize_scalar(
-        lambda one: min(_excess(cached, one, scale), 1e300),
-        bounds=(low_s, high_s),
-        method="bounded",
-        options={"xatol": 1e-6 * high_s},
+        lambda one: min(_excess(cached, one, scale), 1e300), bounds=(low_s, high_s),
+        method="bounded", options={"xatol": 1e-6 * high_s},
     )
     if found.fun < excess[best]:
         return float(found.fun), float(found.x)

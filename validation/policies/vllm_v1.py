@@ -222,8 +222,8 @@ def require_served(model: Model, params: NDArray[np.float64]) -> None:
 
 def variant(configured: ConfiguredPolicy) -> Policy:
     """The kernels for these parameters."""
-    caches = bool(configured.numbers[CACHING])
-    return _VARIANTS[caches, bool(configured.priorities)]
+    caches, ranked = bool(configured.numbers[CACHING]), bool(configured.priorities)
+    return _VARIANTS[caches, ranked] if caches or ranked else configured.policy
 
 
 VLLM_V1 = Policy(
@@ -248,7 +248,6 @@ _CACHED = replace(
     caches=True,
 )
 _VARIANTS = {
-    (False, False): VLLM_V1,
     (False, True): _PRIORITIES,
     (True, False): _CACHED,
     (True, True): replace(_CACHED, name="vllm-v1 cached by class", queue_of=queue_of_class),
