@@ -113,10 +113,15 @@ class Policy:
     caches: bool = False
     variant: Callable[[ConfiguredPolicy], Policy] | None = None
 
+    @property
+    def suffix(self) -> str:
+        """Of the names of its kernels."""
+        return self.name.replace("-", "_").replace(" ", "_")
+
     @cached_property
     def run_lane(self) -> Any:
         """The engine's loop compiled for this policy."""
-        name = self.name.replace("-", "_").replace(" ", "_")
+        name = self.suffix
         kernels = {"form_batch": self.form_batch, "queue_of": self.queue_of}
         if self.form_aggregated is None:
             return bind(run_lane, name, kernels)
