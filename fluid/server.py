@@ -71,7 +71,8 @@ class Server(FileModel):
         iteration_time: τ of a batch.
         measured_range: The batches that τ was fitted to, where it was; beyond them it is a guess.
         engine, gpu, gpu_memory_gib: What runs there and on what, where that is known.
-        max_num_batched_tokens: Tokens that the engine computes in an iteration at most.
+        max_num_batched_tokens: Tokens that the engine computes in an iteration at most; `vllm-v1`
+            takes vLLM's default for `gpu_memory_gib` where it is not given, as for the next.
         max_num_seqs: Requests that it has in service at most.
         max_model_len: Tokens of one request at most, prompt and output.
 
@@ -121,9 +122,42 @@ class Server(FileModel):
         """Capacity in whole blocks, in tokens."""
         return self.kv_capacity_tokens // self.block_tokens * self.block_tokens
 
+    @property
+    def vllm_limits(self) -> tuple[int | None, int | None]:
+        """Tokens and requests per iteration under vLLM: as the file says, else vLLM's defaults.
+
+        None where neither the limit nor the GPU's memory is known, or another engine runs here.
+        """
+        tokens, requests = self.max_num_batched_tokens, self.max_num_seqs
+        if self.gpu_memory_gib is None or self.engine not in (None, "vllm"):
+            return tokens, requests
+        defaults = vllm_defaults(self.gpu or "", self.gpu_memory_gib)
+        return tokens or defaults[0], requests or defaults[1]
+
     def block_rounded(self, tokens: int) -> int:
         """KV tokens that a request holding `tokens` occupies."""
         return -(-tokens // self.block_tokens) * self.block_tokens
+
+
+def vllm_defaults(gpu: str, memory_gib: float) -> tuple[int, int]:
+    """Tokens and requests per iteration of a vLLM server that is not told otherwise.
+
+    Source: `EngineArgs.get_batch_defaults` of vLLM 0.29 to 0.33 (API server; offline there are more
+    tokens).
+
+    Args:
+        gpu: Its name.
+        memory_gib: Of one GPU.
+
+    >>> from fluid.server import vllm_defaults
+    >>> vllm_defaults("a100_sxm", 80), vllm_defaults("h100_sxm", 80), vllm_defaults("b200", 180)
+    ((2048, 256), (8192, 1024), (16384, 1024))
+    """
+    if memory_gib >= 160:
+        return 16_384, 1_024
+    if memory_gib >= 70 and "a100" not in gpu.lower():
+        return 8_192, 1_024
+    return 2_048, 256
 
 
 _FOLDER = resources.files("fluid") / "servers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -262,7 +263,8 @@ def test_a_reset_of_the_cache_keeps_the_pace(model: Path, make_table: Any) -> No
     """All that run are preempted and come back; the pace is spent by new requests only."""
     path = make_table(SERVER, params={"pace_per_iteration": 0.25, "cap_requests": 4})
     scheduler = following_with(path, model, cache=True)
-    waiting = tape(20, rate=1e9)
+    # No two prompts are alike.
+    waiting = replace(tape(20, rate=1e9), tokens=[[number] * 20 for number in range(20)])
     for number in range(20):
         scheduler.add_request(new_request(number, waiting, block_hasher(scheduler)))
     for _ in range(9):
@@ -277,6 +279,39 @@ def test_a_reset_of_the_cache_keeps_the_pace(model: Path, make_table: Any) -> No
     assert not scheduler._preempted
     assert "10" not in scheduler._arrivals
     assert len(scheduler._arrivals) == len(scheduler.waiting)
+
+
+def test_copies_aborts_and_resets_with_the_cache_on(model: Path, make_table: Any) -> None:
+    """What is found is not paid for; what was aborted can be found; after a reset nothing can."""
+    path = make_table(SERVER, params={"pace_per_iteration": 0.25})
+    scheduler = following_with(path, model, cache=True)
+    hasher = block_hasher(scheduler)
+    alike = [list(range(8 * BLOCK + 1)) + [0] * 40] * 8
+    copies = Tape([0.0] * 8, [8 * BLOCK + 1] * 8, [40] * 8, tokens=alike)
+    for number in range(6):
+        scheduler.add_request(new_request(number, copies, hasher))
+    counts = []
+    for _ in range(5):
+        play_step(scheduler)
+        counts.append(len(scheduler.running))
+    # The first computes its prompt; the second waits until it is paid for, the others need not.
+    assert counts == [1, 1, 1, 2, 6]
+    scheduler.finish_requests(names(scheduler.running), RequestStatus.FINISHED_ABORTED)
+    assert not scheduler._arrivals
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == BLOCKS - 1
+
+    def spent(number: int) -> float:
+        scheduler._credit = 1.0
+        scheduler.add_request(new_request(number, copies, hasher))
+        computed = play_step(scheduler)[str(number)]
+        before = 1.25 - scheduler._credit
+        assert before == pytest.approx(computed / (8 * BLOCK + 1))
+        scheduler.finish_requests([str(number)], RequestStatus.FINISHED_ABORTED)
+        return before
+
+    assert spent(6) == pytest.approx(1 / (8 * BLOCK + 1))
+    assert scheduler.reset_prefix_cache()
+    assert spent(7) == pytest.approx(1.0)
 
 
 def test_children_of_one_request_are_admitted_one_by_one(model: Path, make_table: Any) -> None:

@@ -10,10 +10,12 @@ simulator, whose compiled engine agrees with it (tests/validation/test_prefix_ca
 from __future__ import annotations
 
 import math
+import random
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 import tests.vllm.conftest  # noqa: F401  (vLLM reads its environment when it is imported)
 from tests.support.prefix_cases import Case, random_prefix_case
 from tests.vllm.virtual_engine import Step, Tape, make_scheduler, model_folder, run
+from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
 from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
 from validation.reference.core import Queueing
 from validation.reference.vllm_v1 import urgency
@@ -94,12 +97,26 @@ def simulated_steps(case: Case, ahead: bool) -> tuple[list[Step], Queueing]:
     return steps, states[-1]
 
 
-def require_agreement(case: Case, order: str, ahead: bool, model: Path, tally: Tally) -> None:
-    """Assert that every step agrees, and count what happened."""
-    settings = case.parameters | {"async_scheduling": ahead}
+def require_agreement(
+    case: Case,
+    order: str,
+    ahead: bool,
+    model: Path,
+    tally: Tally,
+    cls: type[Scheduler] | None = None,
+    **more: Any,
+) -> None:
+    """Assert that every step agrees, and count what happened.
+
+    Args:
+        cls: In place of vLLM's own scheduler; `more` are its settings.
+    """
+    settings = case.parameters | {"async_scheduling": ahead} | more
     settings["scheduler_reserve_full_isl"] = bool(settings.pop("reserve_full_prompt"))
+    for name in ("pace", "cap"):
+        settings.pop(name, None)
     scheduler = make_scheduler(
-        AsyncScheduler if ahead else Scheduler,
+        cls or (AsyncScheduler if ahead else Scheduler),
         model,
         case.server.kv_capacity_tokens // case.server.block_tokens,
         case.server.block_tokens,
@@ -142,6 +159,38 @@ def test_every_step_and_block_agrees_with_vllm(order: str, ahead: bool, model: P
     assert tally.evictions >= 0.5 * tally.workloads
     assert tally.preemptions >= 0.3 * tally.workloads
     assert tally.taken_back >= 0.5 * tally.workloads
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_plug_in_counts_the_tokens_that_will_be_computed(
+    ahead: bool, model: Path, make_table: Any
+) -> None:
+    """Of the pace an admission spends the share of its tokens that were not found."""
+    tally = Tally()
+    for number in range(WORKLOADS):
+        case = random_prefix_case(f"fcfs-plug-in-{ahead}", number)
+        rng = random.Random(number)
+        limits = {
+            "pace_per_iteration": rng.choice([0.1, 0.3, 0.9]),
+            "watermark_fraction": case.parameters["watermark"],
+        }
+        if rng.random() < 0.3:
+            limits["cap_requests"] = rng.choice([2, 5])
+        paced = {"pace": limits["pace_per_iteration"]}
+        paced["cap"] = limits.get("cap_requests", math.inf)
+        path = make_table(case.server, params=limits)
+        require_agreement(
+            replace(case, parameters=case.parameters | paced),
+            "fcfs",
+            ahead,
+            model,
+            tally,
+            AsyncTableScheduler if ahead else TableScheduler,
+            additional_config={"fluidwait": {"table": str(path)}},
+            watermark=0.0,
+        )
+    assert tally.hits >= 0.9 * tally.workloads
+    assert tally.preemptions > 0
 
 
 def main(count: int) -> None:

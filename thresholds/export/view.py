@@ -107,7 +107,7 @@ class TableView:
 
         Those are the longest prompt, and as many mean prompts as the pace lets in.
         """
-        longest = int(self.table.workload.columns.prefill_tokens.max())
+        longest = max(one.longest_prompt_tokens for one in self.table.workload.classes)
         paced = (self.limits.pace_per_iteration or 0.0) * self.mean_prompt_tokens
         needed = self.seats + longest + paced
         return max(LEAST_TOKEN_BUDGET, 1 << math.ceil(math.log2(needed)))

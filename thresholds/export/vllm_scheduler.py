@@ -180,9 +180,12 @@ class _FollowsTable(_Scheduler):
         finally:
             for name, queue in queues.items():
                 setattr(self, name, queue)
-        self._settle()
         self._count(output, stuck=bool(room and self.running))
         return output
+
+    def _update_after_schedule(self, *args: Any, **kwargs: Any) -> None:
+        self._settle()  # As long as `num_computed_tokens` says what was found.
+        super()._update_after_schedule(*args, **kwargs)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super()._preempt_request(request, *args, **kwargs)
@@ -238,7 +241,7 @@ class _FollowsTable(_Scheduler):
         admitted = self._step.admitted
         if residents >= self.limits.cap or admitted >= self._step.room:
             return False
-        return residents == 0 or self._credit - admitted >= 1
+        return residents == 0 or self._credit >= 1
 
     def _overdue(self) -> Request | None:
         """The request that has waited longest, if too long and nobody was admitted instead."""
@@ -262,12 +265,18 @@ class _FollowsTable(_Scheduler):
         self._preempted.discard(request)
 
     def _settle(self) -> None:
-        """Count the new request taken last, once it is known whether it was admitted."""
+        """Count the new request taken last, once it is known whether it was admitted.
+
+        It spends of the pace the share of its tokens that it computes: what the engine found in its
+        cache of prefixes costs nothing.
+        """
         step = self._step
         request, step.unsettled = step.unsettled, None
         if request is None or request.status == RequestStatus.WAITING:
             return
         step.admitted += 1
+        computes = request.num_tokens - request.num_computed_tokens
+        self._credit = max(self._credit - computes / request.num_tokens, 0.0)
         self.counters.overdue += request is step.against_table
         del self._arrivals[request.request_id]
 
@@ -284,14 +293,13 @@ class _FollowsTable(_Scheduler):
         return 0.0 if first is None else self.clock() - first.arrival_time
 
     def _count(self, output: SchedulerOutput, stuck: bool) -> None:
-        """Spend and earn credit; lift the holds of the next step if this one could do nothing.
+        """Earn credit; lift the holds of the next step if this one could do nothing.
 
         Where segments have room for new requests, hold the others, and yet nothing runs, the memory
         is full of requests that wait for each other.
         """
         counters, pace = self.counters, self.limits.pace
         counters.admitted += self._step.admitted
-        self._credit = max(self._credit - self._step.admitted, 0.0)
         computes = output.total_num_scheduled_tokens > 0
         self._drain = self._segments is not None and stuck and not computes
         counters.drained += self._drain

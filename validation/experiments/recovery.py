@@ -165,11 +165,14 @@ def require_burst(load: Workload | Tape, burst_requests: int) -> Workload:
     """The workload that a burst can come on top of.
 
     Raises:
-        InputError: No burst, or a recording.
+        InputError: No burst, a recording, or conversations.
     """
     require_count("burst", burst_requests, 1, MOST_REQUESTS)
     if isinstance(load, Tape):
         raise InputError("burst", burst_requests, "a workload's own arrivals, no tape")
+    if any(one.conversation is not None for one in load.classes):
+        allowed = "requests that arrive on their own, no turns of conversations"
+        raise InputError("burst", burst_requests, allowed)
     return load
 
 
@@ -206,6 +209,8 @@ def with_burst(model: Model, arrivals: cpu.SamplePath, burst: int, at_s: float) 
     order = np.argsort(times, kind="stable")
     rows = np.zeros(len(times), TAPE_ROW)
     rows["arrived_at_s"], rows["shape"] = times[order], shapes[order]
+    for name in ("first_run", "runs"):
+        rows[name] = model.shapes[name][rows["shape"]]
     return model._replace(tape=rows)
 
 

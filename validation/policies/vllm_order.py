@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.engine import evict
 from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter
 
@@ -26,9 +26,9 @@ PARAMETERS = (
         1,
         1e9,
         "tokens computed per iteration",
-        limit="max_num_batched_tokens",
+        limit="vllm_batched_tokens",
     ),
-    Parameter("max_num_seqs", 256, 1, math.inf, "most running requests", limit="max_num_seqs"),
+    Parameter("max_num_seqs", 256, 1, math.inf, "most running requests", limit="vllm_seqs"),
     Parameter("watermark", 0.0, 0.0, 0.99, "share of memory kept free at admission"),
     Parameter("reserve_full_prompt", 1, 0, 1, "1: the whole sequence must fit, 0: its chunk"),
     Parameter("cap", math.inf, 1, math.inf, "most running requests, beside max_num_seqs"),
@@ -46,6 +46,19 @@ PARAMETERS = (
     Parameter("prefix_caching", 0, 0, 1, "1: blocks keep what they hold, and are found again"),
 )
 """Of vllm-v1, in the order of the positions above."""
+
+
+@inlined
+def earn_credit(lane, params):
+    """What an iteration with somebody in the system earns of admissions; returns what was there.
+
+    Where the batch turns out empty there is no iteration, and nothing is earned.
+    """
+    scalars = lane.scalars[0]
+    before = scalars.credit
+    if scalars.waiting + scalars.residents > 0:
+        scalars.credit = min(before + params[PACE], 1.0 + params[PACE])
+    return before
 
 
 @kernel

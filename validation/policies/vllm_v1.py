@@ -44,6 +44,7 @@ from validation.policies.vllm_order import (
     VICTIM,
     WATERMARK,
     chunk_limit,
+    earn_credit,
     next_queue,
     preempt,
     seats_of,
@@ -77,7 +78,7 @@ def form_batch(model, lane, params, thresholds):
     """Schedule running requests; waiting ones only if nobody was preempted."""
     scalars = lane.scalars[0]
     scalars.ahead = int(params[ASYNC])
-    earn_credit(lane, params)
+    credit = earn_credit(lane, params)
     budget = int(params[BUDGET])
     scalars.token_budget = budget
     scalars.kv_free_tokens = free_tokens(model, lane) - model.constants[0].block_tokens
@@ -90,6 +91,8 @@ def form_batch(model, lane, params, thresholds):
             schedule_waiting(model, lane, params, thresholds, limit)
         nothing = preempted and scalars.token_budget == budget
         again = nothing and scalars.residents > 0 and not running
+    if scalars.token_budget == budget:
+        scalars.credit = credit
 
 
 @inlined
@@ -113,7 +116,7 @@ def form_aggregated(model, lane, params, thresholds):
         free -= max(block_rounded(model, resident.computed + work), resident.held)
     if free < 0:
         return False
-    earn_credit(lane, params)
+    credit = earn_credit(lane, params)
     scalars.token_budget = int(params[BUDGET]) - scalars.parked
     scalars.kv_free_tokens = free
     for number in range(scalars.active):
@@ -123,18 +126,12 @@ def form_aggregated(model, lane, params, thresholds):
         tokens = resident.computed + resident.work
         resident.held = max(block_rounded(model, tokens), resident.held)
     schedule_waiting(model, lane, params, thresholds, limit)
+    if scalars.token_budget == int(params[BUDGET]):
+        scalars.credit = credit
     if scalars.credit >= 1.0 + params[PACE]:
         constants = model.constants[0]
         scalars.undisturbed_tokens = constants.kv_capacity_tokens - constants.block_tokens
     return True
-
-
-@inlined
-def earn_credit(lane, params):
-    """The admissions that an iteration with somebody in the system earns."""
-    scalars = lane.scalars[0]
-    if scalars.waiting + scalars.residents > 0:
-        scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
 
 
 @kernel
@@ -225,8 +222,8 @@ def require_served(model: Model, params: NDArray[np.float64]) -> None:
 
 def variant(configured: ConfiguredPolicy) -> Policy:
     """The kernels for these parameters."""
-    caches = bool(configured.numbers[CACHING])
-    return _VARIANTS[caches, bool(configured.priorities)]
+    caches, ranked = bool(configured.numbers[CACHING]), bool(configured.priorities)
+    return _VARIANTS[caches, ranked] if caches or ranked else configured.policy
 
 
 VLLM_V1 = Policy(
@@ -251,7 +248,6 @@ _CACHED = replace(
     caches=True,
 )
 _VARIANTS = {
-    (False, False): VLLM_V1,
     (False, True): _PRIORITIES,
     (True, False): _CACHED,
     (True, True): replace(_CACHED, name="vllm-v1 cached by class", queue_of=queue_of_class),

@@ -3,7 +3,8 @@
 A request that is admitted, for the first time or again, holds the blocks that are found with the
 beginning of its tokens, and computes the rest, one token at least. What ended since the last
 decision gives back its blocks at the next one, in the order of its batch. `Resident.held` of the
-first in service stands for the blocks that all of them hold, each once.
+first in service stands for the blocks that all of them hold, each once. Of the pace an admission
+spends the share of its tokens that it computes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 from validation.policies.vllm_order import (
     ASYNC,
     BUDGET,
-    PACE,
     RESERVE,
     VICTIM,
     WATERMARK,
     chunk_limit,
+    earn_credit,
     next_queue,
     preempt,
     seats_of,
@@ -41,8 +42,7 @@ def form_batch(model, lane, params, thresholds):
     """Schedule running requests; waiting ones only if nobody was preempted."""
     scalars = lane.scalars[0]
     scalars.ahead = int(params[ASYNC])
-    if scalars.waiting + scalars.residents > 0:
-        scalars.credit = min(scalars.credit + params[PACE], 1.0 + params[PACE])
+    credit = earn_credit(lane, params)
     receive_results(model, lane)
     running = scalars.decides_at_s < scalars.clock_s
     budget = int(params[BUDGET])
@@ -55,6 +55,8 @@ def form_batch(model, lane, params, thresholds):
             schedule_waiting(model, lane, params, thresholds, limit)
         nothing = preempted and scalars.token_budget == budget
         again = nothing and scalars.residents > 0 and not running
+    if scalars.token_budget == budget:
+        scalars.credit = credit
     _note_holders(model, lane)
 
 
@@ -175,7 +177,7 @@ def schedule_waiting(model, lane, params, priorities, limit):
         if need > pool.free:
             break
         if request.evictions == 0:
-            scalars.credit = max(scalars.credit - 1.0, 0.0)
+            scalars.credit = max(scalars.credit - (request.known - hit) / request.known, 0.0)
         _count(model, lane, index, hit)
         pool.spare_rows -= 1
         admit(model, lane, queue)

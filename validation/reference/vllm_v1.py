@@ -32,7 +32,7 @@ def vllm_v1(state: Queueing) -> list[Request]:
     """Running requests first, the waiting ones if nobody was preempted."""
     state.parameters = {**DEFAULTS, **state.parameters}
     pool = state.pool = state.pool or _new_pool(state)
-    pace = state.parameters["pace"]
+    pace, credit = state.parameters["pace"], state.credit
     if state.waiting or state.residents:
         state.credit = min(state.credit + pace, 1 + pace)
     _receive_results(state, pool)
@@ -40,6 +40,8 @@ def vllm_v1(state: Queueing) -> list[Request]:
     # With a step under way the next call comes after its results.
     while not batch and preempted and state.residents and not state.under_way:
         batch, preempted = _schedule(state, pool)
+    if not batch:  # An iteration earns credit.
+        state.credit = credit
     pool.order = list(state.residents)
     return batch
 
@@ -148,8 +150,8 @@ def _waiting_pass(
         if need > len(pool.free) or held_back:
             head.prefilled = 0
             return
-        if head.evictions == 0:
-            state.credit = max(state.credit - 1, 0.0)
+        if head.evictions == 0:  # What was found costs nothing.
+            state.credit = max(state.credit - (known - hit) / known, 0.0)
         pool.found_tokens[head] = hit
         head.chunk = chunk
         pool.take(head, head.cached + chunk, known, found)

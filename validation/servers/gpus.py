@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fluid.errors import not_a_name
+from fluid.server import vllm_defaults
 
 Engine = Literal["vllm", "sglang", "trtllm"]
 ENGINES: tuple[str, ...] = get_args(Engine)
@@ -119,11 +120,13 @@ def engine_defaults(engine: str, gpu_name: str, memory_gib: float) -> EngineLimi
     8192
     """
     if engine == "vllm":
-        if memory_gib < 70 or gpu_name.startswith("a100"):
-            return EngineLimits(2048, 256, "vLLM's defaults below 70 GiB and on an A100")
-        if memory_gib < 160:
-            return EngineLimits(8192, 1024, "vLLM's defaults from 70 GiB on")
-        return EngineLimits(16384, 1024, "vLLM's defaults from 160 GiB on")
+        limits = vllm_defaults(gpu_name, memory_gib)
+        where = {
+            2_048: "below 70 GiB and on an A100",
+            8_192: "from 70 GiB on",
+            16_384: "from 160 GiB on",
+        }
+        return EngineLimits(*limits, f"vLLM's defaults {where[limits[0]]}")
     if engine == "sglang":
         chunk = 2048 if memory_gib < 35 else 4096 if memory_gib < 60 else 8192
         chunk = 16384 if memory_gib >= 160 else chunk

@@ -158,7 +158,7 @@ def compiled(policy: Policy) -> Any:
 
 def kernel_source(policy: Policy) -> Any:
     """The Python function that becomes the policy's kernel."""
-    return rebound(replicate, policy.name.replace("-", "_"), run_lane=policy.run_lane)
+    return rebound(replicate, policy.suffix, run_lane=policy.run_lane)
 
 
 def replicate(

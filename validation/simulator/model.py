@@ -63,7 +63,9 @@ CONSTANTS = np.dtype(
         ("starts_share", "f8"),  # of the rate: requests that do not follow an earlier turn
         ("conversations", "i8"),  # 1: some requests are followed by the next turn
         ("max_num_batched_tokens", "i8"),  # what the engine can run at most, 0 where not known:
-        ("max_num_seqs", "i8"),  # defaults of policies
+        ("max_num_seqs", "i8"),  # defaults of policies,
+        ("vllm_batched_tokens", "i8"),  # and under vLLM, with its own defaults for the GPU
+        ("vllm_seqs", "i8"),
         *TRAFFIC,
     ],
     align=True,
@@ -327,6 +329,8 @@ def _model(
         **work_parts(tau, server.usable_kv_tokens),
         "max_num_batched_tokens": server.max_num_batched_tokens or 0,
         "max_num_seqs": server.max_num_seqs or 0,
+        "vllm_batched_tokens": server.vllm_limits[0] or 0,
+        "vllm_seqs": server.vllm_limits[1] or 0,
         **traffic.numbers(),
         "starts_share": 1.0,
         "listed": len(tape) > 0,

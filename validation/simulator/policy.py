@@ -24,7 +24,7 @@ class Parameter:
     """A number with a range, or a word from `choices` (passed to the kernel as its position).
 
     Attributes:
-        limit: Field of the server that is the default instead, where the server has it.
+        limit: Field of the model's constants that is the default instead, where it is not 0.
     """
 
     name: str
@@ -113,10 +113,15 @@ class Policy:
     caches: bool = False
     variant: Callable[[ConfiguredPolicy], Policy] | None = None
 
+    @property
+    def suffix(self) -> str:
+        """Of the names of its kernels."""
+        return self.name.replace("-", "_").replace(" ", "_")
+
     @cached_property
     def run_lane(self) -> Any:
         """The engine's loop compiled for this policy."""
-        name = self.name.replace("-", "_").replace(" ", "_")
+        name = self.suffix
         kernels = {"form_batch": self.form_batch, "queue_of": self.queue_of}
         if self.form_aggregated is None:
             return bind(run_lane, name, kernels)

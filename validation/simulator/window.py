@@ -34,9 +34,10 @@ def set_window(model, lane):
 
 @kernel
 def mark_window(model, lane, index):
-    """In a closed loop the window begins and ends at the decision at which a request joins."""
+    """Where times of arrival are not known before, it begins and ends as a request joins."""
     scalars = lane.scalars[0]
-    if model.constants[0].clients == 0 or model.constants[0].whole_run:
+    constants = model.constants[0]
+    if (constants.clients == 0 and not constants.conversations) or constants.whole_run:
         return
     if index == scalars.cohort_start:
         scalars.window_start_s = scalars.clock_s

@@ -22,15 +22,8 @@ DEFAULT_SCHEDULER = "greedy"
 _OF_ENGINE = {"vllm": "vllm-v1", "trtllm": "vllm-v1", "sglang": "greedy"}
 """The law that is nearest to an engine's own rule; SGLang's, prompts alone, has none."""
 
-_LIMITS = {
-    "greedy": {"cap": "max_num_seqs"},
-    "vllm-v1": {
-        "max_num_batched_tokens": "max_num_batched_tokens",
-        "max_num_seqs": "max_num_seqs",
-    },
-    "sarathi": {"cap": "max_num_seqs"},
-}
-"""Parameters whose default is a field of the server, where it has it."""
+_LIMITS = ("max_num_batched_tokens", "max_num_seqs")
+"""Parameters of vllm-v1 whose default follows the server; that of the others is `cap`."""
 
 _WHOLE = ("max_num_batched_tokens", "max_num_seqs", "chunk", "cap")
 
@@ -66,10 +59,11 @@ def batch_rule(text: str, server: Server | None = None) -> BatchRule:
     make = SCHEDULERS[name]
     known = list(inspect.signature(make).parameters)
     values: dict[str, float] = {}
-    for key, field in _LIMITS[name].items():
-        limit = None if server is None else getattr(server, field)
-        if limit is not None:
-            values[key] = limit
+    if server is not None:
+        limits = dict(zip(_LIMITS, server.vllm_limits, strict=True))
+        if name != "vllm-v1":
+            limits = {"cap": server.max_num_seqs}
+        values |= {key: limit for key, limit in limits.items() if limit is not None}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
         if key not in known:
