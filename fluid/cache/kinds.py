@@ -61,8 +61,7 @@ class Kinds:
 
     def context_hits(self, survive_s: float) -> Floats:
         """P(Θ ≤ T_c) for each turn that follows another one, else 0 (THEORY 10.2)."""
-        with np.errstate(divide="ignore"):
-            exponential = -np.expm1(-np.divide(survive_s, self.think_s))
+        exponential = -np.expm1(-survive_s / np.maximum(self.think_s, 1e-300))
         found = np.where(self.fixed, self.think_s <= survive_s, exponential)
         return np.where(self.follows, np.where(self.think_s == 0, 1.0, found), 0.0)
 
@@ -83,9 +82,7 @@ def kinds_of(workload: Workload, server: Server) -> Kinds:
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     block = server.block_tokens
     shared = np.array([one.prefix_tokens // block * block for one in workload.classes])
-    return Kinds(
-        **columns, class_rates_per_s=workload.rates_per_s, class_shared_tokens=shared
-    )
+    return Kinds(**columns, class_rates_per_s=workload.rates_per_s, class_shared_tokens=shared)
 
 
 def _columns(index: int, one: RequestClass, server: Server) -> dict[str, NDArray[np.generic]]:
