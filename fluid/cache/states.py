@@ -83,14 +83,20 @@ class States:
 
 
 @lru_cache(maxsize=16)
-def cache_states(workload: Workload, server: Server, method: Method | None = None) -> States:
+def cache_states(
+    workload: Workload, server: Server, method: Method | None = None, servers: int = 1
+) -> States:
     """All states of a workload on a server that caches prefixes.
+
+    Args:
+        servers: Each turn of a conversation goes to one of so many, and this is one of them.
 
     Raises:
         InputError: As `fluid.steady.intake.intake`.
     """
     require_mean_rates(workload)
-    cached = Cached(kinds_of(workload, server), server, chosen_method(server, method))
+    kinds = kinds_of(workload, server, servers)
+    cached = Cached(kinds, server, chosen_method(server, method))
     return _states(cached, 1.0)
 
 
@@ -115,7 +121,7 @@ def _excess(cached: Cached, survive_s: float, scale: float) -> float:
 def _survival_times(cached: Cached, scale: float) -> Floats:
     """0, a grid up to where a cache is surely too small, both sides of each fixed think time."""
     kinds = cached.kinds
-    once = float((kinds.rates_per_s * kinds.left_tokens) @ (1 - kinds.go_on))
+    once = float(kinds.left.tokens_per_s[kinds.left.steps == 0].sum())
     longest_s = 1.01 * cached.server.usable_kv_tokens / (scale * once)
     thinks_s = kinds.fixed_think_s[kinds.fixed_think_s < longest_s]
     grid = np.geomspace(_SHORTEST * longest_s, longest_s, _GRID)

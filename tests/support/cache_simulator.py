@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +40,11 @@ class Request:
     @property
     def prompt_tokens(self) -> int:
         return sum(tokens for _, tokens in self.prompt)
+
+    @property
+    def name(self) -> str:
+        """Of its class."""
+        return self.one.name if self.one else "recorded"
 
     @property
     def known_tokens(self) -> int:
@@ -110,12 +115,15 @@ class Outcome:
         iteration_s: Mean time of an iteration that computes anything.
         resident_tokens: KV in use, mean over time.
         waiting: Requests waiting, at equal steps of time.
+        turns_per_s: Arrivals of each class, by name, so that a run can be compared with the rates
+            that it had.
     """
 
     hit_share: float
     iteration_s: float
     resident_tokens: float
     waiting: list[int]
+    turns_per_s: dict[str, float]
 
     @property
     def stable(self) -> bool:
@@ -211,13 +219,17 @@ def simulate(
     hits = prompts = iterations = 0
     busy_s = held = 0.0
     samples: list[int] = []
+    came: Counter[str] = Counter()
     following = next(coming, None)
     while now_s < horizon_s:
         while following is not None and following[0] <= now_s:
             waiting.append(following[2])
+            came[following[2].name] += following[0] >= warm_up_s
             following = next(coming, None)
         while returns and returns[0][0] <= now_s:
-            waiting.append(heapq.heappop(returns)[2])
+            at_s, _, request = heapq.heappop(returns)
+            waiting.append(request)
+            came[request.name] += at_s >= warm_up_s
         decodes = len(running)
         chunks: list[tuple[int, int]] = []
         admitted: list[Request] = []
@@ -273,7 +285,8 @@ def simulate(
             held += seconds * memory.used_tokens
         while len(samples) < 400 * now_s / horizon_s:
             samples.append(len(waiting))
-    return Outcome(hits / max(prompts, 1), busy_s / iterations, held / busy_s, samples)
+    rates = {name: count / (now_s - warm_up_s) for name, count in came.items()}
+    return Outcome(hits / max(prompts, 1), busy_s / iterations, held / busy_s, samples, rates)
 
 
 def _seconds(server: Server, chunks: list[tuple[int, int]], decodes: int, kv_read: int) -> float:
