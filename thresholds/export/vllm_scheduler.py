@@ -8,6 +8,9 @@ through a gate that shows those that the table lets in (`gate`), and running one
 deferred. Requests that vLLM preempted pass the gate, by priority also those that stand behind a
 new one. A step costs O(admitted) beyond vLLM's own, and O(running) with segments.
 
+A table file that is replaced is followed from the next step on (`reload`): checked as at the start,
+refused if it would have been refused there, with credit and holds carried over.
+
 `TableScheduler` is the same for an engine without asynchronous scheduling. Both refuse to start,
 with an `InputError` of one line, on a table that was not made for this engine.
 """
@@ -29,11 +32,12 @@ from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
-from fluid.errors import InputError
+from fluid.errors import FluidwaitError, InputError
 from fluid.files import FileModel
 from thresholds.export.admission import Restraints, doubts, require_same_server, restraints_of
 from thresholds.export.gate import GatedQueue, holds, is_new
 from thresholds.export.holds import SegmentHolds
+from thresholds.export.reload import TableFile
 from thresholds.limits import Limits
 from thresholds.table import ThresholdTable
 
@@ -82,6 +86,8 @@ class Counters:
         drained: Steps in which all holds were lifted because the memory was full.
         beyond: Requests that may generate more tokens than the table's last segment covers; they
             count as its members.
+        reloaded: New tables that were followed.
+        refused: New tables that were not.
     """
 
     iterations: int = 0
@@ -90,6 +96,8 @@ class Counters:
     overdue: int = 0
     drained: int = 0
     beyond: int = 0
+    reloaded: int = 0
+    refused: int = 0
 
 
 @dataclass
@@ -122,17 +130,17 @@ class _FollowsTable(_Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         vllm_config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
         self.settings = settings = _settings(vllm_config.additional_config)
+        self._file = TableFile(settings.table)
         table = ThresholdTable.read(settings.table)
         self.restraints = _restraints(table, settings)
         self.limits = self.restraints.limits
         _require_scheduling(vllm_config.scheduler_config, self)
         _require_seats(vllm_config.scheduler_config, self.restraints, settings.table)
+        self._own_watermark = getattr(vllm_config.scheduler_config, "watermark", None)
         _raise_watermark(vllm_config.scheduler_config, self.limits)
         super().__init__(*args, **kwargs)
         _require_plain(self)
-        capacity = self.kv_cache_config.num_blocks * self.block_size
-        tolerance = settings.kv_tolerance
-        require_same_server(table, capacity, self.block_size, tolerance, settings.table)
+        self._require_same_server(table)
         self.counters = Counters()
         segmented = bool(self.restraints.segment_thresholds)
         self._segments = SegmentHolds(self.restraints) if segmented else None
@@ -170,6 +178,8 @@ class _FollowsTable(_Scheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """vLLM's own step, on the requests that the table lets it see."""
+        if self._file.is_new(self.clock()):
+            self._reload()
         room = self._hold_running()
         self._step = _StepState(room)
         queues = {name: getattr(self, name) for name in self._queue_names}
@@ -197,6 +207,43 @@ class _FollowsTable(_Scheduler):
         if self._segments is not None:
             self._segments.forget(request.request_id)
         return super()._free_request(request, *args, **kwargs)
+
+    def _require_same_server(self, table: ThresholdTable) -> None:
+        capacity = self.kv_cache_config.num_blocks * self.block_size
+        tolerance = self.settings.kv_tolerance
+        require_same_server(table, capacity, self.block_size, tolerance, self.settings.table)
+
+    def _reload(self) -> None:
+        """Follow the table that is in the file now, or say why not and stay with the old one."""
+        settings, config = self.settings, self.vllm_config.scheduler_config
+        try:
+            table = ThresholdTable.read(settings.table)
+            restraints = _restraints(table, settings)
+            _require_seats(config, restraints, settings.table)
+            self._require_same_server(table)
+            _require_watermark(self._own_watermark, restraints.limits)
+        except FluidwaitError as error:
+            self.counters.refused += 1
+            logger.warning("fluidwait: a new table is refused, the old one stays: %s", error)
+            return
+        self.restraints, self.limits = restraints, restraints.limits
+        if self._own_watermark is not None:
+            config.watermark = self._own_watermark
+            _raise_watermark(config, self.limits)
+            blocks = int(config.watermark * self.kv_cache_config.num_blocks)
+            self.kv_cache_manager.watermark_blocks = blocks
+        self._credit = min(self._credit, 1.0 + self.limits.pace)
+        if not restraints.segment_thresholds:
+            self._segments = None
+            self._drain = False
+        elif self._segments is None:
+            self._segments = SegmentHolds(restraints)
+        else:  # who waits at a boundary has waited as long as before
+            self._segments.restraints = restraints
+        self.counters.reloaded += 1
+        told = "; ".join(doubts(table, date.today()))
+        doubtful = f" (doubtful: {told})" if told else ""
+        logger.info("fluidwait follows a new %s: %s%s", settings.table, restraints, doubtful)
 
     def _hold_running(self) -> float:
         """Hold what the segments hold; returns how many new requests they have room for."""
@@ -341,12 +388,17 @@ def _restraints(table: ThresholdTable, settings: Settings) -> Restraints:
 
 def _raise_watermark(config: Any, limits: Limits) -> None:
     """Let vLLM keep the table's watermark free, or its own if that is larger."""
-    if limits.watermark_fraction == 0:
-        return
-    if not hasattr(config, "watermark"):
+    own = getattr(config, "watermark", None)
+    _require_watermark(own, limits)
+    if own is not None:
+        config.watermark = max(own, limits.watermark_fraction)
+
+
+def _require_watermark(own: float | None, limits: Limits) -> None:
+    """Refuse a table with a watermark in an engine that has none."""
+    if own is None and limits.watermark_fraction:
         allowed = "0: this vLLM has no watermark"
         raise InputError("params.watermark_fraction", limits.watermark_fraction, allowed)
-    config.watermark = max(config.watermark, limits.watermark_fraction)
 
 
 def _require_scheduling(config: Any, scheduler: Any) -> None:
