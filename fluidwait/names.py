@@ -33,10 +33,11 @@ def solvers(incomplete: str) -> list[str]:
 
 
 def engines(incomplete: str) -> list[str]:
-    """Serving systems that a table is exported to."""
+    """Serving systems, and autoscalers, that a table is exported to."""
+    from thresholds.export.autoscaling.scalers import SCALERS
     from thresholds.export.engines import ENGINES
 
-    return _starting(incomplete, ENGINES)
+    return _starting(incomplete, (*ENGINES, *SCALERS))
 
 
 def queries(incomplete: str) -> list[str]:

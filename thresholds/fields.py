@@ -20,7 +20,7 @@ from fluid.workload import Workload
 from thresholds.labels import policy_label
 from thresholds.limits import MOST_REQUESTS, Limits
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 MAJOR_VERSION = SCHEMA_VERSION.split(".")[0]
 
 Number = int | float
@@ -139,6 +139,9 @@ class Predicted(FileModel):
             of first order (THEORY 2.6) where there is none. None where there is no such figure.
         policy_latency_s: Mean latency under the table's own policy, where a formula exists; None
             where only simulation tells. policy_ttft_s alike.
+        slo_rate_per_s: Total rate of the mix up to which the service levels are kept with the
+            settings of the table, simulated (95 %); None where that was not asked about, and in
+            tables before schema 1.6.
         law: What the latency laws say; None in tables before schema 1.4.
     """
 
@@ -153,6 +156,7 @@ class Predicted(FileModel):
     throughput_tokens_per_s: float | None
     policy_latency_s: float | None
     policy_ttft_s: float | None = None
+    slo_rate_per_s: Annotated[float, Field(gt=0)] | None = None
     law: PredictedLatency | None = None
 
 
