@@ -26,6 +26,7 @@ from thresholds.solvers.registry import SOLVERS
 from thresholds.solvers.wait.batch import FullBatch, full_batch
 from thresholds.solvers.wait.bound import clocked_search
 from thresholds.solvers.wait.mean_limits import mean_limits
+from thresholds.solvers.wait.objectives import WAIT_OBJECTIVES
 from thresholds.solvers.wait.relaxed import DelayProgram, delay_program, relaxed_optimum
 from thresholds.solvers.wait.solver import Wait, valid_scales
 from thresholds.solvers.wait.whole import DelayGoal
@@ -392,3 +393,15 @@ def test_a_decode_server_after_disaggregation_gets_a_table(policy: str, tau: Ite
     n = np.array([one.threshold for one in table.thresholds])
     assert table.memory.required_tokens == pytest.approx(float(n @ sums))
     assert all(one.holds for one in table.certificate)
+
+
+def test_the_largest_rate_is_found_where_loads_are_all_but_1() -> None:
+    """Memory for 1e8 requests: climbing one by one took as many steps."""
+    load = workload((1e-12, 65, 6))
+    machine = server(IterationTime.affine(63.5, per_token_s=2e-5, per_kv_token_s=6e-5))
+    batch = full_batch(load, machine.model_copy(update={"kv_capacity_tokens": 66_215_654_624}))
+    none = mean_limits(load)
+    found = WAIT_OBJECTIVES["rate"](batch, none, np.ones(1))
+    assert found.thresholds[0] > 1e8
+    assert batch.memory(found.thresholds) <= batch.server.usable_kv_tokens
+    assert found.gap < 1e-9
