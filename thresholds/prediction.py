@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from thresholds.fields import PredictedLatency, PredictedTimes
+from thresholds.fields import PredictedLatency, PredictedTimes, TableFields
 from thresholds.table import ThresholdTable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def with_prediction(table: ThresholdTable) -> ThresholdTable:
     return table.model_copy(update={"predicted": table.predicted.model_copy(update=update)})
 
 
-def predicted_latency(table: ThresholdTable, rate_per_s: float | None = None) -> PredictedLatency:
+def predicted_latency(table: TableFields, rate_per_s: float | None = None) -> PredictedLatency:
     """What the laws say of a table's scheduler with its watermark and, if nothing else, its cap.
 
     No law knows a pace or a threshold.
@@ -60,7 +60,7 @@ def predicted_latency(table: ThresholdTable, rate_per_s: float | None = None) ->
     return PredictedLatency.model_validate(law)
 
 
-def _scheduler(table: ThresholdTable) -> tuple[str, bool]:
+def _scheduler(table: TableFields) -> tuple[str, bool]:
     """The scheduler below a table with what a law knows of its limits, and whether that is all."""
     if table.policy != "paced":
         return table.scheduler, False

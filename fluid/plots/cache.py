@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from fluid.plots.style import COLOURS, panels
+from fluid.plots.style import COLOURS, Panels, panels
 
 
 class Survival(Protocol):
@@ -29,7 +28,7 @@ class Balance(Protocol):
     def states(self) -> Sequence[Survival]: ...
 
 
-def plot_cache(ax: Axes | None, found: Balance) -> Axes:
+def plot_cache(ax: Panels | None, found: Balance) -> Panels:
     """What the cache would hold and what residents leave it, by survival time."""
     times, demand, free = found.curve
     with panels(ax, (6, 4)) as axes:

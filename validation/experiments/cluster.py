@@ -307,7 +307,9 @@ def _without_pages() -> Iterator[None]:
     """No pages about tasks for browsers, which ask nobody who they are."""
     import dask
 
-    routes = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    routes: dict[str, list[str]] = {
+        f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")
+    }
     with dask.config.set(routes):
         yield
 

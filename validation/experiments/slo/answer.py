@@ -20,6 +20,9 @@ from validation.simulator.traffic.traffic import Traffic
 FIRST_RUNS = Runs(20, 2_500)
 """Runs that a search starts with; they are lengthened as far as it takes."""
 
+BUDGET_S = 60.0
+"""Seconds after which no longer run is started, unless told."""
+
 _GUESS, _NEAREST = 0.8, 0.98
 """Of the fluid limit: where a search starts without a law, and at most."""
 

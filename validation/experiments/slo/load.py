@@ -10,8 +10,7 @@ from fluid.server import Server
 from fluid.service_levels import promises
 from fluid.steady.stability import stability
 from fluid.workload import Workload
-from validation.experiments.boundary_search import BUDGET_S
-from validation.experiments.slo.answer import FIRST_RUNS
+from validation.experiments.slo.answer import BUDGET_S, FIRST_RUNS
 from validation.experiments.slo.rate import slo_rate
 from validation.policies import PolicyLike
 from validation.simulator.runs import Runs

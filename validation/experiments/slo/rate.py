@@ -13,9 +13,10 @@ from fluid.server import Server
 from fluid.service_levels import WORDS, Promise
 from fluid.steady.latency.scheduler import default_scheduler
 from fluid.workload import Workload
-from validation.experiments.boundary_search import BUDGET_S, Budget
+from validation.experiments.boundary_search import Budget
 from validation.experiments.largest_rate import fluid_limit_per_s
 from validation.experiments.slo.answer import (
+    BUDGET_S,
     FIRST_RUNS,
     Answer,
     checked_promises,

@@ -19,9 +19,10 @@ from fluid.result import Block, Note, Result, Table, number
 from fluid.server import Server
 from fluid.steady.latency.scheduler import default_scheduler
 from fluid.workload import Workload
-from validation.experiments.boundary_search import BUDGET_S, MOST_REQUESTS, Budget
+from validation.experiments.boundary_search import MOST_REQUESTS, Budget
 from validation.experiments.largest_rate import fluid_limit_per_s
 from validation.experiments.slo.answer import (
+    BUDGET_S,
     FIRST_RUNS,
     Answer,
     checked_promises,
