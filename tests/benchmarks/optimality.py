@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from fluid.errors import InfeasibleError
 from fluid.server import Server
 from fluid.workload import Workload
 from tests.support.nested_enumeration import OBJECTIVES, disagreement, enumerated, small_instance
@@ -55,7 +56,11 @@ def twenty_lengths(limit_s: float) -> None:
         load = Workload.from_document(one["workload"])
         server = Server.from_document(one["server"])
         started = time.perf_counter()
-        table = NestedWait(time_limit_s=limit_s).solve(load, server)
+        try:
+            table = NestedWait(time_limit_s=limit_s).solve(load, server)
+        except InfeasibleError as error:  # all ten have a design: the time was too short
+            print(f"  {load.name:26} none found: {error}", flush=True)
+            continue
         seconds = time.perf_counter() - started
         gap, value = table.solver.optimality_gap, table.solver.objective
         shown = "none" if gap is None else f"{100 * gap:.3f} %"
