@@ -45,7 +45,7 @@ from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 BUDGET, SEQUENCES, WATERMARK, RESERVE, CAP, PACE, VICTIM, REQUEUE, PROGRESS, ASYNC = range(10)
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue for all."""
     return 0

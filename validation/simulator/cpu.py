@@ -168,4 +168,5 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
 def _simulate(model: Model, lane: Lane, job: Job) -> None:
     start(model, lane, job.seed, job.replication, job.rate_scale)
     thresholds = job.policy.threshold_table(model)
-    job.policy.policy.run_lane(model.service, lane, job.policy.numbers_on(model), thresholds)
+    loop = job.policy.policy.loop(model)
+    loop(model.service, lane, job.policy.numbers_on(model), thresholds)
