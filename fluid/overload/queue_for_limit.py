@@ -9,7 +9,9 @@ for the end of the iteration that runs and of its own, at most 2 T* at the edge 
     quantile:   (Q + z c √Q)/μ + 2 T* ≤ limit
 
 A bound in prompt tokens is one of Q_tok = Q·l̄ tokens with the deviation of l/l̄ − a/ā for c; the
-request that crosses it is still let in, so that one of the longest is taken off.
+request that crosses it is still let in, so that one of the longest is taken off. All this is for
+admissions at a steady pace: without one they come in bursts (THEORY 11.4), between which waits are
+longer than the queue says.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class QueueForLimit(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120, slo=slo))
     >>> found = fw.queue_for_limit(load, fw.Server.named("engine-long-decode"))
     >>> found.requests, found.saturated_per_s > 19
-    (95, True)
+    (93, True)
     """
 
     workload: Workload
@@ -81,10 +83,10 @@ class QueueForLimit(Result):
     @property
     def sentence(self) -> str:
         """Both bounds and what they keep."""
-        tokens = "" if self.prompt_tokens is None else f", or {self.prompt_tokens:,} prompt tokens,"
+        tokens = "" if self.prompt_tokens is None else f" (or {self.prompt_tokens:,} prompt tokens)"
         return (
-            f"With at most {self.requests:,} requests{tokens} waiting, the {self.asked} TTFT of "
-            f"{self.name} of who is admitted stays within {seconds(self.limit_s)} at any load."
+            f"With a pace, and at most {self.requests:,} requests{tokens} waiting, {self.asked} "
+            f"TTFT of {self.name} stays within {seconds(self.limit_s)} at any offered load."
         )
 
     def document(self) -> dict[str, Any]:

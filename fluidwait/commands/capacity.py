@@ -64,13 +64,19 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """The most or least of one thing with which a load is stable, or keeps its service levels."""
+    from fluid.errors import InputError
+
     if query in names.SIMULATED_QUERIES:
         only = f"nothing beside query {query}"
-        require_use(context, ["class_name", "budget_tokens", "device"], only)
+        if class_name is not None:
+            raise InputError("class", class_name, only)
+        require_use(context, ["budget_tokens", "device"], only)
         if plot:
             from fluid.plots.style import require_plot_path
 
-            require_use(context, ["plot"] if query != "slo-queue" else [], "query slo-queue")
+            require_use(
+                context, [] if query == "slo-queue" else ["plot"], "only with query slo-queue"
+            )
             require_plot_path(plot)
         found = _by_levels(context, load, query, scheduler, router, arrivals, budget_s, size)
         show(found, as_json, plot)
@@ -79,7 +85,7 @@ def command(
 
     require_use(context, ["router"], "only with query slo-servers")
     simulated = ["scheduler", "arrivals", "budget_s", "replications", "requests", "seed", "device"]
-    simulated.append("plot")
+    require_use(context, ["plot"], "only with query slo-queue")
     require_use(context, simulated, "only with query " + " or ".join(names.SIMULATED_QUERIES))
     show(capacity(*load.read(), query, class_name, budget_tokens=budget_tokens), as_json)
 

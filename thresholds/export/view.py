@@ -114,8 +114,13 @@ class TableView:
 
     @cached_property
     def queue(self) -> QueueForLimit | None:
-        """What may wait by the limit of TTFT; None without one, or where it is too short for it."""
+        """What may wait by the limit of TTFT; None without one, or where it is too short.
+
+        Only of tables whose pace alone keeps requests waiting.
+        """
         table = self.table
+        if table.policy != "paced":
+            return None
         saturated_per_s = min(table.valid_for.max_rate_per_s, self._edge_per_s)
         try:
             return queue_for_limit(table.workload, table.server, saturated_per_s=saturated_per_s)

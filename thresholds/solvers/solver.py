@@ -113,7 +113,7 @@ class Solver(ABC):
 def _queue_notes(table: ThresholdTable) -> tuple[str, ...]:
     """What may wait above capacity, where there is a limit of TTFT."""
     queue = TableView(table).queue
-    return () if queue is None else (f"above capacity: {queue.sentence}",)
+    return () if queue is None else (f"above capacity: {queue.sentence.rstrip('.')}",)
 
 
 _CACHED = (

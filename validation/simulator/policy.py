@@ -120,7 +120,9 @@ class Policy:
 
     def loop(self, model: Model) -> Any:
         """The engine's loop compiled for this policy and the kind of traffic of a model."""
-        return self.run_reacting_lane if model.constants[0]["reacts"] else self.run_lane
+        # A lane with a pool of blocks has more arrays than the faster loop hands on.
+        reacts = model.constants[0]["reacts"] or self.caches
+        return self.run_reacting_lane if reacts else self.run_lane
 
     @cached_property
     def run_lane(self) -> Any:

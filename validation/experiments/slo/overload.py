@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ MULTIPLES = (0.5, 0.8, 0.95, 1.1, 1.5, 2.0, 3.0)
 """Offered rates over what is completed above capacity."""
 
 _SATURATING = 2.0
+
+_TRIALS = 4
+"""Bounds that are tried, each smaller than the one before."""
 
 _COLUMNS = ("offered /s", "bound", "goodput /s", "refused")
 
@@ -59,7 +63,8 @@ class OverloadCurve(Result):
     """Goodput, refusals and TTFT by offered rate, with and without a bound of the queue.
 
     Attributes:
-        queue: The bound, and what it keeps; that in requests is simulated.
+        queue: The bound by theory.
+        queue_requests: The bound that is simulated: that of theory, or less where it takes less.
         capacity_per_s: What this scheduler completes above capacity, simulated.
         rows: By rate, first with the bound, then without.
 
@@ -69,14 +74,15 @@ class OverloadCurve(Result):
     >>> server = fw.Server.named("engine-long-decode")
     >>> found = fw.overload_curve(load, server, "greedy", multiples=[1.5], runs=fw.Runs(2, 4_000))
     >>> bounded, unbounded = found.rows
-    >>> bounded.ttft_s < unbounded.ttft_s, unbounded.grows
-    (True, True)
+    >>> bounded.goodput_per_s > 10 * unbounded.goodput_per_s
+    True
     """
 
     workload: Workload
     server: Server
     scheduler: str
     queue: QueueForLimit
+    queue_requests: int
     capacity_per_s: float
     rows: tuple[Offered, ...]
     runs: Runs
@@ -85,7 +91,7 @@ class OverloadCurve(Result):
         rows = tuple(
             (
                 number(one.rate_per_s),
-                f"{self.queue.requests:,}" if one.bounded else "none",
+                f"{self.queue_requests:,}" if one.bounded else "none",
                 number(one.goodput_per_s),
                 percent(one.refused_share),
                 f"{number(one.ttft_s)}{' (grows)' if one.grows else ''}",
@@ -127,11 +133,11 @@ class OverloadCurve(Result):
         asked = f"{self.queue.asked} TTFT of {self.queue.name}"
         if not self.kept:
             return (
-                f"NOT kept under {self.scheduler}: with at most {self.queue.requests:,} requests "
+                f"NOT kept under {self.scheduler}: with at most {self.queue_requests:,} requests "
                 f"waiting, {asked} reaches {seconds(worst_s)}, above {seconds(self.queue.limit_s)}."
             )
         return (
-            f"With at most {self.queue.requests:,} requests waiting, {asked} of who is admitted is "
+            f"With at most {self.queue_requests:,} requests waiting, {asked} of who is admitted is "
             f"at most {seconds(worst_s)}, within {seconds(self.queue.limit_s)}."
         )
 
@@ -141,7 +147,7 @@ class OverloadCurve(Result):
             "server": self.server.name,
             "query": "slo-queue",
             "scheduler": self.scheduler,
-            "value": self.queue.requests,
+            "value": self.queue_requests,
             "unit": "requests waiting",
             "prompt_tokens": self.queue.prompt_tokens,
             "queue": self.queue.document(),
@@ -169,7 +175,7 @@ class OverloadCurve(Result):
                 for one in self.rows
                 if one.bounded == bounded
             ]
-            for label, bounded in ((f"at most {self.queue.requests} wait", True), ("none", False))
+            for label, bounded in ((f"at most {self.queue_requests} wait", True), ("none", False))
         }
         asked = f"{self.queue.asked} TTFT"
         return plot_offered(ax, lines, self.capacity_per_s, self.queue.limit_s, asked)
@@ -187,7 +193,8 @@ def overload_curve(
     """Simulate offered rates up to several times the capacity, with and without the bound.
 
     The bound comes from the limit of TTFT (`queue_for_limit`) and from what the scheduler completes
-    above capacity, which is simulated first.
+    above capacity, which is simulated first; where it does not keep the limit at the largest rate,
+    it is made smaller in proportion to the wait that is left, a few times.
 
     Args:
         scheduler: A policy of the simulator; that of the server's engine where None.
@@ -224,15 +231,41 @@ def overload_curve(
             on_done()
         return found
 
-    saturated = simulated(_SATURATING * first.saturated_per_s, first.requests)
-    capacity_per_s = min(_completed_per_s(saturated), first.saturated_per_s)
+    capacity_per_s = _saturated_per_s(simulated, first)
     queue = queue_for_limit(load, server, saturated_per_s=capacity_per_s)
+    requests = queue.requests
+    for _ in range(_TRIALS):
+        most = _offered(simulated(max(multiples) * capacity_per_s, requests), True, place)
+        if most.ttft_s <= queue.limit_s:
+            break
+        left = (queue.limit_s - queue.first_s) / (most.ttft_s - queue.first_s)
+        requests = max(1, math.floor(requests * left))
+    if most.ttft_s > queue.limit_s:
+        requests = queue.requests
     rows = [
         _offered(simulated(multiple * capacity_per_s, bound), bound is not None, place)
         for multiple in sorted(multiples)
-        for bound in (queue.requests, None)
+        for bound in (requests, None)
     ]
-    return OverloadCurve(load, server, policy.label, queue, capacity_per_s, tuple(rows), runs)
+    return OverloadCurve(
+        load, server, policy.label, queue, requests, capacity_per_s, tuple(rows), runs
+    )
+
+
+def _saturated_per_s(
+    simulated: Callable[[float, int | None], Attained], first: QueueForLimit
+) -> float:
+    """Completions per second where about `_SATURATING` times as many are offered.
+
+    A cap on requests in service may complete far less than the fluid limit: the rate is lowered
+    until a run lasts long enough to show it.
+    """
+    offered_per_s = _SATURATING * first.saturated_per_s
+    while True:
+        completed_per_s = _completed_per_s(simulated(offered_per_s, first.requests))
+        if completed_per_s * 2 * _SATURATING >= offered_per_s:
+            return min(completed_per_s, first.saturated_per_s)
+        offered_per_s = max(_SATURATING * completed_per_s, offered_per_s / 10)
 
 
 def _offered(found: Attained, bounded: bool, place: int) -> Offered:
