@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fluid import symbolic, transient
+    from fluid.cache.result import PrefixCache, prefix_cache
+    from fluid.cache.routing import Routing, routing
     from fluid.conversation import Conversation
     from fluid.errors import FluidwaitError, InfeasibleError, InputError
     from fluid.iteration import IterationTime
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "fluid": "symbolic transient",
+    "fluid.cache.result": "PrefixCache prefix_cache",
+    "fluid.cache.routing": "Routing routing",
     "fluid.conversation": "Conversation",
     "fluid.errors": "FluidwaitError InfeasibleError InputError",
     "fluid.iteration": "IterationTime",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fluid.cache.served import served
 from fluid.transient.admission import Admission
 from thresholds.fields import Loss
 from thresholds.solvers.paced.rule import PacedRule
@@ -20,7 +21,9 @@ def with_loss(table: ThresholdTable) -> ThresholdTable:
     limits = table.limits
     restrains = table.policy == PacedRule.policy
     own = Admission(limits.watermark_fraction, limits.cap, limits.pace)
-    found = predicted_loss(table.workload, table.server, {_OWN: own} if restrains else None)
+    found = predicted_loss(
+        served(table.workload, table.server), table.server, {_OWN: own} if restrains else None
+    )
     if found is None:
         return table
     shares = {one.name: one.lost_share for one in found.rules}

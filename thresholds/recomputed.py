@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fluid.cache.served import served
 from fluid.errors import InputError
 from fluid.steady.equilibrium import equilibrium
 from thresholds.fields import Condition, TableFields
@@ -55,7 +56,8 @@ def require_certificate(table: TableFields, file: str) -> None:
 
 def _conditions(table: TableFields) -> Iterator[Condition]:
     """Conditions of the table's solver that need nothing but the table."""
-    workload, server = table.workload, table.server
+    server = table.server
+    workload = served(table.workload, server)
     balance = equilibrium(workload, server)
     yield stability_condition(balance)
     n = np.array([float(one.threshold) for one in table.thresholds])
@@ -75,7 +77,7 @@ def _conditions(table: TableFields) -> Iterator[Condition]:
 
 def _of_segments(table: TableFields, n: Floats) -> Iterator[Condition]:
     rule = rule_of(table.policy)
-    lengths = distinct_lengths(table.workload, table.server)
+    lengths = distinct_lengths(served(table.workload, table.server), table.server)
     ends = np.array([one.up_to_tokens or 0 for one in table.thresholds])
     places = np.searchsorted(lengths.outputs, ends)
     if not np.array_equal(lengths.outputs[np.minimum(places, len(lengths.outputs) - 1)], ends):

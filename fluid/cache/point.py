@@ -127,11 +127,7 @@ class Cached:
     def _point(self, survive_s: float, scale: float, iteration_s: float) -> Point | None:
         """The point where requests are in service for S_j iterations of `iteration_s`."""
         kinds = self.kinds
-        scaled = replace(
-            kinds,
-            rates_per_s=scale * kinds.rates_per_s,
-            class_rates_per_s=scale * kinds.class_rates_per_s,
-        )
+        scaled = kinds.scaled(scale)
         service_s = self.stages * iteration_s
         shared = np.where(
             kinds.class_shared_tokens > 0, scaled.shared_hits(survive_s, service_s), 0.0
@@ -150,7 +146,7 @@ class Cached:
         idle = kinds.class_shared_tokens @ (
             (1 - alone) * -np.expm1(-scaled.class_rates_per_s * survive_s)
         )
-        private = (scaled.rates_per_s * kinds.left_tokens) @ scaled.unused_s(survive_s)
+        private = scaled.left.unused_tokens(survive_s)
         return Point(
             kinds=scaled,
             survive_s=survive_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -82,14 +83,20 @@ class States:
 
 
 @lru_cache(maxsize=16)
-def cache_states(workload: Workload, server: Server, method: Method | None = None) -> States:
+def cache_states(
+    workload: Workload, server: Server, method: Method | None = None, servers: int = 1
+) -> States:
     """All states of a workload on a server that caches prefixes.
+
+    Args:
+        servers: Each turn of a conversation goes to one of so many, and this is one of them.
 
     Raises:
         InputError: As `fluid.steady.intake.intake`.
     """
     require_mean_rates(workload)
-    cached = Cached(kinds_of(workload, server), server, chosen_method(server, method))
+    kinds = kinds_of(workload, server, servers)
+    cached = Cached(kinds, server, chosen_method(server, method))
     return _states(cached, 1.0)
 
 
@@ -112,11 +119,9 @@ def _excess(cached: Cached, survive_s: float, scale: float) -> float:
 
 
 def _survival_times(cached: Cached, scale: float) -> Floats:
-    """0 and a grid up to where the cache is surely too small; both sides of each fixed think time.
-
-    """
+    """0, a grid up to where a cache is surely too small, both sides of each fixed think time."""
     kinds = cached.kinds
-    once = float((kinds.rates_per_s * kinds.left_tokens) @ (1 - kinds.go_on))
+    once = float(kinds.left.tokens_per_s[kinds.left.steps == 0].sum())
     longest_s = 1.01 * cached.server.usable_kv_tokens / (scale * once)
     thinks_s = kinds.fixed_think_s[kinds.fixed_think_s < longest_s]
     grid = np.geomspace(_SHORTEST * longest_s, longest_s, _GRID)
@@ -149,23 +154,34 @@ def _lowest(cached: Cached, scale: float) -> tuple[float, float]:
         return float(excess[best]), float(grid[best])
     low_s, high_s = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = minimize_scalar(
-        lambda one: min(_excess(cached, one, scale), 1e300), bounds=(low_s, high_s),
-        method="bounded", options={"xatol": 1e-6 * high_s},
+        lambda one: min(_excess(cached, one, scale), 1e300),
+        bounds=(low_s, high_s),
+        method="bounded",
+        options={"xatol": 1e-6 * high_s},
     )
     if found.fun < excess[best]:
         return float(found.fun), float(found.x)
     return float(excess[best]), float(grid[best])
 
 
+def _holds(cached: Cached, scale: float) -> bool:
+    """Whether there is any state: some cache that would not hold more than its room."""
+    times = _survival_times(cached, scale)
+    # From the middle outwards, where a state is likely, so that few points are asked.
+    if any(_excess(cached, one, scale) <= 0 for one in times[len(times) // 2 :: 8]):
+        return True
+    return _lowest(cached, scale)[0] <= 0
+
+
 def _edge(cached: Cached) -> tuple[float, Point]:
     """α* and the point there."""
-    scale = _largest(lambda one: _lowest(cached, one)[0] <= 0, math.inf)
+    scale = _largest(lambda one: _holds(cached, one), math.inf)
     found = cached.at(_lowest(cached, scale)[1], scale)
     assert found is not None
     return scale, found
 
 
-def _largest(holds, most: float) -> float:
+def _largest(holds: Callable[[float], bool], most: float) -> float:
     """The largest multiple up to `most` at which something holds that holds for small ones."""
     low, high = 0.0, min(most, 1.0)
     while high < most and holds(high):

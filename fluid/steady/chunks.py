@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.cache.served import served
 from fluid.errors import InputError
 from fluid.result import number
 from fluid.server import Server, require_fits
@@ -81,7 +82,7 @@ def chunked(workload: Workload, server: Server, budget_tokens: int | None = None
     """`budget_limit` where there is a budget, otherwise `chunk_limit`."""
     if budget_tokens is None:
         return chunk_limit(workload, server)
-    return budget_limit(workload, server, budget_tokens)
+    return budget_limit(served(workload, server), server, budget_tokens)
 
 
 def chunk_limit(workload: Workload, server: Server) -> ChunkLimit:
@@ -108,7 +109,7 @@ def chunk_limit(workload: Workload, server: Server) -> ChunkLimit:
     whole = largest_scale(workload, server)
     tau = server.iteration_time
     gain_s = tau.per_prefill_token_sq_s - tau.per_prefill_context_token_s / 2
-    if gain_s <= 0:
+    if gain_s <= 0 or workload.has_prefixes:
         return ChunkLimit(whole, whole, "work and memory", (1.0,) * len(workload.classes))
     held_s = tau.overhead_s / server.usable_kv_tokens
     best = [_best_chunks(one.prefill_tokens, gain_s, held_s) for one in workload.classes]

@@ -13,13 +13,25 @@ from fluid.workload import Workload
 _STEP = 1e-3
 """Relative step of central differences."""
 
+_CACHED_STEP = 1e-2
+"""The same where hits move too, and boundaries are found by search."""
+
 
 def margin_derivatives(workload: Workload, server: Server) -> tuple[dict[str, float], str]:
     """∂margin/∂(quantity) of a workload on a server, and how they were found.
 
     Those of coefficients and overhead are analytic for every server. Those of rates and memory are
-    analytic for affine ones, otherwise central differences (relative step 0.1 %).
+    analytic for affine ones, otherwise central differences (relative step 0.1 %). Where prefixes
+    are cached there are only those two.
     """
+    if workload.has_prefixes:
+        by_rate = [_rate_difference(workload, server, k) for k in range(len(workload.classes))]
+        found = {
+            f"rate_per_s[{one.name}]": value
+            for one, value in zip(workload.classes, by_rate, strict=True)
+        }
+        found["kv_tokens"] = _memory_difference(workload, server)
+        return found, "central differences, hits included"
     here = stability(workload, server)
     sums = work_sums(workload, server)
     coefficients = {"overhead_s": -1 / best_intake_s(here, workload)} | {
@@ -62,18 +74,20 @@ def best_intake_s(found: Stability, workload: Workload) -> float:
 
 def _rate_difference(workload: Workload, server: Server, index: int) -> float:
     rate = workload.classes[index].rate_per_s
+    step = _CACHED_STEP if workload.has_prefixes else _STEP
 
     def margin(factor: float) -> float:
         changed = with_class(workload, index, rate_per_s=rate * factor)
         return stability(changed, server).margin
 
-    return (margin(1 + _STEP) - margin(1 - _STEP)) / (2 * _STEP * rate)
+    return (margin(1 + step) - margin(1 - step)) / (2 * step * rate)
 
 
 def _memory_difference(workload: Workload, server: Server) -> float:
     """Over whole blocks; one-sided where one block less would not hold a request."""
     block, tokens = server.block_tokens, server.usable_kv_tokens
-    step = max(1, round(_STEP * tokens / block)) * block
+    share = _CACHED_STEP if workload.has_prefixes else _STEP
+    step = max(1, round(share * tokens / block)) * block
 
     def margin(capacity_tokens: int) -> float:
         changed = server.model_copy(update={"kv_capacity_tokens": capacity_tokens})

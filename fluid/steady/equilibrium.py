@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.cache.result import PrefixCache, prefix_cache
+from fluid.cache.served import at_hits
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, columns_of, notes, number, seconds
 from fluid.server import Server, require_fits
@@ -26,11 +28,17 @@ from fluid.steady.caveats import (
     range_caveats,
 )
 from fluid.steady.first_order import ClassTimes, MeanTimes, first_order_times
-from fluid.steady.intake import Method, intake
+from fluid.steady.intake import Intake, Method, intake
 from fluid.steady.latency.scheduler import DEFAULT_SCHEDULER, default_scheduler, rule_for
 from fluid.steady.overflow import Overflow
 from fluid.steady.phase import rate_and_memory
-from fluid.steady.stability import Binding, curve_stability, shares_line, verdict
+from fluid.steady.stability import (
+    Binding,
+    cached_stability,
+    curve_stability,
+    shares_line,
+    verdict,
+)
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
@@ -83,6 +91,8 @@ class Equilibrium(Result):
         fluctuations: The answer; None where nothing was asked or the workload is unstable.
         loss: What admission loses once memory has filled; None where it was not asked about, or
             where memory hardly binds.
+        cache: The states of the prefix cache where the workload has prefixes; the figures are those
+            of the state that the server reaches from empty.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(7.0, prompt=512, output=120))
@@ -115,6 +125,13 @@ class Equilibrium(Result):
     evictions: float | None = None
     fluctuations: Overflow | None = None
     loss: PredictedLoss | None = None
+    cache: PrefixCache | None = None
+
+    @property
+    def computed(self) -> Workload:
+        """The workload as it is computed: prompts without what is found in the cache."""
+        here = self.cache.found.from_empty if self.cache else None
+        return self.workload if here is None else at_hits(self.workload, here)
 
     @property
     def title(self) -> str:
@@ -148,7 +165,7 @@ class Equilibrium(Result):
         """Means and quantiles under `scheduler` by the latency laws; None where it is unstable."""
         from fluid.steady.prediction import predict  # its kernels are slow to import
 
-        return predict(self.workload, self.server, self.scheduler) if self.stable else None
+        return predict(self.computed, self.server, self.scheduler) if self.stable else None
 
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each class; times are predicted means, None where there are none."""
@@ -175,6 +192,8 @@ class Equilibrium(Result):
                 for one in self.classes
             ),
         )
+        if self.cache is not None:
+            yield from self.cache.blocks()
         yield from notes(self.caveats)
         if self.prediction is None:
             yield "No latencies: the queue of an unstable load grows for ever."
@@ -201,7 +220,7 @@ class Equilibrium(Result):
     def document(self) -> dict[str, Any]:
         """The fields; `ttft_s`, `tpot_s` and `latency_s` are predicted means."""
         apart = (
-            *("workload", "server", "caveats", "evictions", "fluctuations", "loss"),
+            *("workload", "server", "caveats", "evictions", "fluctuations", "loss", "cache"),
             *("first_order", "first_order_caveats", "stages", "class_times"),
             *(() if self.limit_share else ("limit_share",)),
         )
@@ -224,6 +243,8 @@ class Equilibrium(Result):
             document["fluctuations"] = self.fluctuations and asdict(self.fluctuations)
         if self.loss is not None:
             document["predicted_loss"] = self.loss.document()
+        if self.cache is not None:
+            document["prefix_cache"] = self.cache.document()
         return document
 
     def _class_documents(self, predicted: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -236,7 +257,8 @@ class Equilibrium(Result):
         picture: str = "latency",
         simulated: Sequence[SimulatedTimes] = (),
     ) -> Axes:
-        """One of `PICTURES`: times by rate, KV by stage, or the margin by rate and memory.
+        """One of `PICTURES`: times by rate, KV by stage, the margin by rate and memory, or room and
+        demand of the prefix cache.
 
         Args:
             simulated: What to show beside the times by rate, as `compare` found it.
@@ -249,7 +271,7 @@ class Equilibrium(Result):
         if picture == "latency":
             from fluid.steady.latency_by_rate import latency_by_rate  # slow to import
 
-            return latency_by_rate(self.workload, self.server, self.scheduler).plot(ax, simulated)
+            return latency_by_rate(self.computed, self.server, self.scheduler).plot(ax, simulated)
         drawn: Axes = getattr(self, f"_plot_{picture}")(ax)
         return drawn
 
@@ -258,7 +280,7 @@ class Equilibrium(Result):
 
         if not self.stable:
             raise InputError("workload", self.workload.name, "a stable workload")
-        stages = [class_stages(one, self.server) for one in self.workload.classes]
+        stages = [class_stages(one, self.server) for one in self.computed.classes]
         held = np.zeros((len(stages), max(int(one.index[-1]) for one in stages) + 1))
         for row, one, balanced in zip(held, stages, self.classes, strict=True):
             row[one.index] = (balanced.in_service_per_stage or 0.0) * one.held_kv_tokens
@@ -267,10 +289,15 @@ class Equilibrium(Result):
         return plot_composition(ax, dict(zip(names, held, strict=True)), title)
 
     def _plot_phase(self, ax: Axes | None) -> Axes:
-        return rate_and_memory(self.workload, self.server).plot(ax)
+        return rate_and_memory(self.computed, self.server).plot(ax)
+
+    def _plot_cache(self, ax: Axes | None) -> Axes:
+        if self.cache is None:
+            raise InputError("picture", "cache", "of a workload with prefixes")
+        return self.cache.plot(ax)
 
 
-PICTURES = ("latency", "stages", "phase")
+PICTURES = ("latency", "stages", "phase", "cache")
 """What `Equilibrium.plot` draws."""
 
 
@@ -293,7 +320,9 @@ def equilibrium(
 ) -> Equilibrium:
     """Solve ΔT* = E[τ(λΔT*)] and derive inventory and memory (THEORY 2.2, 2.5).
 
-    Latencies are predicted when they are asked for, by the laws of THEORY 9 for a scheduler.
+    Latencies are predicted when they are asked for, by the laws of THEORY 9 for a scheduler. Where
+    the workload has prefixes they are cached (THEORY 10): limits move with the hits of each rate,
+    and latencies are those of the mean prompt of a class without what is found of it.
 
     Args:
         method: "closed-form" needs affine f; "poisson" and "mean" take any f. By default the
@@ -319,8 +348,17 @@ def equilibrium(
     require_fits(workload, server)
     scheduler = scheduler or default_scheduler(server)
     rule_for(scheduler, server)  # refused at once, not when its latencies are asked for
-    curve = intake(workload, server, method)
-    boundary, balance_s = curve_stability(workload, curve)
+    cache = prefix_cache(workload, server, method) if workload.has_prefixes else None
+    computed = workload
+    if cache is None:
+        curve = intake(workload, server, method)
+        boundary, balance_s = curve_stability(workload, curve)
+    else:
+        here = cache.found.from_empty
+        computed = workload if here is None else at_hits(workload, here)
+        curve = intake(computed, server, method)
+        boundary = cached_stability(workload, cache.found)
+        balance_s = None if here is None else here.iteration_s
     served = balance_s if boundary.stable else None
     added = times = None
     if served is not None:
@@ -330,7 +368,7 @@ def equilibrium(
     if evictions is not None and served is not None:
         from fluid.steady.prediction import overflow_under  # its kernels are slow to import
 
-        fluctuations = overflow_under(workload, server, evictions, scheduler)
+        fluctuations = overflow_under(computed, server, evictions, scheduler)
     throughput = float(workload.rates_per_s @ workload.columns.decode_tokens)
     return Equilibrium(
         workload=workload,
@@ -339,7 +377,7 @@ def equilibrium(
         method=curve.method,
         utilisation=boundary.utilisation,
         iteration_time_s=balance_s,
-        kv_tokens=None if balance_s is None else balance_s * curve.kv_tokens_per_s,
+        kv_tokens=_kv_tokens(cache, curve, balance_s),
         kv_capacity_tokens=server.usable_kv_tokens,
         max_scale=boundary.max_scale,
         margin=boundary.margin,
@@ -352,7 +390,7 @@ def equilibrium(
         first_order_caveats=condition_caveats(curve, boundary.utilisation, served, added),
         caveats=(
             *approximation_caveats(curve),
-            *packing_caveats(curve, boundary),
+            *(_CACHED if cache else packing_caveats(curve, boundary)),
             *range_caveats(curve, served, boundary.max_scale * boundary.boundary_iteration_time_s),
             *profile_caveats(workload, boundary.max_scale),
         ),
@@ -361,8 +399,22 @@ def equilibrium(
         scheduler=scheduler,
         evictions=evictions,
         fluctuations=fluctuations,
-        loss=_loss(workload, server) if loss else None,
+        loss=_loss(computed, server) if loss else None,
+        cache=cache,
     )
+
+
+_CACHED = (
+    "prefixes are cached: latencies take each class at its mean prompt without what is found of "
+    "it, at the hits of these rates",
+)
+
+
+def _kv_tokens(cache: PrefixCache | None, curve: Intake, balance_s: float | None) -> float | None:
+    """M*, with what residents share counted once."""
+    if balance_s is None:
+        return None
+    return cache.states[0].resident_tokens if cache else balance_s * curve.kv_tokens_per_s
 
 
 def _loss(workload: Workload, server: Server) -> PredictedLoss | None:

@@ -25,8 +25,8 @@ from fluid.server import Server, require_fits
 from fluid.stages import class_stages, rounded_sum
 from fluid.steady.intake import Intake, intake
 from fluid.steady.patterns import Packer, Pattern
-from fluid.steady.stability import Stability, curve_stability
-from fluid.workload import RequestClass, Workload
+from fluid.steady.stability import Stability, curve_stability, largest_scale
+from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
 
@@ -128,6 +128,10 @@ def packing(workload: Workload, server: Server) -> Packing:
         InputError: A request does not fit into the cache, or rates whose mean is not 1.
     """
     require_fits(workload, server)
+    if workload.has_prefixes:
+        # Nothing is known beside the fluid limit: what residents share depends on who they are.
+        scale = largest_scale(workload, server)
+        return Packing(scale, scale, 0, scale, ())
     quick = _without_patterns(workload, server)
     if not quick.matters:
         return quick
@@ -136,12 +140,9 @@ def packing(workload: Workload, server: Server) -> Packing:
         return quick
     # One search for all rates of a mix.
     classes = tuple(
-        RequestClass(
-            name=f"c{k}",
-            rate_per_s=float(f"{share:.12g}"),
-            prefill_tokens=workload.classes[index].prefill_tokens,
-            decode_tokens=workload.classes[index].decode_tokens,
-            context_tokens=workload.classes[index].context_tokens,
+        workload.classes[index].model_copy(
+            update={"name": f"c{k}", "rate_per_s": float(f"{share:.12g}"), "slo": None}
+            | {"weight": 1.0, "shared_prefix_tokens": None, "conversation": None}
         )
         for k, (index, share) in enumerate(
             zip(first.tolist(), np.bincount(kind, weights=workload.shares).tolist(), strict=True)

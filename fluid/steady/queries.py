@@ -41,19 +41,22 @@ def _rate(workload: Workload, server: Server, _: str | None) -> Reached:
 
 
 def _kv_tokens(workload: Workload, server: Server, _: str | None) -> Reached:
+    block = server.block_tokens
+
+    def having(tokens: float) -> tuple[Workload, Server]:
+        return workload, server.model_copy(update={"kv_capacity_tokens": int(tokens)})
+
+    if workload.has_prefixes:
+        blocks = _least(lambda one: having(block * one), server.usable_kv_tokens // block)
+        return Reached(block * blocks, "tokens", server.usable_kv_tokens, having)
     curve = intake(workload, server)
     least_s = curve.least_balance_s()
     if least_s is None:
         boundless = server.model_copy(update={"kv_capacity_tokens": _BOUNDLESS_TOKENS})
         raise _infeasible(workload, boundless, "no memory is enough")
-    block = server.block_tokens
     largest = float(curve.sums.last_held_tokens.max())
     needed = max(least_s * curve.kv_tokens_per_s * (1 - _ROUNDING), largest)
     value = math.ceil(needed / block) * block
-
-    def having(tokens: float) -> tuple[Workload, Server]:
-        return workload, server.model_copy(update={"kv_capacity_tokens": int(tokens)})
-
     return Reached(value, "tokens", server.usable_kv_tokens, having)
 
 
@@ -62,6 +65,7 @@ def _overhead_s(workload: Workload, server: Server, _: str | None) -> Reached:
 
     Tangents lie above L, so that their roots climb from next to nothing to the largest shift.
     """
+    _without_prefixes(workload, "overhead_s")
     shift = -server.iteration_time.overhead_s * (1 - _LEAST_OVERHEAD)
     found = stability(workload, _shifted(server, shift))
     if found.margin <= 0:
@@ -81,6 +85,7 @@ def _overhead_s(workload: Workload, server: Server, _: str | None) -> Reached:
 
 
 def _bandwidth(workload: Workload, server: Server, _: str | None) -> Reached:
+    _without_prefixes(workload, "bandwidth")
     read = work_sums(workload, server)["per_kv_token_s"]
     if read == 0:
         raise InputError("query", "bandwidth", "a workload with decode stages, which read KV")
@@ -135,6 +140,33 @@ def _output(workload: Workload, server: Server, class_name: str | None) -> Reach
 
     today = workload.classes[index].decode_tokens
     return Reached(low, f"output tokens of {class_name}", today, having)
+
+
+def _without_prefixes(workload: Workload, query: str) -> None:
+    """Refuse a query whose answer follows from a sum over stages, which hits change."""
+    if workload.has_prefixes:
+        allowed = "rate, kv_tokens, servers or output where the workload has prefixes"
+        raise InputError("query", query, allowed)
+
+
+def _least(having: Callable[[float], tuple[Workload, Server]], today: int) -> int:
+    """The least whole number with which the load is stable, by bisection."""
+
+    def holds(number: int) -> bool:
+        try:
+            return stability(*having(number)).stable
+        except InputError:
+            return False
+
+    low, high = 0, max(today, 1)
+    while not holds(high):
+        low, high = high, 2 * high
+        if high > _BOUNDLESS_TOKENS:
+            raise _infeasible(*having(high), "no memory is enough")
+    while high - low > max(1, high >> 14):
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 QUERIES: dict[str, Callable[[Workload, Server, str | None], Reached]] = {

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.cache.states import States, cache_states
 from fluid.result import Block, Result, Table, number, percent, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import read_only
@@ -161,8 +162,37 @@ def stability(workload: Workload, server: Server, method: Method | None = None) 
     2.78
     """
     require_fits(workload, server)
+    if workload.has_prefixes:
+        return cached_stability(workload, cache_states(workload, server, method))
     found, _ = curve_stability(workload, intake(workload, server, method))
     return found
+
+
+def cached_stability(workload: Workload, states: States) -> Stability:
+    """The verdict on a workload whose prefixes are cached, with the hits of each rate (10.4)."""
+    max_scale, edge = states.edge
+    here = states.from_empty
+    server = states.cached.server
+    overhead_s = server.iteration_time.overhead_s
+    rest = overhead_s / edge.iteration_s
+    rates = workload.rates_per_s
+    return Stability(
+        workload=workload,
+        server=server,
+        stable=here is not None,
+        max_scale=max_scale,
+        margin=1 - 1 / max_scale,
+        binding="memory" if rest > 0.5 else "compute",
+        compute_share=1 - rest,
+        memory_share=rest,
+        limit_share=0.0,
+        utilisation=1 - overhead_s / here.iteration_s
+        if here
+        else edge.curve.final_utilisation / max_scale,
+        boundary_iteration_time_s=edge.iteration_s,
+        boundary_per_stage=read_only(max_scale * rates * edge.iteration_s),
+        half_space_per_s=None,
+    )
 
 
 def largest_scale(workload: Workload, server: Server, method: Method | None = None) -> float:
@@ -172,6 +202,8 @@ def largest_scale(workload: Workload, server: Server, method: Method | None = No
         InputError: As `stability`.
     """
     require_fits(workload, server)
+    if workload.has_prefixes:
+        return cache_states(workload, server, method).max_scale
     return curve_scale(intake(workload, server, method))
 
 

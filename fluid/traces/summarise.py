@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluid.errors import InputError
 from fluid.files import require_output
@@ -19,6 +19,9 @@ from fluid.traces.strata import summary_errors, workload_of_digest
 from fluid.traces.tape_csv import tape_writer
 from fluid.traces.trace import ALL_AT_ONCE, Chunk, ReadOptions, Trace
 from fluid.workload import Workload
+
+if TYPE_CHECKING:
+    from fluid.traces.hit_curve import HitCurve, StackDistances
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +41,8 @@ class TraceSummary(Result):
         intervals: For a snapshot, least and most of each mean that fits its histograms; None where
             nothing bounds the lengths.
         independent_memory_sum: The same of the memory sum where lengths are independent.
+        hits: What share of the prompts a prefix cache of each size finds, where the trace tells
+            what its prompts are made of.
 
     >>> import pathlib, tempfile
     >>> import fluidwait as fw
@@ -60,6 +65,7 @@ class TraceSummary(Result):
     caveats: tuple[str, ...]
     intervals: dict[str, Interval] | None = None
     independent_memory_sum: Interval | None = None
+    hits: HitCurve | None = None
 
     def write(self, path: str | Path) -> None:
         """Write the workload, with what is known of it at the head of a YAML file.
@@ -85,9 +91,11 @@ class TraceSummary(Result):
 
     def blocks(self) -> Iterator[Block]:
         classes = len(self.workload.classes)
-        rate = number(self.rate_per_s)
+        rate, reusable = number(self.rate_per_s), ""
+        if self.hits is not None:
+            reusable = f", {percent(self.hits.reusable_share)} of the prompt tokens reusable"
         yield Table(
-            f"{self.file.name}: {self.requests:,} requests, {rate} /s, {classes} classes",
+            f"{self.file.name}: {self.requests:,} requests, {rate} /s, {classes} classes{reusable}",
             ("figure", "error against the trace"),
             tuple((figure, percent(error, 3)) for figure, error in self.errors.items()),
         )
@@ -97,6 +105,15 @@ class TraceSummary(Result):
                 ("figure", "in the workload", "if independent", "whatever the correlation"),
                 tuple(self._limits()),
                 spare=("if independent",),
+            )
+        if self.hits is not None and self.hits.reusable_share > 0:
+            yield Table(
+                "What a prefix cache finds, least recently used blocks dropped first",
+                ("cache tokens", "of the prompt tokens"),
+                tuple(
+                    (number(float(tokens)), percent(found / self.hits.prompt_tokens))
+                    for tokens, found in self.hits.points()
+                ),
             )
         yield from self._remarks()
 
@@ -131,6 +148,12 @@ class TraceSummary(Result):
         if self.intervals is not None and self.independent_memory_sum is not None:
             document["intervals"] = {name: list(ends) for name, ends in self.intervals.items()}
             document["independent_memory_sum"] = list(self.independent_memory_sum)
+        if self.hits is not None:
+            document["reusable_share"] = self.hits.reusable_share
+            document["hit_curve"] = [
+                {"cache_tokens": tokens, "share": found / self.hits.prompt_tokens}
+                for tokens, found in self.hits.points()
+            ]
         return document
 
 
@@ -194,8 +217,9 @@ def summarise_trace(
     trace = chosen.open(path, ReadOptions(drop_failed, tokenizer, part, since, drop_longer_than))
     _require_possible(trace, path, rate_per_s, lengths, tape_out)
     # The tape appears only if the trace has a rate and a summary too.
+    reuse = _Reuse()
     with tape_writer(tape_out) if tape_out else nullcontext() as write:
-        found = _at_rate(_digest(trace, lengths, write), path, rate_per_s)
+        found = _at_rate(_digest(trace, lengths, write, reuse), path, rate_per_s)
         kept = _source(trace, source, lengths)
         workload = workload_of_digest(found, name or path.stem, classes, kept)
     if rate_per_s is None and isinstance(trace, Trace) and trace.timed:
@@ -214,6 +238,7 @@ def summarise_trace(
         caveats=trace.caveats,
         intervals=snapshot.intervals() if snapshot else None,
         independent_memory_sum=snapshot.independent_memory_sum() if snapshot else None,
+        hits=reuse.curve(),
     )
 
 
@@ -249,11 +274,33 @@ def _no_rate(file: str, finite_job: bool = False) -> InputError:
     return InputError("rate_per_s", "nothing", allowed, file)
 
 
-def _digest(trace: Trace | Snapshot, lengths: str, write: Callable[[Chunk], None] | None) -> Digest:
-    """The digest of a trace, each chunk written on the way."""
+class _Reuse:
+    """The hit curve of the chunks that pass, once some have blocks."""
+
+    def __init__(self) -> None:
+        self._distances: StackDistances | None = None
+
+    def see(self, chunk: Chunk) -> None:
+        if chunk.blocks is None:
+            return
+        if self._distances is None:
+            from fluid.traces.hit_curve import StackDistances  # numba is slow to import
+
+            self._distances = StackDistances(chunk.blocks.block_tokens)
+        self._distances.see(chunk.blocks, chunk.num_prefill_tokens)
+
+    def curve(self) -> HitCurve | None:
+        return self._distances.curve() if self._distances else None
+
+
+def _digest(
+    trace: Trace | Snapshot, lengths: str, write: Callable[[Chunk], None] | None, reuse: _Reuse
+) -> Digest:
+    """The digest of a trace, each chunk written and looked at on the way."""
     if isinstance(trace, Snapshot):
         return trace.digest(lengths)
-    found = digest(_passing(trace.chunks, write) if write else trace.chunks)
+    chunks = _passing(trace.chunks, reuse.see)
+    found = digest(_passing(chunks, write) if write else chunks)
     return found if trace.timed else replace(found, rate_per_s=trace.rate_per_s)
 
 

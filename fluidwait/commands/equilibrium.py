@@ -55,7 +55,8 @@ def command(
     ] = 0.0,
     plot: PlotFile = None,
     picture: Annotated[
-        str, typer.Option(help="What to plot: latency (by rate), stages (KV by stage) or phase.")
+        str,
+        typer.Option(help="What to plot: latency (by rate), stages (KV by stage), phase or cache."),
     ] = "latency",
     simulate: Annotated[
         str | None,

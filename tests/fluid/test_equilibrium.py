@@ -292,7 +292,7 @@ def test_document_has_the_field_names_and_plain_values():
     document = found.document()
     fields_of = {one.name for one in fields(Equilibrium)}
     apart = {"evictions", "fluctuations", "loss", "first_order_caveats", "stages", "class_times"}
-    apart |= {"limit_share"}
+    apart |= {"limit_share", "cache"}
     added = {"ttft_s", "tpot_s", "latency_s", "prediction", "classes"}
     assert set(document) == fields_of - apart | added
     assert document["server"] == "a100-80gb-llama-2-7b"

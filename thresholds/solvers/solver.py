@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from fluid.cache.served import served
 from fluid.errors import InfeasibleError
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
@@ -52,6 +53,7 @@ class Solver(ABC):
             InfeasibleError: The workload is unstable (THEORY 2.1–2.3), or no table satisfies the
                 conditions; with the binding cause and the nearest feasible change.
         """
+        asked, workload = workload, served(workload, server)
         found = equilibrium(workload, server)
         if not found.stable:
             raise _unstable(workload, server, found)
@@ -62,7 +64,11 @@ class Solver(ABC):
             table = table.model_copy(update={**own, "notes": (_FALLS, *table.notes)})
         table = with_prediction(table)
         notes = (*self._slo_notes(workload), *table.notes)
-        return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
+        table = table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
+        if asked is workload:
+            return table
+        own = {"workload": asked, "workload_sha256": asked.sha256()}
+        return table.model_copy(update={**own, "notes": (_CACHED, *notes)})
 
     def in_step(self, tables: Sequence[ThresholdTable]) -> Iterator[Solver]:
         """Ways of solving so that tables of several loads can follow each other, if need be.
@@ -100,6 +106,11 @@ class Solver(ABC):
             f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",
         )
 
+
+_CACHED = (
+    "prefixes are cached: thresholds count each class at its mean prompt without what is found of "
+    "it, at the hits of these rates from an empty start"
+)
 
 _FALLS = (
     "the iteration time falls after jumps: thresholds hold for the least one above it that never "
