@@ -415,7 +415,12 @@ class Workload(FileModel):
     def factors(self) -> NDArray[np.float64]:
         """What each piece of the rate profile multiplies λ_j by, shape (pieces, m)."""
         pieces = self.rate_profile or (RatePiece(start_s=0, multiplier=1),)
-        return np.array([[piece.factor(one.name) for one in self.classes] for piece in pieces])
+        factors = np.empty((len(pieces), len(self.classes)))
+        for row, piece in zip(factors, pieces, strict=True):
+            row[:] = piece.multiplier
+            if piece.class_multipliers:
+                row[:] = [piece.factor(one.name) for one in self.classes]
+        return factors
 
     @property
     def mean_multipliers(self) -> NDArray[np.float64]:

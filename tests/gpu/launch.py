@@ -76,7 +76,7 @@ def launch(model: Model, policy: str, replications: int, requests: int) -> Launc
         for name, part in new_lane(model, requests)._asdict().items()
     }
     blocks = -(-replications // cuda.THREADS_PER_BLOCK)
-    kernel = cuda.compiled(configured.policy)[blocks, cuda.THREADS_PER_BLOCK]
+    kernel = cuda.compiled(configured.policy, reacts=False)[blocks, cuda.THREADS_PER_BLOCK]
     numba_cuda.synchronize()
     begin = time.perf_counter()
     kernel(*given, *lanes.values())
@@ -90,7 +90,7 @@ def launch(model: Model, policy: str, replications: int, requests: int) -> Launc
 
 def kernel_cost(policy: str) -> KernelCost:
     """Of the kernel as it was compiled at its first launch."""
-    kernel: Any = cuda.compiled(parse_policy(policy).policy)
+    kernel: Any = cuda.compiled(parse_policy(policy).policy, reacts=False)
     if not hasattr(kernel, "get_regs_per_thread"):
         return KernelCost()
     overload = next(iter(kernel.overloads.values()))

@@ -52,14 +52,17 @@ class AssemblyError(RuntimeError):
 
 
 def kernel_ptx(policy: str, capability: Capability) -> str:
-    """The whole path of the CUDA compiler but for the device, whose capability is told instead."""
+    """The whole path of the CUDA compiler but for the device, whose capability is told instead.
+
+    Of the loop for clients that react, which has all that the other one has.
+    """
     device = SimpleNamespace(compute_capability=capability)
     _, model, configured = next(random_models(policy, 0, 1))
     read = cuda.host_arguments(model, [Job(configured, 0)])
     lanes = [part[np.newaxis] for part in new_lane(model, 10)]
     signature = tuple(numba.typeof(part) for part in (*read, *lanes))
     with patch.object(dispatcher, "get_current_device", lambda: device):
-        source = cuda.kernel_source(POLICIES[policy])
+        source = cuda.kernel_source(POLICIES[policy], reacts=True)
         ptx, _ = compile_ptx(source, signature, device=False, cc=capability)
     return str(ptx)
 

@@ -26,7 +26,7 @@ from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 REQUEUE, PROGRESS, LOWEST = range(3)
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """Every new request has the lowest estimate."""
     return 0

@@ -26,7 +26,7 @@ from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 WATERMARK, CAP, PACE, VICTIM, REQUEUE, PROGRESS = range(6)
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue for all."""
     return 0

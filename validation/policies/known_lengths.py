@@ -22,13 +22,13 @@ from validation.simulator.policy import Policy
 # mypy: disable-error-code="no-untyped-def"
 
 
-@kernel
+@inlined
 def queue_by_length(model, shape):
     """One queue per output length."""
     return model.shapes[shape].output_tokens
 
 
-@kernel
+@inlined
 def queue_by_volume(model, shape):
     """One queue per KV volume, in ascending order."""
     return model.shapes[shape].volume_rank

@@ -31,13 +31,13 @@ from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 VICTIM, REQUEUE, PROGRESS, BUDGET, TARGET = range(5)
 
 
-@kernel
+@inlined
 def one_queue(model, shape):
     """One queue for all."""
     return 0
 
 
-@kernel
+@inlined
 def queue_by_prompt(model, shape):
     """One queue per prompt length, in ascending order."""
     return model.shapes[shape].prompt_rank

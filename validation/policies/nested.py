@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 
 from validation.policies.wait import VALVES, drains_now, fits, gate_is_open, pause, stage_of
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.engine import admit, advance, choose_victim, evict
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
@@ -39,7 +39,7 @@ CROSSED = -math.inf
 """Note of a resident that has spent its boundary iteration."""
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue for all: their lengths are unknown."""
     return 0

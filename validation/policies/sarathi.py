@@ -35,7 +35,7 @@ from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 CHUNK, CAP, WATERMARK, VICTIM, REQUEUE, PROGRESS = range(6)
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue for all."""
     return 0

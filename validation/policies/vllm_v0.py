@@ -38,7 +38,7 @@ from validation.simulator.policy import RECOMPUTE_PARAMETERS, Parameter, Policy
 WATERMARK, BUDGET, PADDED, CAP, VICTIM, REQUEUE, PROGRESS = range(7)
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue for all."""
     return 0

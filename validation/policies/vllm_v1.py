@@ -61,7 +61,7 @@ from validation.simulator.policy import ConfiguredPolicy, Policy
 # mypy: disable-error-code="no-untyped-def"
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue for all."""
     return 0

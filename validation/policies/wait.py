@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.engine import (
     admit,
     advance,
@@ -40,7 +40,7 @@ VALVES = (
 )
 
 
-@kernel
+@inlined
 def queue_of(model, shape):
     """One queue per class."""
     return model.shapes[shape].report_class

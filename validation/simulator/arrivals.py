@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.workload import RatePiece, Workload
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -223,7 +223,7 @@ def lay_out(model, lane, seed, replication, rate):
         rate_time_s += gap_s(arrivals, lane.scalars[0], rate, seed, replication, number, uniform)
 
 
-@kernel
+@inlined
 def choose_shape(shares, uniform):
     """The first shape whose cumulative share reaches `uniform`."""
     low, high = 0, shares.size - 1
@@ -236,7 +236,7 @@ def choose_shape(shares, uniform):
     return low
 
 
-@kernel
+@inlined
 def clock_at(model, rate_time_s):
     """When the integral of the multipliers reaches `rate_time_s`, and the piece at that time."""
     arrivals = model.arrivals[0]
@@ -258,7 +258,7 @@ def clock_at(model, rate_time_s):
     return begin_s + piece.start_s + (rest_s - piece.integral_s) / piece.multiplier, low
 
 
-@kernel
+@inlined
 def gap_s(arrivals, scalars, rate, seed, replication, number, uniform):
     """Rate time between request `number` and the one before it."""
     if arrivals.kind == GAMMA:

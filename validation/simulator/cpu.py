@@ -190,4 +190,5 @@ def _simulate(model: Model, lane: Lane, job: Job) -> None:
     if job.policy.rule.caches:
         clear_pool(model, lane)
     thresholds = job.policy.threshold_table(model)
-    job.policy.rule.run_lane(model.service, lane, job.policy.numbers_on(model), thresholds)
+    loop = job.policy.rule.loop(model)
+    loop(model.service, lane, job.policy.numbers_on(model), thresholds)

@@ -129,7 +129,8 @@ def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lan
         for name, part in lane._asdict().items()
     }
     blocks = -(-len(jobs) // THREADS_PER_BLOCK)
-    compiled(jobs[0].policy.rule)[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
+    kernel = compiled(jobs[0].policy.rule, bool(model.constants[0]["reacts"]))
+    kernel[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
     read = ("scalars", "sums", "histogram", "path")
     collected = {name: lanes[name].copy_to_host() for name in read}
     for index in range(len(jobs)):
@@ -151,14 +152,15 @@ def host_arguments(model: Model, jobs: Sequence[Job]) -> list[NDArray[Any]]:
 
 
 @cache
-def compiled(policy: Policy) -> Any:
-    """The CUDA kernel of a policy, compiled at its first launch."""
-    return cuda.jit(kernel_source(policy))
+def compiled(policy: Policy, reacts: bool) -> Any:
+    """The CUDA kernel of a policy, compiled at its first launch; one apart where clients react."""
+    return cuda.jit(kernel_source(policy, reacts))
 
 
-def kernel_source(policy: Policy) -> Any:
+def kernel_source(policy: Policy, reacts: bool) -> Any:
     """The Python function that becomes the policy's kernel."""
-    return rebound(replicate, policy.suffix, run_lane=policy.run_lane)
+    loop = policy.run_reacting_lane if reacts else policy.run_lane
+    return rebound(replicate, policy.suffix, run_lane=loop)
 
 
 def replicate(

@@ -13,7 +13,7 @@ from validation.simulator.window import in_window
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
-@kernel
+@inlined
 def forget_progress(model, lane, index):
     """What a request knows on arrival, and again after an eviction that loses its progress."""
     request = lane.requests[index]
@@ -49,7 +49,7 @@ def push_front(lane, queue_index, request_index):
     _waits(lane, queue_index, request_index)
 
 
-@kernel
+@inlined
 def _waits(lane, queue_index, request_index):
     lane.scalars[0].waiting += 1
     if lane.clients.size > 0:
@@ -58,7 +58,7 @@ def _waits(lane, queue_index, request_index):
         lane.scalars[0].waiting_tokens += client.prompt_tokens
 
 
-@kernel
+@inlined
 def head_tokens(model, lane, queue_index):
     """KV tokens that the head of a queue would occupy if it were admitted now."""
     head = lane.queues[queue_index].head

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.decoders import let_go, move, park_in_time, unpark_all
 from validation.simulator.engine import forget_progress, push_back
 from validation.simulator.iteration import run_aggregated, run_iteration
 from validation.simulator.path import sample
+from validation.simulator.state import Lane
 from validation.simulator.traffic.conversations import start_next
 from validation.simulator.traffic.ends import refuse
 from validation.simulator.traffic.patience import be_patient, give_up_next, next_to_give_up_s
 from validation.simulator.traffic.queue_limit import is_accepted
-from validation.simulator.undisturbed import run_undisturbed
+from validation.simulator.undisturbed import is_undisturbed, run_undisturbed
 from validation.simulator.window import is_measuring, mark_window
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -44,6 +45,10 @@ def form_aggregated(model, lane, params, thresholds):
     raise NotImplementedError
 
 
+REACTS = True
+"""Replaced by False when the loop is bound for requests whose clients do not react."""
+
+
 def queue_of(model, shape):
     """Replaced by a policy's own choice of queue for a request of this shape."""
     raise NotImplementedError
@@ -54,6 +59,8 @@ def run_lane(model, lane, params, thresholds):
 
     `model` is a `Service`: to hand a whole `Model` around would halve the speed.
     """
+    if not REACTS:
+        lane = without_clients(lane)
     scalars = lane.scalars[0]
     if AGGREGATES:
         scalars.aggregated = 1
@@ -75,7 +82,7 @@ def run_lane(model, lane, params, thresholds):
             sample(model, lane)
         if AGGREGATES and scalars.aggregated:
             ran = run_aggregated(model, lane)
-            if scalars.undisturbed_tokens > 0:
+            if scalars.undisturbed_tokens > 0 and is_undisturbed(lane):
                 run_undisturbed(model, lane)
         else:
             ran = run_iteration(model, lane)
@@ -91,7 +98,7 @@ def run_lane(model, lane, params, thresholds):
     scalars.window_end_s = min(scalars.window_end_s, scalars.clock_s)
 
 
-@kernel
+@inlined
 def _somebody_arrives(model, lane):
     """Whether somebody has arrived who has not joined yet; lets go who gave up before that."""
     scalars = lane.scalars[0]
@@ -102,7 +109,7 @@ def _somebody_arrives(model, lane):
             return arrival_s <= scalars.decides_at_s
 
 
-@kernel
+@inlined
 def _next_arrival_s(lane):
     scalars = lane.scalars[0]
     if scalars.next_arrival == lane.requests.size:
@@ -110,7 +117,7 @@ def _next_arrival_s(lane):
     return lane.requests[scalars.next_arrival].arrived_at_s
 
 
-@kernel
+@inlined
 def _joins(model, lane, index):
     """Take the next arrival in; False if it is refused."""
     scalars = lane.scalars[0]
@@ -188,7 +195,7 @@ def _sleep(lane):
     return True
 
 
-@kernel
+@inlined
 def _stuck(model, lane):
     """Whether nobody came or completed for many service times, so that nobody ever will.
 
@@ -199,3 +206,21 @@ def _stuck(model, lane):
     patience = 100 + 10 * lane.stage_count.shape[1] + model.constants[0].kv_capacity_tokens
     no_more_arrivals = scalars.next_arrival >= scalars.sent
     return no_more_arrivals and scalars.iterations - scalars.last_completion > patience
+
+
+@inlined
+def without_clients(lane):
+    """The same lane, in which the compiler sees that no client has a row."""
+    return Lane(
+        lane.scalars,
+        lane.requests,
+        lane.residents,
+        lane.queues,
+        lane.clients[:0],
+        lane.sums,
+        lane.histogram,
+        lane.stage_count,
+        lane.series,
+        lane.path,
+        lane.calendar,
+    )

@@ -118,15 +118,31 @@ class Policy:
         """Of the names of its kernels."""
         return self.name.replace("-", "_").replace(" ", "_")
 
+    def loop(self, model: Model) -> Any:
+        """The engine's loop compiled for this policy and the kind of traffic of a model.
+
+        That for clients that do not react knows no pool of blocks.
+        """
+        reacts = self.caches or model.constants[0]["reacts"]
+        return self.run_reacting_lane if reacts else self.run_lane
+
     @cached_property
     def run_lane(self) -> Any:
-        """The engine's loop compiled for this policy."""
-        name = self.suffix
+        """The loop for requests whose clients do not react, which is the faster one."""
+        return self._bound("", REACTS=False)
+
+    @cached_property
+    def run_reacting_lane(self) -> Any:
+        """The loop that refuses requests, lets clients give up, or send the next one."""
+        return self._bound("_reacting", REACTS=True)
+
+    def _bound(self, suffix: str, **constants: bool) -> Any:
+        name = self.suffix + suffix
         kernels = {"form_batch": self.form_batch, "queue_of": self.queue_of}
         if self.form_aggregated is None:
-            return bind(run_lane, name, kernels)
+            return bind(run_lane, name, kernels, **constants)
         kernels["form_aggregated"] = self.form_aggregated
-        return bind(run_lane, f"{name}_aggregated", kernels, AGGREGATES=True)
+        return bind(run_lane, f"{name}_aggregated", kernels, AGGREGATES=True, **constants)
 
     @property
     def general(self) -> Policy:

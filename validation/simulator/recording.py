@@ -18,7 +18,7 @@ _EDGE = 1e-9
 """Share of a bin's edge within which rounding could say another bin."""
 
 
-@kernel
+@inlined
 def measure(model, lane, index):
     """Record latency, TTFT and TPOT of a request that has just completed, and its limits."""
     request = lane.requests[index]
@@ -40,7 +40,7 @@ def measure(model, lane, index):
     record_met(model, lane, index, 1.0 if met else 0.0)
 
 
-@kernel
+@inlined
 def record(lane, report_class, metric, seconds):
     """One more value of LATENCY, TTFT or TPOT."""
     lane.sums[report_class, metric, 0] += 1.0
@@ -49,7 +49,7 @@ def record(lane, report_class, metric, seconds):
     lane.histogram[report_class, metric, _bin_of(seconds)] += 1
 
 
-@kernel
+@inlined
 def record_gaps(lane, seconds, count):
     """So many requests get an output token this long after the one before it."""
     if in_window(lane.scalars[0]):
@@ -63,12 +63,12 @@ def count_gaps(lane, seconds, count):
     scalars.gap_sum_s += seconds * count
     scalars.gap_max_s = max(scalars.gap_max_s, seconds)
     if not scalars.gap_bin_low_s <= seconds <= scalars.gap_bin_high_s:
-        _remember_bin(scalars, seconds)
+        remember_bin(scalars, seconds)
     lane.histogram[0, GAP, scalars.gap_bin] += count
 
 
 @kernel
-def _remember_bin(scalars, seconds):
+def remember_bin(scalars, seconds):
     """Neighbouring iterations take about as long, which spares them a logarithm each."""
     scalars.gap_bin = _bin_of(seconds)
     low_s = HISTOGRAM_LOWEST_S * HISTOGRAM_RATIO**scalars.gap_bin

@@ -138,18 +138,18 @@ SCALARS = np.dtype(
 
 RESIDENT = np.dtype(
     [
-        ("request", "i8"),
-        ("computed", "i8"),  # KV tokens in memory
-        ("known", "i8"),  # tokens that exist so far: prompt and outputs
-        ("work", "i8"),  # tokens to compute in this iteration; 0 pauses the resident
-        ("held", "i8"),  # KV tokens occupied during this iteration, block-rounded
-        ("prompt", "i8"),  # prompt and context tokens
-        ("left", "i8"),  # outputs still owed
+        ("request", "i4"),
+        ("computed", "i4"),  # KV tokens in memory
+        ("known", "i4"),  # tokens that exist so far: prompt and outputs
+        ("work", "i4"),  # tokens to compute in this iteration; 0 pauses the resident
+        ("held", "i4"),  # KV tokens occupied during this iteration, block-rounded
+        ("prompt", "i4"),  # prompt and context tokens
+        ("left", "i4"),  # outputs still owed
         ("token_at_s", "f8"),  # when its newest output came; NaN before the first
         ("note", "f8"),  # a policy's own number
-        ("parked_at", "i8"),  # decode step for which the record holds; -1 where it always does
-        ("active", "i8"),  # in the record of number i: slot of the i-th resident not parked
-        ("fresh", "i8"),  # likewise: of those parked since the last decode step
+        ("parked_at", "i4"),  # decode step for which the record holds; -1 where it always does
+        ("active", "i4"),  # in the record of number i: slot of the i-th resident not parked
+        ("fresh", "i4"),  # likewise: of those parked since the last decode step
     ],
     align=True,
 )
@@ -218,7 +218,7 @@ class Lane(NamedTuple):
     clients: NDArray[np.void]
     sums: NDArray[np.float64]
     histogram: NDArray[np.int32]
-    stage_count: NDArray[np.int64]
+    stage_count: NDArray[np.int32]
     series: NDArray[np.float64]
     path: NDArray[np.float64]
     calendar: NDArray[np.void]
@@ -236,7 +236,7 @@ def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
         clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
         sums=np.zeros((classes, 4, 3)),
         histogram=np.zeros((classes, 4, HISTOGRAM_BINS), np.int32),
-        stage_count=np.zeros((classes + 1, stages + 1), np.int64),
+        stage_count=np.zeros((classes + 1, stages + 1), np.int32),
         series=np.zeros((series_rows, 4)),
         path=np.zeros((PATH_ROWS, len(PATH_COLUMNS))),
         calendar=np.zeros(max(stages, int(model.constants[0]["block_tokens"])), DAY),

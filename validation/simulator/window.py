@@ -32,7 +32,7 @@ def set_window(model, lane):
     scalars.cohort_left = scalars.cohort_end - scalars.cohort_start
 
 
-@kernel
+@inlined
 def mark_window(model, lane, index):
     """Where times of arrival are not known before, it begins and ends as a request joins."""
     scalars = lane.scalars[0]
@@ -45,7 +45,7 @@ def mark_window(model, lane, index):
         scalars.window_end_s = scalars.clock_s
 
 
-@kernel
+@inlined
 def is_measuring(model, scalars):
     """Whether a run goes on: until the window is over and all that arrived in it have ended."""
     whole = model.constants[0].whole_run
@@ -58,7 +58,7 @@ def in_window(scalars):
     return scalars.window_start_s < scalars.clock_s <= scalars.window_end_s
 
 
-@kernel
+@inlined
 def in_cohort(scalars, index):
     """Whether a request is one of those that are measured."""
     return scalars.cohort_start <= index < scalars.cohort_end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.traffic.clients import send_next
 from validation.simulator.window import in_cohort
 
@@ -12,7 +12,7 @@ MET = 3
 """Row of `Lane.sums` that counts requests with limits, and of these those that met them all."""
 
 
-@kernel
+@inlined
 def end_request(model, lane, index, ended_at_s):
     """Count a request that was in the system as gone, and let its client go on."""
     scalars = lane.scalars[0]
@@ -38,15 +38,16 @@ def refuse(model, lane, index):
     _leave(model, lane, index, arrived_at_s)
 
 
-@kernel
+@inlined
 def _leave(model, lane, index, at_s):
     scalars = lane.scalars[0]
     if in_cohort(scalars, index):
         scalars.cohort_left -= 1
-    send_next(model, lane, index, at_s)
+    if lane.clients.size > 0:
+        send_next(model, lane, index, at_s)
 
 
-@kernel
+@inlined
 def record_met(model, lane, index, met):
     """Count whether a request of the cohort met all limits of its class, if it has any."""
     shape = model.shapes[lane.requests[index].shape]

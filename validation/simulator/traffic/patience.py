@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from validation.simulator.arrivals import gamma_of_mean_one
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import inlined, kernel
 from validation.simulator.decoders import move, unpark_all
 from validation.simulator.rng import two_uniforms
 from validation.simulator.traffic.ends import end_request, record_met
@@ -73,7 +73,7 @@ def give_up_next(model, lane, until_s):
     return True
 
 
-@kernel
+@inlined
 def is_awaited(lane, index):
     """Whether a first token that comes now is in time."""
     if lane.clients.size == 0:
