@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator
@@ -117,6 +118,7 @@ class Outcome:
         waiting: Requests waiting, at equal steps of time.
         turns_per_s: Arrivals of each class, by name, so that a run can be compared with the rates
             that it had.
+        ended: Whether the run was not given up with too many waiting.
     """
 
     hit_share: float
@@ -124,13 +126,19 @@ class Outcome:
     resident_tokens: float
     waiting: list[int]
     turns_per_s: dict[str, float]
+    ended: bool
 
     @property
     def stable(self) -> bool:
         """Whether the queue has not grown in the second half."""
+        if not self.ended:
+            return False
         half = self.waiting[len(self.waiting) // 2 :]
         start, end = np.mean(half[: len(half) // 4]), np.mean(half[-len(half) // 4 :])
         return bool(end < 20 + 1.5 * start)
+
+
+_GOLDEN = 0.6180339887498949
 
 
 def arrivals(workload: Workload, rng: random.Random, horizon_s: float) -> Iterator[Any]:
@@ -139,7 +147,7 @@ def arrivals(workload: Workload, rng: random.Random, horizon_s: float) -> Iterat
     for index, one in enumerate(workload.classes):
         reached = one.conversation.reached if one.conversation else np.ones(1)
         lengths = np.arange(1, len(reached) + 1)
-        weights = (reached - np.append(reached[1:], 0.0)).tolist()
+        below = 1 - np.append(reached[1:], 0.0)
         starts = one.rate_per_s / float(reached.sum())
         now_s = rng.expovariate(starts)
         serial = 0
@@ -151,7 +159,9 @@ def arrivals(workload: Workload, rng: random.Random, horizon_s: float) -> Iterat
                 if one.conversation
                 else (one.prefill_tokens - one.prefix_tokens)
             )
-            turns = rng.choices(lengths.tolist(), weights)[0]
+            # Spread evenly over their law, so that the turns of a run are near their mean.
+            quantile = (serial * _GOLDEN + 0.5) % 1
+            turns = int(lengths[min(np.searchsorted(below, quantile), len(lengths) - 1)])
             request = Request([*shared, ((name, 0), new)], one.decode_tokens, one, turns - 1)
             coming.append((now_s, name, request))
             serial += 1
@@ -204,11 +214,13 @@ def simulate(
     warm_up_s: float = 0.0,
     seed: int = 0,
     flooded: Iterable[Request] = (),
+    most_waiting: float = math.inf,
 ) -> Outcome:
     """Run a server up to a time.
 
     Args:
         flooded: Requests that wait at the start.
+        most_waiting: The run is given up beyond so many.
     """
     rng = random.Random(seed)
     memory = Memory(server.usable_kv_tokens)
@@ -221,7 +233,7 @@ def simulate(
     samples: list[int] = []
     came: Counter[str] = Counter()
     following = next(coming, None)
-    while now_s < horizon_s:
+    while now_s < horizon_s and len(waiting) <= most_waiting:
         while following is not None and following[0] <= now_s:
             waiting.append(following[2])
             came[following[2].name] += following[0] >= warm_up_s
@@ -285,8 +297,15 @@ def simulate(
             held += seconds * memory.used_tokens
         while len(samples) < 400 * now_s / horizon_s:
             samples.append(len(waiting))
-    rates = {name: count / (now_s - warm_up_s) for name, count in came.items()}
-    return Outcome(hits / max(prompts, 1), busy_s / iterations, held / busy_s, samples, rates)
+    rates = {name: count / max(now_s - warm_up_s, 1e-9) for name, count in came.items()}
+    return Outcome(
+        hits / max(prompts, 1),
+        busy_s / max(iterations, 1),
+        held / max(busy_s, 1e-9),
+        samples,
+        rates,
+        now_s >= horizon_s,
+    )
 
 
 def _seconds(server: Server, chunks: list[tuple[int, int]], decodes: int, kv_read: int) -> float:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from fluid.server import load_server
 from thresholds.export.admission import Restraints
 from thresholds.export.holds import SegmentHolds
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
 from validation.reference.nested import nested_cap, nested_wait
+from validation.reference.request import Request
 
 SERVER = load_server("engine-long-decode")
 ENDS = (3, 6, 10)

@@ -19,7 +19,8 @@ from fluid.workload import Requests, Workload
 from tests.support.prefix_cases import Case, random_prefix_case
 from validation.policies import POLICIES
 from validation.reference import REFERENCE_POLICIES, simulate_ahead, simulate_slowly
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 from validation.simulator import cpu
 from validation.simulator.model import Model, poisson_model, tape_model
 from validation.simulator.prefix.content import runs_of

@@ -34,6 +34,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_folder(tmp_path_factory.mktemp("model"))
 
 
+def skip_later_priority_rule(order: str) -> None:
+    """Skip what the simulator's priority order, that of vLLM up to 0.32, does not claim."""
+    import vllm
+
+    release = tuple(int(part) for part in vllm.__version__.split(".")[:2])
+    if order == "priority" and release >= (0, 33):
+        pytest.skip("from 0.33 on a request that preempts itself does not end the running pass")
+
+
 @pytest.fixture
 def make_table(tmp_path: Path) -> WriteTable:
     """Writes a table for a server with these fields, else sound; returns its path."""

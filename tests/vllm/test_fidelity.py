@@ -21,6 +21,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 from fluid.iteration import IterationTime
 from fluid.server import Server
+from tests.vllm.conftest import skip_later_priority_rule
 from tests.vllm.virtual_engine import SEATS, Run, Step, Tape, make_scheduler, run
 from thresholds.export.vllm_scheduler import TableScheduler
 from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
@@ -158,6 +159,7 @@ def test_the_simulator_agrees_with_vllm_step_for_step(
     order: str, scheduler_cls: type[Scheduler], model: Path
 ) -> None:
     """With equal arrival times, and by priority with equal and different priorities."""
+    skip_later_priority_rule(order)
     ahead = int(scheduler_cls is AsyncScheduler)
     chosen = {"fcfs": "last-admitted", "priority": "latest-arrival"}[order]
     parameters = {"victim": chosen, "async_scheduling": ahead}

@@ -18,6 +18,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from fluid.errors import InputError
+from fluid.workload import Requests, Workload
 from tests.vllm.test_plug_in import BLOCK, BLOCKS, SERVER, TIME, all_done, following, segments, tape
 from tests.vllm.virtual_engine import (
     Step,
@@ -29,7 +30,9 @@ from tests.vllm.virtual_engine import (
     run,
 )
 from thresholds.export.gate import GatedQueue
+from thresholds.export.view import TableView
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
+from thresholds.solvers.paced.solver import Paced
 
 CAPPED = {"pace_per_iteration": 0.1, "cap_requests": 2}
 
@@ -312,6 +315,35 @@ def test_copies_aborts_and_resets_with_the_cache_on(model: Path, make_table: Any
     assert spent(6) == pytest.approx(1 / (8 * BLOCK + 1))
     assert scheduler.reset_prefix_cache()
     assert spent(7) == pytest.approx(1.0)
+
+
+def test_the_pace_of_a_workload_with_prefixes_is_in_whole_prompts(
+    model: Path, tmp_path: Path
+) -> None:
+    """Its table says requests of which a part is found; each spends what it really computes."""
+    prompt = 8 * BLOCK + 1
+    load = Workload.of(chat=Requests(0.5, prompt=prompt, output=12, shared_prefix=8 * BLOCK))
+    blocks = 400
+    server = SERVER.model_copy(update={"kv_capacity_tokens": blocks * BLOCK})
+    solved = Paced().solve(load, server)
+    table = solved.model_copy(update={"params": {"pace_per_iteration": 0.8}})
+    table.write(tmp_path / "table.json")
+    scheduler = following_with(tmp_path / "table.json", model, blocks=blocks, cache=True)
+    assert scheduler._pace == pytest.approx(0.8 * TableView(table).computed_share)
+    assert scheduler._pace < 0.4
+    shared = [number % 90 for number in range(8 * BLOCK)]
+    tokens = [[*shared, 91 + number % 9, *[number] * 12] for number in range(40)]
+    crowd = Tape([0.01 * number for number in range(40)], [prompt] * 40, [12] * 40, tokens=tokens)
+    spent = 0.0
+
+    def count(step: Step) -> None:
+        nonlocal spent
+        spent += sum(tokens for tokens in step.scheduled.values() if tokens > 1) / prompt
+
+    assert all_done(run(scheduler, crowd, TIME, on_step=count))
+    assert scheduler.counters.admitted == 40
+    # Of 40 prompts some are computed whole, where they ran alone or were preempted.
+    assert 1.0 <= spent < 20
 
 
 def test_children_of_one_request_are_admitted_one_by_one(model: Path, make_table: Any) -> None:

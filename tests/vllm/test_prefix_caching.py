@@ -19,10 +19,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+# First, as vLLM reads its environment when it is imported.
+from tests.vllm.conftest import skip_later_priority_rule
+
+# isort: split
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-import tests.vllm.conftest  # noqa: F401  (vLLM reads its environment when it is imported)
 from tests.support.prefix_cases import Case, random_prefix_case
 from tests.vllm.virtual_engine import Step, Tape, make_scheduler, model_folder, run
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
@@ -151,6 +155,7 @@ def require_agreement(
 
 @pytest.mark.parametrize(("order", "ahead"), MODES)
 def test_every_step_and_block_agrees_with_vllm(order: str, ahead: bool, model: Path) -> None:
+    skip_later_priority_rule(order)
     tally = Tally()
     for number in range(WORKLOADS):
         case = random_prefix_case(f"{order}-{ahead}", number)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fluid.cache.served import served
 from fluid.errors import FluidwaitError
 from fluid.overload.queue_for_limit import QueueForLimit, queue_for_limit
 from fluid.stages import stage_sums
@@ -100,6 +101,18 @@ class TableView:
         """Rate-weighted mean of the prompts."""
         columns = self.table.workload.columns
         return float(np.average(columns.prefill_tokens, weights=columns.rates_per_s))
+
+    @cached_property
+    def computed_share(self) -> float:
+        """Of the prompt tokens, what the table expects the engine to compute: 1 without prefixes.
+
+        The rest is found in a cache of prefixes (THEORY 10).
+        """
+        load = self.table.workload
+        if not load.has_prefixes:
+            return 1.0
+        computed = served(load, self.table.server).columns.prefill_tokens
+        return float(load.rates_per_s @ computed / (load.rates_per_s @ load.columns.prefill_tokens))
 
     @property
     def token_budget(self) -> int:

@@ -38,6 +38,7 @@ from thresholds.export.admission import Restraints, doubts, require_same_server,
 from thresholds.export.gate import GatedQueue, holds, is_new
 from thresholds.export.holds import SegmentHolds
 from thresholds.export.reload import TableFile
+from thresholds.export.view import TableView
 from thresholds.limits import Limits
 from thresholds.table import ThresholdTable
 
@@ -144,7 +145,9 @@ class _FollowsTable(_Scheduler):
         self.counters = Counters()
         segmented = bool(self.restraints.segment_thresholds)
         self._segments = SegmentHolds(self.restraints) if segmented else None
-        self._credit = 1.0 + self.limits.pace
+        # In whole prompts per iteration: what is found costs nothing (`_settle`).
+        self._pace = self.limits.pace * TableView(table).computed_share
+        self._credit = 1.0 + self._pace
         self._drain = False
         self._step = _StepState()
         self._arrivals: OrderedDict[str, Request] = OrderedDict()
@@ -345,7 +348,7 @@ class _FollowsTable(_Scheduler):
         Where segments have room for new requests, hold the others, and yet nothing runs, the memory
         is full of requests that wait for each other.
         """
-        counters, pace = self.counters, self.limits.pace
+        counters, pace = self.counters, self._pace
         counters.admitted += self._step.admitted
         computes = output.total_num_scheduled_tokens > 0
         self._drain = self._segments is not None and stuck and not computes

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from validation.reference.ahead import simulate_ahead
 from validation.reference.authors import nested_authors, wait_authors
-from validation.reference.core import Audience, Request, Rule, simulate_slowly
+from validation.reference.core import Audience, Rule, simulate_slowly
 from validation.reference.flow_control import flow_control
 from validation.reference.greedy import greedy
 from validation.reference.mixed import dai, slai
 from validation.reference.nested import nested_cap, nested_wait
 from validation.reference.predictive import a_min, mc_sf, svf
+from validation.reference.request import Request
 from validation.reference.sarathi import sarathi
 from validation.reference.vllm_v0 import vllm_v0
 from validation.reference.vllm_v1 import vllm_v1

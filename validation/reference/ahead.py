@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluid.server import Server
-from validation.reference.core import Queueing, Request, Rule, pass_stage, seconds_of
+from validation.reference.core import Queueing, Rule, pass_stage, seconds_of
+from validation.reference.request import Request
 
 
 @dataclass

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from validation.reference.core import Request
+from validation.reference.request import Request
 
 
 @dataclass

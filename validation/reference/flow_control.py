@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 
 def flow_control(state: Queueing) -> list[Request]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 from validation.reference.wait import drains
 
 

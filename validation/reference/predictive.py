@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 
 def mc_sf(state: Queueing) -> list[Request]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from validation.reference.core import Queueing, Request, Rule
+from validation.reference.core import Queueing, Rule
+from validation.reference.request import Request
 
 
 def scheduled(

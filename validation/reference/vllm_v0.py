@@ -9,7 +9,8 @@ from validation.reference.blocks import (
     known_tokens,
     total_blocks,
 )
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 DEFAULTS = {
     "watermark": 0.01,

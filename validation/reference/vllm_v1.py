@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from validation.reference.block_pool import BlockPool
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 DEFAULTS = {
     "max_num_batched_tokens": 2048,

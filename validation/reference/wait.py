@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 
 def wait(state: Queueing) -> list[Request]:

@@ -119,9 +119,11 @@ class Policy:
         return self.name.replace("-", "_").replace(" ", "_")
 
     def loop(self, model: Model) -> Any:
-        """The engine's loop compiled for this policy and the kind of traffic of a model."""
-        # A lane with a pool of blocks has more arrays than the faster loop hands on.
-        reacts = model.constants[0]["reacts"] or self.caches
+        """The engine's loop compiled for this policy and the kind of traffic of a model.
+
+        That for clients that do not react knows no pool of blocks.
+        """
+        reacts = self.caches or model.constants[0]["reacts"]
         return self.run_reacting_lane if reacts else self.run_lane
 
     @cached_property

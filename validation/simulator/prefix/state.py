@@ -76,7 +76,7 @@ class PrefixLane(NamedTuple):
     clients: NDArray[np.void]
     sums: NDArray[np.float64]
     histogram: NDArray[np.int32]
-    stage_count: NDArray[np.int64]
+    stage_count: NDArray[np.int32]
     series: NDArray[np.float64]
     path: NDArray[np.float64]
     calendar: NDArray[np.void]
