@@ -48,7 +48,8 @@ def plot_cache(ax: Axes | None, found: Balance) -> Axes:
             ylim=(0, None),
         )
         axes.legend(fontsize=8)
-    return axes
+    drawn: Axes = axes
+    return drawn
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:

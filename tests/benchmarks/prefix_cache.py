@@ -114,23 +114,33 @@ def settling_s(load: Workload) -> float:
 
 
 def edge(load: Workload, max_scale: float) -> tuple[float, float]:
-    """Largest multiple of α* in steps of 3 % whose queue does not grow, and the next one."""
+    """Largest multiple of α* in steps of 3 % whose queue does not grow, and the next one.
+
+    Multiples of the rate that arrived in the second half, with the same draws in all runs.
+    """
+    came = 1.0
 
     def stable(share: float) -> bool:
-        return run(load, share * max_scale, 2 * settling_s(load), 0.0).stable
+        nonlocal came
+        horizon_s = 2 * settling_s(load)
+        seen = run(load, share * max_scale, horizon_s, horizon_s / 2)
+        if seen.stable:
+            nominal = SCALE * share * max_scale * load.rate_per_s
+            came = sum(seen.turns_per_s.values()) / nominal
+        return seen.stable
 
     low, high = 0.97, 1.03
     if stable(low):
         while stable(high) and high < 1.2:
             low, high = high, high + 0.03
-        return low, high
+        return low * came, high * came
     high = low
     while low > 0.7:
         low -= 0.03
         if stable(low):
             break
         high = low
-    return low, high
+    return low * came, high * came
 
 
 def compare(name: str, load: Workload) -> str:
