@@ -92,13 +92,13 @@ def test_conversations_of_the_theory(
 
 
 @pytest.mark.parametrize("law", ["exponential", "fixed"])
-@pytest.mark.parametrize("rate", [4.2, 4.5, 5.0, 6.5])
+@pytest.mark.parametrize("rate", [4.3, 6.5])
 def test_all_states_are_found(rate: float, law: str) -> None:
     """Against the signs of φ on a fine grid."""
     load = talks(rate, 8.0, law)
     states = cache_states(load, SERVER)
     signs = []
-    for survive_s in np.linspace(0, 60, 3001):
+    for survive_s in np.linspace(0, 60, 1501):
         point = states.cached.at(survive_s)
         signs.append(point is None or point.excess_tokens > 0)
     changes = [low != high for low, high in itertools.pairwise(signs)]
