@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import warnings
 from collections import Counter
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -493,6 +494,21 @@ class Workload(FileModel):
         if not LEAST <= rate_per_s <= MOST:
             raise InputError("rate_per_s", rate_per_s, f"a positive number, {LEAST:g} to {MOST:g}")
         return self.scaled(rate_per_s / self.rate_per_s)
+
+
+class PrefixesIgnored(UserWarning):
+    """A question whose answer counts every prompt as computed whole, at the mean of its class."""
+
+
+def warn_of_prefixes(workload: Workload) -> None:
+    """Say that what follows knows no prefix cache; silent for a workload without prefixes."""
+    if workload.has_prefixes:
+        warnings.warn(
+            f"{workload.name}: no prefix cache is counted here: every prompt is computed whole, and"
+            " each turn of a conversation has the mean prompt of its class",
+            PrefixesIgnored,
+            stacklevel=3,
+        )
 
 
 def _yaml(value: object, flow: bool = False) -> str:

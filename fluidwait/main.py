@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from fluidwait import streams
-from fluidwait.console import fail
+from fluidwait.console import fail, note
 from fluidwait.options import new_app
 
 COMMANDS = (
@@ -70,6 +71,7 @@ def _code() -> int:
     from fluid.errors import FluidwaitError
 
     as_json = "--json" in sys.argv[1:]
+    warnings.showwarning = lambda message, *_: note(f"note: {message}")
     try:
         return app(standalone_mode=False) or 0
     except FluidwaitError as error:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.cache.routing import Routing, routing
+from fluid.cache.served import lightest
 from fluid.errors import InfeasibleError, InputError
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server, require_fits
@@ -107,6 +109,8 @@ class Fleet(Result):
     Attributes:
         cost_at_least: No fleet that carries the load costs less.
         sized_by: What a load of 100 % is, where it is not the edge of stability.
+        routings: Where the workload has prefixes, sticky routing beside round robin over the
+            replicas of each type; counts and tables are for sticky routing.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(40.0, prompt=512, output=100))
@@ -120,6 +124,7 @@ class Fleet(Result):
     cost: float
     cost_at_least: float
     sized_by: str = ""
+    routings: tuple[Routing, ...] = ()
 
     @property
     def optimality_gap(self) -> float:
@@ -159,6 +164,8 @@ class Fleet(Result):
             yield f"Loads are shares of {self.sized_by}."
         for one in self.replicas:
             yield f"Each {one.server.name}: {settings_words(one.table)}."
+        for found in self.routings:
+            yield found.sentence
 
     def document(self) -> dict[str, Any]:
         """Cost, and each type with its shares and its table."""
@@ -168,6 +175,7 @@ class Fleet(Result):
             "optimality_gap": self.optimality_gap,
             "is_optimal": self.is_optimal,
             "sized_by": self.sized_by or "stability",
+            **({"routing": [one.document() for one in self.routings]} if self.routings else {}),
             "servers": [
                 {
                     "server": one.server.name,
@@ -237,6 +245,11 @@ def fleet(
         cost=float(sum(kind.cost * one.count for kind, one in parts)),
         cost_at_least=cost_at_least,
         sized_by=sized_by,
+        routings=tuple(
+            routing(one.seen.scaled(one.count), kind.server, one.count)
+            for kind, one in parts
+            if one.seen.has_prefixes
+        ),
     )
 
 
@@ -264,7 +277,12 @@ def _verified(
         require_fits(workload, max(servers, key=lambda one: one.usable_kv_tokens))
     costs = np.array([one.cost for one in types])
     most = np.array([np.inf if one.max_count is None else one.max_count for one in types])
-    bound = cheapest(necessary(workload, servers, normals), costs, most)
+    least = lightest(workload)
+    alone = normals
+    if least is not workload:
+        # Hits depend on the mix, so that no half-space holds but that of all found at no cost.
+        alone = np.array([_normal_s(least, one) for one in servers])
+    bound = cheapest(necessary(least, servers, alone), costs, most)
     if bound is None:
         raise _too_few(workload, types, normals)
     counts: NDArray[np.int_] | None = bound.counts

@@ -117,7 +117,7 @@ class Cached:
             low_s, high_s = high_s, 2 * high_s
             if high_s > _LONGEST_S:
                 return None
-        balance_s = brentq(excess, low_s, high_s, xtol=1e-12, rtol=1e-10)
+        balance_s = brentq(excess, low_s, high_s, xtol=1e-12, rtol=1e-8)
         return self._point(survive_s, scale, balance_s) or self._point(survive_s, scale, high_s)
 
     def without_reuse(self, scale: float = 1.0) -> Point | None:

@@ -73,7 +73,7 @@ class PrefixCache(Result):
     >>> load = fw.Workload.of(chat=fw.Requests(4.0, 0, 200, conversation=talk))
     >>> found = fw.prefix_cache(load, fw.Server.named("paper-long-decode"))
     >>> len(found.states), found.saturates, round(found.states[0].hit_share, 2)
-    (1, False, 0.5)
+    (1, False, 0.51)
     """
 
     workload: Workload
@@ -245,6 +245,12 @@ def prefix_cache(workload: Workload, server: Server, method: Method | None = Non
 
     Raises:
         InputError: No class has prefixes, or a request does not fit.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, 1200, 100, shared_prefix=1000))
+    >>> found = fw.prefix_cache(load, fw.Server.named("paper-long-decode"))
+    >>> found.states[0].hit_share > 0.8
+    True
     """
     if not workload.has_prefixes:
         allowed = "a class with shared_prefix_tokens or a conversation"

@@ -104,6 +104,12 @@ def routing(workload: Workload, server: Server, servers: int) -> Routing:
 
     Raises:
         InputError: No class has prefixes, a request does not fit, or fewer than one server.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(4.0, 1200, 100, shared_prefix=1000))
+    >>> found = fw.routing(load, fw.Server.named("paper-long-decode"), 2)
+    >>> found.sticky == found.round_robin
+    True
     """
     if servers < 1:
         raise InputError("servers", servers, "at least 1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fluid.cache.point import Point
@@ -47,5 +49,19 @@ def at_hits(workload: Workload, point: Point) -> Workload:
             "conversation": None,
             "shared_prefix_tokens": None,
         }
+        classes.append(one.model_copy(update=changes) if one.has_prefix else one)
+    return workload.model_copy(update={"classes": tuple(classes)})
+
+
+def lightest(workload: Workload) -> Workload:
+    """The workload where all that may be found is, and takes no memory: no server carries more."""
+    if not workload.has_prefixes:
+        return workload
+    classes = []
+    for one in workload.classes:
+        turns = one.turns
+        context = float(turns.shares @ turns.context_tokens)
+        computed = max(math.floor(one.prefill_tokens - one.prefix_tokens - context), 1)
+        changes = {"prefill_tokens": computed, "conversation": None, "shared_prefix_tokens": None}
         classes.append(one.model_copy(update=changes) if one.has_prefix else one)
     return workload.model_copy(update={"classes": tuple(classes)})

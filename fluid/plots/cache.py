@@ -47,7 +47,8 @@ def plot_cache(ax: Panels | None, found: Balance) -> Panels:
             ylim=(0, None),
         )
         axes.legend(fontsize=8)
-    return axes
+    drawn: Axes = axes
+    return drawn
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:

@@ -18,7 +18,7 @@ from fluid.result import Block, Result, Table, columns_of, number, percent
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages, memory_sums
 from fluid.steady.stability import stability
-from fluid.workload import Workload
+from fluid.workload import Workload, warn_of_prefixes
 
 Floats = NDArray[np.float64]
 
@@ -124,6 +124,7 @@ def bounds(
     (['ao', 'nie', 'dong-cao', 'dai'], 'ao')
     """
     require_fits(workload, server)
+    warn_of_prefixes(workload)
     for name, value in (("batch_tokens", batch_tokens), ("slot_s", slot_s)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(name, value, "a number > 0")

@@ -355,7 +355,7 @@ def equilibrium(
         boundary, balance_s = curve_stability(workload, curve)
     else:
         here = cache.found.from_empty
-        computed = workload if here is None else at_hits(workload, here)
+        computed = at_hits(workload, here or cache.found.edge[1])
         curve = intake(computed, server, method)
         boundary = cached_stability(workload, cache.found)
         balance_s = None if here is None else here.iteration_s

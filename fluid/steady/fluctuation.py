@@ -22,7 +22,7 @@ from fluid.result import Block, Result, Table, columns_of, number, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages, linear_stage_seconds
 from fluid.steady.intake import intake
-from fluid.workload import Workload
+from fluid.workload import Workload, warn_of_prefixes
 
 Floats = NDArray[np.float64]
 
@@ -160,6 +160,7 @@ def fluctuation(workload: Workload, server: Server) -> Fluctuation:
     from scipy.signal import fftconvolve
 
     require_fits(workload, server)
+    warn_of_prefixes(workload)
     tau = server.iteration_time
     if not tau.is_affine:
         return _of_chain(workload, server)

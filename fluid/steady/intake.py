@@ -25,7 +25,7 @@ from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import StageSums, stage_sums
-from fluid.workload import Workload
+from fluid.workload import Workload, warn_of_prefixes
 
 Floats = NDArray[np.float64]
 MOST_LATTICE_TOKENS = 1 << 18
@@ -256,6 +256,7 @@ def intake(workload: Workload, server: Server, method: Method | None = None) -> 
         InputError: "closed-form" asked for an f that is not affine, an unknown method, or a rate
             profile whose long-run mean is not 1.
     """
+    warn_of_prefixes(workload)
     require_mean_rates(workload)
     return _intake(workload, server, chosen_method(server, method))
 

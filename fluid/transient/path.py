@@ -32,7 +32,7 @@ from fluid.steady.equilibrium import equilibrium
 from fluid.transient.admission import Admission
 from fluid.transient.inflow import Burst, RateProfile
 from fluid.transient.inputs import Coming, Costs, Gate, coming_of, costs_of
-from fluid.workload import Workload
+from fluid.workload import Workload, warn_of_prefixes
 
 if TYPE_CHECKING:
     from fluid.plots.style import Panels
@@ -237,6 +237,7 @@ def simulate_fluid(
     if (np.diff(shots_s) < 0).any():
         raise InputError("snapshots_s", list(snapshots_s), "increasing seconds")
     require_fits(workload, server)
+    warn_of_prefixes(workload)
     profile = rate_profile or RateProfile.of(workload, horizon_s)
     stages = [class_stages(one, server) for one in workload.classes]
     columns, shots = _run(

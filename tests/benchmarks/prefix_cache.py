@@ -25,8 +25,7 @@ from fluid.workload import Workload
 from tests.support.cache_simulator import Outcome, arrivals, flood, simulate, tape_arrivals
 
 SCALE = 3
-HORIZON_S, WARM_UP_S = 900.0, 400.0
-EDGE_S = 1800.0
+LEAST_S = 400.0
 LOAD = 0.85
 """Of α*, where hits and iteration times are compared."""
 
@@ -78,7 +77,7 @@ def cases() -> dict[str, Workload]:
             "plain": plain,
         },
         "think exp 20 s": {"talk": talk(3.8, 20.0)},
-        "think exp 60 s, prompt": {"talk": talk(2.0, 60.0, turns=8.0, new=100, shared=1000)},
+        "think exp 30 s, prompt": {"talk": talk(2.0, 30.0, turns=4.0, new=100, shared=1000)},
         "think exp 5 s": {"talk": talk(4.3, 5.0)},
         "think fixed 8 s": {"talk": talk(3.8, 8.0, law="fixed")},
         "think fixed 15 s, few": {"talk": talk(4.0, 15.0, turns=short, new=150, law="fixed")},
@@ -107,31 +106,49 @@ def as_it_came(load: Workload, seen: Outcome) -> Workload:
     return load.model_copy(update={"classes": tuple(classes)})
 
 
+def settling_s(load: Workload) -> float:
+    """Seconds until conversations of all lengths are there: seven times one of mean length."""
+    talks = [one.conversation for one in load.classes if one.conversation]
+    longest = max((float(one.mean_turns) * (one.think_time_s + 6) for one in talks), default=0.0)
+    return max(LEAST_S, 7 * longest)
+
+
 def edge(load: Workload, max_scale: float) -> tuple[float, float]:
-    """Largest multiple of α* in steps of 3 % whose queue does not grow, and the next one."""
+    """Largest multiple of α* in steps of 3 % whose queue does not grow, and the next one.
+
+    Multiples of the rate that arrived in the second half, with the same draws in all runs.
+    """
+    came = 1.0
 
     def stable(share: float) -> bool:
-        return run(load, share * max_scale, EDGE_S, 0.0).stable
+        nonlocal came
+        horizon_s = 2 * settling_s(load)
+        seen = run(load, share * max_scale, horizon_s, horizon_s / 2)
+        if seen.stable:
+            nominal = SCALE * share * max_scale * load.rate_per_s
+            came = sum(seen.turns_per_s.values()) / nominal
+        return seen.stable
 
     low, high = 0.97, 1.03
     if stable(low):
         while stable(high) and high < 1.2:
             low, high = high, high + 0.03
-        return low, high
+        return low * came, high * came
     high = low
     while low > 0.7:
         low -= 0.03
         if stable(low):
             break
         high = low
-    return low, high
+    return low * came, high * came
 
 
 def compare(name: str, load: Workload) -> str:
     """A row of the table."""
     start = time.process_time()
     alone = cache_states(load.scaled(SCALE), server())
-    seen = run(load, LOAD * alone.max_scale, HORIZON_S, WARM_UP_S)
+    warm_up_s = settling_s(load)
+    seen = run(load, LOAD * alone.max_scale, 1.6 * warm_up_s, warm_up_s)
     states = cache_states(as_it_came(load, seen), server())
     here = states.from_empty
     assert here is not None

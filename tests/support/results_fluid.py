@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fluid.cache.result import prefix_cache
+from fluid.cache.routing import routing
+from fluid.conversation import Conversation
 from fluid.overload.bounded_queue import bounded_queue
 from fluid.overload.fixed_clients import fixed_clients
 from fluid.overload.impatience import Patience, impatience
@@ -36,6 +39,14 @@ PAIR = Workload.of(
     chat=Requests(2.0, prompt=512, output=200),
     **{"reports-that-take-a-long-while": Requests(0.5, prompt=512, output=1000)},
 )
+TALK = Workload.of(
+    "talks-and-a-long-name-of-what-else-comes",
+    **{
+        "talks-that-take-a-long-while": Requests(
+            4.3, 0, 200, conversation=Conversation(turns=5.0, think_time_s=8.0, new_tokens=200)
+        )
+    },
+)
 ENGINE, PAPER = Server.named("engine-long-decode"), Server.named("paper-long-decode")
 A100 = Server.named("a100-80gb-llama-2-7b")
 GREEDY = Admission(watermark=0.01)
@@ -61,6 +72,10 @@ def _map() -> Result:
 
 
 FLUID_RESULTS: dict[str, Callable[[], Result]] = {
+    "prefix cache": lambda: prefix_cache(TALK, PAPER),
+    "equilibrium with a prefix cache": lambda: equilibrium(TALK, PAPER),
+    "routing": lambda: routing(TALK, PAPER, 2),
+    "capacity with a prefix cache": lambda: capacity(TALK, PAPER, "rate"),
     "equilibrium": lambda: equilibrium(PAIR, A100),
     "equilibrium-unstable": lambda: equilibrium(PAIR.scaled(100), PAPER),
     "equilibrium-evictions": lambda: equilibrium(PAIR, PAPER, evictions=0.01),

@@ -12,6 +12,7 @@ from fluid.cache.served import served
 from fluid.errors import InfeasibleError
 from fluid.server import Server
 from fluid.steady.equilibrium import Equilibrium, equilibrium
+from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
 from thresholds.export.engines import engine_flags
@@ -68,7 +69,13 @@ class Solver(ABC):
         table = table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
         if asked is workload:
             return table
-        own = {"workload": asked, "workload_sha256": asked.sha256()}
+        # Beyond α* with hits the state whose hits were counted is gone.
+        most = min(
+            table.valid_for.max_rate_per_s,
+            rounded_down(largest_scale(asked, server) * asked.rate_per_s),
+        )
+        valid = table.valid_for.model_copy(update={"max_rate_per_s": most})
+        own = {"workload": asked, "workload_sha256": asked.sha256(), "valid_for": valid}
         return table.model_copy(update={**own, "notes": (_CACHED, *notes)})
 
     def in_step(self, tables: Sequence[ThresholdTable]) -> Iterator[Solver]:

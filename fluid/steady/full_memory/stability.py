@@ -28,7 +28,7 @@ from fluid.server import Server, require_fits
 from fluid.stages import class_stages
 from fluid.steady.full_memory.cycle import OneLengthCycle, one_length_cycle
 from fluid.steady.full_memory.roots import spectral_radius
-from fluid.workload import Workload
+from fluid.workload import Workload, warn_of_prefixes
 
 Floats = NDArray[np.float64]
 Verdict = Literal["stable", "periodic", "unstable"]
@@ -147,6 +147,7 @@ def full_memory(workload: Workload, server: Server) -> FullMemory:
     'stable'
     """
     require_fits(workload, server)
+    warn_of_prefixes(workload)
     profile, mean_stages = kv_profile(workload, server)
     never_increases = bool((np.diff(profile) <= 0).all())
     # The last stage is followed by none: everything is released.

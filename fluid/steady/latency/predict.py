@@ -14,7 +14,7 @@ from fluid.steady.latency.solved import Cdfs, Solved
 from fluid.steady.latency.sums import ClassLaws, class_laws, pooled, quantiles
 from fluid.steady.latency.validity import validity
 from fluid.steady.latency.whole import COARSE, solve_whole
-from fluid.workload import Workload
+from fluid.workload import Workload, warn_of_prefixes
 
 _SHARES = (0.5, 0.9, 0.99)
 
@@ -67,6 +67,7 @@ def latency(workload: Workload, server: Server, rule: BatchRule | None = None) -
 def solve(workload: Workload, server: Server, rule: BatchRule) -> Solved | str:
     """The chain of the load under the rule, or why there is none."""
     require_fits(workload, server)
+    warn_of_prefixes(workload)
     start_s = intake(workload, server).least_balance_s()
     if start_s is None:
         return "the load brings more work than the server can do"
