@@ -60,6 +60,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Learn a running engine's load and speed from its metrics, and keep its table right."""
+    from fluid.errors import InputError
     from fluid.server import load_server
     from validation.live.loop import Loop, Sayings
     from validation.live.serve import Shown, serve
@@ -68,8 +69,8 @@ def command(
     source = _source(context, metrics, prometheus, selector)
     if once:
         require_use(context, ["duration_s", "listen"], "nothing beside --once")
-    else:
-        require_use(context, ["as_json"], "only with --once")
+    elif as_json:
+        raise InputError("--json", True, "only with --once")
     watcher = Watcher(load_server(server), out, change, model, dry_run)
     loop = Loop(source, watcher, interval_s, once, duration_s)
     shown, sayings = Shown(), Sayings()

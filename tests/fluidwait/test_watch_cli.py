@@ -47,7 +47,6 @@ def free_port() -> int:
         (("--prometheus", "http://b", "--selector", "job"), "--selector: got 'job'"),
         (("--metrics", "ftp://b"), "--metrics: got 'ftp://b'"),
         (("--metrics", "a", "--once", "--duration-s", 5), "--duration-s: got 5.0; allowed: noth"),
-        (("--metrics", "a", "--json"), "--json"),
         (("--metrics", "a", "--interval-s", 0), "--interval-s: got 0.0"),
         (("--metrics", "a", "--change", 0), "--change: got 0.0"),
         (("--metrics", "a", "--listen", "here"), "--listen: got 'here'"),
@@ -63,6 +62,11 @@ def test_bad_input_is_one_line(
     assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
     assert told in found.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_document_is_of_one_look(call: Call, tmp_path: Path) -> None:
+    found = call("watch", *SERVER, "-o", tmp_path / "table.json", "--metrics", "a", "--json")
+    assert (found.code, found.document["error"]["field"]) == (2, "--json")
 
 
 def test_nobody_at_the_address(call: Call, tmp_path: Path) -> None:

@@ -21,15 +21,17 @@ class Engine:
     running: int = 0
     started_s: float = START_S
     preempted: int = 0
+    gap_sum_s: float = 0.0
 
     def finish(self, count: int, prompt: int = 512, output: int = 120) -> None:
         """So many more requests end."""
         self.prompts += [prompt] * count
         self.outputs += [output] * count
+        self.gap_sum_s += count * (output - 1) * self.tpot_s
 
     def restart(self) -> None:
         """Everything from 0 again."""
-        self.prompts, self.outputs, self.running = [], [], 0
+        self.prompts, self.outputs, self.running, self.gap_sum_s = [], [], 0, 0.0
         self.started_s += 1e4
 
     @property
@@ -40,7 +42,7 @@ class Engine:
             *length_lines("vllm:request_generation_tokens", self.outputs),
             f"vllm:prompt_tokens_total{LABELS} {sum(self.prompts)}",
             f"vllm:num_preemptions_total{LABELS} {self.preempted}",
-            f"vllm:inter_token_latency_seconds_sum{LABELS} {gaps * self.tpot_s!r}",
+            f"vllm:inter_token_latency_seconds_sum{LABELS} {self.gap_sum_s!r}",
             f"vllm:inter_token_latency_seconds_count{LABELS} {gaps}",
             f"vllm:time_to_first_token_seconds_sum{LABELS} {0.1 * len(self.prompts)!r}",
             f"vllm:time_to_first_token_seconds_count{LABELS} {len(self.prompts)}",

@@ -17,6 +17,7 @@ from fluid.steady.stability import stability
 from fluid.traces.prometheus import Histogram
 from fluid.traces.scrapes import CountersFellError
 from fluid.workload import Requests, Workload
+from tests.benchmarks.live_metrics import run
 from tests.support.live_pages import Engine
 from thresholds.table import ThresholdTable
 from validation.live.load import LoadLearner, _rate
@@ -188,9 +189,10 @@ def test_a_scaled_server_is_each_part_times_its_factor() -> None:
 
 
 def fed(watcher: Watcher, engine: Engine, rates: list[int], start: int = 0) -> list[Step]:
-    """A scrape every 15 s, so many requests between two."""
+    """A scrape every 15 s, so many requests between two, as fast as the file says."""
     steps = []
     for k, count in enumerate(rates, start):
+        engine.tpot_s, _ = _Batch(SERVER, window(0.0, count), 512, 570).balance_s(np.ones(3))
         engine.finish(count)
         steps.append(watcher.step(engine.scrape(15.0 * k)))
     return steps
@@ -373,3 +375,11 @@ def test_nothing_is_learned_from_a_page_of_another_program(tmp_path: Path) -> No
     other = Scrape(samples_of("node_load1 0.2\n", "page"), 0.0, "page")
     with pytest.raises(InputError, match="node_exporter"):
         watcher.step(other)
+
+
+def test_metrics_of_a_simulated_step() -> None:
+    """A small part of `tests.benchmarks.live_metrics`: a rate that doubles, another server."""
+    found = run("step", seed=0)
+    assert found.inside
+    assert max(map(abs, found.errors)) <= 0.05
+    assert found.factors != (1.0, 1.0, 1.0)

@@ -17,6 +17,7 @@ traffic excites.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +60,7 @@ class Speed:
     Attributes:
         factors: Of overhead, per token and per KV token, against the server file.
         sds: Their standard deviations.
+        relative_sd: Of iteration times as far as they are learned, at other loads than those seen.
         unexcited: Names of the factors that traffic tells little of: they are kept at the file's,
             but for what they share with a direction that is excited.
         at_bound: Names of those that lie at the end of `BOUNDS`.
@@ -67,6 +69,7 @@ class Speed:
 
     factors: tuple[float, float, float]
     sds: tuple[float, float, float]
+    relative_sd: float
     unexcited: tuple[str, ...]
     at_bound: tuple[str, ...]
     windows: float
@@ -126,13 +129,13 @@ class SpeedLearner:
         batch = _Batch(self.server, seen, prompt_tokens, kv_per_decode_token)
         factors = np.array(self.speed().factors)
         predicted_s, slopes = batch.balance_s(factors)
-        error = 1 - predicted_s / tpot_s
+        error = math.log(tpot_s / predicted_s)
         noise = max(_MODEL_ERROR**2, self._errors / max(self._windows, 1.0))
-        row = slopes / tpot_s
+        row = slopes / predicted_s
         self._information += np.outer(row, row) / noise
         self._right += row * (error + row @ (factors - 1)) / noise
         # What is left of the error is chance; all of it would hide that the file is wrong.
-        left = 1 - batch.balance_s(np.array(self.speed().factors))[0] / tpot_s
+        left = math.log(tpot_s / batch.balance_s(np.array(self.speed().factors))[0])
         self._windows += 1
         self._errors += left**2
 
@@ -151,6 +154,7 @@ class SpeedLearner:
         return Speed(
             factors=_three(factors),
             sds=_three(np.sqrt(variances)),
+            relative_sd=_spread(found[excited]),
             unexcited=_named(~learned & exists),
             at_bound=_named(ends),
             windows=self._windows,
@@ -174,6 +178,13 @@ class SpeedLearner:
 def _three(values: Floats) -> tuple[float, float, float]:
     overhead, work, kv = values.tolist()
     return overhead, work, kv
+
+
+def _spread(information: Floats) -> float:
+    """Of the direction known best, which all loads share, and about half of that known least."""
+    if not len(information):
+        return 0.0
+    return math.hypot(1 / math.sqrt(information.max()), 0.5 / math.sqrt(information.min()))
 
 
 def _named(chosen: NDArray[np.bool_]) -> tuple[str, ...]:

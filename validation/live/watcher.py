@@ -383,10 +383,4 @@ class Watcher:
 def _relative_sd(load: Load, speed: Speed) -> float:
     """Of α* and n^C: each is about proportional to one over rate, lengths and factors."""
     lengths = math.hypot(load.prompt_tokens.relative_sd, load.output_tokens.relative_sd)
-    known = [
-        sd / factor
-        for name, factor, sd in zip(PARTS, speed.factors, speed.sds, strict=True)
-        if name not in speed.unexcited
-    ]
-    # Factors err against each other: what they add up to is known better than any of them.
-    return math.hypot(load.rate_per_s.relative_sd, lengths, min(known, default=0.0))
+    return math.hypot(load.rate_per_s.relative_sd, lengths, speed.relative_sd)
