@@ -149,9 +149,8 @@ def main() -> None:
         name = names[seed % len(names)]
         by_name[name].append(run(name, seed))
         print(name, seed, by_name[name][-1], file=sys.stderr, flush=True)
-    print(
-        "| traffic | runs | rate in its interval | TPOT, largest error | median | α*, largest error | unexcited |"
-    )
+    columns = ("traffic", "runs", "rate in its interval", "TPOT, largest error", "median")
+    print("| " + " | ".join((*columns, "α*, largest error", "unexcited")) + " |")
     print("|---|---|---|---|---|---|---|")
     for name, runs in by_name.items():
         if not runs:
