@@ -269,6 +269,20 @@ def test_a_table_that_is_worse_in_simulation_is_not_written(
     assert (tmp_path / "table.json").read_text() == text
 
 
+def test_the_simulation_knows_which_of_two_tables_is_worse(tmp_path: Path) -> None:
+    watcher = Watcher(SERVER, tmp_path / "table.json")
+    fed(watcher, Engine(), [30] * 8)
+    table = watcher.table
+    assert table is not None
+    capped = table.model_copy(update={"params": {"cap_requests": 1}})
+    told = watcher._worse(capped)
+    assert told is not None
+    assert "in simulation" in told
+    watcher.table = capped
+    assert watcher._worse(table) is None
+    assert watcher._worse(capped) is None
+
+
 def test_what_cannot_be_written_is_told_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
