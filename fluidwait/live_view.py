@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fluid.result import number, percent, printable
 
 if TYPE_CHECKING:
-    from validation.live.watcher import Step
+    from validation.live.step import Step
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _POINTS = 40

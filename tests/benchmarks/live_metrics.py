@@ -26,7 +26,8 @@ from fluid.workload import RatePiece, Requests, Workload
 from tests.support.metrics_page import SimulatedEngine
 from validation.live.seen import Seen
 from validation.live.speed import scaled
-from validation.live.watcher import Step, Watcher
+from validation.live.step import Step
+from validation.live.watcher import Watcher
 
 FILE = Server.named("engine-long-decode")
 LOAD = Workload.of(

@@ -25,7 +25,8 @@ from tests.support.live_pages import Engine
 from tests.support.metrics_page import START_S
 from validation.live.scrape import Prometheus
 from validation.live.serve import Shown, serve
-from validation.live.watcher import Step, Watcher
+from validation.live.step import Step
+from validation.live.watcher import Watcher
 
 DATA = Path(__file__).parents[1] / "data" / "traces"
 SERVER = ("--server", "engine-long-decode")

@@ -22,7 +22,8 @@ from validation.experiments.recovery import Recovery, recovery
 from validation.experiments.region import Region, region
 from validation.experiments.replay import Replay, replay
 from validation.experiments.sweep import Sweep, sweep
-from validation.live.watcher import Step, Watcher
+from validation.live.step import Step
+from validation.live.watcher import Watcher
 from validation.report.content import Report, make_report
 from validation.simulator.runs import Runs
 

@@ -25,7 +25,8 @@ from validation.live.loop import HOUR_S, Loop, Sayings
 from validation.live.scrape import Scrape
 from validation.live.seen import Seen, seen_between
 from validation.live.speed import BOUNDS, SpeedLearner, _Batch, scaled
-from validation.live.watcher import Answer, Step, Watcher
+from validation.live.step import Answer, Step
+from validation.live.watcher import Watcher
 
 SERVER = Server.named("engine-long-decode")
 TIME = SERVER.iteration_time

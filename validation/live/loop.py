@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fluid.errors import InputError
 from validation.live.scrape import Source
-from validation.live.watcher import Step, Watcher
+from validation.live.step import Step
+from validation.live.watcher import Watcher
 
 HOUR_S = 3600.0
 

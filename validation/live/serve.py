@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from fluid.errors import InputError
 from validation.live.speed import PARTS
-from validation.live.watcher import Step
+from validation.live.step import Step
 
 HISTORY_S = 3600.0
 STATUSES = ("waiting", "learning", "unchanged", "written", "would write", "kept", "trouble")
