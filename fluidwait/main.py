@@ -21,7 +21,7 @@ from fluidwait.options import new_app
 
 COMMANDS = (
     *("equilibrium", "region", "capacity", "solve", "fleet", "replay", "compare", "sweep"),
-    *("report", "calibrate", "export", "demo", "doctor", "workload", "server", "measure"),
+    *("report", "calibrate", "export", "watch", "demo", "doctor", "workload", "server", "measure"),
 )
 """Each is the `app` of the file of its name in `fluidwait.commands`."""
 

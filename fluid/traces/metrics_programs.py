@@ -23,6 +23,13 @@ class Program:
         prefix: What the plain names of its metrics begin with.
         counters: Counters of all prompt and all output tokens, where there are any.
         preemptions: Counter of evicted requests, where there is one.
+        in_system: Gauges that add up to the requests that were sent and have not ended.
+        queued: Gauge of those of them that wait.
+        gaps: Histograms of the time between output tokens, by release; what counts one value per
+            request is none of them.
+        ttft: Histogram of the time to the first token.
+        kv_share: Gauges of the share of the KV cache in use, by release.
+        cached: Counter of prompt tokens that a prefix cache had.
     """
 
     name: str
@@ -32,6 +39,12 @@ class Program:
     prefix: str
     counters: tuple[str, str] | None = None
     preemptions: str = ""
+    in_system: tuple[str, ...] = ()
+    queued: str = ""
+    gaps: tuple[str, ...] = ()
+    ttft: str = ""
+    kv_share: tuple[str, ...] = ()
+    cached: str = ""
 
 
 PROGRAMS = (
@@ -43,6 +56,12 @@ PROGRAMS = (
         "vllm_",
         ("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
         "vllm:num_preemptions_total",
+        ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+        "vllm:num_requests_waiting",
+        ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+        "vllm:time_to_first_token_seconds",
+        ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        "vllm:prefix_cache_hits_total",
     ),
     Program(
         "SGLang",
@@ -52,14 +71,31 @@ PROGRAMS = (
         "sglang_",
         ("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
         "sglang:num_retracted_requests_total",
+        ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
+        "sglang:num_queue_reqs",
+        ("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
+        "sglang:time_to_first_token_seconds",
+        ("sglang:token_usage",),
     ),
-    Program("TGI", "tgi_request_input_length", "tgi_request_generated_tokens", "model_id", "tgi_"),
+    Program(
+        "TGI",
+        "tgi_request_input_length",
+        "tgi_request_generated_tokens",
+        "model_id",
+        "tgi_",
+        in_system=("tgi_batch_current_size", "tgi_queue_size"),
+        queued="tgi_queue_size",
+    ),
     Program(
         "Dynamo",
         "dynamo_frontend_input_sequence_tokens",
         "dynamo_frontend_output_sequence_tokens",
         "model",
         "dynamo_",
+        in_system=("dynamo_frontend_inflight_requests",),
+        queued="dynamo_frontend_queued_requests",
+        gaps=("dynamo_frontend_inter_token_latency_seconds",),
+        ttft="dynamo_frontend_time_to_first_token_seconds",
     ),
     Program(
         "Dynamo",
@@ -67,6 +103,9 @@ PROGRAMS = (
         "nv_llm_http_service_output_sequence_tokens",
         "model",
         "nv_llm_",
+        in_system=("nv_llm_http_service_inflight_requests",),
+        gaps=("nv_llm_http_service_inter_token_latency_seconds",),
+        ttft="nv_llm_http_service_time_to_first_token_seconds",
     ),
 )
 

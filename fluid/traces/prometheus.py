@@ -37,6 +37,10 @@ CONTRADICTION = 0.05
 """Counters and histograms that differ by this share are told."""
 
 
+_ROUNDING = 1e-9
+"""Relative error of sums of weighted counts."""
+
+
 @dataclass
 class Histogram:
     """Sums over engines: cumulative counts by upper end, all requests, all tokens."""
@@ -54,21 +58,19 @@ def _detect(head: str) -> bool:
 def _open(path: Path, options: ReadOptions) -> Snapshot:
     file = str(path)
     samples = read_samples(path)
-    program = _program(samples, file)
+    program = page_program(samples, file)
     rate_per_s, told = _rate(samples, program, options.part)
     if options.since is not None:
-        grown = window(path, options.since, program.prefix)
-        samples = grown.samples
-        told = _told_of_window(grown.seconds, grown.by_the_files)
-    _require_one_model(samples, program, options.part, file)
-    samples = _of_model(samples, program, options.part)
-    prompts, outputs = (
-        _histogram(samples, name, file) for name in (program.prompt, program.output)
-    )
+        between = window(path, options.since, program.prefix)
+        samples = between.samples
+        told = _told_of_window(between.seconds, between.by_the_files)
+    require_one_model(samples, program, options.part, file)
+    samples = of_model(samples, program, options.part)
+    prompts, outputs = (histogram(samples, name, file) for name in (program.prompt, program.output))
     if options.since is not None:
-        rate_per_s = prompts.count / grown.seconds
-    prompt, prompt_caveats = _marginal(prompts, program.prompt, file)
-    output, output_caveats = _marginal(outputs, program.output, file)
+        rate_per_s = prompts.count / between.seconds
+    prompt, prompt_caveats = marginal(prompts, program.prompt, file)
+    output, output_caveats = marginal(outputs, program.output, file)
     return Snapshot(
         prompt,
         output,
@@ -93,7 +95,12 @@ PROMETHEUS = TraceFormat(
 )
 
 
-def _program(samples: list[Sample], file: str) -> Program:
+def page_program(samples: list[Sample], file: str) -> Program:
+    """Which program a page is of.
+
+    Raises:
+        InputError: One that tells no lengths of requests; names whose page it is.
+    """
     program = program_of(one.plain for one in samples)
     if program is None:
         allowed = "a page with the lengths of requests, of vLLM, SGLang, TGI or Dynamo"
@@ -101,9 +108,14 @@ def _program(samples: list[Sample], file: str) -> Program:
     return program
 
 
-def _require_one_model(
+def require_one_model(
     samples: list[Sample], program: Program, model: str | None, file: str
 ) -> None:
+    """Refuse a page of several models, and a model that is not on it.
+
+    Raises:
+        InputError: Naming the models.
+    """
     names = {
         one.label(program.model) for one in samples if one.plain == plain(f"{program.prompt}_count")
     }
@@ -114,13 +126,27 @@ def _require_one_model(
         raise InputError("part", "nothing", f"one of the models {listed}", file)
 
 
-def _of_model(samples: list[Sample], program: Program, model: str | None) -> list[Sample]:
+def of_model(samples: list[Sample], program: Program, model: str | None) -> list[Sample]:
+    """The samples of one model, and those of none."""
     if model is None:
         return samples
     return [one for one in samples if one.label(program.model) in ("", model)]
 
 
-def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
+def histogram(samples: list[Sample], name: str, file: str) -> Histogram:
+    """A histogram of lengths, summed over all other labels.
+
+    Raises:
+        InputError: It holds no request, or values that no counter has.
+    """
+    found = lengths_of(samples, name, file)
+    if found.count < 1:
+        raise InputError(name, "no requests", "a histogram with at least one request", file)
+    return found
+
+
+def lengths_of(samples: list[Sample], name: str, file: str) -> Histogram:
+    """The same, where it may be empty."""
     histogram = Histogram()
     for sample in samples:
         if sample.plain.startswith(plain(name)) and not 0 <= sample.value <= MOST_COUNTED:
@@ -132,8 +158,6 @@ def _histogram(samples: list[Sample], name: str, file: str) -> Histogram:
             histogram.count += sample.value
         elif sample.plain == plain(f"{name}_sum"):
             histogram.total_tokens += sample.value
-    if histogram.count < 1:
-        raise InputError(name, "no requests", "a histogram with at least one request", file)
     return histogram
 
 
@@ -148,10 +172,20 @@ def _upper_end(sample: Sample, file: str) -> float:
     return end
 
 
-def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, list[str]]:
+def marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, list[str]]:
+    """A histogram as what it says of lengths, and caveats.
+
+    Raises:
+        InputError: Its buckets, its count and its sum contradict each other.
+    """
     ends = sorted(histogram.cumulative)
     counts = np.diff([histogram.cumulative[end] for end in ends], prepend=0.0)
-    if not ends or ends[-1] != np.inf or (counts < 0).any() or counts.sum() != histogram.count:
+    if (
+        not ends
+        or ends[-1] != np.inf
+        or (counts < 0).any()
+        or not math.isclose(counts.sum(), histogram.count)
+    ):
         allowed = 'cumulative counts up to le="+Inf", which is the _count, equal for all engines'
         raise InputError(f"{name}_bucket", counts.tolist(), allowed, file)
     high = np.floor(ends)
@@ -161,7 +195,8 @@ def _marginal(histogram: Histogram, name: str, file: str) -> tuple[Marginal, lis
     high[-1] = max(beyond, low[-1])
     filled = counts > 0
     counts, low, high = counts[filled], low[filled], np.maximum(high, low)[filled]
-    if not counts @ low <= histogram.total_tokens <= counts @ high:
+    slack = _ROUNDING * histogram.total_tokens
+    if not counts @ low - slack <= histogram.total_tokens <= counts @ high + slack:
         allowed = f"{counts @ low:.0f} to {counts @ high:.0f} tokens, as in the buckets"
         raise InputError(f"{name}_sum", histogram.total_tokens, allowed, file)
     caveats = []
@@ -181,7 +216,7 @@ def _rate(
     """Requests per second since the start, where the samples carry the time of the scrape."""
     counts = [
         one
-        for one in _of_model(samples, program, model)
+        for one in of_model(samples, program, model)
         if one.plain == plain(f"{program.prompt}_count")
     ]
     scraped_s = [one.scraped_s or 0.0 for one in counts]

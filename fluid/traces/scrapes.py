@@ -50,16 +50,31 @@ class Window:
     by_the_files: bool
 
 
+class CountersFellError(InputError):
+    """The server that was scraped started again between two scrapes."""
+
+
 def read_samples(path: Path) -> list[Sample]:
+    """All samples of a page in a file.
+
+    Raises:
+        InputError: It is no Prometheus text.
+    """
+    return samples_of(read_text(path), str(path))
+
+
+def samples_of(text: str, file: str) -> list[Sample]:
     """All samples of a page.
+
+    Args:
+        file: Where it comes from, for errors.
 
     Raises:
         InputError: It is no Prometheus text.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    text = read_text(path)
-    with guarded(str(path), "Prometheus text"):
+    with guarded(file, "Prometheus text"):
         families = text_string_to_metric_families(text)
         return [
             Sample(
@@ -82,23 +97,33 @@ def window(later: Path, earlier: Path, prefix: str) -> Window:
             scrape is not the earlier one.
     """
     new, old = read_samples(later), read_samples(earlier)
-    _refuse_restart(new, old, str(later))
-    before = {(one.plain, one.labels): one for one in old if _grows(one, prefix)}
-    if not before:
+    if not any(_grows(one, prefix) for one in old):
         allowed = f"an earlier scrape of the same server, with metrics {prefix}…"
         raise InputError("since", str(earlier), allowed)
+    growth = grown(new, old, prefix, str(later))
+    seconds, by_the_files = _seconds(new, old, later, earlier)
+    return Window(growth, seconds, by_the_files)
+
+
+def grown(new: list[Sample], old: list[Sample], prefix: str, file: str) -> list[Sample]:
+    """By how much every counter with a prefix grew from one scrape to the next.
+
+    Raises:
+        CountersFellError: One fell or is gone, so that the server started again, or the scrapes are
+            in the wrong order.
+    """
+    _refuse_restart(new, old, file)
+    before = {(one.plain, one.labels): one for one in old if _grows(one, prefix)}
     after = {(one.plain, one.labels): one for one in new if _grows(one, prefix)}
     for key, one in before.items():
         now = after[key].value if key in after else "nothing"
         if isinstance(now, str) or now < one.value:
             said = f"{one.value:g} before and {now if isinstance(now, str) else f'{now:g}'} now"
-            raise InputError(one.name, said, _NOT_RESET, str(later))
-    seconds, by_the_files = _seconds(new, old, later, earlier)
-    grown = [
+            raise CountersFellError(one.name, said, _NOT_RESET, file)
+    return [
         replace(one, value=one.value - (before[key].value if key in before else 0.0))
         for key, one in after.items()
     ]
-    return Window(grown, seconds, by_the_files)
 
 
 _NOT_RESET = (
@@ -119,7 +144,7 @@ def _refuse_restart(new: list[Sample], old: list[Sample], file: str) -> None:
     ]
     if all(starts) and starts[0] != starts[1]:
         said = f"{max(starts[0]):.0f} before and {max(starts[1]):.0f} now"
-        raise InputError(_STARTED, said, _NOT_RESET, file)
+        raise CountersFellError(_STARTED, said, _NOT_RESET, file)
 
 
 def _seconds(

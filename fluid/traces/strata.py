@@ -142,7 +142,12 @@ def _best_cut(
             continue
         below = np.cumsum(weighted[order], axis=0)[places - 1]
         count_below = np.cumsum(counts[order])[places - 1]
-        count_above = count - count_below
+        count_above = np.maximum(count - count_below, 0.0)
+        heavy = count_above > 0  # or rounding has lost what lies above
+        if not heavy.any():
+            continue
+        places, below = places[heavy], below[heavy]
+        count_below, count_above = count_below[heavy], count_above[heavy]
         shift = below / count_below[:, None] - (total - below) / count_above[:, None]
         gains = count_below * count_above / count * (shift**2).sum(axis=1)
         top = int(np.argmax(gains))

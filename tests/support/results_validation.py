@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from fluid.result import Result
 from fluid.server import load_server
 from fluid.traces.tape import Tape
 from fluid.workload import RequestClass, Slo, Workload
+from tests.support.live_pages import Engine
 from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import Comparison, compare
@@ -22,6 +25,8 @@ from validation.experiments.slo.overload import OverloadCurve, overload_curve
 from validation.experiments.slo.rate import SloRate, slo_rate
 from validation.experiments.slo.servers import SloServers, slo_servers
 from validation.experiments.sweep import Sweep, sweep
+from validation.live.step import Step
+from validation.live.watcher import Watcher
 from validation.report.content import Report, make_report
 from validation.simulator.runs import Runs
 
@@ -118,6 +123,16 @@ def a_report() -> Report:
     return make_report(table(), runs=RUNS)
 
 
+def a_look() -> Step:
+    with tempfile.TemporaryDirectory() as folder:
+        watcher = Watcher(SERVER, Path(folder) / "table.json", dry_run=True)
+        engine = Engine()
+        for k in range(3):
+            engine.finish(30)
+            found = watcher.step(engine.scrape(15.0 * k))
+    return found
+
+
 VALIDATION_RESULTS: dict[str, Callable[[], Result]] = {
     one.__name__.replace("_", " "): one
     for one in (
@@ -137,6 +152,7 @@ VALIDATION_RESULTS: dict[str, Callable[[], Result]] = {
         a_region,
         a_simulated_region,
         a_report,
+        a_look,
     )
 }
 """By name."""
