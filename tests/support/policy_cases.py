@@ -56,6 +56,27 @@ def sarathi(rng: random.Random, largest: int) -> Values:
     )
 
 
+def trtllm(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.4, {"max_num_tokens": [1, 3, 6, 16, 40], "max_batch_size": [1, 3, 6]})
+
+
+def trtllm_no_evict(rng: random.Random, largest: int) -> Values:
+    return trtllm(rng, largest) | sometimes(rng, 0.4, {"max_output_tokens": [5, 20, largest]})
+
+
+def sglang(rng: random.Random, largest: int) -> Values:
+    reserves = {"schedule_conservativeness": [0.01, 0.01, 0.05, 0.3, 3.0]}
+    return sometimes(rng, 0.9, reserves) | sometimes(
+        rng,
+        0.25,
+        {
+            "chunked_prefill_size": [1, 5, 16, 40],
+            "max_running_requests": [1, 3, 6],
+            "max_output_tokens": [5, 20, largest],
+        },
+    )
+
+
 VALVES = {"max_wait_s": [0.0, 0.1, 1.0], "drain": [0.5, 1.0, 3.0]}
 
 
@@ -96,5 +117,8 @@ RANDOM_PARAMETERS: dict[str, Callable[[random.Random, int], Values]] = {
     "vllm-v1": vllm_v1,
     "vllm-v0": vllm_v0,
     "sarathi": sarathi,
+    "sglang": sglang,
+    "trtllm-no-evict": trtllm_no_evict,
+    "trtllm-max-utilization": trtllm,
 }
 """By policy: a function of the generator and the tokens of the largest request."""
