@@ -38,6 +38,9 @@ CONSERVATIVENESS, CHUNK, SEATS, LONGEST = range(4)
 FIRST_RATIO, LOWEST_SHARE, DECAY_STEPS = 0.7, 0.14, 600
 RETRACT_STEPS = 20
 CLIP_TOKENS = 4096
+WHOLE, CUT = 0.0, 1.0
+"""What a resident's note says of its prompt."""
+
 _BACK, _KEPT = 1.0, 1.0
 
 
@@ -98,16 +101,17 @@ def go_on(lane, params):
     for slot in range(scalars.residents):
         resident = lane.residents[slot]
         resident.work = 0
-        if is_prompt(resident):
-            resident.work = min(resident.known - resident.computed, chunk)
-            chunk -= resident.work
+        if resident.note == CUT:
+            chunk = give_chunk(resident, resident.known - resident.computed, chunk)
     return chunk
 
 
 @kernel
-def is_prompt(resident):
-    """Whether it has more to compute than the one token behind what is in memory."""
-    return resident.computed < resident.prompt or resident.known - resident.computed > 1
+def give_chunk(resident, missing, chunk):
+    """Let a resident compute what is missing as far as the chunk lasts; returns its rest."""
+    resident.work = min(missing, chunk)
+    resident.note = CUT if resident.work < missing else WHOLE
+    return chunk - resident.work
 
 
 @kernel
@@ -133,8 +137,7 @@ def admit_prompts(model, lane, params, chunk):
         scalars.kv_free_tokens -= held
         room -= held + asked + block
         resident = lane.residents[scalars.slots - 1]
-        resident.work = min(resident.work, chunk)
-        chunk -= resident.work
+        chunk = give_chunk(resident, resident.work, chunk)
     return chunk
 
 
