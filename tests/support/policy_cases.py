@@ -65,16 +65,11 @@ def trtllm_no_evict(rng: random.Random, largest: int) -> Values:
 
 
 def sglang(rng: random.Random, largest: int) -> Values:
-    reserves = {"schedule_conservativeness": [0.01, 0.01, 0.05, 0.3, 3.0]}
-    return sometimes(rng, 0.9, reserves) | sometimes(
-        rng,
-        0.25,
-        {
-            "chunked_prefill_size": [1, 5, 16, 40],
-            "max_running_requests": [1, 3, 6],
-            "max_output_tokens": [5, 20, largest],
-        },
-    )
+    """Mostly with little reserved, so that there are retractions."""
+    guess = {"schedule_conservativeness": [0.01, 0.3, 3.0], "clip_max_new_tokens": [1, 2, 5]}
+    seats = {"max_running_requests": [1, 3, 6], "max_output_tokens": [5, 20, largest]}
+    chunk = {"chunked_prefill_size": [1, 5, 16, 40]}
+    return sometimes(rng, 0.7, guess) | sometimes(rng, 0.1, seats) | sometimes(rng, 0.2, chunk)
 
 
 VALVES = {"max_wait_s": [0.0, 0.1, 1.0], "drain": [0.5, 1.0, 3.0]}

@@ -13,7 +13,9 @@ prompt, then the last admitted): they give all memory back, keep their tokens an
 others. The ratio then becomes what those left have put out, and 20 tokens more each, over what they
 may put out. (SGLang's `schedule_policy.py`, `schedule_batch.py`; the constants are its defaults.)
 
-Decided here: outputs of those in service are reserved up to 4,096 tokens each, as there. A prompt
+Outputs are reserved up to `clip_max_new_tokens` a request.
+
+Decided here: a prompt
 that no longer fits into `chunked_prefill_size` is cut, and goes on before anybody is admitted; an
 iteration without any other work after a retraction is a prefill where that is possible. Memory is
 taken for a whole prompt when it begins.
@@ -33,11 +35,10 @@ from validation.simulator.policy import Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
 
-CONSERVATIVENESS, CHUNK, SEATS, LONGEST = range(4)
+CONSERVATIVENESS, CHUNK, SEATS, LONGEST, CLIP = range(5)
 
 FIRST_RATIO, LOWEST_SHARE, DECAY_STEPS = 0.7, 0.14, 600
 RETRACT_STEPS = 20
-CLIP_TOKENS = 4096
 WHOLE, CUT = 0.0, 1.0
 """What a resident's note says of its prompt."""
 
@@ -122,13 +123,13 @@ def admit_prompts(model, lane, params, chunk):
     asked = 0
     for slot in range(scalars.residents):
         most = may_put_out(model, lane, params, lane.residents[slot].request)
-        asked += min(most - put_out(model, lane, slot), CLIP_TOKENS)
+        asked += min(most - put_out(model, lane, slot), int(params[CLIP]))
     room = scalars.kv_free_tokens - scalars.credit * asked
     while scalars.waiting > 0 and chunk > 0 and scalars.residents < params[SEATS]:
         index = lane.queues[0].head
         request = lane.requests[index]
         done = model.shapes[request.shape].output_tokens - request.left
-        asked = min(may_put_out(model, lane, params, index) - done, CLIP_TOKENS)
+        asked = min(may_put_out(model, lane, params, index) - done, int(params[CLIP]))
         if scalars.residents > 0 and request.known + asked + block >= room:
             break
         if head_tokens(model, lane, 0) > scalars.kv_free_tokens:
@@ -191,6 +192,7 @@ SGLANG = Policy(
         Parameter("chunked_prefill_size", 8192, 1, 1e9, "prompt tokens per iteration"),
         Parameter("max_running_requests", 2048, 1, 1e9, "requests in service at most"),
         Parameter("max_output_tokens", 0, 0, 1e9, "asked for, where the output is not longer"),
+        Parameter("clip_max_new_tokens", 4096, 1, 1e9, "outputs reserved for a request at most"),
     ),
     form_batch=form_batch,
     queue_of=queue_of,

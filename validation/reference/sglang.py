@@ -12,6 +12,7 @@ DEFAULTS = {
     "chunked_prefill_size": 8192,
     "max_running_requests": 2048,
     "max_output_tokens": 0,
+    "clip_max_new_tokens": 4096,
 }
 
 
@@ -42,7 +43,7 @@ def asked_for(one: Request, parameters: dict[str, Any]) -> int:
 
 
 def still_asked(one: Request, parameters: dict[str, Any]) -> int:
-    return min(asked_for(one, parameters) - one.outputs, 4096)
+    return min(asked_for(one, parameters) - one.outputs, int(parameters["clip_max_new_tokens"]))
 
 
 def prompts(state: Queueing, parameters: dict[str, Any], ratio: float) -> list[Request]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fluid.result import percent
@@ -12,7 +12,7 @@ from thresholds.export.vllm import SCHEDULER
 from validation.experiments.planning.advice import Worth
 from validation.simulator.metrics import Interval
 
-_FORMS = {
+_FORMS: dict[str, Callable[[EngineConfig], str]] = {
     "vllm": partial(shell_flags, "vllm serve MODEL"),
     "sglang": partial(shell_flags, "python -m sglang.launch_server --model-path MODEL"),
     "trtllm": yaml_fields,
