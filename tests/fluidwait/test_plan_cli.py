@@ -14,7 +14,7 @@ from tests.support.command_line import Call
     ("options", "told"),
     [
         (("--budget-s", 0), "--budget-s: got 0"),
-        (("--cost", "nobody=3"), "--cost: got 'nobody'"),
+        (("--cost", "nobody=3"), "--cost: got 'nobody=3'"),
         (("--objective", "joy"), "--objective: got 'joy'"),
     ],
 )

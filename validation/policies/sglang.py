@@ -15,10 +15,8 @@ may put out. (SGLang's `schedule_policy.py`, `schedule_batch.py`; the constants 
 
 Outputs are reserved up to `clip_max_new_tokens` a request.
 
-Decided here: a prompt
-that no longer fits into `chunked_prefill_size` is cut, and goes on before anybody is admitted; an
-iteration without any other work after a retraction is a prefill where that is possible. Memory is
-taken for a whole prompt when it begins.
+Decided here: a prompt that does not fit into `chunked_prefill_size` is cut, and goes on before
+anybody is admitted. Memory is taken for a whole prompt when it begins.
 """
 
 from __future__ import annotations

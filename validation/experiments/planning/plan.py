@@ -92,9 +92,9 @@ class Plan(Result):
         options: One per server, the recommended one first.
 
     >>> import fluidwait as fw
-    >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=100, output=400))
+    >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=100, output=50))
     >>> server = fw.Server.named("engine-long-decode")
-    >>> found = fw.plan(load, server, budget_s=0.01, runs=fw.Runs(2, 100))
+    >>> found = fw.plan(load, server, budget_s=0.01, runs=fw.Runs(2, 400))
     >>> found.best.engine, found.best.raced.finished
     ('vllm', False)
     """
@@ -256,9 +256,9 @@ def plan(
         InfeasibleError: Service levels that no setting keeps at any rate.
 
     >>> import fluidwait as fw
-    >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=100, output=400))
+    >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=100, output=50))
     >>> server = fw.Server.named("engine-long-decode")
-    >>> fw.plan(load, server, budget_s=0.01, runs=fw.Runs(2, 100)).best.replicas
+    >>> fw.plan(load, server, budget_s=0.01, runs=fw.Runs(2, 400)).best.replicas
     1
     """
     several = [servers] if isinstance(servers, Server) else list(servers)
@@ -346,6 +346,8 @@ def _option_for(
         left_s = max(end_s - budget.clock(), 1e-9)
         slo = slo_rate(load, server, setting.configured(), budget_s=left_s)
     carried_per_s = best.goodput_per_s
+    if slo is None and carried_per_s == 0:
+        raise InputError("requests", runs.requests, "more: nobody ends while it is measured")
     if slo is not None:
         carried_per_s = slo.low_per_s or 0.0
     if carried_per_s <= 0:
