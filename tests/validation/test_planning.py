@@ -16,13 +16,13 @@ import yaml
 
 from fluid.errors import InputError
 from fluid.iteration import IterationTime
-from fluid.server import Server
+from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Slo, Workload
 from thresholds.table import ThresholdTable
 from validation.experiments.boundary_search import Budget
 from validation.experiments.planning.advice import Worth
 from validation.experiments.planning.plan import Plan, plan
-from validation.experiments.planning.race import Course, Tried, _left, race
+from validation.experiments.planning.race import Course, Tried, _left, race, tried
 from validation.experiments.planning.space import ENGINES, Setting, defaults, settings_of
 from validation.experiments.planning.words import engine_config
 from validation.simulator.metrics import Interval
@@ -152,6 +152,20 @@ def test_its_table_can_be_written_read_and_exported(tmp_path: Path) -> None:
     values = dict(a_plan().best.setting.values)
     assert again.limits.watermark_fraction == values.get("watermark", 0.0)
     assert again.limits.cap_requests == values.get("max_num_seqs")
+
+
+def test_watermarks_of_a_public_case_are_ordered_as_they_were_measured() -> None:
+    """Preemptions fall (there 1065, 400, 187, 168), and none at all completes least."""
+    cases = Path(__file__).parents[1] / "data" / "cases"
+    load, server = (
+        Workload.read(cases / "long-outputs.yaml"),
+        load_server(cases / "long-outputs-server.json"),
+    )
+    settings = [Setting("vllm-v1", (("watermark", one),)) for one in (0.0, 0.02, 0.05, 0.1)]
+    none, *others = tried(model_of(load, server), settings, Runs(8, 800), 3.1, False)
+    evictions = [one.evictions_per_request for one in (none, *others)]
+    assert evictions == sorted(evictions, reverse=True)
+    assert all(one.better_by(none, "goodput").low > 0 for one in others)
 
 
 def slo_load(quantile: Any) -> Workload:
