@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fluid.overload.bounded_queue import BoundedQueue, bounded_queue
     from fluid.overload.fixed_clients import FixedClients, fixed_clients
     from fluid.overload.impatience import Impatience, Patience, impatience
+    from fluid.overload.queue_for_limit import QueueForLimit, queue_for_limit
     from fluid.plots.explorer import region_explorer
     from fluid.server import Server
     from fluid.steady.bounds import bounds
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from validation.experiments.region import Region, region
     from validation.experiments.replay import Replay, replay
     from validation.experiments.slo.load import SloLoad
+    from validation.experiments.slo.overload import OverloadCurve, overload_curve
     from validation.experiments.slo.rate import SloRate, slo_rate
     from validation.experiments.slo.servers import SloServers, slo_servers
     from validation.experiments.solve import solve
@@ -87,6 +89,7 @@ _ROOMS = {
     "fluid.overload.bounded_queue": "BoundedQueue bounded_queue",
     "fluid.overload.fixed_clients": "FixedClients fixed_clients",
     "fluid.overload.impatience": "Impatience Patience impatience",
+    "fluid.overload.queue_for_limit": "QueueForLimit queue_for_limit",
     "fluid.plots.explorer": "region_explorer",
     "fluid.server": "Server",
     "fluid.steady.bounds": "bounds",
@@ -125,6 +128,7 @@ _ROOMS = {
     "validation.experiments.replay": "Replay replay",
     "validation.experiments.region": "Region region",
     "validation.experiments.slo.load": "SloLoad",
+    "validation.experiments.slo.overload": "OverloadCurve overload_curve",
     "validation.experiments.slo.rate": "SloRate slo_rate",
     "validation.experiments.slo.servers": "SloServers slo_servers",
     "validation.experiments.solve": "solve",

@@ -255,8 +255,8 @@ def _verified(
 ) -> tuple[list[tuple[ServerType, _Part]], float]:
     """The types that are used, such that the servers' own iteration times carry their parts.
 
-    And the cost that no fleet goes below: with one class, a_i of a type is all that there is to
-    know of it, and never too large, so that the last program proves its own cost.
+    And the cost that no fleet goes below. By service levels and with one class, a_i of a type is
+    all that there is to know of it, so that the last program proves its own cost.
     """
     servers = [one.server for one in types]
     normals = np.array([_normal_s(workload, one) for one in servers])
@@ -277,7 +277,7 @@ def _verified(
             if found is None:
                 raise _too_few(workload, types, normals)
             counts = found.counts
-            if len(workload.classes) == 1:
+            if len(workload.classes) == 1 and load_of is not _stability_load:
                 at_least = max(at_least, found.at_least)
         _, flows = levelled(halfspaces, counts)
         parts = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.plots.style import COLOURS, panels
+from fluid.plots.style import COLOURS, Panels, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,4 +104,38 @@ def plot_fixed_clients(
         right.set_ylim(bottom=0)
         lines = [*axes.get_lines(), *right.get_lines()]
         axes.legend(lines, [str(one.get_label()) for one in lines], fontsize=8)
+    return axes
+
+
+def plot_offered(
+    ax: Panels | None,
+    lines: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    capacity_per_s: float,
+    limit_s: float,
+    asked: str,
+) -> Panels:
+    """Goodput, refused share and TTFT against the offered rate, side by side.
+
+    Args:
+        ax: Three axes; those of a new figure where None.
+        lines: By name of the bound: offered rate, goodput per second, refused share, seconds.
+        capacity_per_s: What is completed above capacity.
+        limit_s: Of TTFT; asked: of which statistic of it, in words.
+    """
+    with panels(ax, (11, 3.6), columns=3) as axes:
+        goodput, refused, ttft = np.ravel(axes)
+        for colour, (label, points) in zip(COLOURS, lines.items(), strict=False):
+            offered, good, turned_away, first_s = np.array(points).T
+            goodput.plot(offered, good, "o-", ms=3, color=colour, label=label)
+            refused.plot(offered, 100 * turned_away, "o-", ms=3, color=colour, label=label)
+            ttft.plot(offered, first_s, "o-", ms=3, color=colour, label=label)
+        for one in (goodput, refused, ttft):
+            one.axvline(capacity_per_s, color="black", ls=":", lw=1)
+            one.set_xlabel("offered (requests/s)")
+        ttft.axhline(limit_s, color="black", ls="--", lw=1, label="limit")
+        goodput.set_ylabel("attain their levels (requests/s)")
+        refused.set_ylabel("refused (%)")
+        ttft.set(ylabel=f"{asked} of the admitted (s)", yscale="log")
+        goodput.set_ylim(bottom=0)
+        goodput.legend(title="bound of the queue", fontsize=8, title_fontsize=8)
     return axes

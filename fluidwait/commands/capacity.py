@@ -12,6 +12,7 @@ from fluidwait.options import (
     AsJson,
     BudgetTokens,
     LoadOptions,
+    PlotFile,
     RunOptions,
     grouped,
     new_app,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-SIMULATED = ("slo-rate", "slo-servers")
+SIMULATED = ("slo-rate", "slo-servers", "slo-queue")
 """Queries about service levels, which are simulated."""
 
 RATES = 40
@@ -39,7 +40,7 @@ def command(
         str,
         typer.Option(
             help="rate, kv_tokens, overhead_s, bandwidth, servers or output; by the workload's "
-            "service levels: slo-rate or slo-servers."
+            "service levels: slo-rate, slo-servers or slo-queue."
         ),
     ],
     class_name: Annotated[
@@ -60,18 +61,32 @@ def command(
         float, typer.Option(help="slo-…: seconds after which no longer runs are started.")
     ] = 60.0,
     size: RunOptions = RunOptions(20, 2_500),
+    plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
     """The most or least of one thing with which a load is stable, or keeps its service levels."""
+    from fluid.errors import InputError
+
     if query in SIMULATED:
         only = f"nothing beside query {query}"
-        require_use(context, ["class_name", "budget_tokens", "device"], only)
-        show(_by_levels(context, load, query, scheduler, router, arrivals, budget_s, size), as_json)
+        if class_name is not None:
+            raise InputError("class", class_name, only)
+        require_use(context, ["budget_tokens", "device"], only)
+        if plot:
+            from fluid.plots.style import require_plot_path
+
+            require_use(
+                context, [] if query == "slo-queue" else ["plot"], "only with query slo-queue"
+            )
+            require_plot_path(plot)
+        found = _by_levels(context, load, query, scheduler, router, arrivals, budget_s, size)
+        show(found, as_json, plot)
         return
     from fluid.steady.capacity import capacity
 
     require_use(context, ["router"], "only with query slo-servers")
     simulated = ["scheduler", "arrivals", "budget_s", "replications", "requests", "seed", "device"]
+    require_use(context, ["plot"], "only with query slo-queue")
     require_use(context, simulated, "only with query " + " or ".join(SIMULATED))
     show(capacity(*load.read(), query, class_name, budget_tokens=budget_tokens), as_json)
 
@@ -86,15 +101,23 @@ def _by_levels(
     budget_s: float,
     size: RunOptions,
 ) -> Result:
-    """The answer to a query about service levels; its first runs are of this size."""
+    """The answer to a query about service levels; its runs, or its first ones, are of this size."""
+    from validation.experiments.slo.overload import overload_curve
     from validation.experiments.slo.rate import slo_rate
     from validation.experiments.slo.servers import slo_servers
 
     workload, server = load.read()
     runs = size.runs()
+    if query != "slo-servers":
+        require_use(context, ["router"], "only with query slo-servers")
+    if query != "slo-rate":
+        allowed = "only with query slo-rate: elsewhere they are Poisson, split by the router"
+        require_use(context, ["arrivals"], allowed)
     with progress(query, RATES) as advance:
+        if query == "slo-queue":
+            require_use(context, ["budget_s"], "nothing beside query slo-queue")
+            return overload_curve(workload, server, scheduler, runs=runs, on_done=advance)
         if query == "slo-rate":
-            require_use(context, ["router"], "only with query slo-servers")
             return slo_rate(
                 workload,
                 server,
@@ -104,7 +127,6 @@ def _by_levels(
                 budget_s=budget_s,
                 on_done=advance,
             )
-        require_use(context, ["arrivals"], "only with query slo-rate: a Poisson load is split")
         return slo_servers(
             workload,
             server,

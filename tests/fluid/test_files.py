@@ -57,6 +57,8 @@ def test_a_model_built_by_hand_is_refused_as_a_file_is(tmp_path):
         ({"decode_tokens": 2.5}, "decode_tokens", "input should be a valid integer"),
         ({"rate": 1}, "rate", "did you mean rate_per_s?"),
         ({"slo": {"quantile": 3}}, "slo.quantile", '"mean", or a share between 0 and 1'),
+        ({"slo": {"quantile": "p100"}}, "slo.quantile", '"mean", or a share between 0 and 1'),
+        ({"slo": {"quantile": "p0"}}, "slo.quantile", '"mean", or a share between 0 and 1'),
     ):
         with pytest.raises(ValueError, match=re.escape(allowed)) as by_hand:
             RequestClass(**(request | change))

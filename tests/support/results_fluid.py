@@ -9,6 +9,7 @@ import numpy as np
 from fluid.overload.bounded_queue import bounded_queue
 from fluid.overload.fixed_clients import fixed_clients
 from fluid.overload.impatience import Patience, impatience
+from fluid.overload.queue_for_limit import queue_for_limit
 from fluid.result import Result
 from fluid.server import Server, ServerList
 from fluid.steady.bounds import bounds
@@ -27,7 +28,7 @@ from fluid.transient.inflow import Burst
 from fluid.transient.metastable import Criterion, equilibria, recovery_map
 from fluid.transient.path import simulate_fluid
 from fluid.transient.saturated import predicted_loss
-from fluid.workload import Requests, Workload
+from fluid.workload import Requests, Slo, Workload
 from tests.support.trace_samples import DATA
 
 PAIR = Workload.of(
@@ -84,6 +85,9 @@ FLUID_RESULTS: dict[str, Callable[[], Result]] = {
     "bounded-queue": lambda: bounded_queue(PAIR.at_rate(30.0), ENGINE, requests=20),
     "bounded-queue-tokens": lambda: bounded_queue(
         PAIR.at_rate(30.0), A100, prompt_tokens=9_000, servers=2
+    ),
+    "queue-for-limit": lambda: queue_for_limit(
+        PAIR.model_copy(update={"slo": Slo(ttft_s=9.0)}), ENGINE
     ),
     "impatience": lambda: impatience(PAIR.at_rate(30.0), ENGINE, Patience(20.0)),
     "fixed-clients": lambda: fixed_clients(PAIR, A100, 30, think_s=2.0),

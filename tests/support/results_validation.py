@@ -10,7 +10,7 @@ import numpy as np
 from fluid.result import Result
 from fluid.server import load_server
 from fluid.traces.tape import Tape
-from fluid.workload import RequestClass, Workload
+from fluid.workload import RequestClass, Slo, Workload
 from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import Comparison, compare
@@ -19,6 +19,9 @@ from validation.experiments.planning.plan import Plan, plan
 from validation.experiments.recovery import Recovery, recovery
 from validation.experiments.region import Region, region
 from validation.experiments.replay import Replay, replay
+from validation.experiments.slo.overload import OverloadCurve, overload_curve
+from validation.experiments.slo.rate import SloRate, slo_rate
+from validation.experiments.slo.servers import SloServers, slo_servers
 from validation.experiments.sweep import Sweep, sweep
 from validation.report.content import Report, make_report
 from validation.simulator.runs import Runs
@@ -71,6 +74,35 @@ def a_recovery() -> Recovery:
     return recovery(LOAD, SERVER, "greedy", 10, runs=RUNS)
 
 
+def promised(**limits: float) -> Workload:
+    """Two classes, one of which has levels of its own."""
+    own = CHAT.model_copy(update={"slo": Slo(ttft_s=0.5, tpot_s=0.1, quantile=0.9)})
+    shared = Slo.model_validate(limits | {"quantile": 0.9})
+    return Workload(name="pair", classes=(own, CODE), slo=shared)
+
+
+def a_slo_rate() -> SloRate:
+    return slo_rate(promised(latency_s=30.0), SERVER, "greedy:cap=8", runs=RUNS, tolerance=0.2)
+
+
+def an_open_slo_rate() -> SloRate:
+    load = promised(latency_s=30.0)
+    return slo_rate(load, SERVER, "greedy:cap=8", runs=RUNS, budget_s=1e-9)
+
+
+def some_slo_servers() -> SloServers:
+    return slo_servers(promised(latency_s=30.0).at_rate(9.0), SERVER, "greedy:cap=8", runs=RUNS)
+
+
+def an_overload_curve() -> OverloadCurve:
+    load, runs = promised(ttft_s=2.0), Runs(2, 400)
+    return overload_curve(load, SERVER, "greedy:cap=8", multiples=[0.5, 2.0], runs=runs)
+
+
+def a_comparison_with_levels() -> Comparison:
+    return compare(promised(ttft_s=2.0), SERVER, "greedy:cap=8", runs=RUNS)
+
+
 def a_sweep() -> Sweep:
     return sweep(LOAD, SERVER, POLICIES, rates=[1.0, 2.0], seeds=2, runs=RUNS)
 
@@ -101,6 +133,11 @@ VALIDATION_RESULTS: dict[str, Callable[[], Result]] = {
         a_comparison_on_a_tape,
         a_largest_rate,
         a_recovery,
+        a_slo_rate,
+        an_open_slo_rate,
+        some_slo_servers,
+        an_overload_curve,
+        a_comparison_with_levels,
         a_sweep,
         a_plan,
         a_region,

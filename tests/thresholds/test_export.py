@@ -248,3 +248,29 @@ def test_no_name_reaches_a_shell(name: str, paced: ThresholdTable, tmp_path: Pat
             subprocess.run(["bash", str(script)], cwd=tmp_path, check=True)
         assert not (tmp_path / "y").exists()
         assert "\x1b]0;y\x07" not in text.partition("FLUIDWAIT_TABLE")[0]
+
+
+def test_what_may_wait_follows_from_the_limit_of_ttft() -> None:
+    """144 seats and 14 that wait 5 s at 2.9 /s; a minute's arrivals without a limit."""
+    load = Workload.read(EARLIER / "cases" / "ttft-target.yaml")
+    machine = load_server(str(EARLIER / "cases" / "a10g-server.json"))
+    table = Paced().solve(load, machine)
+    flags = {one.name: one for one in table.flags("vllm").flags}
+    seats = flags["max-num-seqs"].value
+    assert (seats, flags["max-num-queued-reqs"].value) == (144, 144 + 14)
+    assert "mean TTFT ≤ 5 s" in flags["max-num-queued-reqs"].reason
+    tokens = flags["max-num-queued-tokens"].value
+    assert 0.9 * 5 * 2.897 * 950 < float(tokens) < 5 * 2.897 * 950
+    assert any("at most 14 requests" in note for note in table.notes)
+    (queued,) = (one for one in table.flags("sglang").flags if one.name == "max-queued-requests")
+    assert queued.value == 14
+    assert table.engine_flags.vllm["max-num-queued-reqs"] == 158
+    unpaced = {one.name: one for one in table.flags("vllm", flags_only=True).flags}
+    assert "without it some wait longer" in unpaced["max-num-queued-reqs"].reason
+
+    without = load.model_copy(
+        update={"classes": tuple(one.model_copy(update={"slo": None}) for one in load.classes)}
+    )
+    plain = {one.name: one.value for one in Paced().solve(without, machine).flags("vllm").flags}
+    assert plain["max-num-queued-reqs"] == 144 + math.ceil(60 * 2.8969)
+    assert "max-num-queued-tokens" not in plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from fluid.workload import Workload
 from tests.support.builders import workload
 from tests.support.fleet_cases import excess, random_fleet
 from tests.support.wait_cases import PAPER_TAU, STAIRS, server
-from thresholds.fleet import Fleet, ServerType, fleet
+from thresholds.fleet import Fleet, LoadOf, ServerType, fleet
 from thresholds.fleet_program import necessary
 from thresholds.solvers.paced.solver import Paced
 
@@ -189,3 +190,36 @@ def test_what_cannot_be_a_fleet_is_refused(types: list[Any], field: str) -> None
     with pytest.raises(InputError) as caught:
         fleet(LOAD, [ServerType(*one) for one in types])
     assert caught.value.field == field
+
+
+def share_of(largest_per_s: dict[str, float]) -> LoadOf:
+    """Loads by what a server may carry of any mix, known beforehand."""
+    return lambda seen, server: seen.rate_per_s / largest_per_s[server.name]
+
+
+@given(
+    rate=st.floats(20, 100),
+    largest=st.tuples(st.floats(1, 9), st.floats(1, 9)),
+    cost=st.floats(0.2, 3),
+)
+@settings(max_examples=8, deadline=None)
+def test_a_fleet_by_other_loads_equals_enumeration(
+    rate: float, largest: tuple[float, float], cost: float
+) -> None:
+    """What a replica may carry is less than what is stable, as with service levels."""
+    load, known = workload((rate, 64, 4)), dict(zip((SMALL.name, LARGE.name), largest, strict=True))
+    assert min(stability(load, one).max_scale for one in (SMALL, LARGE)) * rate > 9
+    found = fleet(load, [ServerType(SMALL), ServerType(LARGE, cost)], load_of=share_of(known))
+    counts = range(int(rate / min(largest)) + 2)
+    cheapest = min(
+        first + cost * max(0, math.ceil((rate - first * largest[0]) / largest[1] * (1 - 1e-9)))
+        for first in counts
+    )
+    assert found.cost == pytest.approx(cheapest, rel=1e-5)
+    assert found.is_optimal
+    assert all(one.load <= 1 for one in found.replicas)
+
+
+def test_a_server_that_may_carry_nothing_is_named() -> None:
+    with pytest.raises(InfeasibleError, match=f"{LARGE.name} may not carry any rate"):
+        fleet(LOAD, [ServerType(LARGE)], load_of=lambda seen, server: math.inf)

@@ -24,6 +24,10 @@ def translate(view: TableView) -> Words:
     if pace is not None:
         reason = f"the pace, {pace:.4g} per iteration, as a whole number per prefill batch"
         flags.append(Flag("prefill-max-requests", max(math.ceil(pace), 1), reason))
+    queue = view.queue
+    if queue is not None:
+        reason = f"{queue.asked} TTFT ≤ {queue.limit_s:g} s of who is admitted, at any load"
+        flags.append(Flag("max-queued-requests", queue.requests, reason))
     return (*flags, *_delayer(view)), _lost(view)
 
 

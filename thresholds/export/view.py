@@ -8,7 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from fluid.errors import FluidwaitError
+from fluid.overload.queue_for_limit import QueueForLimit, queue_for_limit
 from fluid.stages import stage_sums
+from fluid.steady.stability import largest_scale
 from thresholds.fields import TableFields
 from thresholds.limits import Limits
 from thresholds.rules import rule_of
@@ -108,6 +111,26 @@ class TableView:
         paced = (self.limits.pace_per_iteration or 0.0) * self.mean_prompt_tokens
         needed = self.seats + longest + paced
         return max(LEAST_TOKEN_BUDGET, 1 << math.ceil(math.log2(needed)))
+
+    @cached_property
+    def queue(self) -> QueueForLimit | None:
+        """What may wait by the limit of TTFT; None without one, or where it is too short.
+
+        Only of tables whose pace alone keeps requests waiting.
+        """
+        table = self.table
+        if table.policy != "paced":
+            return None
+        saturated_per_s = min(table.valid_for.max_rate_per_s, self._edge_per_s)
+        try:
+            return queue_for_limit(table.workload, table.server, saturated_per_s=saturated_per_s)
+        except FluidwaitError:
+            return None
+
+    @property
+    def _edge_per_s(self) -> float:
+        workload = self.table.workload
+        return largest_scale(workload, self.table.server) * workload.rate_per_s
 
     @property
     def first_gate(self) -> int | None:

@@ -36,11 +36,7 @@ def translate(view: TableView) -> Words:
             "a token per seat and one iteration's prompts",
         ),
         Flag("long-prefill-token-threshold", 0, "the table's model computes prompts whole"),
-        Flag(
-            "max-num-queued-reqs",
-            room + math.ceil(QUEUE_S * table.valid_for.max_rate_per_s),
-            f"seats, and {QUEUE_S:.0f} s of arrivals at the largest valid rate; then HTTP 503",
-        ),
+        *_queue(view, room, exact or follows),
     ]
     if cap is not None:
         flags.insert(1, Flag("max-num-active-seqs", cap, "the table's cap on requests in service"))
@@ -53,6 +49,33 @@ def translate(view: TableView) -> Words:
             settings = json.dumps({"fluidwait": {"table": view.file}})
             flags.append(Flag("additional-config", settings, "the table that the scheduler reads"))
     return tuple(flags), _lost(view, refused)
+
+
+def _queue(view: TableView, room: int, paced: bool) -> list[Flag]:
+    """The most that waits beside those in service: by the limit of TTFT, or a minute's arrivals.
+
+    Args:
+        paced: Whether the engine follows the table's pace, if it has one.
+    """
+    queue = view.queue
+    if queue is None:
+        waiting = math.ceil(QUEUE_S * view.table.valid_for.max_rate_per_s)
+        why = f"seats, and {QUEUE_S:.0f} s of arrivals at the largest valid rate; then HTTP 503"
+        return [Flag("max-num-queued-reqs", room + waiting, why)]
+    kept = f"{queue.asked} TTFT ≤ {queue.limit_s:g} s of who is admitted"
+    if not paced:
+        kept += ", with the pace; without it some wait longer"
+    flags = [
+        Flag(
+            "max-num-queued-reqs",
+            room + queue.requests,
+            f"seats, and {queue.requests} that wait: {kept}; then HTTP 503",
+        )
+    ]
+    if queue.prompt_tokens is not None:
+        why = f"the same in prompt tokens: {kept}; then HTTP 503"
+        flags.append(Flag("max-num-queued-tokens", queue.prompt_tokens, why))
+    return flags
 
 
 def _flags_say_all(view: TableView) -> bool:

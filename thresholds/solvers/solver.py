@@ -14,6 +14,7 @@ from fluid.steady.equilibrium import Equilibrium, equilibrium
 from fluid.workload import Workload
 from thresholds.evaluator import Evaluator
 from thresholds.export.engines import engine_flags
+from thresholds.export.view import TableView
 from thresholds.prediction import with_prediction
 from thresholds.solvers.common import rounded_down
 from thresholds.solvers.rule import Rule
@@ -61,7 +62,7 @@ class Solver(ABC):
             own = {"server": server, "server_sha256": server.sha256()}
             table = table.model_copy(update={**own, "notes": (_FALLS, *table.notes)})
         table = with_prediction(table)
-        notes = (*self._slo_notes(workload), *table.notes)
+        notes = (*self._slo_notes(workload), *_queue_notes(table), *table.notes)
         return table.model_copy(update={"notes": notes, "engine_flags": engine_flags(table)})
 
     def in_step(self, tables: Sequence[ThresholdTable]) -> Iterator[Solver]:
@@ -101,6 +102,12 @@ class Solver(ABC):
         return (
             f"the slo of {', '.join(names)} is no constraint of this solver: check it by replay",
         )
+
+
+def _queue_notes(table: ThresholdTable) -> tuple[str, ...]:
+    """What may wait above capacity, where there is a limit of TTFT."""
+    queue = TableView(table).queue
+    return () if queue is None else (f"above capacity: {queue.sentence.rstrip('.')}",)
 
 
 _FALLS = (

@@ -91,17 +91,25 @@ class Attained:
 
     rate_per_s: float
     promises: tuple[Promise, ...]
+    model: Model
     replications: tuple[Replication, ...]
     requests: tuple[tuple[Requests, ...], ...]
     relaxation: float
-    may_grow: bool
 
     @cached_property
+    def backlog(self) -> str:
+        """The verdict on the backlog: "stable", "unstable" or "undecided".
+
+        One that is bounded anyway counts as stable.
+        """
+        if not (self.model.traffic.may_grow or any(one.stuck for one in self.replications)):
+            return "stable"
+        return verdict(self.replications).word
+
+    @property
     def grows(self) -> bool:
         """Whether the backlog grows for certain."""
-        if not (self.may_grow or any(one.stuck for one in self.replications)):
-            return False
-        return verdict(self.replications).word == "unstable"
+        return self.backlog == "unstable"
 
     def share(self, promise: int, limit: str | None = None, relaxed: str | None = None) -> Interval:
         """Of the requests of a promise, those within all limits, or within one."""
@@ -146,9 +154,16 @@ class Attained:
         return found.half_width / max(1 - found.mean, 1e-12)
 
     def verdict(self, criterion: Criterion) -> Kept:
-        """Whether it is kept, by its interval."""
+        """Whether it is kept, by its interval; not before the backlog is known not to grow.
+
+        A short run may end before a growing backlog has broken anything.
+        """
         if self.grows:
             return "broken"
+        word = self._by_interval(criterion)
+        return "undecided" if word == "kept" and self.backlog != "stable" else word
+
+    def _by_interval(self, criterion: Criterion) -> Kept:
         slo = self.promises[criterion.promise].slo
         if criterion.limit is not None:
             limit_s = slo.limits_s[criterion.limit]
@@ -180,10 +195,10 @@ def attained(
     return Attained(
         rate_per_s,
         kept,
+        model,
         tuple(one for one, _ in done),
         tuple(two for _, two in done),
         relaxation,
-        model.traffic.may_grow,
     )
 
 

@@ -11,7 +11,8 @@ from fluid.service_levels import promises
 from fluid.steady.stability import stability
 from fluid.workload import Workload
 from validation.experiments.boundary_search import BUDGET_S
-from validation.experiments.slo.rate import FIRST_RUNS, slo_rate
+from validation.experiments.slo.answer import FIRST_RUNS
+from validation.experiments.slo.rate import slo_rate
 from validation.policies import PolicyLike
 from validation.simulator.runs import Runs
 

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.result import Block, Note, Result, Table, number, percent
 from fluid.server import Server
-from fluid.service_levels import WORDS, Promise, require_possible, required_promises
-from fluid.steady.latency.scheduler import default_scheduler, rule_for
+from fluid.service_levels import WORDS, Promise
+from fluid.steady.latency.scheduler import default_scheduler
 from fluid.workload import Workload
 from validation.experiments.boundary_search import BUDGET_S, Budget
 from validation.experiments.largest_rate import fluid_limit_per_s
-from validation.experiments.slo.attained import Attained, Criterion, attained, criteria
+from validation.experiments.slo.answer import (
+    FIRST_RUNS,
+    Answer,
+    checked_promises,
+    first_guess,
+    named_levels,
+)
+from validation.experiments.slo.attained import attained, criteria
 from validation.experiments.slo.levels import (
     COLUMNS,
     SPARE,
-    Kept,
     Level,
     cells,
-    levels_of,
-    together,
 )
 from validation.experiments.slo.search import LEAST_SHARE, TOLERANCE, Found, RootSearch
 from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
-from validation.simulator.model import Model, model_of
+from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
 from validation.simulator.traffic.traffic import Traffic
 
@@ -39,12 +41,6 @@ RELAXED = 1.1
 
 STABILITY = "stability"
 """What binds where the backlog grows before any limit is missed."""
-
-FIRST_RUNS = Runs(20, 2_500)
-"""Runs that a search starts with; they are lengthened as far as it takes."""
-
-_GUESS, _NEAREST = 0.8, 0.98
-"""Of the fluid limit: where a search starts without a law, and at most."""
 
 _STEPS = (1.03, 1.06, 1.12, 1.24, 1.5, 2.0, 3.0)
 
@@ -185,48 +181,6 @@ class SloRate(Result):
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """All promises together at one rate."""
-
-    found: Attained
-    criteria: tuple[Criterion, ...]
-
-    @cached_property
-    def worst(self) -> float:
-        return max(self.found.excess(one) for one in self.criteria)
-
-    @cached_property
-    def worst_criterion(self) -> Criterion:
-        """What comes nearest to being missed."""
-        return max(self.criteria, key=self.found.excess)
-
-    @property
-    def spread(self) -> float:
-        return self.found.spread(self.worst_criterion)
-
-    @cached_property
-    def kept(self) -> Kept:
-        return together(self.found.verdict(one) for one in self.criteria)
-
-    def relaxed(self, promise: int, limit: str) -> float:
-        """Largest excess with one limit relaxed."""
-        return max(
-            self.found.excess(one, limit if one.promise == promise else None)
-            for one in self.criteria
-        )
-
-    @property
-    def missed_first(self) -> tuple[int, str]:
-        """Promise and limit that are missed most."""
-        worst = self.worst_criterion
-        if worst.limit is not None:
-            return worst.promise, worst.limit
-        limits = self.found.promises[worst.promise].slo.limits_s
-        share = {name: self.found.share(worst.promise, name).mean for name in limits}
-        return worst.promise, min(share, key=lambda name: share[name])
-
-
 def slo_rate(
     load: Workload,
     server: Server,
@@ -268,18 +222,11 @@ def slo_rate(
     >>> found.decided, round(found.rate_per_s / found.limit_per_s, 1)
     (True, 0.8)
     """
-    kept = required_promises(load)
-    if traffic is not None and not traffic.may_grow:
-        allowed = "nothing that bounds the backlog, which would hide what is not kept"
-        raise InputError("traffic", traffic.label, allowed)
+    kept = checked_promises(load, server, traffic, budget_s)
     if not 0 < tolerance <= 0.2:
         raise InputError("tolerance", tolerance, "above 0, at most 0.2")
-    if not 0 < budget_s < math.inf:
-        raise InputError("budget_s", budget_s, "seconds > 0")
     (policy,) = configured(default_scheduler(server) if scheduler is None else scheduler)
     model = model_of(load, server, arrivals, traffic)
-    if traffic is None or traffic.outputs is None:
-        require_possible(load, server)
     limit_per_s = fluid_limit_per_s(load, server)
     assert limit_per_s is not None
     demanded = criteria(kept)
@@ -312,27 +259,13 @@ def slo_rate(
         tolerance=tolerance,
         binding=binding,
         binding_limit=limit,
-        levels=named_levels(model, answer.found, load),
+        levels=named_levels(answer.found, load),
         relaxed=tuple(_relaxed(search, found, kept)),
         predicted_per_s=predicted_per_s,
         limit_per_s=limit_per_s,
         runs=found.runs,
         simulations=search.simulations,
     )
-
-
-def first_guess(
-    load: Workload, server: Server, scheduler: str, limit_per_s: float
-) -> tuple[float, float | None]:
-    """A rate to start from, and what the latency laws say, where they say something."""
-    from fluid.steady.latency.promised import promised_rate  # its kernels are slow to import
-
-    law = None
-    with suppress(InputError):  # a scheduler that they do not describe
-        law = promised_rate(load, server, rule_for(scheduler, server))
-    if law is None:
-        return _GUESS * limit_per_s, None
-    return min(law.rate_per_s, _NEAREST * limit_per_s), law.rate_per_s if law.known else None
 
 
 def _binding(
@@ -344,12 +277,6 @@ def _binding(
         return STABILITY, STABILITY
     promise, limit = below.missed_first
     return kept[promise].name, limit
-
-
-def named_levels(model: Model, at: Attained, load: Workload) -> tuple[Level, ...]:
-    names = {str(index): one.name for index, one in enumerate(load.classes)}
-    levels = levels_of(model, at.replications, at.grows)
-    return tuple(replace(one, name=names.get(one.name, one.name)) for one in levels)
 
 
 def _relaxed(search: RootSearch, found: Found, kept: tuple[Promise, ...]) -> Iterator[Relaxed]:

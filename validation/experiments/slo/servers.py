@@ -17,18 +17,24 @@ from typing import Any, Literal
 from fluid.errors import InfeasibleError, InputError
 from fluid.result import Block, Note, Result, Table, number
 from fluid.server import Server
-from fluid.service_levels import require_possible, required_promises
 from fluid.steady.latency.scheduler import default_scheduler
 from fluid.workload import Workload
 from validation.experiments.boundary_search import BUDGET_S, MOST_REQUESTS, Budget
 from validation.experiments.largest_rate import fluid_limit_per_s
-from validation.experiments.slo.attained import attained, criteria
+from validation.experiments.slo.answer import (
+    FIRST_RUNS,
+    Answer,
+    checked_promises,
+    first_guess,
+    named_levels,
+)
+from validation.experiments.slo.attained import Attained, attained, criteria
 from validation.experiments.slo.levels import COLUMNS, SPARE, Kept, Level, cells
-from validation.experiments.slo.rate import FIRST_RUNS, Answer, first_guess, named_levels
-from validation.policies import ConfiguredPolicy, PolicyLike, configured
+from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
+from validation.simulator.traffic.traffic import Traffic
 
 Router = Literal["random", "round-robin"]
 ROUTERS: tuple[Router, ...] = ("random", "round-robin")
@@ -126,6 +132,7 @@ def slo_servers(
     scheduler: PolicyLike | None = None,
     *,
     router: Router = "random",
+    traffic: Traffic | None = None,
     runs: Runs = FIRST_RUNS,
     budget_s: float = BUDGET_S,
     on_done: Callable[[], None] | None = None,
@@ -135,14 +142,15 @@ def slo_servers(
     Args:
         scheduler: Of each server, a policy of the simulator; that of its engine where None.
         router: "random", each request to any server; or "round-robin", to all in turn.
+        traffic: What clients do, where the backlog may grow all the same.
         runs: The first ones; they are lengthened until a number of servers is decided.
         budget_s: Seconds after which no longer runs are started; what is then open counts as not
             enough.
         on_done: Called after each simulation.
 
     Raises:
-        InputError: No service levels, a request that does not fit, no such router, or a policy that
-            cannot run.
+        InputError: No service levels, a request that does not fit, no such router, a policy that
+            cannot run, or traffic that holds the backlog down.
         InfeasibleError: Levels that no number of servers keeps.
 
     >>> import fluidwait as fw
@@ -155,15 +163,23 @@ def slo_servers(
     """
     if router not in ROUTERS:
         raise InputError("router", router, " or ".join(ROUTERS))
-    if not 0 < budget_s < math.inf:
-        raise InputError("budget_s", budget_s, "seconds > 0")
-    required_promises(load)
+    kept = checked_promises(load, server, traffic, budget_s)
     (policy,) = configured(default_scheduler(server) if scheduler is None else scheduler)
     limit_per_s = fluid_limit_per_s(load, server)
     assert limit_per_s is not None
-    require_possible(load, server)
-    trial = _Trial(load, server, policy, router, runs, Budget(runs.requests, seconds=budget_s))
-    trial.on_done = on_done
+    budget = Budget(runs.requests, seconds=budget_s)
+
+    def simulated(servers: int, size: Runs) -> Attained:
+        arrivals = None
+        if router == "round-robin" and servers > 1:
+            arrivals = Arrivals("gamma", cv=max(1 / math.sqrt(servers), LEAST_CV))
+        model = model_of(load, server, arrivals, traffic)
+        found = attained(model, policy, kept, load.rate_per_s / servers, size, 1.0)
+        if on_done is not None:
+            on_done()
+        return found
+
+    trial = _Trial(load, simulated, runs, budget)
     stable = max(1, math.ceil(load.rate_per_s / limit_per_s * (1 - 1e-12)))
     guess_per_s, _ = first_guess(load, server, policy.label, limit_per_s)
     fewer, servers = _fewest(trial, stable, math.ceil(load.rate_per_s / guess_per_s))
@@ -181,54 +197,41 @@ def slo_servers(
 
 
 class _Trial:
-    """Simulates one of n servers, with runs as long as it takes."""
+    """What is known of numbers of servers, each simulated with runs as long as it takes."""
 
     def __init__(
         self,
         load: Workload,
-        server: Server,
-        policy: ConfiguredPolicy,
-        router: Router,
+        simulated: Callable[[int, Runs], Attained],
         runs: Runs,
         budget: Budget,
     ) -> None:
-        self._load, self._server, self._policy = load, server, policy
-        self._router, self._runs, self._budget = router, runs, budget
-        self._promises = required_promises(load)
-        self._known: dict[int, tuple[Kept, tuple[Level, ...]]] = {}
-        self.on_done: Callable[[], None] | None = None
+        self._load, self._attained, self._runs, self._budget = load, simulated, runs, budget
+        self._known: dict[int, tuple[Kept, Attained]] = {}
 
     def levels(self, servers: int) -> tuple[Level, ...]:
         """Each limit with so many servers, of the last runs."""
-        return self._decided(servers)[1]
+        return named_levels(self._decided(servers)[1], self._load)
 
     def verdict(self, servers: int) -> Kept:
         """Whether so many keep all promises: the same with runs of two lengths."""
         return self._decided(servers)[0]
 
-    def _decided(self, servers: int) -> tuple[Kept, tuple[Level, ...]]:
+    def _decided(self, servers: int) -> tuple[Kept, Attained]:
         if servers not in self._known:
             self._known[servers] = self._simulated(servers)
         return self._known[servers]
 
-    def _simulated(self, servers: int) -> tuple[Kept, tuple[Level, ...]]:
-        arrivals = None
-        if self._router == "round-robin" and servers > 1:
-            arrivals = Arrivals("gamma", cv=max(1 / math.sqrt(servers), LEAST_CV))
-        model = model_of(self._load, self._server, arrivals)
+    def _simulated(self, servers: int) -> tuple[Kept, Attained]:
         runs, before = self._runs, None
         while True:
-            found = attained(
-                model, self._policy, self._promises, self._load.rate_per_s / servers, runs, 1.0
-            )
-            if self.on_done is not None:
-                self.on_done()
-            word = Answer(found, criteria(self._promises)).kept
+            found = self._attained(servers, runs)
+            word = Answer(found, criteria(found.promises)).kept
             if word == before != "undecided":
-                return word, named_levels(model, found, self._load)
+                return word, found
             spent = self._budget.clock() > self._budget.end_s
             if spent or 2 * runs.requests > MOST_REQUESTS:
-                return "undecided", named_levels(model, found, self._load)
+                return "undecided", found
             runs, before = replace(runs, requests=2 * runs.requests), word
 
 
