@@ -29,7 +29,8 @@ from validation.experiments.planning.space import (
     settings_of,
 )
 from validation.experiments.planning.words import change, engine_config, named
-from validation.experiments.slo.rate import SloRate, first_guess, slo_rate
+from validation.experiments.slo.answer import first_guess
+from validation.experiments.slo.rate import SloRate, slo_rate
 from validation.simulator.metrics import Interval
 from validation.simulator.model import model_of
 from validation.simulator.runs import Runs
