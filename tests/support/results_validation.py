@@ -15,7 +15,8 @@ from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import Comparison, compare
 from validation.experiments.largest_rate import LargestRate, largest_stable_rate
-from validation.experiments.planning.plan import Plan, plan
+from validation.experiments.planning.plan import plan
+from validation.experiments.planning.result import Plan
 from validation.experiments.recovery import Recovery, recovery
 from validation.experiments.region import Region, region
 from validation.experiments.replay import Replay, replay

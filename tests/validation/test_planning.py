@@ -21,8 +21,9 @@ from fluid.workload import RequestClass, Slo, Workload
 from thresholds.table import ThresholdTable
 from validation.experiments.boundary_search import Budget
 from validation.experiments.planning.advice import Worth
-from validation.experiments.planning.plan import Plan, plan
+from validation.experiments.planning.plan import plan
 from validation.experiments.planning.race import Course, Tried, _left, race, tried
+from validation.experiments.planning.result import Plan
 from validation.experiments.planning.space import ENGINES, Setting, defaults, settings_of
 from validation.experiments.planning.words import engine_config
 from validation.simulator.metrics import Interval
