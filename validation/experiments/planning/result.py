@@ -140,7 +140,8 @@ class Plan(Result):
             )
         if self.best.slo is not None:
             yield self.best.slo.sentence
-        yield self.best.flags.text.rstrip("\n")
+        if self.best.flags.text.strip():
+            yield self.best.flags.text.rstrip("\n")
         for one in self.options:
             if not one.raced.finished:
                 yield Note(
