@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from validation.experiments.compare import Comparison, compare
     from validation.experiments.following import policy_of
     from validation.experiments.largest_rate import LargestRate, largest_stable_rate
+    from validation.experiments.planning.plan import plan
+    from validation.experiments.planning.result import Plan
     from validation.experiments.recovery import Recovery, recovery
     from validation.experiments.region import Region, region
     from validation.experiments.replay import Replay, replay
@@ -130,6 +132,8 @@ _ROOMS = {
     "validation.experiments.compare": "Comparison compare",
     "validation.experiments.following": "policy_of",
     "validation.experiments.largest_rate": "LargestRate largest_stable_rate",
+    "validation.experiments.planning.plan": "plan",
+    "validation.experiments.planning.result": "Plan",
     "validation.experiments.recovery": "Recovery recovery",
     "validation.experiments.replay": "Replay replay",
     "validation.experiments.region": "Region region",

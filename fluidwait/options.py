@@ -446,3 +446,26 @@ def require_use(context: typer.Context, names: Sequence[str], allowed: str) -> N
     for name in names:
         if was_given(context, name):
             raise InputError(name, context.params[name], allowed)
+
+
+def by_name(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """Numbers of NAME=X options.
+
+    Raises:
+        InputError: Not that form, no number, or no such server.
+    """
+    from fluid.errors import InputError
+
+    found = {}
+    for one in given:
+        name, equals, text = one.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InputError(option, one, "NAME=NUMBER")
+        if name not in names:
+            raise InputError(option, one, "a name among " + ", ".join(names))
+        found[name] = value
+    return found

@@ -47,8 +47,7 @@ def plot_cache(ax: Panels | None, found: Balance) -> Panels:
             ylim=(0, None),
         )
         axes.legend(fontsize=8)
-    drawn: Axes = axes
-    return drawn
+    return axes
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:

@@ -91,7 +91,7 @@ def command(
     else:
         require_use(context, ["flags_only"], "only for an engine")
         if cold_start_s is None:
-            raise InputError("cold_start_s", None, "seconds until a new replica serves")
+            raise InputError("--cold-start-s", None, "seconds until a new replica serves")
         config = SCALERS[to].rules(
             read,
             cold_start_s,

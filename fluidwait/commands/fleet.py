@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from fluidwait.console import show, waiting
-from fluidwait.options import AsJson, Rate, WorkloadFile, new_app, read_workload, require_use
+from fluidwait.options import (
+    AsJson,
+    Rate,
+    WorkloadFile,
+    by_name,
+    new_app,
+    read_workload,
+    require_use,
+)
 
 app = new_app()
 
@@ -52,8 +59,8 @@ def command(
     load = read_workload(workload, rate)
     servers = [load_server(one) for one in server]
     names = [one.name for one in servers]
-    costs = _by_name("--cost", cost or (), names)
-    counts = _by_name("--max-count", max_count or (), names)
+    costs = by_name("--cost", cost or (), names)
+    counts = by_name("--max-count", max_count or (), names)
     for name, count in counts.items():
         if not is_whole(count):
             raise InputError("--max-count", f"{name}={count:g}", "a whole number")
@@ -75,26 +82,3 @@ def command(
         measured = SloLoad(scheduler, budget_s=budget_s)
         found = fleet(load, types, solver, load_of=measured, sized_by=measured.words)
     show(found, as_json)
-
-
-def _by_name(option: str, given: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """Numbers of NAME=X options.
-
-    Raises:
-        InputError: Not that form, no number, or no such server.
-    """
-    from fluid.errors import InputError
-
-    found = {}
-    for one in given:
-        name, equals, text = one.rpartition("=")
-        try:
-            value = float(text)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise InputError(option, one, "NAME=NUMBER")
-        if name not in names:
-            raise InputError(option, one, "a name among " + ", ".join(names))
-        found[name] = value
-    return found

@@ -58,6 +58,22 @@ def sarathi(rng: random.Random, largest: int) -> Values:
     )
 
 
+def trtllm(rng: random.Random, largest: int) -> Values:
+    return sometimes(rng, 0.4, {"max_num_tokens": [1, 3, 6, 16, 40], "max_batch_size": [1, 3, 6]})
+
+
+def trtllm_no_evict(rng: random.Random, largest: int) -> Values:
+    return trtllm(rng, largest) | sometimes(rng, 0.4, {"max_output_tokens": [5, 20, largest]})
+
+
+def sglang(rng: random.Random, largest: int) -> Values:
+    """Mostly with little reserved, so that there are retractions."""
+    guess = {"schedule_conservativeness": [0.01, 0.3, 3.0], "clip_max_new_tokens": [1, 2, 5]}
+    seats = {"max_running_requests": [1, 3, 6], "max_output_tokens": [5, 20, largest]}
+    chunk = {"chunked_prefill_size": [1, 5, 16, 40]}
+    return sometimes(rng, 0.7, guess) | sometimes(rng, 0.1, seats) | sometimes(rng, 0.2, chunk)
+
+
 VALVES = {"max_wait_s": [0.0, 0.1, 1.0], "drain": [0.5, 1.0, 3.0]}
 
 
@@ -98,5 +114,8 @@ RANDOM_PARAMETERS: dict[str, Callable[[random.Random, int], Values]] = {
     "vllm-v1": vllm_v1,
     "vllm-v0": vllm_v0,
     "sarathi": sarathi,
+    "sglang": sglang,
+    "trtllm-no-evict": trtllm_no_evict,
+    "trtllm-max-utilization": trtllm,
 }
 """By policy: a function of the generator and the tokens of the largest request."""

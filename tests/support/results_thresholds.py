@@ -8,6 +8,7 @@ from pathlib import Path
 from fluid.result import Result
 from fluid.server import load_server
 from fluid.workload import RatePiece, RequestClass, Workload
+from thresholds.export.autoscaling.scalers import SCALERS
 from thresholds.fleet import ServerType, fleet
 from thresholds.overload import admission
 from thresholds.solve import solve
@@ -60,6 +61,12 @@ THRESHOLD_RESULTS: dict[str, Callable[[], Result]] = {
     **{
         f"{engine} flags": lambda engine=engine: Paced().solve(LOAD, SERVER).flags(engine)
         for engine in ("vllm", "sglang", "trtllm", "env")
+    },
+    **{
+        f"{name} rules": lambda scaler=scaler: scaler.rules(
+            Paced().solve(LOAD, SERVER), 120.0, slo_rate_per_s=0.5
+        )
+        for name, scaler in SCALERS.items()
     },
 }
 """Makes one, without simulating."""

@@ -18,6 +18,8 @@ from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
 from validation.experiments.compare import Comparison, compare
 from validation.experiments.largest_rate import LargestRate, largest_stable_rate
+from validation.experiments.planning.plan import plan
+from validation.experiments.planning.result import Plan
 from validation.experiments.recovery import Recovery, recovery
 from validation.experiments.region import Region, region
 from validation.experiments.replay import Replay, replay
@@ -111,6 +113,10 @@ def a_sweep() -> Sweep:
     return sweep(LOAD, SERVER, POLICIES, rates=[1.0, 2.0], seeds=2, runs=RUNS)
 
 
+def a_plan() -> Plan:
+    return plan(LOAD, load_server("engine-long-decode"), budget_s=0.01, runs=Runs(2, 400))
+
+
 def a_region() -> Region:
     return region(PAIR, SERVER)
 
@@ -149,6 +155,7 @@ VALIDATION_RESULTS: dict[str, Callable[[], Result]] = {
         an_overload_curve,
         a_comparison_with_levels,
         a_sweep,
+        a_plan,
         a_region,
         a_simulated_region,
         a_report,

@@ -17,7 +17,7 @@ from fluid.server import load_server
 from fluid.workload import RequestClass, Workload
 from thresholds.export.admission import FOLLOWED, restraints_of
 from thresholds.export.engines import ENGINES, engine_flags
-from thresholds.fields import Threshold
+from thresholds.fields import Threshold, Validated
 from thresholds.rules import rule_of
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.registry import SOLVERS, solver_named
@@ -274,3 +274,50 @@ def test_what_may_wait_follows_from_the_limit_of_ttft() -> None:
     plain = {one.name: one.value for one in Paced().solve(without, machine).flags("vllm").flags}
     assert plain["max-num-queued-reqs"] == 144 + math.ceil(60 * 2.8969)
     assert "max-num-queued-tokens" not in plain
+
+
+def replayed(table: ThresholdTable, *rows: tuple[str, dict[str, Any], float | None]) -> Any:
+    """The table beside policies with these mean latencies; unstable where there is none."""
+    zero = {"mean": 1.0, "half_width": 0.0}
+    own = ("greedy", {}, 9.0)
+    validated = {
+        "replications": 2,
+        "requests": 100,
+        "seed": 0,
+        "policies": tuple(
+            {
+                "policy": policy,
+                "params": params,
+                "rate_per_s": 2.0,
+                "verdict": "unstable" if latency_s is None else "stable",
+                "latency_s": latency_s and {"mean": latency_s, "half_width": 0.1},
+                "completed_share": zero,
+                "evictions_per_request": 0.0,
+                "collapsed_share": 0.0,
+            }
+            for policy, params, latency_s in (own, *rows)
+        ),
+    }
+    return table.model_copy(update={"validated": Validated.model_validate(validated)})
+
+
+@pytest.mark.parametrize(
+    ("no_evict_s", "most_s", "chosen"),
+    [(3.0, 2.0, "MAX_UTILIZATION"), (3.0, None, "GUARANTEED_NO_EVICT")],
+)
+def test_trtllm_gets_the_capacity_policy_that_was_better_in_the_replay(
+    paced: ThresholdTable, no_evict_s: float, most_s: float | None, chosen: str
+) -> None:
+    both = (("trtllm-no-evict", {}, no_evict_s), ("trtllm-max-utilization", {}, most_s))
+    text = ENGINES["trtllm"].configure(replayed(paced, *both)).text
+    assert yaml.safe_load(text)["scheduler_config"] == {"capacity_scheduler_policy": chosen}
+    assert "mean latency 3 s" in text
+    assert "scheduler_config" not in flags(replayed(paced, both[0]), "trtllm")
+
+
+def test_sglang_gets_the_conservativeness_that_was_better_in_the_replay(
+    paced: ThresholdTable,
+) -> None:
+    rows = [("sglang", {}, 3.0), ("sglang", {"schedule_conservativeness": 0.5}, 2.0)]
+    assert flags(replayed(paced, *rows), "sglang")["schedule-conservativeness"] == 0.5
+    assert flags(paced, "sglang")["schedule-conservativeness"] == 1.0

@@ -10,7 +10,7 @@ from typing import Any
 from fluid.errors import InputError
 from fluid.result import Block, Result, printable
 from thresholds.export.view import TableView
-from thresholds.fields import TableFields
+from thresholds.fields import PolicyValidation, TableFields
 
 Value = int | float | str
 
@@ -62,6 +62,12 @@ class EngineConfig(Result):
             "value": [one.value for one in self.flags],
             "reason": [one.reason for one in self.flags],
         }
+
+
+def measured(one: PolicyValidation) -> str:
+    """What a policy did in a table's validation, in words."""
+    latency = "" if one.latency_s is None else f", mean latency {one.latency_s.mean:.4g} s"
+    return f"{one.verdict}{latency}, {one.evictions_per_request:.3g} evictions a request"
 
 
 Words = tuple[tuple[Flag, ...], tuple[str, ...]]

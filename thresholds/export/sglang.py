@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from thresholds.export.config import Engine, Flag, Words, shell_flags
+from thresholds.export.config import Engine, Flag, Words, measured, shell_flags
 from thresholds.export.view import TableView
+
+_PARAMETER = "schedule_conservativeness"
 
 
 def translate(view: TableView) -> Words:
@@ -15,11 +17,7 @@ def translate(view: TableView) -> Words:
     flags = [
         Flag("max-running-requests", *view.cap_without_pace),
         Flag("chunked-prefill-size", view.token_budget, "one iteration's prompts stay whole"),
-        Flag(
-            "schedule-conservativeness",
-            1.0,
-            "SGLang's own reserve for outputs; raise it while it logs retracted requests",
-        ),
+        _conservativeness(view),
     ]
     if pace is not None:
         reason = f"the pace, {pace:.4g} per iteration, as a whole number per prefill batch"
@@ -29,6 +27,18 @@ def translate(view: TableView) -> Words:
         reason = f"{queue.asked} TTFT ≤ {queue.limit_s:g} s of who is admitted, at any load"
         flags.append(Flag("max-queued-requests", queue.requests, reason))
     return (*flags, *_delayer(view)), _lost(view)
+
+
+def _conservativeness(view: TableView) -> Flag:
+    """The best of those that the table was replayed beside; else SGLang's own."""
+    name, rows = "schedule-conservativeness", view.simulated("sglang")
+    if not rows:
+        why = "SGLang's own reserve for outputs; raise it while it logs retracted requests"
+        return Flag(name, 1.0, why)
+    said = "; ".join(f"{one.params.get(_PARAMETER, 1)} {measured(one)}" for one in rows)
+    best = rows[0].params.get(_PARAMETER, 1)
+    assert isinstance(best, int | float)
+    return Flag(name, float(best), f"simulated: {said}")
 
 
 def _delayer(view: TableView) -> list[Flag]:

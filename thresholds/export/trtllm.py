@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from thresholds.export.config import Engine, Flag, Words, yaml_fields
+from thresholds.export.config import Engine, Flag, Words, measured, yaml_fields
 from thresholds.export.view import TableView
 
 
@@ -15,6 +15,7 @@ def translate(view: TableView) -> Words:
         Flag("max_batch_size", *view.cap_without_pace),
         Flag("max_num_tokens", budget, "a token per seat and one iteration's prompts"),
         *_batch_wait(view, budget),
+        *_capacity_policy(view),
     )
     return flags, _lost(view)
 
@@ -32,6 +33,22 @@ def _batch_wait(view: TableView, budget: int) -> tuple[Flag, Flag]:
         Flag(ratio, share, f"n_1 = {gate} mean prompts over max_num_tokens"),
         Flag(iterations, steps, "longest wait at the gate, in iterations"),
     )
+
+
+_POLICIES = {
+    "trtllm-no-evict": "GUARANTEED_NO_EVICT",
+    "trtllm-max-utilization": "MAX_UTILIZATION",
+}
+
+
+def _capacity_policy(view: TableView) -> tuple[Flag, ...]:
+    """The better of both where the table was replayed beside them; else the engine's own."""
+    rows = view.simulated(*_POLICIES)
+    if {one.policy for one in rows} != set(_POLICIES):
+        return ()
+    said = "; ".join(f"{_POLICIES[one.policy]} {measured(one)}" for one in rows)
+    value = f"{{capacity_scheduler_policy: {_POLICIES[rows[0].policy]}}}"
+    return (Flag("scheduler_config", value, f"simulated: {said}"),)
 
 
 def _lost(view: TableView) -> tuple[str, ...]:

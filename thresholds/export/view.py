@@ -13,7 +13,7 @@ from fluid.errors import FluidwaitError
 from fluid.overload.queue_for_limit import QueueForLimit, queue_for_limit
 from fluid.stages import stage_sums
 from fluid.steady.stability import largest_scale
-from thresholds.fields import TableFields
+from thresholds.fields import PolicyValidation, TableFields
 from thresholds.limits import Limits
 from thresholds.rules import rule_of
 from thresholds.solvers.paced.boundary import boundary_load
@@ -144,6 +144,21 @@ class TableView:
     def _edge_per_s(self) -> float:
         workload = self.table.workload
         return largest_scale(workload, self.table.server) * workload.rate_per_s
+
+    def simulated(self, *policies: str) -> tuple[PolicyValidation, ...]:
+        """Rows of the table's validation with these policies at its rate, the best first.
+
+        Stable ones come before others, and of those the least mean latency.
+        """
+        validated = self.table.validated
+        rows = () if validated is None else validated.side_by_side
+        found = [one for one in rows if one.policy in policies]
+
+        def rank(one: PolicyValidation) -> tuple[bool, float]:
+            latency_s = math.inf if one.latency_s is None else one.latency_s.mean
+            return one.verdict != "stable", latency_s
+
+        return tuple(sorted(found, key=rank))
 
     @property
     def first_gate(self) -> int | None:

@@ -14,6 +14,8 @@ from validation.policies.known_lengths import MC_SF, SVF
 from validation.policies.mixed import DAI, SLAI
 from validation.policies.nested import NESTED_CAP, NESTED_WAIT
 from validation.policies.sarathi import SARATHI
+from validation.policies.sglang import SGLANG
+from validation.policies.trtllm import TRTLLM_MAX_UTILIZATION, TRTLLM_NO_EVICT
 from validation.policies.vllm_v0 import VLLM_V0
 from validation.policies.vllm_v1 import VLLM_V1
 from validation.policies.wait import WAIT, WAIT_CAP
@@ -30,6 +32,9 @@ _ALL = (
     VLLM_V1,
     VLLM_V0,
     SARATHI,
+    SGLANG,
+    TRTLLM_NO_EVICT,
+    TRTLLM_MAX_UTILIZATION,
     MC_SF,
     SVF,
     A_MIN,

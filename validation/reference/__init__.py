@@ -12,6 +12,8 @@ from validation.reference.nested import nested_cap, nested_wait
 from validation.reference.predictive import a_min, mc_sf, svf
 from validation.reference.request import Request
 from validation.reference.sarathi import sarathi
+from validation.reference.sglang import sglang
+from validation.reference.trtllm import trtllm_max_utilization, trtllm_no_evict
 from validation.reference.vllm_v0 import vllm_v0
 from validation.reference.vllm_v1 import vllm_v1
 from validation.reference.wait import wait, wait_cap
@@ -22,6 +24,9 @@ REFERENCE_POLICIES: dict[str, Rule] = {
     "vllm-v1": vllm_v1,
     "vllm-v0": vllm_v0,
     "sarathi": sarathi,
+    "sglang": sglang,
+    "trtllm-no-evict": trtllm_no_evict,
+    "trtllm-max-utilization": trtllm_max_utilization,
     "wait-cap": wait_cap,
     "nested-wait": nested_wait,
     "nested-cap": nested_cap,

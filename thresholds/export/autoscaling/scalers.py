@@ -16,7 +16,7 @@ import yaml
 from fluid.errors import InputError
 from fluid.result import Block, Result, printable
 from thresholds.export.autoscaling.triggers import GROWTH_PER_MIN, Load, Trigger, triggers
-from thresholds.fields import TableFields
+from thresholds.table import ThresholdTable
 
 TOLERANCE = 0.1
 """Kubernetes adds a replica once a metric is so far above its threshold, KEDA through it."""
@@ -192,7 +192,7 @@ class Scaler:
 
     def rules(
         self,
-        table: TableFields,
+        table: ThresholdTable,
         cold_start_s: float,
         growth_per_min: float = GROWTH_PER_MIN,
         *,

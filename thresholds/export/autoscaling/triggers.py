@@ -18,8 +18,9 @@ from fluid.result import number, percent
 from fluid.service_levels import promises
 from fluid.steady.equilibrium import Equilibrium, equilibrium
 from thresholds.checks import is_number
-from thresholds.fields import PredictedLatency, TableFields
+from thresholds.fields import PredictedLatency
 from thresholds.prediction import predicted_latency
+from thresholds.table import ThresholdTable
 
 REACTION_S = 45.0
 """From load to decision: a scrape, a query and half of the minute over which metrics are means."""
@@ -93,7 +94,7 @@ class Load:
         InputError: One of them out of range.
     """
 
-    table: TableFields
+    table: ThresholdTable
     slo_rate_per_s: float
     cold_start_s: float
     growth_per_min: float
