@@ -5,6 +5,8 @@ The command line ends with their exit codes; library users catch them.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 MOST_SHOWN = 80
@@ -78,6 +80,20 @@ class InputError(FluidwaitError, ValueError):
             "value": value,
             "allowed": self.allowed,
         }
+
+
+def not_a_name(field: str, value: str, names: Iterable[str], file: str | None = None) -> InputError:
+    """The error about a name that is none of these: all of them, the one that looks like it first.
+
+    >>> print(not_a_name("to", "vlm", ["sglang", "vllm"]))
+    to: got 'vlm'; allowed: did you mean vllm? One of sglang, vllm
+    """
+    known = list(names)
+    near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.6)
+    listed = "ne of " + ", ".join(known)
+    return InputError(
+        field, value, f"did you mean {near[0]}? O{listed}" if near else f"o{listed}", file
+    )
 
 
 class InfeasibleError(FluidwaitError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,35 @@ def show(result: Result, as_json: bool = False, plot: Path | None = None) -> Non
             say(wrapped(block, text_width()))
     if plot is not None:
         say(f"Wrote {plot}.")
+
+
+def typed_again(argv: Sequence[str], option: str, value: object) -> str:
+    """The command line that was typed, for a shell, with another value of one option.
+
+    >>> typed_again(["replay", "my table.json", "--requests", "500"], "--requests", 9000)
+    "fluidwait replay 'my table.json' --requests 9000"
+    """
+    kept = []
+    words = iter(argv)
+    for word in words:
+        if word == option:
+            next(words, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return shlex.join(["fluidwait", *kept, option, str(value)])
+
+
+def note_undecided(more_requests: Sequence[int | None], requests: int, replications: int) -> None:
+    """Which command decides the verdicts that are open.
+
+    Args:
+        more_requests: What each open verdict still needs, over all replications.
+        requests, replications: What was simulated.
+    """
+    wanted = [one for one in more_requests if one is not None]
+    if wanted:
+        enough = requests + -(-max(wanted) // replications)
+        note(f"To decide: {typed_again(sys.argv[1:], '--requests', enough)}")
 
 
 def _as_typed(error: FluidwaitError) -> FluidwaitError:

@@ -43,6 +43,7 @@ class LazyGroup(TyperGroup):
 app = new_app(
     "Fluid-model thresholds for LLM-inference serving: compute them, prove them, export them.",
     cls=LazyGroup,
+    add_completion=True,
 )
 
 

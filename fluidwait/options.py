@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from fluidwait import names
 from fluidwait.values import require_values
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ PlotFile = Annotated[
     typer.Option("--plot", writable=True, help="Draw into this file (svg, pdf, png)."),
 ]
 ServerName = Annotated[
-    str, typer.Option("--server", "-s", help="Built-in server by name, or a server file.")
+    str,
+    typer.Option(
+        "--server",
+        "-s",
+        help="Built-in server by name, or a server file.",
+        autocompletion=names.servers,
+    ),
 ]
 Arrivals = Annotated[
     str | None,
@@ -106,13 +113,20 @@ class CheckedGroup(TyperGroup):
         return super().invoke(ctx)
 
 
-def new_app(help: str | None = None, cls: type[TyperGroup] = CheckedGroup) -> typer.Typer:
-    """A Typer application with what all of them have in common; plain help, and -h for it."""
+def new_app(
+    help: str | None = None, cls: type[TyperGroup] = CheckedGroup, add_completion: bool = False
+) -> typer.Typer:
+    """A Typer application with what all of them have in common; plain help, and -h for it.
+
+    Args:
+        add_completion: Whether it offers to install completion for a shell.
+    """
     return App(
         cls=cls,
         help=help,
         rich_markup_mode=None,  # its markup turns "a:b:step" into an emoji and drops "[cuda]"
         pretty_exceptions_enable=False,
+        add_completion=add_completion,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 

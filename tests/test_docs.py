@@ -18,8 +18,13 @@ import runpy
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -135,21 +140,60 @@ def test_blocks_that_are_not_run_say_why(reason: str) -> None:
     pytest.skip(reason)
 
 
-def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as it is published."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    theory = (tmp_path / "site" / "theory" / "index.html").read_text(encoding="utf-8")
+    return folder
+
+
+def test_the_site_builds_without_warnings(site: Path) -> None:
+    theory = (site / "theory" / "index.html").read_text(encoding="utf-8")
     assert theory.count("<math") > 50
     assert "arithmatex" not in theory
-    reference = (tmp_path / "site" / "reference" / "fluid" / "index.html").read_text("utf-8")
+    reference = (site / "reference" / "fluid" / "index.html").read_text("utf-8")
     assert "fluid.steady.equilibrium.equilibrium" in reference
+
+
+QUESTIONS = {
+    "how do I set max_num_seqs": "questions/#how-do-i-set-max_num_seqs",
+    "why does my server preempt": "questions/#why-does-my-server-preempt",
+    "what p99 TTFT will I get at 12 requests per second": "questions/#what-p99-ttft-will-i-get",
+    "chunked prefill": "questions/#how-do-i-set-max_num_batched_tokens-and-chunked-prefill",
+    "how long may the queue be": "questions/#how-long-may-the-queue-be",
+}
+"""What an operator types into the search, and what must come first."""
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_the_search_finds_what_operators_ask(site: Path, browser: Any) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=site)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for asked, expected in QUESTIONS.items():
+            browser.get(f"http://127.0.0.1:{server.server_port}/?q={quote(asked)}")
+            links = WebDriverWait(browser, 120).until(
+                lambda page: page.find_elements(By.CSS_SELECTOR, "a.md-search-result__link")
+            )
+            first = [str(one.get_attribute("href")) for one in links[:2]]
+            assert any(expected in one for one in first), (asked, first)
+            assert "/questions/" in first[0], (asked, first)
+        server.shutdown()
 
 
 def test_every_equation_that_code_cites_is_on_the_theory_page() -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from fluid.result import Block, Result, Table, number, percent
 from fluid.server import Server, require_fits
 from fluid.steady.certain import Having, certain_value
@@ -207,7 +207,7 @@ def capacity(
     This mix is stable up to 19.43 requests/s on engine-long-decode (today 7); compute binds there.
     """
     if query not in QUERIES:
-        raise InputError("query", query, "one of " + ", ".join(QUERIES))
+        raise not_a_name("query", query, QUERIES)
     if class_name is not None and query != "output":
         raise InputError("class", class_name, "only with query output")
     if budget_tokens is not None and query != "rate":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from fluid.result import Block, Result, Table, columns_of, notes, number, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import class_stages
@@ -245,7 +245,7 @@ class Equilibrium(Result):
             InputError: Another picture, or that of stages where there is no equilibrium.
         """
         if picture not in PICTURES:
-            raise InputError("picture", picture, "one of " + ", ".join(PICTURES))
+            raise not_a_name("picture", picture, PICTURES)
         if picture == "latency":
             from fluid.steady.latency_by_rate import latency_by_rate  # slow to import
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from fluid.traces.aiperf import AIPERF
 from fluid.traces.aiperf_summary import AIPERF_SUMMARY
 from fluid.traces.azure import AZURE
@@ -87,7 +87,7 @@ def named_format(name: str) -> TraceFormat:
         InputError: There is none of that name.
     """
     if name not in TRACE_FORMATS:
-        raise InputError("format", name, "one of " + ", ".join(TRACE_FORMATS))
+        raise not_a_name("format", name, TRACE_FORMATS)
     return TRACE_FORMATS[name]
 
 

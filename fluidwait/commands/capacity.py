@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import show
 from fluidwait.options import AsJson, BudgetTokens, LoadOptions, grouped, new_app
 
@@ -17,7 +18,11 @@ app = new_app()
 def command(
     load: LoadOptions,
     query: Annotated[
-        str, typer.Option(help="rate, kv_tokens, overhead_s, bandwidth, servers or output.")
+        str,
+        typer.Option(
+            help="rate, kv_tokens, overhead_s, bandwidth, servers or output.",
+            autocompletion=names.queries,
+        ),
     ],
     class_name: Annotated[
         str | None, typer.Option("--class", help="The class that query output asks about.")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fluidwait.console import progress, show
+from fluidwait import names
+from fluidwait.console import note_undecided, progress, show
 from fluidwait.options import (
     AsJson,
     ClientOptions,
@@ -29,7 +30,12 @@ def command(
     context: typer.Context,
     traffic: TrafficOptions,
     policy: Annotated[
-        list[str], typer.Option(metavar="NAME[:key=value,…]", help="Policy; repeat for more.")
+        list[str],
+        typer.Option(
+            metavar="NAME[:key=value,…]",
+            help="Policy; repeat for more.",
+            autocompletion=names.policies,
+        ),
     ],
     rates: Rates = None,
     find_capacity: Annotated[
@@ -79,3 +85,6 @@ def command(
             progress=progress,
         )
     show(found, as_json, plot)
+    if not as_json and traffic.tape is None:
+        open_ones = [one.more_requests for one in found.results]
+        note_undecided(open_ones, size.requests, size.replications)

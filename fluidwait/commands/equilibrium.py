@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import SOLVING, progress, show, waiting
 from fluidwait.options import (
     AsJson,
@@ -40,6 +41,7 @@ def command(
             metavar="NAME[:key=value,…]",
             help="Whose latencies: greedy, vllm-v1 or sarathi, with the parameters of the policy; "
             "that of the server's engine if not given, or greedy.",
+            autocompletion=names.schedulers,
         ),
     ] = None,
     evictions: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import note, show
 from fluidwait.options import AsJson, TableFile, new_app
 
@@ -16,7 +17,9 @@ app = new_app()
 @app.command()
 def command(
     table: TableFile,
-    to: Annotated[str, typer.Option(help="vllm, sglang, trtllm or env.")],
+    to: Annotated[
+        str, typer.Option(help="vllm, sglang, trtllm or env.", autocompletion=names.engines)
+    ],
     flags_only: Annotated[
         bool,
         typer.Option("--flags-only", help="vllm: for an engine without our scheduler class."),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import progress, show
 from fluidwait.options import (
     AsJson,
@@ -31,7 +32,8 @@ def command(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="Simulate the boundary of NAME[:key=value,…], or of paced, solved at each mix."
+            help="Simulate the boundary of NAME[:key=value,…], or of paced, solved at each mix.",
+            autocompletion=names.policies,
         ),
     ] = None,
     mixes: Annotated[int, typer.Option(min=2, help="Mixes of the simulated boundary.")] = 9,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fluidwait.console import progress, say, show
+from fluidwait import names
+from fluidwait.console import note_undecided, progress, say, show
 from fluidwait.options import (
     Arrivals,
     AsJson,
@@ -34,7 +35,10 @@ def command(
     table: TableFile,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Compare with NAME[:key=value,…] instead of the greedy baselines."),
+        typer.Option(
+            help="Compare with NAME[:key=value,…] instead of the greedy baselines.",
+            autocompletion=names.policies,
+        ),
     ] = None,
     tape: Annotated[
         Path | None,
@@ -83,5 +87,8 @@ def command(
     if out:
         found.validated_table.write(out)
     show(found, as_json, plot)
+    if not as_json and recorded is None:
+        open_ones = [one.more_requests for one in found.results]
+        note_undecided(open_ones, size.requests, size.replications)
     if out and not as_json:
         say(f"Wrote {out}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import SOLVING, say, show, waiting
 from fluidwait.options import AsJson, LoadOptions, grouped, new_app, require_use
 
@@ -34,7 +35,8 @@ def command(
         str,
         typer.Option(
             help="paced (the practical form), wait (literal WAIT), nested-wait (literal Nested "
-            "WAIT, lengths unknown) or nested-cap (caps per segment)."
+            "WAIT, lengths unknown) or nested-cap (caps per segment).",
+            autocompletion=names.solvers,
         ),
     ] = "paced",
     objective: Annotated[

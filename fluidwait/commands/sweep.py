@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import note, progress, show
 from fluidwait.options import (
     AsJson,
@@ -30,7 +31,9 @@ def command(
     policy: Annotated[
         list[str],
         typer.Option(
-            metavar="NAME[:key=value,…]", help="Policy, a value also as a:b:step; repeat for more."
+            metavar="NAME[:key=value,…]",
+            help="Policy, a value also as a:b:step; repeat for more.",
+            autocompletion=names.policies,
         ),
     ],
     out: Annotated[

@@ -47,7 +47,7 @@ def test_dong_cao_oracle():
     assert found.per_slot == pytest.approx(3 * 4.0621, abs=2e-4)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(workloads(), servers(affine_times()).map(roomy))
 def test_nie_identity(workload, server):
     """THEORY 7: C/(b̄·E[g]) is the boundary of THEORY 2.3, in either convention."""

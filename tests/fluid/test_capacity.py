@@ -59,7 +59,7 @@ def numbers(workload, server):
 affine_cases = st.tuples(workloads(max_classes=CLASSES), servers(affine_times()).map(roomy))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(affine_cases, st.floats(1e-6, 3))
 def test_affine_answers_are_the_symbolic_ones(case, scale):
     """From λ → 0 to beyond ρ = 1."""

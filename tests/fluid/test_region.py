@@ -30,7 +30,7 @@ A100 = load_server("a100-80gb-llama-2-7b")
 ENGINE = load_server("engine-long-decode")
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(workloads(), servers(affine_times()), st.floats(1e-9, 10), st.randoms(use_true_random=False))
 def test_the_simplex_is_stability(workload, server, scale, random):
     """Margins of permuted classes, from λ → 0 to beyond the boundary, against one at a time."""

@@ -30,6 +30,7 @@ def test_prints_writes_and_tells_as_json(engine: str, call: Call, tmp_path: Path
     ("arguments", "told"),
     [
         ((EARLIER, "--to", "tgi"), "--to: got 'tgi'; allowed: one of vllm, sglang, trtllm, env"),
+        ((EARLIER, "--to", "vlm"), "did you mean vllm? One of vllm, sglang, trtllm, env"),
         (("missing.json", "--to", "vllm"), "missing.json: got 'no such file'"),
     ],
 )

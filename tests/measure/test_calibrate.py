@@ -24,11 +24,13 @@ from validation.measure.importers import read_measurements
 from validation.measure.knots import Staircase
 
 
-@pytest.mark.parametrize("truth", [AFFINE, JUMP], ids=["affine", "jump"])
-def test_intervals_hold_all_coefficients_in_90_of_100_tables(truth: IterationTime) -> None:
+@pytest.mark.parametrize(("truth", "tables"), [(AFFINE, 40), (JUMP, 100)], ids=["affine", "jump"])
+def test_intervals_hold_all_coefficients_in_nine_of_ten_tables(
+    truth: IterationTime, tables: int
+) -> None:
     """2 % noise; every coefficient and f at every knot must lie inside at once."""
     held = 0
-    for seed in range(100):
+    for seed in range(tables):
         found = estimate_iteration_time(measured(truth, noise=0.02, seed=seed), seed=seed)
         knots = np.array(found.iteration_time.tokens_knots)
         second = np.diff(knots, prepend=-1) == 0
@@ -36,7 +38,7 @@ def test_intervals_hold_all_coefficients_in_90_of_100_tables(truth: IterationTim
         known = np.array([*f, *(getattr(truth, name) for name in LINEAR_TERMS)])
         low, high = found.bounds.T
         held += bool(np.all((low <= known * (1 + 1e-9)) & (known <= high * (1 + 1e-9))))
-    assert held >= 90
+    assert held >= 0.9 * tables
 
 
 @pytest.mark.parametrize("truth", [AFFINE, JUMP], ids=["affine", "jump"])

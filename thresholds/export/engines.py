@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluid.errors import InputError
+from fluid.errors import not_a_name
 from thresholds.export.config import Engine, Value
 from thresholds.export.env import ENV
 from thresholds.export.sglang import SGLANG
@@ -24,7 +24,7 @@ def engine_named(name: str, field: str = "engine") -> Engine:
         InputError: There is none.
     """
     if name not in ENGINES:
-        raise InputError(field, name, "one of " + ", ".join(ENGINES))
+        raise not_a_name(field, name, ENGINES)
     return ENGINES[name]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from thresholds.solvers.nested.nested_cap import NestedCap
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.paced.solver import Paced
@@ -25,7 +25,7 @@ def solver_named(policy: str, **options: Any) -> Solver:
     NestedCap(segments=2, prompts='worst')
     """
     if policy not in SOLVERS:
-        raise InputError("policy", policy, "one of " + ", ".join(SOLVERS))
+        raise not_a_name("policy", policy, SOLVERS)
     kind = SOLVERS[policy]
     for name, value in options.items():
         if name not in kind.options():

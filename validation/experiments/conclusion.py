@@ -56,7 +56,7 @@ def conclusion(evidence: Sequence[Evidence]) -> str:
     """What the figures say, without flattery: also when the table does not help."""
     own, *others = evidence
     if own.verdict == "undecided":
-        return "UNDECIDED: too few requests to tell whether the table holds; ask for more."
+        return "UNDECIDED: too few requests to tell whether the table holds."
     if own.verdict == "unstable":
         return "The table is UNSTABLE here: do not use it at this rate."
     if own.verdict != "stable":

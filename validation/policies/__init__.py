@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from thresholds.labels import policy_label
 from validation.policies.a_min import A_MIN
 from validation.policies.authors import NESTED_AUTHORS, WAIT_AUTHORS
@@ -120,7 +120,7 @@ def configured(
 
 def _rule(name: str) -> Policy:
     if name not in POLICIES:
-        raise InputError("policy", name, "one of " + ", ".join(POLICIES))
+        raise not_a_name("policy", name, POLICIES)
     return POLICIES[name]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from fluid.errors import InputError
+from fluid.errors import not_a_name
 
 Engine = Literal["vllm", "sglang", "trtllm"]
 ENGINES: tuple[str, ...] = get_args(Engine)
@@ -87,7 +87,7 @@ def gpu_named(name: str) -> Gpu:
     80
     """
     if name not in GPUS:
-        raise InputError("gpu", name, "one of " + ", ".join(sorted(GPUS)))
+        raise not_a_name("gpu", name, sorted(GPUS))
     return GPUS[name]
 
 
@@ -130,4 +130,4 @@ def engine_defaults(engine: str, gpu_name: str, memory_gib: float) -> EngineLimi
         return EngineLimits(chunk, 2048, f"SGLang's chunks on {memory_gib:g} GiB")
     if engine == "trtllm":
         return EngineLimits(8192, 2048, "TensorRT-LLM's defaults")
-    raise InputError("engine", engine, "one of " + ", ".join(ENGINES))
+    raise not_a_name("engine", engine, ENGINES)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fluid.errors import FluidwaitError, InputError
+from fluid.errors import FluidwaitError, InputError, not_a_name
 from validation.measure.composition import Floats
 from validation.servers.gpus import ENGINES
 
@@ -147,7 +147,7 @@ def require_tables(gpu: str, engine: str) -> str:
         FluidwaitError: The extra is not installed.
     """
     if engine not in ENGINES:
-        raise InputError("engine", engine, "one of " + ", ".join(ENGINES))
+        raise not_a_name("engine", engine, ENGINES)
     found = versions_of(gpu, engine)
     if found is None:
         known = sorted(one.name for one in (_root() / "systems" / "data").iterdir())

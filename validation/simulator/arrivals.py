@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from fluid.workload import RatePiece, Workload
 from validation.simulator.compiling import kernel
 from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
@@ -152,7 +152,7 @@ def parse_arrivals(text: str) -> Arrivals:
     """
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
-        raise InputError("arrivals", kind, "one of " + ", ".join(KINDS))
+        raise not_a_name("arrivals", kind, KINDS)
     known = (*KINDS[kind][1], *BURST_PARAMETERS)
     values: dict[str, float] = {}
     for part in filter(None, rest.split(",")):

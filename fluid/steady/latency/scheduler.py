@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from fluid.errors import InputError
+from fluid.errors import InputError, not_a_name
 from fluid.server import Server
 from fluid.steady.latency.rule import BatchRule
 
@@ -62,7 +62,7 @@ def batch_rule(text: str, server: Server | None = None) -> BatchRule:
     """
     name, _, rest = text.partition(":")
     if name not in SCHEDULERS:
-        raise InputError("scheduler", name, "one of " + ", ".join(SCHEDULERS))
+        raise not_a_name("scheduler", name, SCHEDULERS)
     make = SCHEDULERS[name]
     known = list(inspect.signature(make).parameters)
     values: dict[str, float] = {}
