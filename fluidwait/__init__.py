@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from thresholds.solvers.paced.solver import Paced
     from thresholds.solvers.wait.solver import Wait
     from thresholds.table import ThresholdTable
-    from thresholds.uncertain.rates import RateBox, RatePosterior
+    from thresholds.uncertain.rates import RateBox, RateMix, RatePosterior
     from validation import measure
     from validation.experiments.compare import Comparison, compare
     from validation.experiments.following import policy_of
@@ -111,7 +111,7 @@ _ROOMS = {
     "thresholds.solvers.paced.solver": "Paced",
     "thresholds.solvers.wait.solver": "Wait",
     "thresholds.table": "ThresholdTable",
-    "thresholds.uncertain.rates": "RateBox RatePosterior",
+    "thresholds.uncertain.rates": "RateBox RateMix RatePosterior",
     "validation": "measure",
     "validation.experiments.compare": "Comparison compare",
     "validation.experiments.following": "policy_of",

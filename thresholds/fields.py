@@ -60,7 +60,8 @@ class QueueLaw(FileModel):
         tokens: Least KV for which an overflow within the horizon is at most as probable as Theorem
             2 promises for its own.
         overflow_probability: Bound on that of any overflow in the server's KV.
-        is_exact: Whether both are the policy's own, the ends of the horizon apart; else bounds.
+        is_exact: Whether both are the policy's own, the ends of the horizon apart; else bounds,
+            some times the truth in probability and a few per cent in tokens (THEORY 4.5).
     """
 
     tokens: NonNegative

@@ -165,9 +165,10 @@ def require_budget(server: Server, budget_tokens: int | None) -> None:
 def budget_limit(workload: Workload, server: Server, budget_tokens: int) -> ChunkLimit:
     """The limit of an engine with a token budget, decodes first, prompts in order of arrival.
 
-    Of two limits the lower one. *Tokens*: behind a long queue every iteration computes the whole
-    budget c, so that Σ λ_j ((l_j + N_j)·f(c)/c + the rest of w_j) ≤ 1, prompts cut at random.
-    *Work and memory*: as 2.3 with as many iterations as a prompt needs, its memory taken whole.
+    *Tokens*: behind a long queue every iteration computes the whole budget c, so that
+    Σ λ_j ((l_j + N_j)·f(c)/c + the rest of w_j) ≤ 1, prompts cut at random. *Work and memory*: as
+    2.3 with as many iterations as a prompt needs, its memory taken whole. Where memory has room for
+    all that full budgets bring in, tokens are the limit; else the lower of the two.
 
     Raises:
         InputError: A request does not fit, no budget, or a server whose prefill emits no token.
@@ -196,8 +197,10 @@ def budget_limit(workload: Workload, server: Server, budget_tokens: int) -> Chun
     parts = [_whole_squares(one, room) for one in prompts]
     seconds = plain_s + _quadratic_s(server, prompts, np.array(parts))
     first = np.where(prompts > 0, curve.sums.first_held_tokens, 0.0)
-    memory_scale = _scale(curve, seconds, (pieces - 1) * first)
-    if token_scale <= memory_scale:
+    added = (pieces - 1) * first
+    memory_scale = _scale(curve, seconds, added)
+    held = float(rates @ (curve.memory_sums + added)) * budget_tokens / curve.flow.tokens_per_s
+    if token_scale <= memory_scale or held <= server.usable_kv_tokens:
         counts = prompts / (share * budget_tokens)
         return ChunkLimit(token_scale, whole, "tokens", tuple((counts + 1).tolist()), budget_tokens)
     return ChunkLimit(memory_scale, whole, "work and memory", tuple(pieces.tolist()), budget_tokens)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thresholds.uncertain.rates import RateUncertainty
 
 FROM_TRACE = "from-trace"
+ANY_MIX = "mix"
 
 SOLVER_OPTIONS = (
     *("objective", "scheduler", "budget_s", "overflow_probability", "horizon_s", "segments"),
@@ -93,8 +94,9 @@ def command(
     rate_uncertainty: Annotated[
         str | None,
         typer.Option(
-            metavar="SHARE|from-trace",
-            help="The table holds for all rates within this share of the given ones, or for those "
+            metavar="SHARE|mix|mix:SHARE|from-trace",
+            help="The table holds for all rates within this share of the given ones, for any mix "
+            "at the given total rate (or one of which this share is unknown), or for those rates "
             "that the recording behind them makes likely.",
         ),
     ] = None,
@@ -166,26 +168,31 @@ def _uncertainty(
     """What the rates may be.
 
     Raises:
-        InputError: Neither a share nor `FROM_TRACE`, or an option of the other one.
+        InputError: None of the kinds of uncertainty, or an option of another one.
     """
     from fluid.errors import InputError
-    from thresholds.uncertain.rates import RateBox, RatePosterior
+    from thresholds.uncertain.rates import RateBox, RateMix, RatePosterior
 
     if given != FROM_TRACE:
         require_use(context, ["miss_probability"], f"only with --rate-uncertainty {FROM_TRACE}")
-    if given is None or given == FROM_TRACE:
+    kind, _, of_mix = (given or "").partition(":")
+    if given is None or given == FROM_TRACE or kind == ANY_MIX:
         require_use(context, ["uncertain_classes"], "only with --rate-uncertainty SHARE")
     if given is None:
         return None
     if given == FROM_TRACE:
         return RatePosterior() if miss is None else RatePosterior(miss)
-    allowed = f"a share, 0 or more and below 1, or {FROM_TRACE}"
+    if given == ANY_MIX:
+        return RateMix()
+    allowed = f"a share, 0 or more and below 1, {ANY_MIX}, {ANY_MIX}:SHARE or {FROM_TRACE}"
     try:
-        share = float(given)
+        share = float(of_mix if kind == ANY_MIX else given)
     except ValueError:
         raise InputError("rate_uncertainty", given, allowed) from None
     if not 0 <= share < 1:
         raise InputError("rate_uncertainty", given, allowed)
+    if kind == ANY_MIX:
+        return RateMix(share)
     try:
         return RateBox(share, classes)
     except InputError as error:

@@ -3,7 +3,7 @@
 For several loads the least memory for δ = 0.2 … 10⁻³ by the law and by Theorem 2, with the share of
 runs that exceed the law's: of the queues simulated as a chain, and of the policy on the simulator.
 Shares that disagree with the law at 99.99 % are marked; for more than three segments the law is a
-bound, and only shares above it are. About five minutes on two cores.
+bound, and only shares above it are. About six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ CASES = (
     ("2/6, p = 0.55", ((0.45, 10, 2), (0.55, 10, 6)), (10, 6)),
     ("3/5, p = 1/5", ((0.8, 10, 3), (0.2, 10, 5)), (10, 3)),
     ("2/4/6", ((0.5, 10, 2), (0.3, 10, 4), (0.2, 10, 6)), (10, 6, 3)),
+    ("2/4/6/9", ((0.5, 10, 2), (0.25, 10, 4), (0.15, 10, 6), (0.1, 10, 9)), (12, 7, 4, 2)),
     ("1/2/3/4/5", tuple((0.2, 10, k) for k in range(1, 6)), (15, 13, 11, 8, 5)),
 )
 

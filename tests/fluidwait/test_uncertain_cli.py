@@ -27,6 +27,9 @@ def test_the_table_says_what_it_holds_for(call: Call, tmp_path: Path) -> None:
     done = call("solve", load, *SERVER, "--rate-uncertainty", "0.2")
     assert done.code == 0
     assert "holds for all rates within 20 % of the given ones" in done.err
+    done = call("solve", load, *SERVER, "--rate-uncertainty", "mix")
+    assert done.code == 0
+    assert "holds for all mixes, at the given total rate; solved where that is hardest" in done.err
     asked = ("--rate-uncertainty", "from-trace", "--miss-probability", "0.01", "--policy", "wait")
     done = call("solve", load, *SERVER, *asked)
     assert done.code == 0
@@ -40,6 +43,8 @@ def test_the_table_says_what_it_holds_for(call: Call, tmp_path: Path) -> None:
         (("--rate-uncertainty", "1"), "--rate-uncertainty"),
         (("--rate-uncertainty=-0.1",), "--rate-uncertainty"),
         (("--rate-uncertainty", "much"), "--rate-uncertainty"),
+        (("--rate-uncertainty", "mix:2"), "--rate-uncertainty"),
+        (("--rate-uncertainty", "mix", "--uncertain-classes", "1"), "--uncertain-classes"),
         (("--rate-uncertainty", "0.1", "--uncertain-classes", "0"), "--uncertain-classes"),
         (("--rate-uncertainty", "0.1", "--miss-probability", "0.1"), "--miss-probability"),
         (("--rate-uncertainty", "from-trace", "--uncertain-classes", "1"), "--uncertain-classes"),

@@ -27,11 +27,15 @@ class FleetCase:
     types: tuple[ServerType, ...]
 
 
-def random_fleet(seed: int) -> FleetCase:
-    """Half of them with prices that follow what a server carries up to 1e-6 … 1e-3."""
+def random_fleet(seed: int, roomy: bool = False) -> FleetCase:
+    """Half of them with prices that follow what a server carries up to 1e-6 … 1e-3.
+
+    Roomy: every server holds dozens of requests, so that half-spaces are what it carries. Otherwise
+    some hold a few only, where a fleet that is cheaper by half-spaces need not be certain.
+    """
     draw = np.random.default_rng(seed)
     kinds = int(draw.integers(2, 9))
-    servers = [_random_server(draw, kind) for kind in range(kinds)]
+    servers = [_random_server(draw, kind, 60_000 if roomy else 3_000) for kind in range(kinds)]
     classes = [
         (1.0, int(draw.integers(20, 900)), int(draw.integers(2, 60)))
         for _ in range(draw.integers(1, 3))
@@ -52,13 +56,13 @@ def random_fleet(seed: int) -> FleetCase:
     return FleetCase(load, types)
 
 
-def _random_server(draw: np.random.Generator, kind: int) -> Server:
+def _random_server(draw: np.random.Generator, kind: int, least_tokens: int) -> Server:
     tau = IterationTime.affine(
         draw.uniform(0.005, 0.03),
         per_token_s=draw.uniform(0, 6e-5),
         per_kv_token_s=draw.uniform(1e-7, 6e-7),
     )
-    tokens = int(draw.integers(3_000, 200_000))
+    tokens = int(draw.integers(least_tokens, 200_000))
     machine = builders.server(tau, "prefill", tokens)
     return machine.model_copy(update={"name": f"type-{kind}"})
 

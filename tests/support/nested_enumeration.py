@@ -48,15 +48,17 @@ class Enumerated:
     least_tokens: float
 
 
-def small_instance(seed: int) -> tuple[Workload, Server, NestedWait]:
+def small_instance(seed: int, wide: bool = False) -> tuple[Workload, Server, NestedWait]:
     """Two to six output lengths on a server with room for some dozens of requests.
 
     Affine and staircase servers, both conventions, blocks, prompts that differ or not, a given
-    number of segments or any; some four in ten are infeasible. All designs can be listed.
+    number of segments or any; some four in ten are infeasible. All designs can be listed. Wide:
+    also one class, equal and duplicate ones, prompts of one token, rates that differ a millionfold,
+    f that is constant, and servers with room for a few requests only.
     """
     rng = np.random.default_rng(seed)
     while True:
-        load, server, solver = _drawn(rng)
+        load, server, solver = _drawn(rng, wide)
         try:
             for _ in _rooms(load, server, solver):
                 pass
@@ -65,12 +67,16 @@ def small_instance(seed: int) -> tuple[Workload, Server, NestedWait]:
         return load, server, solver
 
 
-def _drawn(rng: np.random.Generator) -> tuple[Workload, Server, NestedWait]:
-    m = int(rng.integers(2, 7))
-    outputs = np.sort(rng.choice(np.arange(1, 25), m, replace=False))
+def _drawn(rng: np.random.Generator, wide: bool) -> tuple[Workload, Server, NestedWait]:
+    m = int(rng.integers(1 if wide else 2, 7))
+    most = int(rng.choice([1, 2, 4, 24])) if wide else 24
+    outputs = np.sort(rng.choice(np.arange(1, most + 1), m, replace=wide))
     longest = int(rng.choice([2, 40, 200]))
     prompts = rng.integers(1, longest, m) if rng.random() < 0.5 else np.full(m, longest)
     rates = rng.uniform(0.3, 5.0, m) * rng.uniform(0.6, 1.1) ** np.arange(m)
+    if wide:
+        prompts = np.ones(m, dtype=int) if rng.random() < 0.3 else prompts
+        rates = 10 ** rng.uniform(-3, 3, m) if rng.random() < 0.5 else rates
     load = workload(
         *((float(a), int(b), int(c)) for a, b, c in zip(rates, prompts, outputs, strict=True))
     )
@@ -86,18 +92,21 @@ def _drawn(rng: np.random.Generator) -> tuple[Workload, Server, NestedWait]:
             seconds_knots=(overhead_s, *seconds),
             per_kv_token_s=1e-7,
         )
+    if wide and rng.random() < 0.2:
+        tau = IterationTime.affine(overhead_s, 0.0)
+    least_room = 2 if wide else 8
     longest_request = longest + int(outputs[-1])
     server = Server(
         name="small",
         source="test",
-        kv_capacity_tokens=int(longest_request * rng.uniform(8, 130)) + 16,
+        kv_capacity_tokens=int(longest_request * rng.uniform(least_room, 130)) + 16,
         block_tokens=int(rng.choice([1, 16])),
         first_token=("prefill", "decode")[int(rng.integers(2))],
         iteration_time=tau,
     )
     load = load.scaled(float(equilibrium(load, server).max_scale * rng.uniform(0.15, 0.95)))
     solver = NestedWait(
-        segments=int(rng.integers(1, m + 1)) if rng.random() < 0.4 else None,
+        segments=int(rng.integers(1, len(np.unique(outputs)) + 1)) if rng.random() < 0.4 else None,
         overflow_probability=float(10 ** rng.uniform(-4, -0.5)),
         horizon_s=float(10 ** rng.uniform(0, 4)),
         prompts=("worst", "weighted")[int(rng.integers(2))],
@@ -156,9 +165,11 @@ def enumerated(load: Workload, server: Server, solver: NestedWait) -> Enumerated
     return Enumerated(best | {"rate": rate}, least if least <= _WIDER * capacity else math.inf)
 
 
-def disagreement(load: Workload, server: Server, solver: NestedWait) -> str | None:
+def disagreement(
+    load: Workload, server: Server, solver: NestedWait, truth: Enumerated | None = None
+) -> str | None:
     """What is wrong with the solver's table, or its refusal; None where it is right."""
-    truth = enumerated(load, server, solver)
+    truth = truth or enumerated(load, server, solver)
     expected = truth.values[solver.objective]
     try:
         report = solver.solve(load, server).solver

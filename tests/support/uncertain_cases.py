@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.solver import Solver
 from thresholds.solvers.wait.solver import Wait
 from thresholds.table import ThresholdTable
-from thresholds.uncertain.rates import RateBox, RatePosterior
+from thresholds.uncertain.rates import RateBox, RateMix, RatePosterior
 from thresholds.uncertain.worst import at_rates
 
 Floats = NDArray[np.float64]
@@ -41,20 +41,47 @@ class Case:
 
     load: Workload
     server: Server
-    box: RateBox
+    box: RateBox | RateMix
+
+    def of_unknown_mix(self) -> Case:
+        """The same load with the total rate known and as large a share of the mix not."""
+        return replace(self, box=RateMix(self.box.share))
+
+    def without_budget(self) -> Case:
+        """The same, all classes deviating at once."""
+        boxed = isinstance(self.box, RateBox)
+        return replace(self, box=RateBox(self.box.share)) if boxed else self
 
 
-def case(seed: int, classes: int | None = None) -> Case:
-    """Affine servers, both conventions, blocks; loads that some of their boxes can overload."""
+def case(seed: int, classes: int | None = None, wide: bool = False) -> Case:
+    """Affine servers, both conventions, blocks; loads that some of their boxes can overload.
+
+    Wide: also one class, four where `classes` is not given, equal outputs, prompts that differ
+    (where it is not given), rates that differ a thousandfold, and f with steps.
+    """
     rng = np.random.default_rng(seed)
-    m = classes or int(rng.integers(2, 4))
-    outputs = np.sort(rng.choice(np.arange(1, 9), m, replace=False))
-    prompt = int(rng.integers(1, 40))
+    m = classes or int(rng.integers(1, 5) if wide else rng.integers(2, 4))
+    outputs = np.sort(rng.choice(np.arange(1, 5 if wide else 9), m, replace=wide))
+    prompt = 1 if wide and rng.random() < 0.3 else int(rng.integers(1, 40))
+    prompts = np.full(m, prompt)
     rates = rng.uniform(0.5, 4.0, m)
-    load = workload(*((float(a), prompt, int(c)) for a, c in zip(rates, outputs, strict=True)))
+    if wide:
+        rates = 10 ** rng.uniform(-1.5, 1.5, m) if rng.random() < 0.5 else rates
+        prompts = rng.integers(1, prompt + 1, m) if classes is None else prompts
+    load = workload(
+        *((float(a), int(b), int(c)) for a, b, c in zip(rates, prompts, outputs, strict=True))
+    )
     tau = IterationTime.affine(
         float(rng.uniform(2e-3, 3e-2)), rng.uniform(1e-6, 3e-4), rng.uniform(1e-8, 1e-5)
     )
+    if wide and rng.random() < 0.3:
+        knots = np.cumsum(rng.integers(4, 60, 3)).astype(float)
+        seconds = tau.overhead_s + np.cumsum(rng.uniform(0, 5e-3, 4))
+        tau = IterationTime(
+            tokens_knots=(0.0, knots[0], knots[0], *knots[1:]),
+            seconds_knots=(tau.overhead_s, *seconds),
+            per_kv_token_s=1e-7,
+        )
     room = (prompt + int(outputs[-1])) * int(outputs[-1]) * rng.uniform(1.5, 9)
     server = server_of(
         tau, ("prefill", "decode")[int(rng.integers(2))], int(room) + 16, int(rng.choice([1, 4]))
@@ -64,10 +91,14 @@ def case(seed: int, classes: int | None = None) -> Case:
     return Case(load, server, RateBox(float(rng.uniform(0.02, 0.6)), budget))
 
 
-def corners(load: Workload, box: RateBox) -> Iterator[Floats]:
-    """All vertices of the box, or of the deviations that a budget allows, shape (m,)."""
+def corners(load: Workload, box: RateBox | RateMix) -> Iterator[Floats]:
+    """All vertices of the box, of deviations that a budget allows, or of mixes; shape (m,)."""
     rates = load.rates_per_s
     m = len(rates)
+    if isinstance(box, RateMix):
+        for one in np.eye(m):
+            yield (1 - box.share) * rates + box.share * rates.sum() * one
+        return
     if box.classes is None or box.classes >= m:
         for signs in itertools.product((-1.0, 1.0), repeat=m):
             yield rates * (1 + box.share * np.array(signs))
@@ -159,7 +190,7 @@ def wait_disagreement(one: Case) -> str | None:
 
 def nested_disagreement(one: Case) -> str | None:
     """Nested WAIT alike; exact for two output lengths."""
-    box = Case(one.load, one.server, RateBox(one.box.share))
+    box = one.without_budget()
     solver = NestedWait(objective="memory")
     return disagreement(box, solver, nested_least_memory(box, solver))
 
@@ -192,7 +223,7 @@ def _pace_disagreement(one: Case, table: ThresholdTable) -> str | None:
     sums = np.array(
         [class_stages(each, one.server).held_kv_tokens.sum() for each in one.load.classes]
     )
-    boxed = corners(one.load, RateBox(one.box.share))
+    boxed = corners(one.load, one.without_budget().box)
     heaviest = max(float(rates @ sums / rates.sum()) for rates in boxed)
     own = table.workload.rates_per_s
     plain = one.server.usable_kv_tokens / float(own @ sums / own.sum())

@@ -18,7 +18,7 @@ from thresholds.solvers.nested.boundary_law import (
     Boundary,
     Steps,
     stationary_law,
-    tail_from_empty,
+    tails_from_empty,
 )
 from thresholds.solvers.nested.joint_law import TwoQueues
 from thresholds.solvers.nested.memory_law import OneQueue, RunCounts, memory_law, queues_law
@@ -87,17 +87,21 @@ def test_banded_forms_are_those_of_the_dense_matrix(boundary: Boundary) -> None:
 
 @pytest.mark.parametrize("boundary", BOUNDARIES[:4])
 def test_tails_from_an_empty_queue_bound_every_run(boundary: Boundary) -> None:
-    bound = tail_from_empty(boundary)
-    moves = dense(boundary, len(bound))
-    law = np.eye(len(bound))[0]
-    highest = np.zeros(len(bound))
+    tails = tails_from_empty(boundary)
+    states = tails.bounds.shape[1]
+    moves = dense(boundary, states)
+    laws = [np.eye(states)[0]]
     for _ in range(400):
-        law = law @ moves
-        highest = np.maximum(highest, 1 - np.cumsum(law))
-    assert (highest <= bound + 1e-12).all()
-    # It is no larger than that, or than the stationary tail with its margin.
+        laws.append(laws[-1] @ moves)
+    seen = 1 - np.cumsum(laws, axis=1)
     stationary = 1 - np.cumsum(stationary_law(boundary).pmf)
-    assert (bound <= np.maximum(highest, 1.01 * stationary) + 1e-12).all()
+    for start in (0, 1, 3, 20, 300):
+        highest, bound = seen[start:].max(axis=0), tails.after(start)
+        assert (highest <= bound + 1e-12).all()
+        # It is no larger than from the next start below on, or than the stationary tail's margin.
+        begin = tails.runs[tails.runs <= start][-1]
+        own = seen[begin:].max(axis=0)
+        assert (bound <= np.maximum(own, 1.01 * stationary) + 1e-12).all()
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)

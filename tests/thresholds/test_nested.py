@@ -21,6 +21,7 @@ from fluid.workload import RequestClass, Workload
 from tests.support.builders import workload
 from tests.support.nested_cases import decreasing, finest, log_of, random_instance
 from tests.support.nested_program import relaxed_optimum
+from thresholds.solvers.nested import graph_kernel as kernel
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import (
     boundary_exponent,
@@ -79,6 +80,29 @@ def test_the_upper_bound_is_proved_by_a_derivative() -> None:
     values = at(*np.meshgrid(np.linspace(0.01, 8, 40), np.linspace(0.01, 0.99, 40)))
     assert (values > 0).all()
     assert sp.limit(theta_equation().subs(RATIO, ratio), THETA, 0) == 0
+
+
+def test_the_series_next_to_the_survival_is_that_of_the_equation() -> None:
+    """With θ = u − (1 − 2p)u²/3 and r = p + p(1 − p)u/2 the equation holds to O(u⁴)."""
+    u = sp.Symbol("u", positive=True)
+    theta = u - (1 - 2 * SHARE) * u**2 / 3
+    ratio = SHARE + SHARE * (1 - SHARE) * u / 2
+    left = sp.expand(theta * ratio) - sp.log(1 - SHARE + SHARE * sp.exp(theta))
+    assert sp.simplify(sp.series(left, u, 0, 4).removeO()) == 0
+
+
+@pytest.mark.parametrize("survival", [1e-6, 0.2, 0.3, 0.75, 1 - 1e-6])
+def test_exponents_go_to_zero_as_the_ratio_comes_to_the_survival(survival: float) -> None:
+    """Also where they differ by rounding only, and across the end of the series."""
+    gaps = survival * (1 - survival) * 10.0 ** np.arange(-13, -1)
+    ratios = np.append(np.nextafter(survival, 1), survival + gaps[gaps > 1e-16])
+    found = boundary_exponent(ratios, survival)
+    for ratio, theta in zip(ratios, found, strict=True):
+        small = 2 * (ratio - survival) / (survival * (1 - survival))
+        series = small - (1 - 2 * survival) * small**2 / 3
+        assert theta == pytest.approx(series, rel=small**2, abs=1e-10)
+        assert kernel.inverse_exponent(ratio, survival) * theta == pytest.approx(1)
+    assert (np.diff(found) > 0).all()
 
 
 def test_exponents_outside_the_chain_do_not_exist() -> None:

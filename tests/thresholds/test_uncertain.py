@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.stats import beta, binom, gamma
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.iteration import IterationTime
 from fluid.server import load_server
 from fluid.stages import class_stages, linear_stage_seconds
 from fluid.steady.stability import largest_scale
 from fluid.workload import Slo
 from tests.support.builders import workload
 from tests.support.uncertain_cases import (
+    Case,
     case,
     corners,
     missed_share,
@@ -29,7 +32,7 @@ from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.wait.solver import Wait
 from thresholds.uncertain.any_mix import any_mix_pace
 from thresholds.uncertain.gamma_sums import ratio_quantile, sum_below, sum_quantile
-from thresholds.uncertain.rates import RateBox, RatePosterior
+from thresholds.uncertain.rates import RateBox, RateMix, RatePosterior
 from thresholds.uncertain.solve import miss_probability
 from thresholds.uncertain.worst import at_rates, largest_mean
 
@@ -55,6 +58,31 @@ def test_the_cases_are_feasible_and_not() -> None:
         for one in map(case, range(1000, 1012))
     ]
     assert min(least) < 1 < max(least)
+
+
+@pytest.mark.parametrize(
+    ("check", "classes"),
+    [(wait_disagreement, None), (paced_disagreement, None), (nested_disagreement, 2)],
+)
+def test_tables_for_an_unknown_mix_equal_enumeration(
+    check: Callable[[Case], str | None], classes: int | None
+) -> None:
+    found = [check(case(seed, classes).of_unknown_mix()) for seed in (1001, 1003, 1004, 1006)]
+    assert found == [None] * 4
+
+
+def test_any_mix_at_all() -> None:
+    """Only one segment holds where all may be long; f with steps has no known worst mix."""
+    table = solve(TWO, PAPER, NestedWait(objective="memory"), uncertainty=RateMix())
+    assert len(table.thresholds) == 1
+    with pytest.raises(InfeasibleError, match=r"a share of at most 0\.\d+ is unknown has one"):
+        solve(TWO, PAPER, NestedWait(segments=2), uncertainty=RateMix())
+    steps = IterationTime(tokens_knots=(0.0, 8.0, 8.0, 20.0), seconds_knots=(0.1, 0.2, 0.3, 0.5))
+    stairs = PAPER.model_copy(update={"iteration_time": steps})
+    with pytest.raises(InputError, match="affine"):
+        solve(TWO, stairs, uncertainty=RateMix())
+    with pytest.raises(InputError, match="share"):
+        RateMix(1.5)
 
 
 def test_nested_thresholds_of_three_lengths_hold_at_every_corner() -> None:

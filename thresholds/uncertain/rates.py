@@ -1,4 +1,4 @@
-"""What rates may be: within a box or a budget around the given ones, or what a recording tells."""
+"""What rates may be: near the given ones, of another mix, or what a recording tells."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 
 _NESTED = ("nested-wait", "nested-cap")
 _LEAST_REQUESTS = 10
+
+_ALL = 1 - 1e-9
+"""Share that outlives a boundary where all may: rates of those that end there stay above 0."""
 
 
 class RateUncertainty(ABC):
@@ -141,6 +144,72 @@ class RateBox(RateUncertainty):
 
     def size_words(self, size: float) -> str:
         return f"a rate uncertainty of at most {rounded_down(size) if size else 0:g}"
+
+
+@dataclass(frozen=True)
+class RateMix(RateUncertainty):
+    """The total rate is known, the mix is not: whole, or a share of it.
+
+    Attributes:
+        share: s: the mix is 1 − s of the given one and s of any other; 1 for any mix at all.
+
+    Raises:
+        InputError: A share that is not between 0 and 1. `solve` raises it too for the practical
+            table on a server whose f is not affine.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(40.0, 64, 20), code=fw.Requests(10.0, 64, 60))
+    >>> table = fw.solve(load, fw.Server.named("paper-lmsys"), uncertainty=fw.RateMix(0.5))
+    >>> round(table.workload.rate_per_s, 1), table.notes[0][:40]
+    (76.3, 'holds for all mixes of which 50 % is the')
+    """
+
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.share) and 0 <= self.share <= 1):
+            raise InputError("share", self.share, "0 to 1, as 0.2 for 20 %, or 1 for any mix")
+
+    def worst(self, policy: str, workload: Workload, server: Server) -> Workload:
+        rates, total = workload.rates_per_s, workload.rate_per_s
+        if policy in _NESTED:
+            return self._all_longest(workload)
+        if policy != "paced":
+            # Drift of literal WAIT asks one class at a time: each at its most.
+            return at_rates(workload, (1 - self.share) * rates + self.share * total)
+        if not server.iteration_time.is_affine:
+            raise InputError("iteration_time", "f that is not affine", "affine f for any mix")
+        weights = load_weights(workload, server)
+        given = float(weights @ rates)
+        most = (1 - self.share) * given + self.share * total * float(weights.max())
+        return at_rates(workload, rates * (most / given))
+
+    def _all_longest(self, workload: Workload) -> Workload:
+        """Each p_k is largest where all that is unknown has the longest output."""
+        nominal = by_length(workload, workload.rates_per_s)
+        above = np.cumsum(nominal[::-1])[::-1]
+        above = (1 - self.share) * above + self.share * above[0]
+        survivals = np.minimum(above[1:] / above[:-1], _ALL)
+        return chain_load(workload, float(above[0]), survivals)
+
+    def largest_mean_memory(self, workload: Workload, server: Server) -> float:
+        sums = memory_sums(workload, server)
+        given = float(workload.rates_per_s @ sums) / workload.rate_per_s
+        return (1 - self.share) * given + self.share * float(sums.max())
+
+    def words(self, workload: Workload) -> str:
+        known = f" of which {100 * (1 - self.share):g} % is the given one" if self.share < 1 else ""
+        return f"for all mixes{known}, at the given total rate"
+
+    @property
+    def size(self) -> float:
+        return self.share
+
+    def of_size(self, size: float) -> RateMix:
+        return replace(self, share=size)
+
+    def size_words(self, size: float) -> str:
+        return f"a mix of which a share of at most {rounded_down(size) if size else 0:g} is unknown"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def solve(
         overload: Where the load is above capacity, solve for the part of it that is worth most.
         loss: Also predict what admission loses without and with the table once memory has filled
             (THEORY 11); not for schedules.
-        uncertainty: What the rates may be, if they are not known: a `RateBox`, or a
+        uncertainty: What the rates may be, if they are not known: a `RateBox`, a `RateMix`, or a
             `RatePosterior` for those of a recording. The table holds for all of it (THEORY 5.7).
 
     Raises:

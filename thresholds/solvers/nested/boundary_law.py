@@ -191,11 +191,29 @@ def stationary_law(boundary: Boundary, tail: float = TAIL) -> StationaryLaw:
     return StationaryLaw(pmf / pmf.sum(), error)
 
 
-def tail_from_empty(boundary: Boundary) -> Floats:
-    """Bounds on P(Q > q), q = 0 … K, that hold before every run of a queue that starts empty.
+@dataclass(frozen=True)
+class Tails:
+    """Bounds on P(Q > q) of a queue that starts empty, which hold from some run on.
 
-    The law μ_j before run j is followed from 0 until μ_j ≤ (1 + η)π at every queue; from there on
-    it stays so, as π is invariant. The bound is the largest tail on the way.
+    Attributes:
+        runs: Numbers of runs made, ascending from 0, shape (s,).
+        bounds: Before every run that follows so many or more, of q = 0 … K, shape (s, K + 1).
+    """
+
+    runs: NDArray[np.int64]
+    bounds: Floats
+
+    def after(self, runs: int) -> Floats:
+        """The bound where at least so many runs have been made."""
+        return np.asarray(self.bounds[np.searchsorted(self.runs, runs, side="right") - 1])
+
+
+def tails_from_empty(boundary: Boundary) -> Tails:
+    """Bounds on the tails of a queue that starts empty.
+
+    The law μ_j after j runs is followed from 0 until μ_j ≤ (1 + η)π at every queue; from there on
+    it stays so, as π is invariant. The bound is the largest tail on the way and behind it, looked
+    up for j = 0, 1, 2, 4, 8 and so on.
 
     Raises:
         ArithmeticError: This is not reached in a reasonable number of runs.
@@ -204,17 +222,22 @@ def tail_from_empty(boundary: Boundary) -> Floats:
     limit = (1 + _CLOSE) * stationary
     states, n = len(stationary), boundary.threshold
     least, pmf = boundary.survivors()
-    highest = _tail(limit)
     law = np.zeros(states)
     law[0] = 1.0
-    for _ in range(_MOST_STEPS):
+    runs, highest = [0], [_tail(law)]
+    for run in range(1, _MOST_STEPS + 1):
         rest = law.copy()
         rest[n:] = 0
         rest[: states - n] += law[n:]
         law = np.append(np.zeros(least), np.convolve(rest, pmf))[:states]
-        highest = np.maximum(highest, _tail(law))
+        if run >= 2 * runs[-1]:
+            runs.append(run)
+            highest.append(_tail(law))
+        highest[-1] = np.maximum(highest[-1], _tail(law))
         if (law <= limit + TAIL).all():
-            return np.minimum(highest, 1.0)
+            following = [*highest, _tail(limit)]
+            bounds = np.maximum.accumulate(following[::-1])[::-1]
+            return Tails(np.array([*runs, run]), np.minimum(bounds, 1.0))
     raise ArithmeticError("the queue forgets its start too slowly")
 
 

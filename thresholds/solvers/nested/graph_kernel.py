@@ -25,11 +25,15 @@ from fluid.compiled import compiled
 # mypy: disable-error-code="no-untyped-def"
 
 _STRICT = 1e-9
+_NEAR = 1e-4
 
 
 @compiled(error_model="numpy")
 def inverse_exponent(ratio, survival):
     """1/θ as in `requirement.boundary_exponent`, for p < r < 1."""
+    small = 2 * (ratio - survival) / (survival * (1 - survival))
+    if small < _NEAR:
+        return 1 / (small - (1 - 2 * survival) * small**2 / 3)
     theta = min(-math.log(survival), 2 * (ratio - survival) / survival) / (1 - ratio)
     for _ in range(50):
         decayed = (1 - survival) * math.exp(-theta)

@@ -20,8 +20,10 @@ steps that stay on 0 … q. A positive h with Rh ≥ ρh (Collatz and Wielandt) 
 (R^m 1)(0) ≥ ρ^m h(0)/max h; the h taken is the leading eigenvector, for which this is all but an
 equality. Three segments: both queues as one chain, where it is small enough (`joint_law`). Others:
 P(Σ b_k Q_k > x) summed over the iterations, with independent queues of
-which each has the largest tail that it has before any run: a bound, which counts an overflow once
-for every iteration that it lasts.
+which each has the largest tail that it has from the run on that it has reached by then: a bound,
+which counts an overflow once for every iteration that it lasts. How many runs a segment has made
+at least follows from its queue: what s runs of the segment before have passed on, less what still
+waits, has been taken in by n_k at a time.
 """
 
 from __future__ import annotations
@@ -33,9 +35,10 @@ from math import ceil, exp, floor, inf, log, log1p, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import pdtr
+from scipy.stats import binom
 
 from thresholds.fields import QueueLaw
-from thresholds.solvers.nested.boundary_law import TAIL, Boundary, Steps, tail_from_empty
+from thresholds.solvers.nested.boundary_law import TAIL, Boundary, Steps, Tails, tails_from_empty
 from thresholds.solvers.nested.joint_law import TwoQueues
 from thresholds.solvers.nested.segments import Segments
 
@@ -55,6 +58,9 @@ _GRID = 100_000
 
 _LEAST = 1e-9
 """Overflow probabilities of several queues below this are not known."""
+
+_UNLIKELY = 1e-13
+"""Probability with which a segment may have made fewer runs than it is taken to have made."""
 
 _DEVIATIONS = 10.0
 """Poisson counts further from their mean than so many deviations count as an overflow."""
@@ -144,10 +150,10 @@ def queues_law(
     if segments.count == 2:
         return OneQueue(boundaries[0], float(held[0]), full, runs)
     try:
-        tails = [tail_from_empty(one) for one in boundaries]
+        tails = [tails_from_empty(one) for one in boundaries]
     except ArithmeticError:
         return None
-    bound = SeveralQueues.of(boundaries, tails, held, full, runs)
+    bound = SeveralQueues.of(boundaries, tails, n, segments, runs)
     pair = TwoQueues.of(boundaries, n, segments) if segments.count == 3 else None
     return bound if pair is None else JointQueues(pair, bound)
 
@@ -241,55 +247,88 @@ class JointQueues:
 
 @dataclass(frozen=True)
 class SeveralQueues:
-    """Three segments or more: a bound from the law of the sum before an iteration.
+    """Three segments or more: a bound from the law of the sum before each iteration.
 
     Attributes:
         floor: M(n) less what its n_k at the boundaries hold.
-        cell: Tokens between two entries of `tail`.
-        tail: P(Σ b_k Q_k > i·cell).
+        cell: Tokens between two entries of `chance`.
+        chance: Bound on P(Σ b_k Q_k > i·cell before any iteration).
     """
 
     floor: float
     cell: float
-    tail: Floats
+    chance: Floats
     runs: RunCounts
 
     @classmethod
     def of(
         cls,
         boundaries: Sequence[Boundary],
-        tails: Sequence[Floats],
-        held: Floats,
-        full: float,
+        tails: Sequence[Tails],
+        n: Floats,
+        segments: Segments,
         runs: RunCounts,
     ) -> SeveralQueues:
-        """The sum of independent queues with these tails, in whole cells."""
-        chance = _LEAST / (len(boundaries) * max(runs.mean, 1.0))
-        largest = sum(b * one.largest(chance) for b, one in zip(held, boundaries, strict=True))
+        """Sums of independent queues with these tails, in whole cells, block by block of runs."""
+        held = segments.waiting_tokens
+        negligible = _LEAST / (len(boundaries) * max(runs.mean, 1.0))
+        largest = sum(b * one.largest(negligible) for b, one in zip(held, boundaries, strict=True))
         cell = max(1.0, float(ceil(largest / _GRID)))
-        law = np.zeros(ceil(largest / cell) + 1)
-        law[0] = 1.0
-        for tokens, tail in zip(held, tails, strict=True):
-            masses = -np.diff(tail, prepend=1.0)
-            cells = np.ceil(tokens * np.arange(len(tail)) / cell - 1e-9).astype(int)
-            summed = np.zeros_like(law)
-            for mass, shift in zip(masses, cells, strict=True):
-                if shift < len(law) and mass > 0:
-                    summed[shift:] += mass * law[: len(law) - shift]
-            law = summed
-        beyond = max(1 - float(law.sum()), 0.0)
-        tail = np.append(np.cumsum(law[::-1])[::-1][1:], 0.0) + beyond
-        at_boundaries = sum(b * one.threshold for b, one in zip(held, boundaries, strict=True))
-        return cls(full - float(at_boundaries), cell, tail, runs)
+        chance = np.zeros(ceil(largest / cell) + 1)
+        begin, most = 1, int(runs.counts[-1])
+        while begin <= most:
+            made = _fewest_steps(boundaries, tails, segments.stages, begin)
+            settled = all(steps >= one.runs[-1] for steps, one in zip(made, tails, strict=True))
+            end = most + 1 if settled else 2 * begin
+            inside = np.clip(runs.counts - (begin - 1), 0, end - begin)
+            rows = [one.after(steps) for one, steps in zip(tails, made, strict=True)]
+            chance += float(inside @ runs.shares) * _tail_of_sum(rows, held, cell, len(chance))
+            chance += 2 * _UNLIKELY * (len(boundaries) - 1)
+            begin = end
+        floor = float(n @ segments.memory_tokens) - float(held @ n[1:])
+        return cls(floor, cell, chance, runs)
 
     def overflow(self, capacity: float) -> float:
         """Bound on the probability that KV ever exceeds so many tokens."""
         place = floor((capacity - self.floor) / self.cell + 1e-9)
         if place < 0:
             return 1.0
-        return float(min(self.runs.mean * self.tail[min(place, len(self.tail) - 1)], 1.0))
+        return float(min(self.chance[min(place, len(self.chance) - 1)], 1.0))
 
     def least_tokens(self, probability: float) -> float:
         """The least KV for which the bound is at most this; infinite where it is not known."""
-        enough = np.flatnonzero(self.runs.mean * self.tail <= probability)
+        enough = np.flatnonzero(self.chance <= probability)
         return self.floor + self.cell * int(enough[0]) if len(enough) else inf
+
+
+def _fewest_steps(
+    boundaries: Sequence[Boundary], tails: Sequence[Tails], stages: Floats, steps: int
+) -> list[int]:
+    """Steps that each chain has made at least, where the first has made so many.
+
+    Each entry but the first fails with probability 2·_UNLIKELY at most, if those before hold.
+    """
+    found = [steps]
+    for boundary, one, depth in zip(boundaries[:-1], tails[:-1], stages[1:], strict=False):
+        passed = binom.ppf(_UNLIKELY, boundary.before * found[-1], boundary.survival)
+        waiting = int(np.argmax(one.after(found[-1]) <= _UNLIKELY))
+        made = int(passed - waiting) // boundary.threshold
+        # Those whom a run took in stand at the next boundary when it has been through its stages.
+        found.append(max(made - int(depth) + 1, 0))
+    return found
+
+
+def _tail_of_sum(tails: Sequence[Floats], held: Floats, cell: float, cells: int) -> Floats:
+    """P(Σ b_k Q_k > i·cell) of independent queues with these tails, i = 0 … cells − 1."""
+    law = np.zeros(cells)
+    law[0] = 1.0
+    for tokens, tail in zip(held, tails, strict=True):
+        masses = -np.diff(tail, prepend=1.0)
+        places = np.ceil(tokens * np.arange(len(tail)) / cell - 1e-9).astype(int)
+        summed = np.zeros_like(law)
+        for mass, shift in zip(masses, places, strict=True):
+            if shift < cells and mass > 0:
+                summed[shift:] += mass * law[: cells - shift]
+        law = summed
+    beyond = max(1 - float(law.sum()), 0.0)
+    return np.asarray(np.append(np.cumsum(law[::-1])[::-1][1:], 0.0) + beyond)

@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 STRICT = 1e-9
 """Drift holds strictly if Λ_1 ΔT(n)/n_1 is below 1 by at least this."""
 
+_NEAR = 1e-4
+"""Exponents below this are those of their series."""
+
 _NEWTON_STEPS = 50
 """Far more than needed: the first step starts within a few times the root."""
 
@@ -56,22 +59,25 @@ def boundary_exponent(ratios: ArrayLike, survivals: ArrayLike) -> Floats:
     Its left side is convex and 0 at 0, so that Newton's method descends to the root from a point
     above it. Two such points are ln(1/p)/(1 − r), where the logarithm is replaced by its limit, and
     2(r − p)/(p(1 − r)): inserted there, the derivative of the left side by θ has the sign of
-    e^θ − 1 − θ − pθ²/4 > 0. Within 1e-10·max(1, θ) for r − p ≥ 1e-6.
+    e^θ − 1 − θ − pθ²/4 > 0. Next to r = p, where the equation becomes 0 = 0, the root is that of
+    its series: θ = u − (1 − 2p)u²/3 + O(u³) with u = 2(r − p)/(p(1 − p)). Within 1e-10·max(1, θ).
     """
     r, p = np.broadcast_arrays(np.asarray(ratios, dtype=float), np.asarray(survivals, dtype=float))
     valid = (p > 0) & (p < r) & (r < 1)
     r, p = np.where(valid, r, 0.75), np.where(valid, p, 0.5)
+    small = 2 * (r - p) / (p * (1 - p))
+    series = small - (1 - 2 * p) * small**2 / 3
+    near = small < _NEAR
+    r, p = np.where(near, 0.75, r), np.where(near, 0.5, p)
     theta = np.minimum(-np.log(p), 2 * (r - p) / p) / (1 - r)
-    # Where r exceeds p by rounding only, the root is lost in it: NaN, as where it does not.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(_NEWTON_STEPS):
-            decayed = (1 - p) * np.exp(-theta)
-            value = theta * (1 - r) + np.log1p((1 - p) * np.expm1(-theta))
-            step = value / ((1 - r) - decayed / (p + decayed))
-            theta = theta - step
-            if (np.abs(step) <= 1e-9 * theta).all():  # the error is now about its square
-                break
-    return np.where(valid, theta, np.nan)
+    for _ in range(_NEWTON_STEPS):
+        decayed = (1 - p) * np.exp(-theta)
+        value = theta * (1 - r) + np.log1p((1 - p) * np.expm1(-theta))
+        step = value / ((1 - r) - decayed / (p + decayed))
+        theta = theta - step
+        if (np.abs(step) <= 1e-9 * theta).all():  # the error is now about its square
+            break
+    return np.where(valid, np.where(near, series, theta), np.nan)
 
 
 def log_term(segments: int, horizon_s: float, overhead_s: float, probability: float) -> float:

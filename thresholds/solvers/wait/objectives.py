@@ -100,7 +100,8 @@ def _least_delay(goal: DelayGoal, least: Floats, name: str) -> Outcome:
 def _relaxed(goal: DelayGoal, line: Line, least: Floats) -> Relaxed | None:
     """The best real thresholds; where the least ones fill the memory, with a touch more of it.
 
-    Its bound is one as well, and the price of memory is extrapolated to what there is.
+    Its bound is one as well. The price of memory is that of the first token beyond; where a
+    limit on a mean holds some thresholds back, it is extrapolated to what there is.
     """
     tokens = goal.batch.server.usable_kv_tokens
 
@@ -112,9 +113,27 @@ def _relaxed(goal: DelayGoal, line: Line, least: Floats) -> Relaxed | None:
     if found is not None:
         return found
     near, far = at((1 + _TOUCH) * tokens), at((1 + 2 * _TOUCH) * tokens)
+    grown = least * (1 + _TOUCH * np.eye(len(least)))
+    if near is not None and goal.limits.hold(goal.batch, grown).all():
+        return replace(near, memory_price_s=_first_token_price_s(goal, line, least))
     if near is None or far is None:
         return near
     return replace(near, memory_price_s=2 * near.memory_price_s - far.memory_price_s)
+
+
+def _first_token_price_s(goal: DelayGoal, line: Line, least: Floats) -> float:
+    """What memory beyond that of the least thresholds takes off the mean delay, by its first token.
+
+    All thresholds can only grow, so that it goes to the class of the largest −∂D̄/∂n_j per m_j.
+    """
+    batch = goal.batch
+    work_s, rates = batch.work_seconds(line.slope_s), batch.rates_per_s
+    time_s = line.intercept_s + float(work_s @ least)
+    loads = rates * time_s / least
+    queues = loads / (2 * (1 - loads) ** 2)
+    by_time = float(rates.sum() + queues.sum() / time_s)
+    slopes = goal.last_stage + 0.5 - queues / least + by_time * work_s
+    return max(float((-slopes / batch.memory_tokens).max()) / float(rates.sum()), 0.0)
 
 
 def _priced(goal: DelayGoal, line: Line, least: Floats, found: Relaxed) -> Relaxed:
