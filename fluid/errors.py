@@ -90,10 +90,9 @@ def not_a_name(field: str, value: str, names: Iterable[str], file: str | None = 
     """
     known = list(names)
     near = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.6)
-    listed = "ne of " + ", ".join(known)
-    return InputError(
-        field, value, f"did you mean {near[0]}? O{listed}" if near else f"o{listed}", file
-    )
+    listed = ", ".join(known)
+    allowed = f"did you mean {near[0]}? One of {listed}" if near else f"one of {listed}"
+    return InputError(field, value, allowed, file)
 
 
 class InfeasibleError(FluidwaitError):

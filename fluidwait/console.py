@@ -16,6 +16,7 @@ from fluidwait.streams import has_unicode
 if TYPE_CHECKING:
     from fluid.errors import FluidwaitError
     from fluid.result import Result
+    from validation.experiments.simulate import PolicyResult
 
 
 def print_json(document: Any) -> None:
@@ -88,14 +89,9 @@ def typed_again(argv: Sequence[str], option: str, value: object) -> str:
     return shlex.join(["fluidwait", *kept, option, str(value)])
 
 
-def note_undecided(more_requests: Sequence[int | None], requests: int, replications: int) -> None:
-    """Which command decides the verdicts that are open.
-
-    Args:
-        more_requests: What each open verdict still needs, over all replications.
-        requests, replications: What was simulated.
-    """
-    wanted = [one for one in more_requests if one is not None]
+def note_undecided(results: Sequence[PolicyResult], requests: int, replications: int) -> None:
+    """Which command decides the verdicts that are open, after so many requests and replications."""
+    wanted = [one.more_requests for one in results if one.more_requests is not None]
     if wanted:
         enough = requests + -(-max(wanted) // replications)
         note(f"To decide: {typed_again(sys.argv[1:], '--requests', enough)}")

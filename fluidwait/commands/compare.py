@@ -86,5 +86,4 @@ def command(
         )
     show(found, as_json, plot)
     if not as_json and traffic.tape is None:
-        open_ones = [one.more_requests for one in found.results]
-        note_undecided(open_ones, size.requests, size.replications)
+        note_undecided(found.results, size.requests, size.replications)

@@ -88,7 +88,6 @@ def command(
         found.validated_table.write(out)
     show(found, as_json, plot)
     if not as_json and recorded is None:
-        open_ones = [one.more_requests for one in found.results]
-        note_undecided(open_ones, size.requests, size.replications)
+        note_undecided(found.results, size.requests, size.replications)
     if out and not as_json:
         say(f"Wrote {out}.")

@@ -136,7 +136,7 @@ def test_stranded_requests_are_reported_unfinished() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("sjf", "policy: got 'sjf'; allowed: one of greedy, wait"),
+        ("sjf", "policy: got 'sjf'; allowed: did you mean svf? One of greedy, wait"),
         ("greedy:speed=3", "got 'speed'; allowed: one of watermark, cap, pace"),
         ("greedy:watermark=1.5", "watermark: got '1.5'; allowed: a number from 0 to 0.99"),
         ("greedy:cap=many", "cap: got 'many'"),

@@ -187,7 +187,7 @@ def estimate_server(
     >>> import fluidwait as fw
     >>> fw.estimate_server("no-such-folder/", gpu="h100", method="roofline")
     Traceback (most recent call last):
-    fluid.errors.InputError: gpu: got 'h100'; allowed: one of a10, a100_pcie, a100_sxm, ...
+    fluid.errors.InputError: gpu: got 'h100'; allowed: did you mean h100_sxm? One of a10, ...
     """
     card = gpu_named(gpu)
     if method not in METHODS:

@@ -21,19 +21,16 @@ import math
 import numpy as np
 
 from fluid.compiled import compiled
-from thresholds.solvers.nested.requirement import TINY
+from thresholds.solvers.nested.requirement import NEAR, STRICT, TINY
 
 # mypy: disable-error-code="no-untyped-def"
-
-_STRICT = 1e-9
-_NEAR = 1e-4
 
 
 @compiled(error_model="numpy")
 def inverse_exponent(ratio, survival):
     """1/θ as in `requirement.boundary_exponent`, for p < r < 1."""
     small = 2 * (ratio - survival) / (survival * (1 - survival))
-    if small < _NEAR:
+    if small < NEAR:
         return 1 / (small - (1 - 2 * survival) * small**2 / 3)
     theta = min(-math.log(survival), 2 * (ratio - survival) / survival) / (1 - ratio)
     for _ in range(50):
@@ -198,7 +195,7 @@ def path_value(kind, n, used, rate, first_output, capacity, tau):
     """
     time_s = token_seconds(used[1], tau[0], tau[1]) + used[2]
     load = rate * time_s / n
-    if kind != 2 and load > 1 - _STRICT:
+    if kind != 2 and load > 1 - STRICT:
         return np.inf
     if kind == 1:
         return used[3]

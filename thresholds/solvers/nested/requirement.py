@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 STRICT = 1e-9
 """Drift holds strictly if Λ_1 ΔT(n)/n_1 is below 1 by at least this."""
 
-_NEAR = 1e-4
+NEAR = 1e-4
 """Exponents below this are those of their series."""
 
 _NEWTON_STEPS = 50
@@ -71,7 +71,7 @@ def boundary_exponent(ratios: ArrayLike, survivals: ArrayLike) -> Floats:
     r, p = np.where(valid, r, 0.75), np.where(valid, p, 0.5)
     small = 2 * (r - p) / (p * (1 - p))
     series = small - (1 - 2 * p) * small**2 / 3
-    near = small < _NEAR
+    near = small < NEAR
     r, p = np.where(near, 0.75, r), np.where(near, 0.5, p)
     theta = np.minimum(-np.log(p), 2 * (r - p) / p) / (1 - r)
     with np.errstate(divide="ignore", invalid="ignore"):
