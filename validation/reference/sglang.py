@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from validation.reference.blocks import blocks_for, free_blocks, known_tokens
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 DEFAULTS = {
     "schedule_conservativeness": 1.0,

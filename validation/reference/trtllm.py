@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from validation.reference.blocks import blocks_for, free_blocks, known_tokens, total_blocks
-from validation.reference.core import Queueing, Request
+from validation.reference.core import Queueing
+from validation.reference.request import Request
 
 DEFAULTS = {"max_num_tokens": 8192, "max_batch_size": 2048, "max_output_tokens": 0}
 
