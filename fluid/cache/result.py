@@ -20,7 +20,7 @@ from fluid.steady.stability import largest_scale
 from fluid.workload import Workload
 
 if TYPE_CHECKING:
-    from fluid.plots.style import Panels
+    from matplotlib.axes import Axes
 
 _STEP = 0.01
 """Relative step of the differences by memory."""
@@ -230,7 +230,7 @@ class PrefixCache(Result):
             [None if one is None else one.free_tokens for one in points],
         )
 
-    def plot(self, ax: Panels | None = None) -> Panels:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """What the cache would hold and what residents leave it, by survival time."""
         from fluid.plots.cache import plot_cache
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from fluid.plots.style import COLOURS, Panels, panels
+from fluid.plots.style import COLOURS, panels
 
 
 class Survival(Protocol):
@@ -28,8 +29,9 @@ class Balance(Protocol):
     def states(self) -> Sequence[Survival]: ...
 
 
-def plot_cache(ax: Panels | None, found: Balance) -> Panels:
+def plot_cache(ax: Axes | None, found: Balance) -> Axes:
     """What the cache would hold and what residents leave it, by survival time."""
+    axes: Axes
     times, demand, free = found.curve
     with panels(ax, (6, 4)) as axes:
         axes.plot(times, _numbers(demand), color=COLOURS[0], label="the cache would hold")
