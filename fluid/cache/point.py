@@ -108,24 +108,25 @@ class Cached:
 
         # Residents keep a shared prefix: the longer an iteration, the more hits and the less work,
         # so that exactly one iteration time brings itself about.
-        def excess(iteration_s: float) -> float:
-            found = self._point(survive_s, scale, iteration_s)
-            return (1 / found.iteration_s if found else 0.0) - 1 / iteration_s
+        def excess_s(iteration_s: float) -> float:
+            weights, _ = self._hits(survive_s, scale, iteration_s)
+            curve = self._curve(weights * (scale * self.kinds.rates_per_s))
+            return curve.time_s(iteration_s) - iteration_s
 
         low_s = high_s = self.server.iteration_time.overhead_s / 2
-        while excess(high_s) < 0:
+        while excess_s(high_s) > 0:
             low_s, high_s = high_s, 2 * high_s
             if high_s > _LONGEST_S:
                 return None
-        balance_s = brentq(excess, low_s, high_s, xtol=1e-12, rtol=1e-8)
+        balance_s = brentq(excess_s, low_s, high_s, xtol=1e-12, rtol=1e-8)
         return self._point(survive_s, scale, balance_s) or self._point(survive_s, scale, high_s)
 
     def without_reuse(self, scale: float = 1.0) -> Point | None:
         """The point at T_c = 0: nothing but what residents share is found."""
         return self.at(0.0, scale)
 
-    def _point(self, survive_s: float, scale: float, iteration_s: float) -> Point | None:
-        """The point where requests are in service for S_j iterations of `iteration_s`."""
+    def _hits(self, survive_s: float, scale: float, iteration_s: float) -> tuple[Floats, Floats]:
+        """Shares of the outcomes, (3, n), and h_j, (m,), at S_j iterations of `iteration_s`."""
         kinds = self.kinds
         scaled = kinds.scaled(scale)
         service_s = self.stages * iteration_s
@@ -134,13 +135,19 @@ class Cached:
         )
         context = scaled.context_hits(survive_s)
         beside = (1 - context) * shared[kinds.of_class]
-        weights = np.array([context, beside, 1 - context - beside])
+        return np.array([context, beside, 1 - context - beside]), shared
+
+    def _point(self, survive_s: float, scale: float, iteration_s: float) -> Point | None:
+        """The point where requests are in service for S_j iterations of `iteration_s`."""
+        kinds = self.kinds
+        scaled = kinds.scaled(scale)
+        weights, shared = self._hits(survive_s, scale, iteration_s)
         curve = self._curve(weights * scaled.rates_per_s)
         balance_s = curve.least_balance_s()
         limit, limit_s = curve.limit
         if balance_s is None or (limit != "memory" and balance_s > limit_s):
             return None
-        alone = scaled.shared_hits(0.0, service_s)
+        alone = scaled.shared_hits(0.0, self.stages * iteration_s)
         resident = balance_s * curve.kv_tokens_per_s + float(kinds.class_shared_tokens @ alone)
         # A shared prefix that no resident holds and that has been unused for less than T_c.
         idle = kinds.class_shared_tokens @ (

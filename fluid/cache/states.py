@@ -69,7 +69,7 @@ class States:
     @cached_property
     def saturation_scale(self) -> float:
         """The multiple of the rates from which on saturation is a state: α* without reuse."""
-        return _largest(lambda scale: _excess(self.cached, 0.0, scale) <= 0, self.max_scale)
+        return _scale_of(self.cached, 0.0)
 
     @cached_property
     def band(self) -> tuple[float, float] | None:
@@ -164,26 +164,51 @@ def _lowest(cached: Cached, scale: float) -> tuple[float, float]:
     return float(excess[best]), float(grid[best])
 
 
-def _holds(cached: Cached, scale: float) -> bool:
-    """Whether there is any state: some cache that would not hold more than its room."""
-    times = _survival_times(cached, scale)
-    # From the middle outwards, where a state is likely, so that few points are asked.
-    if any(_excess(cached, one, scale) <= 0 for one in times[len(times) // 2 :: 8]):
-        return True
-    return _lowest(cached, scale)[0] <= 0
-
-
 def _edge(cached: Cached) -> tuple[float, Point]:
-    """α* and the point there."""
-    scale = _largest(lambda one: _holds(cached, one), math.inf)
-    found = cached.at(_lowest(cached, scale)[1], scale)
+    """α* and the point there.
+
+    The rates grow until the cache of one survival time no longer fits, then those of the time that
+    leaves most room at these rates, and so on: Newton's method from below for the least φ over all
+    times, as φ rises with the rates at each of them. The best time is then sought between its
+    neighbours, since near the limit of compute φ rises much faster at some times than at others.
+    """
+    from scipy.optimize import minimize_scalar
+
+    survive_s, scale = 0.0, 0.0
+    while (grown := _scale_of(cached, survive_s, scale)) > scale * (1 + _SCALE_ACCURACY):
+        scale = grown
+        survive_s = _lowest(cached, scale)[1]
+    grid = _survival_times(cached, scale)
+    around = int(np.searchsorted(grid, survive_s))
+    best = minimize_scalar(
+        lambda one: -_scale_of(cached, one),
+        bounds=(grid[max(around - 2, 0)], grid[min(around + 2, len(grid) - 1)]),
+        method="bounded",
+        options={"xatol": 1e-4 * survive_s},
+    )
+    if -best.fun > scale:
+        scale, survive_s = -float(best.fun), float(best.x)
+    found = cached.at(survive_s, scale)
     assert found is not None
     return scale, found
 
 
-def _largest(holds: Callable[[float], bool], most: float) -> float:
-    """The largest multiple up to `most` at which something holds that holds for small ones."""
-    low, high = 0.0, min(most, 1.0)
+def _scale_of(cached: Cached, survive_s: float, least: float = 0.0) -> float:
+    """The largest multiple, `least` or more, at which a cache of this survival time fits."""
+    start = 1.01 * least or 1.0
+    return _largest(lambda one: _excess(cached, survive_s, one) <= 0, math.inf, least, start)
+
+
+def _largest(
+    holds: Callable[[float], bool], most: float, low: float = 0.0, high: float = 1.0
+) -> float:
+    """The largest multiple up to `most` at which something holds that holds for small ones.
+
+    Args:
+        low: Where it is known to hold.
+        high: The first one that is asked.
+    """
+    high = min(most, high)
     while high < most and holds(high):
         low, high = high, min(2 * high, most)
     if high == most and math.isfinite(most) and holds(high):
