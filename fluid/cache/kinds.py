@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammainc, gammaincc
 
 from fluid.server import Server
 from fluid.workload import RequestClass, Workload
@@ -43,6 +42,8 @@ class Left:
 
     def unused_tokens(self, survive_s: float) -> float:
         """Σ ν_i z_i E[min(Θ_i, T_c)]: what of them the cache holds (THEORY 10.3)."""
+        from scipy.special import gammainc, gammaincc  # a serving engine reads tables without scipy
+
         some = np.maximum(self.steps, 1)
         law = some * self.think_s * gammainc(some + 1, _ratio(survive_s, self.think_s))
         law += survive_s * gammaincc(some, _ratio(survive_s, self.think_s))
@@ -94,6 +95,8 @@ class Kinds:
 
     def context_hits(self, survive_s: float) -> Floats:
         """P(Θ ≤ T_c) for each turn whose context was left on the server, else 0 (THEORY 10.2)."""
+        from scipy.special import gammainc
+
         some = np.maximum(self.steps, 1)
         law = gammainc(some, _ratio(survive_s, self.think_s))
         found = np.where(self.fixed | (self.think_s == 0), some * self.think_s <= survive_s, law)

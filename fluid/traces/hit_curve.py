@@ -62,7 +62,7 @@ class HitCurve:
         if len(self.cache_blocks) == 0:
             return []
         wanted = np.array(shares) * self.found_tokens[-1] * (1 - 1e-12)
-        places = np.searchsorted(self.found_tokens, wanted)
+        places = np.unique(np.searchsorted(self.found_tokens, wanted))
         return [
             (int(self.cache_blocks[one]) * self.block_tokens, float(self.found_tokens[one]))
             for one in places

@@ -63,7 +63,7 @@ def command(
     plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """The most or least of one thing with which a load is stable, or keeps its service levels."""
+    """The most or least of one thing with which a load is stable."""
     from fluid.errors import InputError
 
     if query in names.SIMULATED_QUERIES:

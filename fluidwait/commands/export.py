@@ -66,7 +66,7 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """A table as flags of a serving system or thresholds of an autoscaler, each with its reason."""
+    """A table as settings of an engine or autoscaler, with reasons."""
     from datetime import date
 
     from fluid.errors import InputError, not_a_name

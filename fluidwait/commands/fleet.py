@@ -47,7 +47,7 @@ def command(
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """The cheapest servers for a load, by its service levels if it has any; a table for each."""
+    """The cheapest servers for a load, and a table for each."""
     from fluid.errors import InputError
     from fluid.server import load_server
     from fluid.service_levels import promises

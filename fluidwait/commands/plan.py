@@ -52,7 +52,7 @@ def command(
     plot: PlotFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """The settings of an engine, the server and how many of them, chosen on simulations."""
+    """Settings of an engine, a server and replicas, by simulation."""
     from fluid.errors import InputError
     from fluid.server import load_server
     from validation.experiments.planning.plan import plan

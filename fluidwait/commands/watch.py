@@ -59,7 +59,7 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learn a running engine's load and speed from its metrics, and keep its table right."""
+    """Learn from a running engine and keep its table right."""
     from fluid.errors import InputError
     from fluid.server import load_server
     from validation.live.loop import Loop, Sayings

@@ -78,4 +78,5 @@ def _recorded(case: Case, number: int, requests: int) -> tuple[Model, Configured
     policy = case.policy
     if policy.policy.per_class:
         policy = replace(policy, thresholds=policy.thresholds[:1])
+    policy = replace(policy, priorities=policy.priorities[:1])
     return tape_model(tape, server), policy

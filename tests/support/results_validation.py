@@ -101,7 +101,8 @@ def some_slo_servers() -> SloServers:
 
 
 def an_overload_curve() -> OverloadCurve:
-    load, runs = promised(ttft_s=2.0), Runs(2, 400)
+    load = Workload(name="pair", classes=(CHAT, CODE), slo=Slo(ttft_s=2.0, quantile=0.9))
+    runs = Runs(2, 400)
     return overload_curve(load, SERVER, "greedy:cap=8", multiples=[0.5, 2.0], runs=runs)
 
 

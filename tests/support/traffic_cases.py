@@ -109,7 +109,7 @@ def synchronous(case: Case) -> Case:
 
 
 def with_a_long_class(case: Case) -> Case:
-    """With a further class that never fits; segments end where they did."""
+    """With a further class that never fits, the last to go; segments end where they did."""
     longest = max(one.decode_tokens for one in case.workload.classes)
     long = RequestClass(
         name="long",
@@ -118,7 +118,11 @@ def with_a_long_class(case: Case) -> Case:
         decode_tokens=longest + 1,
     )
     classes = (*case.workload.classes, long)
-    return replace(case, workload=case.workload.model_copy(update={"classes": classes}))
+    policy = case.policy
+    if policy.priorities:
+        policy = replace(policy, priorities=(*policy.priorities, max(policy.priorities)))
+    workload = case.workload.model_copy(update={"classes": classes})
+    return replace(case, workload=workload, policy=policy)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class Drawn:
             block_tokens=server.block_tokens,
         )
         lengths = one.prefill_tokens, one.context_tokens, one.decode_tokens
+        priorities = self.of.case.policy.priorities
         return Request(
             draw,
             at_s,
@@ -147,6 +152,7 @@ class Drawn:
             order=draw,
             gives_up_at_s=at_s + self.patience_s(draw),
             too_long=bool(peak > server.usable_kv_tokens),
+            priority=priorities[kind] if priorities else 0,
         )
 
     def patience_s(self, draw: int) -> float:

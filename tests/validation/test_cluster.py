@@ -213,7 +213,7 @@ def test_a_task_refuses_a_device_that_is_not_there(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("validation.simulator.run.find_spec", lambda name: None)
-    order = Order("greedy", {}, (), (), 5.0, Runs(1, 10, device="cuda"))
+    order = Order("greedy", {}, (), (), (), 5.0, Runs(1, 10, device="cuda"))
     outcome = run_orders(pickle.dumps(model), pickle.dumps([order]), software())
     assert isinstance(outcome, InputError)
     assert outcome.field == "device"

@@ -141,7 +141,7 @@ def test_v1_returns_the_tokens_of_a_victim_to_the_budget() -> None:
     steps = play(
         "vllm-v1:victim=latest-arrival,requeue=back,max_num_batched_tokens=5",
         10,
-        *[(0, 12, 8), (0, 4, 11), (0, 1, 8), (0, 7, 6), (0, 1, 13)],
+        *[(0, 12, 8), (1e-9, 4, 11), (2e-9, 1, 8), (3e-9, 7, 6), (4e-9, 1, 13)],
     )
     assert steps.residents[12:14] == [4, 3]
     assert steps.tokens[12:14] == [5, 5]
