@@ -352,9 +352,7 @@ def require_fits(workload: Workload, server: Server) -> None:
         InputError: Naming the class and its peak KV, or its tokens above `max_model_len`.
     """
     columns = workload.columns
-    longest = columns.prefill_tokens
-    if workload.has_prefixes:
-        longest = np.array([one.longest_prompt_tokens for one in workload.classes])
+    longest = workload.longest_prompts_tokens
     fit = fit_of(longest, columns.decode_tokens, columns.context_tokens, server)
 
     def name(index: int) -> str:

@@ -50,10 +50,11 @@ def promises(workload: Workload) -> tuple[Promise, ...]:
         for index, one in enumerate(workload.classes)
         if one.slo is not None and one.slo.limits_s
     ]
-    others = tuple(index for index, one in enumerate(workload.classes) if one.slo is None)
-    if workload.slo is not None and workload.slo.limits_s and others:
+    if workload.slo is not None and workload.slo.limits_s:
+        others = tuple(index for index, one in enumerate(workload.classes) if one.slo is None)
         name = workload.classes[0].name if len(workload.classes) == 1 else TOGETHER
-        found.append(Promise(name, others, workload.slo))
+        if others:
+            found.append(Promise(name, others, workload.slo))
     return tuple(found)
 
 

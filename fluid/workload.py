@@ -421,6 +421,13 @@ class Workload(FileModel):
         )
 
     @cached_property
+    def longest_prompts_tokens(self) -> NDArray[np.int64]:
+        """The longest prompt of each class, that of the last turn of a conversation, shape (m,)."""
+        if not self.has_prefixes:
+            return self.columns.prefill_tokens
+        return np.array([one.longest_prompt_tokens for one in self.classes])
+
+    @cached_property
     def has_prefixes(self) -> bool:
         """Whether prompts of some class may begin like earlier ones."""
         return any(one.has_prefix for one in self.classes)

@@ -120,7 +120,7 @@ class TableView:
 
         Those are the longest prompt, and as many mean prompts as the pace lets in.
         """
-        longest = max(one.longest_prompt_tokens for one in self.table.workload.classes)
+        longest = int(self.table.workload.longest_prompts_tokens.max())
         paced = (self.limits.pace_per_iteration or 0.0) * self.mean_prompt_tokens
         needed = self.seats + longest + paced
         return max(LEAST_TOKEN_BUDGET, 1 << math.ceil(math.log2(needed)))
