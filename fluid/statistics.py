@@ -18,10 +18,10 @@ def half_width(values: Sequence[float] | NDArray[np.float64], level: float = 0.9
     >>> round(half_width([1.0, 2.0, 3.0]), 3)
     2.484
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     sample = np.asarray(values, dtype=float)
     if len(sample) < 2:
         return math.nan
-    factor = stats.t.ppf((1 + level) / 2, len(sample) - 1)
+    factor = stdtrit(len(sample) - 1, (1 + level) / 2)
     return float(factor * sample.std(ddof=1) / np.sqrt(len(sample)))

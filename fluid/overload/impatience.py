@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InputError
+from fluid.gamma import Gamma
 from fluid.overload.demand import Demand, demand
 from fluid.result import Block, Note, Result, Table, columns_of, notes, number, percent, seconds
 from fluid.server import Server
@@ -65,10 +66,7 @@ class Patience:
 
     def gone_after(self, wait_s: float) -> float:
         """G(w), the share that has given up by then."""
-        from scipy.stats import gamma
-
-        shape = self.variation**-2
-        return float(gamma.cdf(wait_s, shape, scale=self.mean_s / shape))
+        return Gamma(self.mean_s, self.variation * self.mean_s).cdf(wait_s)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.errors import InfeasibleError, InputError
+from fluid.gamma import Gamma
 from fluid.result import Block, Result, Table, columns_of, number, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import Stages, class_stages, linear_stage_seconds
@@ -74,7 +75,7 @@ class Fluctuation(Result):
 
     def overflow_probability(self, capacity_tokens: float) -> float:
         """P(KV > capacity) per iteration: gamma law with this mean and variance."""
-        return float(self._kv().sf(capacity_tokens))
+        return self._kv().sf(capacity_tokens)
 
     def kv_tokens_needed(self, probability: float) -> float:
         """Memory that the residents exceed with this probability per iteration.
@@ -82,7 +83,7 @@ class Fluctuation(Result):
         Raises:
             InputError: The probability is not between 0 and 1.
         """
-        return float(self._kv().isf(checked_probability(probability)))
+        return self._kv().isf(checked_probability(probability))
 
     def frame(self) -> dict[str, list[Any]]:
         """Columns, a row for each class."""
@@ -123,11 +124,8 @@ class Fluctuation(Result):
             "classes": [asdict(one) for one in self.classes],
         }
 
-    def _kv(self) -> Any:
-        from scipy.stats import gamma
-
-        shape = (self.kv_mean_tokens / self.kv_sd_tokens) ** 2
-        return gamma(shape, scale=self.kv_sd_tokens**2 / self.kv_mean_tokens)
+    def _kv(self) -> Gamma:
+        return Gamma(self.kv_mean_tokens, self.kv_sd_tokens)
 
 
 def checked_probability(probability: float) -> float:

@@ -185,10 +185,10 @@ def overflow_by_law(
     ttft_s, _, latency_s = solved.load.shares @ solved.stage_s
     return Overflow(
         probability=probability,
-        kv_mean_tokens=float(held.mean()),
-        kv_sd_tokens=float(held.std()),
-        overflow_probability=float(held.sf(server.usable_kv_tokens)),
-        kv_tokens_needed=float(held.isf(probability)),
+        kv_mean_tokens=held.mean,
+        kv_sd_tokens=held.sd,
+        overflow_probability=held.sf(server.usable_kv_tokens),
+        kv_tokens_needed=held.isf(probability),
         eviction_onset_per_s=onset_per_s,
         latency_s=float(latency_s),
         ttft_s=float(ttft_s),

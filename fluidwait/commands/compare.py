@@ -60,11 +60,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Policies by rate: verdicts, latencies, largest stable rates."""
-    from fluid.plots.style import require_plot_path
     from validation.experiments.compare import compare
     from validation.experiments.ranges import parse_rates
 
     if plot:
+        from fluid.plots.style import require_plot_path
+
         require_plot_path(plot)
     runs = size.runs()
     behaviour = clients.traffic(context)

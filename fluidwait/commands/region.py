@@ -45,7 +45,6 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """All rates that a server carries, by theory and simulation."""
-    from fluid.plots.style import require_plot_path
     from validation.experiments.region import region, require_two_classes
     from validation.simulator.runs import Runs
 
@@ -54,6 +53,8 @@ def command(
         require_use(context, simulated, "only with --policy, whose boundary is simulated")
     workload, server = load.read()
     if plot:
+        from fluid.plots.style import require_plot_path
+
         require_plot_path(plot)
         require_two_classes(workload, "a picture")
     if policy:

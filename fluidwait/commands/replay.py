@@ -60,11 +60,12 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """A table beside greedy admission, simulated on equal arrivals."""
-    from fluid.plots.style import require_plot_path
     from thresholds.table import ThresholdTable
     from validation.experiments.replay import BASELINES, replay
 
     if plot:
+        from fluid.plots.style import require_plot_path
+
         require_plot_path(plot)
     runs = size.runs()
     traffic = clients.traffic(context)

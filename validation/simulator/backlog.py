@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from validation.simulator.netput import Backlog, Floats
 
@@ -118,7 +118,7 @@ class Drift:
             return sign * math.inf
         lenient = sign > 0 and self.freedom >= _MANY_BATCHES
         level = 1 - (STABLE_ERROR if lenient else UNSTABLE_ERROR)
-        return self.mean + sign * float(stats.t.ppf(level, self.freedom)) * self.error
+        return self.mean + sign * float(stdtrit(self.freedom, level)) * self.error
 
 
 def drift(batches: Sequence[Floats]) -> Drift:
@@ -211,7 +211,7 @@ def _corrected(rising: Sequence[Floats]) -> list[float]:
     level = 1 - UNSTABLE_ERROR / max(1, len(rising))
     found = [drift([one]) for one in rising]
     return [
-        one.mean - float(stats.t.ppf(level, one.freedom)) * one.error
+        one.mean - float(stdtrit(one.freedom, level)) * one.error
         if one.freedom >= LEAST_BATCHES - 1
         else -math.inf
         for one in found
@@ -302,6 +302,6 @@ def _more_requests(paths: Sequence[Backlog], guess: Drift) -> int:
     needed = EARLY_SOJOURNS / max(length, 1.0)
     if guess.error > 0 and guess.freedom and (growing or length >= LEAST_SOJOURNS):
         errors = max((abs(guess.mean) - MARGIN) / guess.error, 1.0)
-        factor = float(stats.t.ppf(1 - UNSTABLE_ERROR, max(guess.freedom, _MANY_BATCHES)))
+        factor = float(stdtrit(max(guess.freedom, _MANY_BATCHES), 1 - UNSTABLE_ERROR))
         needed = max(needed, (factor / errors) ** 2)
     return max(math.ceil((max(needed, _LEAST_MORE) - 1) * max(arrivals, 10)), 10)

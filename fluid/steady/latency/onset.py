@@ -55,7 +55,7 @@ def memory_onset_per_s(
         if isinstance(solved, str):
             return None
         # Compared as quantiles: the probability itself is flat at both ends.
-        return float(kv_law(solved).isf(probability)) / usable_tokens(solved, rule)
+        return kv_law(solved).isf(probability) / usable_tokens(solved, rule)
 
     start = min(max(1 / edge.max_scale, _LEAST_SHARE), _MOST_SHARE)
     share = _full_share(filled, start, edge.compute_share)

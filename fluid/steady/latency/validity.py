@@ -6,8 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scipy.stats import gamma
-
+from fluid.gamma import Gamma
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.solved import Solved
 
@@ -128,10 +127,9 @@ def _sentences(found: Validity) -> list[str]:
     return said
 
 
-def kv_law(solved: Solved) -> Any:
+def kv_law(solved: Solved) -> Gamma:
     """Gamma law of the KV held in an iteration."""
-    mean, sd = solved.kv_mean_tokens, max(solved.slow.kv_held_sd_tokens, 1e-9)
-    return gamma((mean / sd) ** 2, scale=sd**2 / mean)
+    return Gamma(solved.kv_mean_tokens, max(solved.slow.kv_held_sd_tokens, 1e-9))
 
 
 def usable_tokens(solved: Solved, rule: BatchRule) -> float:
@@ -144,7 +142,7 @@ def validity(solved: Solved, rule: BatchRule) -> Validity:
     """The conditions of one answer."""
     mean_s, sd_s = solved.working_iteration_s
     return Validity(
-        overflow_probability=float(kv_law(solved).sf(usable_tokens(solved, rule))),
+        overflow_probability=kv_law(solved).sf(usable_tokens(solved, rule)),
         utilisation=solved.slow.work,
         budget_share=solved.budget_share,
         budget_full_share=solved.saturated_share,
@@ -161,4 +159,4 @@ def _seats_probability(solved: Solved, rule: BatchRule) -> float:
     load = solved.load
     mean = solved.mean_s * (load.decodes_per_s + load.rate_per_s)
     variance = solved.slow.moments.decodes_var + solved.mean_s * load.rate_per_s
-    return float(gamma.sf(rule.seats, mean**2 / variance, scale=variance / mean))
+    return Gamma(mean, math.sqrt(variance)).sf(rule.seats)

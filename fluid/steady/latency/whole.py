@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import gamma
 
+from fluid.gamma import Gamma
 from fluid.steady.latency.chain import (
     Lattice,
     costs_of,
@@ -86,7 +86,7 @@ def lay_out(load: Load, slow: Slow, resolution: Resolution) -> Layout:
     overhead_s = load.tau.overhead_s
     sd_s = max(math.sqrt(slow.variance_s2), 1e-4 * overhead_s)
     above = max(slow.mean_s - overhead_s, 1e-3 * overhead_s)
-    tail = float(gamma.isf(_RARE, (above / sd_s) ** 2, scale=sd_s**2 / above))
+    tail = Gamma(above, sd_s).isf(_RARE)
     cost_s = slow.slopes.token_s * load.first_tokens + load.first_s
     most_s = max(overhead_s + tail + sd_s, slow.mean_s + 2.2 * float(cost_s.max()))
     nodes = spaced_nodes(overhead_s, most_s, resolution.nodes, _BEND)

@@ -89,14 +89,14 @@ class Outputs:
     def _lognormal(self, mean: int) -> NDArray[np.float64]:
         """The same, the median such that the rounded lengths have the mean."""
         from scipy.optimize import brentq
-        from scipy.stats import norm
+        from scipy.special import ndtr, ndtri
 
         sigma = math.sqrt(math.log1p(self.variation**2))
-        count = math.ceil(mean * math.exp(sigma * float(norm.isf(TAIL)))) + 1
+        count = math.ceil(mean * math.exp(sigma * -float(ndtri(TAIL)))) + 1
         edges = np.log(np.arange(1, count + 1) + 0.5)
 
         def upper(mu: float) -> NDArray[np.float64]:
-            return np.asarray(norm.cdf((edges - mu) / sigma))
+            return np.asarray(ndtr((edges - mu) / sigma))
 
         def excess(mu: float) -> float:
             # E[length] = Σ P(length > n) over n ≥ 0.
