@@ -75,3 +75,8 @@ def test_engine_agrees_with_reference_under_every_kind_of_traffic(name: str) -> 
     for number in range(CASES):
         seen += compare(name, number)
     assert min(seen[one] for one in ("refused", "gave_up")) > 0
+
+
+def test_more_prompts_in_part_than_whole_ones_would_fit() -> None:
+    """60 prompts of 7 and 8 tokens arrive at once, and each computes one token per iteration."""
+    assert compare("vllm-v1", 1381)["evicted"]

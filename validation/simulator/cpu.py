@@ -104,12 +104,12 @@ def run_reading(
     """
     requests = checked_requests(model, jobs, requests)
     lanes = threading.local()
-    seats = _seats(model, jobs)
+    sizes = _sizes(model, jobs)
 
     def one(job: Job) -> Read:
         kind = "prefixes" if job.policy.rule.caches else "plain"
         if not hasattr(lanes, kind):
-            setattr(lanes, kind, _lane(model, job.policy, requests, series_rows, seats))
+            setattr(lanes, kind, _lane(model, job.policy, requests, series_rows, sizes))
         lane = getattr(lanes, kind)
         _simulate(model, lane, job)
         result = read(lane)
@@ -150,12 +150,12 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
         InputError: A policy that cannot run this model.
     """
     requests = checked_requests(model, [job], requests)
-    seats = _seats(model, [job])
-    lane = _lane(model, job.policy, requests, iterations or 0, seats)
+    sizes = _sizes(model, [job])
+    lane = _lane(model, job.policy, requests, iterations or 0, sizes)
     _simulate(model, lane, job)
     needed = int(lane.scalars[0]["iterations"])
     if needed > len(lane.series):
-        lane = _lane(model, job.policy, requests, needed, seats)
+        lane = _lane(model, job.policy, requests, needed, sizes)
         _simulate(model, lane, job)
     return SamplePath(
         lane.requests["arrived_at_s"],
@@ -171,18 +171,26 @@ def run_traced(model: Model, job: Job, requests: int, iterations: int | None = N
     )
 
 
-def _seats(model: Model, jobs: Sequence[Job]) -> float:
-    """Requests that a lane with a pool of blocks has room for."""
-    return max((one.policy.seats_on(model) for one in jobs if one.policy.rule.caches), default=0)
+def _sizes(model: Model, jobs: Sequence[Job]) -> tuple[int, float]:
+    """Requests in service that a lane has room for, without and with a pool of blocks."""
+    policies = {id(job.policy): job.policy for job in jobs}.values()
+    caching = [one.seats_on(model) for one in policies if one.rule.caches]
+    plain = [one.most_residents(model) for one in policies if not one.rule.caches]
+    return max(plain, default=0), max(caching, default=0)
 
 
 def _lane(
-    model: Model, policy: ConfiguredPolicy, requests: int, series_rows: int, seats: float
+    model: Model,
+    policy: ConfiguredPolicy,
+    requests: int,
+    series_rows: int,
+    sizes: tuple[int, float],
 ) -> Lane:
+    most_residents, seats = sizes
     if policy.rule.caches:
         # It has all arrays of a Lane, and more.
         return cast(Lane, new_prefix_lane(model, requests, seats, series_rows))
-    return new_lane(model, requests, series_rows)
+    return new_lane(model, requests, series_rows, most_residents)
 
 
 def _simulate(model: Model, lane: Lane, job: Job) -> None:

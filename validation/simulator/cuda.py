@@ -62,10 +62,11 @@ def run(
     found: dict[int, Replication] = {}
     free = cuda.current_context().get_memory_info().free
     for alike in _alike(model, jobs):
-        size = chunk_size(model, requests, len(alike), free)
+        most = max(jobs[index].policy.most_residents(model) for index in alike)
+        size = chunk_size(model, requests, len(alike), free, most)
         for begin in range(0, len(alike), size):
             chunk = alike[begin : begin + size]
-            lanes = _run_chunk(model, [jobs[index] for index in chunk], requests)
+            lanes = _run_chunk(model, [jobs[index] for index in chunk], requests, most)
             for index, lane in zip(chunk, lanes, strict=True):
                 found[index] = collect(lane)
                 if on_done:
@@ -87,19 +88,25 @@ def _require_no_pools(model: Model, jobs: Sequence[Job], requests: int) -> None:
             raise InputError(f"policy {policy.label}", "device cuda", allowed)
 
 
-def bytes_per_replication(model: Model, requests: int) -> int:
+def bytes_per_replication(model: Model, requests: int, most_residents: int | None = None) -> int:
     """Device memory of one replication: all arrays of its lane, and its job."""
-    lane = new_lane(model, requests)
+    lane = new_lane(model, requests, most_residents=most_residents)
     return sum(part.nbytes for part in lane) + JOB.itemsize
 
 
-def chunk_size(model: Model, requests: int, replications: int, free_bytes: float) -> int:
+def chunk_size(
+    model: Model,
+    requests: int,
+    replications: int,
+    free_bytes: float,
+    most_residents: int | None = None,
+) -> int:
     """How many of the replications run at once.
 
     Raises:
         InputError: Not even one fits.
     """
-    each = bytes_per_replication(model, requests)
+    each = bytes_per_replication(model, requests, most_residents)
     fitting = min(float(replications), MEMORY_SHARE * free_bytes // each)
     if fitting < 1:
         allowed = f"fewer: one replication needs {each:,} bytes, the device has {free_bytes:,.0f}"
@@ -120,9 +127,11 @@ def _alike(model: Model, jobs: Sequence[Job]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _run_chunk(model: Model, jobs: Sequence[Job], requests: int) -> Iterator[Lane]:
+def _run_chunk(
+    model: Model, jobs: Sequence[Job], requests: int, most_residents: int
+) -> Iterator[Lane]:
     """Run the jobs at once; yields of each lane what `collect` reads."""
-    lane = new_lane(model, requests)
+    lane = new_lane(model, requests, most_residents=most_residents)
     device = [cuda.to_device(part) for part in host_arguments(model, jobs)]
     lanes: dict[str, Any] = {
         name: cuda.device_array((len(jobs), *part.shape), part.dtype)

@@ -73,6 +73,9 @@ RECOMPUTE_PARAMETERS = (*EVICTION_PARAMETERS[:2], replace(EVICTION_PARAMETERS[2]
 SEATS = ("max_num_seqs", "max_num_active_seqs", "cap")
 """Parameters that bound the requests in service."""
 
+PARTIAL = ("long_prefill_token_threshold",)
+"""Parameters under which many requests may hold a part of their prompts at the same time."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -234,6 +237,16 @@ class ConfiguredPolicy:
         """Requests in service at most; infinite where no parameter says it."""
         values = zip(self.policy.parameters, self.numbers_on(model), strict=True)
         return min((float(value) for one, value in values if one.name in SEATS), default=math.inf)
+
+    def most_residents(self, model: Model) -> int:
+        """An upper bound on requests that hold KV at the same time.
+
+        All but one hold at least their prompts, or a block under `PARTIAL` parameters.
+        """
+        if not any(self.values.get(name) for name in PARTIAL):
+            return model.most_residents
+        constants = model.constants[0]
+        return int(constants["kv_capacity_tokens"]) // int(constants["block_tokens"])
 
     def numbers_on(self, model: Model) -> NDArray[np.float64]:
         """As `numbers`, with what the model's engine can run as the default."""

@@ -224,14 +224,21 @@ class Lane(NamedTuple):
     calendar: NDArray[np.void]
 
 
-def new_lane(model: Model, requests: int, series_rows: int = 0) -> Lane:
-    """Allocate a lane for runs of `requests` requests of this model."""
+def new_lane(
+    model: Model, requests: int, series_rows: int = 0, most_residents: int | None = None
+) -> Lane:
+    """Allocate a lane for runs of `requests` requests of this model.
+
+    Args:
+        most_residents: Those that hold KV at the same time; where each holds its prompt if None.
+    """
     classes = model.classes
     stages = int(model.shapes["output_tokens"].max()) + 1
+    slots = slots_for(most_residents or model.most_residents)
     return Lane(
         scalars=np.zeros(1, SCALARS),
         requests=np.zeros(requests, REQUEST),
-        residents=np.zeros(min(requests, slots_for(model.most_residents)), RESIDENT),
+        residents=np.zeros(min(requests, slots), RESIDENT),
         queues=np.zeros(max(len(model.shapes), stages), QUEUE),
         clients=np.zeros(requests if model.constants[0]["reacts"] else 0, CLIENT),
         sums=np.zeros((classes, 5, 3)),
