@@ -201,10 +201,11 @@ def two_states() -> str:
         warm_up_s=1500.0,
         flooded=flood(scaled.classes[0], round(1500 * SCALE)),
     )
+    waiting = flooded.waiting
     return (
         f"Think time 5 s, 5.0/s: from empty {100 * empty.hit_share:.0f} % found; after a flood "
-        f"{100 * flooded.hit_share:.0f} %, waiting at the end {flooded.waiting[-1]}"
-        f" ({'does not grow' if flooded.stable else 'grows'})."
+        f"{100 * flooded.hit_share:.0f} %, {waiting[len(waiting) // 2]} waiting after 1,500 s and "
+        f"{waiting[-1]} after 3,000 s."
     )
 
 
