@@ -117,7 +117,7 @@ class Kinds:
 
 
 def _ratio(survive_s: float, think_s: Floats) -> Floats:
-    return np.asarray(survive_s / np.maximum(think_s, 1e-300))
+    return np.asarray(max(survive_s, 0.0) / np.maximum(think_s, 1e-300))
 
 
 def kinds_of(workload: Workload, server: Server, servers: int = 1) -> Kinds:

@@ -15,6 +15,9 @@ from fluid.steady.intake import Flow, Intake, Method, curve_of
 
 Floats = NDArray[np.float64]
 
+SATURATED_S = float(np.nextafter(0.0, -1.0))
+"""Survival time under saturation: 0, and what is asked for at once waits, and is gone as well."""
+
 _LONGEST_S = 1e6
 """Of an iteration."""
 
@@ -120,10 +123,6 @@ class Cached:
                 return None
         balance_s = brentq(excess_s, low_s, high_s, xtol=1e-12, rtol=1e-8)
         return self._point(survive_s, scale, balance_s) or self._point(survive_s, scale, high_s)
-
-    def without_reuse(self, scale: float = 1.0) -> Point | None:
-        """The point at T_c = 0: nothing but what residents share is found."""
-        return self.at(0.0, scale)
 
     def _hits(self, survive_s: float, scale: float, iteration_s: float) -> tuple[Floats, Floats]:
         """Shares of the outcomes, (3, n), and h_j, (m,), at S_j iterations of `iteration_s`."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluid.cache.kinds import kinds_of
-from fluid.cache.point import Cached, Point
+from fluid.cache.point import SATURATED_S, Cached, Point
 from fluid.server import Server
 from fluid.steady.intake import Method, chosen_method, require_mean_rates
 from fluid.workload import Workload
@@ -69,7 +69,7 @@ class States:
     @cached_property
     def saturation_scale(self) -> float:
         """The multiple of the rates from which on saturation is a state: α* without reuse."""
-        return _scale_of(self.cached, 0.0)
+        return _scale_of(self.cached, SATURATED_S)
 
     @cached_property
     def band(self) -> tuple[float, float] | None:
@@ -77,9 +77,9 @@ class States:
 
         The lower end is where a second one appears as the rates grow.
         """
-        top = self.max_scale
-        first = _largest(lambda scale: _states(self.cached, scale).count < 2, top)
-        return None if first >= top * (1 - 10 * _SCALE_ACCURACY) else (first, top)
+        near = self.max_scale * (1 - 10 * _SCALE_ACCURACY)
+        first = _largest(lambda scale: _states(self.cached, scale).count < 2, near)
+        return None if first >= near else (first, self.max_scale)
 
 
 @lru_cache(maxsize=16)
@@ -101,15 +101,14 @@ def cache_states(
 
 
 def _states(cached: Cached, scale: float) -> States:
-    grid = _survival_times(cached, scale)
-    excess = [_excess(cached, one, scale) for one in grid]
     settled, parting = [], []
-    for (low_s, low), (high_s, high) in itertools.pairwise(zip(grid, excess, strict=True)):
+    known = _excesses(cached, scale)
+    for (low_s, low), (high_s, high) in itertools.pairwise(known):
         if low <= 0 < high:
             settled.append(_root(cached, scale, low_s, high_s))
         elif low > 0 >= high:
             parting.append(_root(cached, scale, high_s, low_s))
-    return States(cached, tuple(settled[::-1]), tuple(parting[::-1]), excess[0] > 0)
+    return States(cached, tuple(settled[::-1]), tuple(parting[::-1]), known[0][1] > 0)
 
 
 def _excess(cached: Cached, survive_s: float, scale: float) -> float:
@@ -119,13 +118,38 @@ def _excess(cached: Cached, survive_s: float, scale: float) -> float:
 
 
 def _survival_times(cached: Cached, scale: float) -> Floats:
-    """0, a grid up to where a cache is surely too small, both sides of each fixed think time."""
+    """Saturation, 0, a grid up to a cache surely too small, both sides of fixed think times."""
     kinds = cached.kinds
     once = float(kinds.left.tokens_per_s[kinds.left.steps == 0].sum())
     longest_s = 1.01 * cached.server.usable_kv_tokens / (scale * once)
     thinks_s = kinds.fixed_think_s[kinds.fixed_think_s < longest_s]
     grid = np.geomspace(_SHORTEST * longest_s, longest_s, _GRID)
-    return np.unique(np.concatenate([[0.0], grid, thinks_s, np.nextafter(thinks_s, 0)]))
+    known = [[SATURATED_S, 0.0], grid, thinks_s, np.nextafter(thinks_s, 0)]
+    return np.unique(np.concatenate(known))
+
+
+def _excesses(cached: Cached, scale: float) -> list[tuple[float, float]]:
+    """(T_c, φ) on the grid, and at the least φ between its points where that is above 0.
+
+    Near α* two states lie closer than the grid is wide: what parts them from none is that point.
+    """
+    from scipy.optimize import minimize_scalar
+
+    grid = _survival_times(cached, scale)
+    known = [(float(one), _excess(cached, one, scale)) for one in grid]
+    lowest = []
+    for (low_s, before), (_, here), (high_s, after) in zip(
+        known[:-2], known[1:-1], known[2:], strict=True
+    ):
+        if 0 < here <= min(before, after) and math.isfinite(here):
+            found = minimize_scalar(
+                lambda one: min(_excess(cached, one, scale), 1e300),
+                bounds=(low_s, high_s),
+                method="bounded",
+                options={"xatol": 1e-6 * high_s},
+            )
+            lowest.append((float(found.x), float(found.fun)))
+    return sorted(known + lowest)
 
 
 def _root(cached: Cached, scale: float, below_s: float, above_s: float) -> Point:
@@ -143,27 +167,6 @@ def _root(cached: Cached, scale: float, below_s: float, above_s: float) -> Point
     return found
 
 
-def _lowest(cached: Cached, scale: float) -> tuple[float, float]:
-    """Least φ over survival times that some cache survives, and the time."""
-    from scipy.optimize import minimize_scalar
-
-    grid = _survival_times(cached, scale)
-    excess = np.array([_excess(cached, one, scale) for one in grid])
-    best = int(np.argmin(excess))
-    if not np.isfinite(excess[best]) or excess[best] <= 0:
-        return float(excess[best]), float(grid[best])
-    low_s, high_s = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = minimize_scalar(
-        lambda one: min(_excess(cached, one, scale), 1e300),
-        bounds=(low_s, high_s),
-        method="bounded",
-        options={"xatol": 1e-6 * high_s},
-    )
-    if found.fun < excess[best]:
-        return float(found.fun), float(found.x)
-    return float(excess[best]), float(grid[best])
-
-
 def _edge(cached: Cached) -> tuple[float, Point]:
     """α* and the point there.
 
@@ -174,10 +177,10 @@ def _edge(cached: Cached) -> tuple[float, Point]:
     """
     from scipy.optimize import minimize_scalar
 
-    survive_s, scale = 0.0, 0.0
+    survive_s, scale = SATURATED_S, 0.0
     while (grown := _scale_of(cached, survive_s, scale)) > scale * (1 + _SCALE_ACCURACY):
         scale = grown
-        survive_s = _lowest(cached, scale)[1]
+        survive_s = min(_excesses(cached, scale), key=lambda known: known[1])[0]
     grid = _survival_times(cached, scale)
     around = int(np.searchsorted(grid, survive_s))
     best = minimize_scalar(

@@ -85,7 +85,7 @@ def csv_format(
     """A format of CSV files with a clock, and columns of prompt and output tokens.
 
     Args:
-        blocks: Whether a file may have a `block_column`.
+        blocks: Whether a file may have a `block_column`, which is then read in place of `beside`.
         without: A column that makes it a file of another format.
     """
     columns = tuple(column for column in (clock.field, prompt, output) if column)
@@ -165,7 +165,7 @@ class CsvParser:
 
     Attributes:
         beside: A column that is read where a file has it, or "".
-        blocks: Whether `beside` is a column of block ids, if a file has one.
+        blocks: Whether a file may have a column of block ids; of one file, whether `beside` is it.
         header: The columns of the file at hand.
     """
 
@@ -187,7 +187,9 @@ class CsvParser:
         block_tokens = _block_tokens(header) if self.blocks else None
         beside = block_column(block_tokens) if block_tokens else self.beside
         beside = beside if beside in header else ""
-        return replace(self, beside=beside, header=tuple(header), file=file)
+        return replace(
+            self, beside=beside, blocks=bool(block_tokens), header=tuple(header), file=file
+        )
 
     def quick(self, block: bytes) -> Columns:
         import pyarrow

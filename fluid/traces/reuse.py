@@ -1,9 +1,9 @@
-"""What share of the prompt tokens an unlimited prefix cache would not compute again.
+"""What share of the prompt tokens a prefix cache would not compute again, or did not.
 
-Traces tell by `hash_ids`: one id per block of prompt tokens, equal for two requests where their
-prompts are equal up to the end of that block. The leading blocks of a prompt that some earlier
-request had are reusable. The ids seen are kept as a bitmap, so that the memory is bounded: one bit
-per id, 32 MiB at most.
+Some traces have a column `cached_tokens` of what the engine found. Others tell by `hash_ids`: one
+id per block of prompt tokens, equal for two requests where their prompts are equal up to the end of
+that block. The leading blocks of a prompt that some earlier request had are reusable. The ids seen
+are kept as a bitmap, so that the memory is bounded: one bit per id, 32 MiB at most.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fluid.errors import InputError
 from fluid.traces.lines import Columns
 
 MOST_IDS = 1 << 28
@@ -89,3 +90,36 @@ class Reuse:
         some = counts > 0
         leading[some] = np.minimum.reduceat(until, starts[some])
         return leading
+
+
+class CachedTokens:
+    """Counts the prompt tokens that the engine found; see `fluid.traces.lines.Watch`."""
+
+    column = "cached_tokens"
+
+    def __init__(self) -> None:
+        self._requests = self._prompt_tokens = self._cached_tokens = 0
+        self._any = False
+
+    def see(self, columns: Columns) -> None:
+        cached = columns.beside.values
+        if len(cached):
+            self._any = True
+            over = cached > columns.prompts
+            if over.any():
+                index = int(np.argmax(over))
+                allowed = f"at most the {columns.prompts[index]} tokens of the prompt"
+                place = f"request {self._requests + index + 1}: {self.column}"
+                raise InputError(place, int(cached[index]), allowed)
+        self._requests += len(columns.prompts)
+        self._prompt_tokens += int(columns.prompts.sum())
+        self._cached_tokens += int(cached.sum())
+
+    def findings(self) -> tuple[str, ...]:
+        if not self._any:
+            return ()
+        share = self._cached_tokens / max(self._prompt_tokens, 1)
+        return (
+            f"{100 * share:.3g} % of the prompt tokens were found in the engine's prefix cache"
+            f" ({self.column}); in the workload all are computed, and a tape does not keep them",
+        )

@@ -2,7 +2,8 @@
 
 Columns ``arrived_at`` (s), ``num_prefill_tokens`` and ``num_decode_tokens``, one request per row in
 order of arrival. Where it is known what the prompts are made of there is one more, such as
-``block_ids_of_512_tokens``: ids of the prompt's blocks, separated by spaces.
+``block_ids_of_512_tokens``: ids of the prompt's blocks, separated by spaces. ``cached_tokens``,
+what an engine found of each prompt, is read and told in the findings.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fluid.files import replacing
-from fluid.traces.csv_lines import block_column, csv_format, seconds_clock
+from fluid.traces.csv_lines import Beside, block_column, csv_format, seconds_clock
 from fluid.traces.prompt_blocks import PromptBlocks
+from fluid.traces.reuse import CachedTokens
 from fluid.traces.tape import Tape, whole_tape
 from fluid.traces.trace import Chunk, ReadOptions, Trace
 
@@ -27,6 +29,7 @@ TAPE = csv_format(
     seconds_clock(COLUMNS[0], from_zero=False),
     prompt=COLUMNS[1],
     output=COLUMNS[2],
+    beside=Beside(CachedTokens.column, CachedTokens),
     blocks=True,
 )
 

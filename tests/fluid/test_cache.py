@@ -60,7 +60,8 @@ def test_shared_prompts_of_the_theory() -> None:
 
 # Rate, think time, law, survival times, M*, ends of the band; figures of THEORY 10.6.
 CASES = [
-    (4.0, 20.0, "exponential", [16.37], [39_489], None),
+    (4.0, 20.0, "exponential", [16.37], [39_489], (4.595, 4.662)),
+    (4.3, 5.0, "exponential", [None], [None], (4.60, 5.59)),
     (5.0, 5.0, "exponential", [None], [None], (4.60, 5.59)),
     (4.3, 8.0, "fixed", [27.56, 5.38], [34_626, 90_907], (4.09, 5.22)),
 ]
@@ -73,7 +74,7 @@ def test_conversations_of_the_theory(
     law: str,
     survive_s: list[float | None],
     held: list[float | None],
-    band: tuple[float, float] | None,
+    band: tuple[float, float],
 ) -> None:
     found = prefix_cache(talks(rate, think_s, law), SERVER)
     assert len(found.states) == len(survive_s)
@@ -82,13 +83,29 @@ def test_conversations_of_the_theory(
             assert state.survive_s == pytest.approx(time, rel=5e-3)
             assert state.resident_tokens == pytest.approx(tokens, rel=2e-3)
     assert rate * found.max_scale_without_reuse == pytest.approx(4.595, abs=0.01)
-    if band is None:
-        assert found.band is None
-        assert found.max_scale > found.max_scale_without_reuse
-        return
     assert found.band is not None
     assert rate * np.array(found.band) == pytest.approx(band, abs=0.01)
     assert found.saturates == (rate > 4.6)
+
+
+def test_what_comes_at_once_is_lost_in_a_queue() -> None:
+    """With no think time all is found but under saturation, where nothing is."""
+    found = prefix_cache(talks(3.0, 0.0), SERVER)
+    nothing = prefix_cache(talks(3.0, 1e5), SERVER).max_scale_without_reuse
+    assert found.max_scale_without_reuse == pytest.approx(nothing)
+    assert found.band == (pytest.approx(nothing, rel=1e-4), found.max_scale)
+    above = prefix_cache(talks(3.0 * 1.01 * nothing, 0.0), SERVER)
+    assert above.saturates
+    assert [one.survive_s > 0 for one in above.states] == [True]
+
+
+def test_states_close_to_the_limit_are_not_missed() -> None:
+    """Where they are closer to each other than the grid of survival times."""
+    load = talks(4.0, 10.0)
+    max_scale = cache_states(load, SERVER).max_scale
+    states = cache_states(load.scaled(0.9999 * max_scale), SERVER)
+    assert len(states.settled) == len(states.parting) == 1
+    assert 1 < states.settled[0].survive_s / states.parting[0].survive_s < 1.3
 
 
 @pytest.mark.parametrize("law", ["exponential", "fixed"])

@@ -134,6 +134,23 @@ def test_blocks_of_a_tape_fit_its_prompts() -> None:
         PromptBlocks(np.array([1, 2]), np.array([1]), 16)
 
 
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_what_an_engine_found_is_told(block_bytes: int, tmp_path: Path) -> None:
+    path = tmp_path / "tape.csv"
+    header = "arrived_at,num_prefill_tokens,cached_tokens,num_decode_tokens"
+    path.write_text(f"{header}\n0,300,0,2\n1,100,80,2\n2,100,20,2\n")
+    (told,) = found(path, block_bytes=block_bytes)
+    assert told.startswith("20 % of the prompt tokens were found in the engine's prefix cache")
+    path.write_text(path.read_text().replace("80", "101"))
+    with pytest.raises(
+        InputError, match="request 2: cached_tokens: got 101; allowed: at most the 100"
+    ):
+        found(path, block_bytes=block_bytes)
+    path.write_text(path.read_text().replace("101", "some"))
+    with pytest.raises(InputError, match="line 3: cached_tokens: got 'some'"):
+        found(path, block_bytes=block_bytes)
+
+
 def test_images_are_counted(tmp_path: Path) -> None:
     (told,) = found(DATA / "azure-2025.csv", block_bytes=1)
     assert told.startswith("2 of 3 requests have images")

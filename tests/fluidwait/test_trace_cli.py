@@ -210,3 +210,46 @@ def test_another_rate_than_the_trace_has(call: Call) -> None:
     assert done.document["rate_per_s"] == 7
     total = sum(one["rate_per_s"] for one in done.document["workload"]["classes"])
     assert total == pytest.approx(7, rel=1e-5)
+
+
+TALK = "turns: 400, think_time_s: 1, new_tokens: 200"
+BAD_PREFIXES = {
+    "a prefix longer than the prompt": (
+        "prefill_tokens: 99, shared_prefix_tokens: 100",
+        "shared_prefix_tokens must not be above prefill_tokens",
+    ),
+    "a conversation that outgrows the server": (
+        f"conversation: {{{TALK}}}",
+        "KV tokens at its end",
+    ),
+    "a length beside a conversation": (
+        f"prefill_tokens: 9, conversation: {{{TALK}}}",
+        "left out beside conversation",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), BAD_PREFIXES.values(), ids=BAD_PREFIXES)
+def test_prefixes_that_cannot_be_are_refused(
+    fields: str, said: str, call: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        f"name: w\nclasses: [{{name: chat, rate_per_s: 1, decode_tokens: 9, {fields}}}]\n"
+    )
+    found = call("equilibrium", path, "--server", "a100-80gb-llama-2-7b")
+    assert (found.code, found.out) == (2, "")
+    assert said in found.err
+    assert found.err.count("\n") == 1
+
+
+def test_hash_ids_that_do_not_fit_the_length_are_refused(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    row = '{"timestamp": %d, "input_length": 1100, "output_length": 2, "hash_ids": %s}\n'
+    path.write_text(row % (0, [1, 2, 3]) + row % (9, [1, 2, 3, 4]))
+    found = call("workload", "from-trace", path)
+    assert (found.code, found.out) == (2, "")
+    assert (
+        "line 2: block ids: got '4 ids'; allowed: 3 ids, one for each 512 of the 1100" in found.err
+    )
+    assert found.err.count("\n") == 1

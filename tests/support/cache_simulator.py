@@ -13,7 +13,7 @@ import heapq
 import itertools
 import math
 import random
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,9 +149,8 @@ def arrivals(workload: Workload, rng: random.Random, horizon_s: float) -> Iterat
         lengths = np.arange(1, len(reached) + 1)
         below = 1 - np.append(reached[1:], 0.0)
         starts = one.rate_per_s / float(reached.sum())
-        now_s = rng.expovariate(starts)
-        serial = 0
-        while now_s < horizon_s:
+        # A Poisson process, given how often it happens: a run has the rate that it was asked for.
+        for serial in range(round(starts * horizon_s)):
             shared: list[Piece] = [(("s", index), one.prefix_tokens)] if one.prefix_tokens else []
             name = (index, serial)
             new = (
@@ -163,9 +162,7 @@ def arrivals(workload: Workload, rng: random.Random, horizon_s: float) -> Iterat
             quantile = (serial * _GOLDEN + 0.5) % 1
             turns = int(lengths[min(np.searchsorted(below, quantile), len(lengths) - 1)])
             request = Request([*shared, ((name, 0), new)], one.decode_tokens, one, turns - 1)
-            coming.append((now_s, name, request))
-            serial += 1
-            now_s += rng.expovariate(starts)
+            coming.append((rng.uniform(0, horizon_s), name, request))
     return iter(sorted(coming, key=lambda item: item[0]))
 
 
@@ -225,14 +222,28 @@ def simulate(
     rng = random.Random(seed)
     memory = Memory(server.usable_kv_tokens)
     waiting = deque(flooded)
-    running: OrderedDict[int, Request] = OrderedDict()
+    running: dict[int, Request] = {}
+    begun: dict[int, int] = {}
+    due: defaultdict[int, list[int]] = defaultdict(list)
     returns: list[Any] = []
-    now_s, serial, kv_read = 0.0, 0, 0
+    now_s, step, serial, kv_read = 0.0, 0, 0, 0
     hits = prompts = iterations = 0
     busy_s = held = 0.0
     samples: list[int] = []
     came: Counter[str] = Counter()
     following = next(coming, None)
+
+    def leave(key: int) -> Request:
+        """Take a request out of service, with a token for each step but its first."""
+        nonlocal kv_read
+        request = running.pop(key)
+        grown = step - begun.pop(key)
+        request.decoded += grown
+        memory.tokens[request.prompt[-1][0]] += grown
+        kv_read -= request.known_tokens
+        memory.give_back(request.prompt)
+        return request
+
     while now_s < horizon_s and len(waiting) <= most_waiting:
         while following is not None and following[0] <= now_s:
             waiting.append(following[2])
@@ -270,26 +281,24 @@ def simulate(
         kv_read += decodes
         seconds = _seconds(server, chunks, decodes, kv_read)
         now_s += seconds
-        for request in running.values():
-            memory.grow(request.prompt[-1][0], 1)
-            request.decoded += 1
+        step += 1
+        memory.used_tokens += decodes
         for request in admitted:
             running[serial] = request
+            begun[serial] = step
+            due[step + request.output_tokens - 1 - request.decoded].append(serial)
             serial += 1
             kv_read += request.known_tokens
-        for key in [k for k, one in running.items() if one.decoded == one.output_tokens - 1]:
-            request = running.pop(key)
-            kv_read -= request.known_tokens
-            memory.give_back(request.prompt)
+        for key in due.pop(step, ()):
+            if key not in running:
+                continue
+            request = leave(key)
             if request.turns_left:
                 think_s = _think_s(request, rng)
                 heapq.heappush(returns, (now_s + think_s, serial, next_turn(request)))
                 serial += 1
         while memory.used_tokens > memory.capacity and len(running) > 1:
-            _, request = running.popitem()
-            kv_read -= request.known_tokens
-            memory.give_back(request.prompt)
-            waiting.appendleft(request)
+            waiting.appendleft(leave(next(reversed(running))))
         memory.make_room()
         if now_s >= warm_up_s:
             iterations += 1

@@ -43,29 +43,33 @@ def skip_later_priority_rule(order: str) -> None:
         pytest.skip("from 0.33 on a request that preempts itself does not end the running pass")
 
 
+def table_document(server: Server, **fields: Any) -> dict[str, Any]:
+    """A sound table for a server, but for these fields."""
+    document = json.loads(EARLIER.read_text(encoding="utf-8"))
+    longest = max((one["up_to_tokens"] for one in fields.get("thresholds", ())), default=2)
+    one = RequestClass(name="one", rate_per_s=1.0, prefill_tokens=1, decode_tokens=longest)
+    load = Workload(name="test", classes=(one,))
+    found = 1 / stability(load, server).max_scale
+    stable = {"condition": "fluid stability: 1/α* ≤ 1", "slack": 1 - found, "holds": found < 1}
+    document |= {
+        "workload": load.document(),
+        "workload_sha256": load.sha256(),
+        "server": server.document(),
+        "server_sha256": server.sha256(),
+        "memory": document["memory"] | {"capacity_tokens": server.usable_kv_tokens},
+        "thresholds": [{"name": "one", "threshold": 1}],
+        "certificate": [stable],
+    }
+    return document | fields
+
+
 @pytest.fixture
 def make_table(tmp_path: Path) -> WriteTable:
     """Writes a table for a server with these fields, else sound; returns its path."""
 
     def write(server: Server, **fields: Any) -> Path:
-        document = json.loads(EARLIER.read_text(encoding="utf-8"))
-        longest = max((one["up_to_tokens"] for one in fields.get("thresholds", ())), default=2)
-        one = RequestClass(name="one", rate_per_s=1.0, prefill_tokens=1, decode_tokens=longest)
-        load = Workload(name="test", classes=(one,))
-        found = 1 / stability(load, server).max_scale
-        stable = {"condition": "fluid stability: 1/α* ≤ 1", "slack": 1 - found, "holds": found < 1}
-        document |= {
-            "workload": load.document(),
-            "workload_sha256": load.sha256(),
-            "server": server.document(),
-            "server_sha256": server.sha256(),
-            "memory": document["memory"] | {"capacity_tokens": server.usable_kv_tokens},
-            "thresholds": [{"name": "one", "threshold": 1}],
-            "certificate": [stable],
-        }
-        document |= fields
         path = tmp_path / "table.json"
-        path.write_text(json.dumps(document), encoding="utf-8")
+        path.write_text(json.dumps(table_document(server, **fields)), encoding="utf-8")
         return path
 
     return write

@@ -102,7 +102,7 @@ def _medians_s(case: Case, order: str, model: Path, path: Path) -> tuple[float, 
 
     from fluid.iteration import IterationTime
     from fluid.server import Server
-    from tests.vllm.conftest import EARLIER
+    from tests.vllm.conftest import table_document
     from tests.vllm.virtual_engine import make_scheduler
     from thresholds.export.vllm_scheduler import TableScheduler
 
@@ -113,9 +113,7 @@ def _medians_s(case: Case, order: str, model: Path, path: Path) -> tuple[float, 
         block_tokens=BLOCK,
         iteration_time=IterationTime.affine(0.01, 1e-5, 1e-7),
     )
-    document = json.loads(EARLIER.read_text(encoding="utf-8"))
-    document |= {"server": server.document(), "server_sha256": server.sha256()} | case.table
-    path.write_text(json.dumps(document), encoding="utf-8")
+    path.write_text(json.dumps(table_document(server, **case.table)), encoding="utf-8")
     config = {"fluidwait": {"table": str(path)}}
     settings: dict[str, Any] = {"policy": order, "max_num_seqs": case.seats}
     ours = make_scheduler(
