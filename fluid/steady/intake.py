@@ -42,8 +42,11 @@ Limit = Literal["memory", "max_num_batched_tokens", "max_num_seqs"]
 TokenSeconds = Callable[[float, Floats], Floats]
 """(intake in seconds, extra tokens, any shape) → E[f(tokens of the intake + extra)] in seconds."""
 
-_RESOLUTION = 1e-3
-"""Least relative step of the search for the smallest solution of y = T(y)."""
+_RESOLUTION, _COARSEST = 1e-3, 0.1
+"""Least relative step of the search for the smallest solution of y = T(y); after `_FINE_STEPS` it
+grows by a tenth each time, to the second at most."""
+
+_FINE_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -220,8 +223,8 @@ class Intake:
 
         T never decreases and is nowhere flatter than its least slope σ, so that a solution y*
         above y is above (T(y) − σ·y)/(1 − σ) too: climbing by that bound cannot step over the
-        smallest solution. The last 0.1 % is bracketed; a dip of T below y that is narrower than
-        that is seen only if `enough_s` lies in it.
+        smallest solution. The last 0.1 % is bracketed (up to 10 % after a long climb, where T stays
+        close to y); a dip of T below y that is narrower is seen only if `enough_s` lies in it.
         """
         exact = self.method == "closed-form"
         slope = self.final_utilisation if exact else self._least_utilisation
@@ -230,11 +233,15 @@ class Intake:
         low_s, high_s = 0.0, self.overhead_s / (1 - slope)
         if exact:
             return high_s
+        least, steps = _RESOLUTION, 0
         while (time_s := self.time_s(high_s)) > high_s:
             if high_s >= self.linear_from_s:
                 return self._line_balance_s(high_s, time_s)
             low_s = high_s
-            high_s = max((time_s - slope * low_s) / (1 - slope), low_s * (1 + _RESOLUTION))
+            high_s = max((time_s - slope * low_s) / (1 - slope), low_s * (1 + least))
+            steps += 1
+            if steps > _FINE_STEPS:
+                least = min(1.1 * least, _COARSEST)
             if low_s < enough_s < high_s:
                 high_s = enough_s
         return self._bracketed_balance_s(low_s, high_s)
