@@ -42,7 +42,7 @@ Limit = Literal["memory", "max_num_batched_tokens", "max_num_seqs"]
 TokenSeconds = Callable[[float, Floats], Floats]
 """(intake in seconds, extra tokens, any shape) → E[f(tokens of the intake + extra)] in seconds."""
 
-_RESOLUTION, _COARSEST = 1e-3, 0.1
+_RESOLUTION, _COARSEST = 1e-3, 0.3
 """Least relative step of the search for the smallest solution of y = T(y); after `_FINE_STEPS` it
 grows by a tenth each time, to the second at most."""
 
@@ -223,7 +223,7 @@ class Intake:
 
         T never decreases and is nowhere flatter than its least slope σ, so that a solution y*
         above y is above (T(y) − σ·y)/(1 − σ) too: climbing by that bound cannot step over the
-        smallest solution. The last 0.1 % is bracketed (up to 10 % after a long climb, where T stays
+        smallest solution. The last 0.1 % is bracketed (up to 30 % after a long climb, where T stays
         close to y); a dip of T below y that is narrower is seen only if `enough_s` lies in it.
         """
         exact = self.method == "closed-form"
