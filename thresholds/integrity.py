@@ -14,7 +14,7 @@ from fluid.workload import Workload
 from thresholds.checks import is_number, is_whole
 from thresholds.fields import TableFields
 from thresholds.limits import PARAMETER_MEANINGS, Limits
-from thresholds.recomputed import require_certificate
+from thresholds.recomputed import require_recomputed
 from thresholds.rules import RULES
 
 HASHED_SINCE = 5
@@ -90,7 +90,7 @@ def require_sound(table: TableFields, file: str) -> None:
     Raises:
         InputError: Naming file and field: an unknown policy or one with parameters or thresholds of
             another, a value out of range, a request that fits into no memory, another capacity than
-            the server's, or a certificate that does not follow from the rest.
+            the server's, or a certificate, memory or balance that does not follow from the rest.
     """
     require_hashes(table, file)
     _require_params(table, file)
@@ -100,7 +100,7 @@ def require_sound(table: TableFields, file: str) -> None:
         if table.memory.capacity_tokens != table.server.usable_kv_tokens:
             allowed = f"{table.server.usable_kv_tokens}, that of the server in this file"
             raise InputError("memory.capacity_tokens", table.memory.capacity_tokens, allowed)
-        require_certificate(table, file)
+        require_recomputed(table, file)
     except InputError as error:
         raise error.in_file(file) from None
 

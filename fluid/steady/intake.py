@@ -25,12 +25,16 @@ from fluid.errors import InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.stages import StageSums, stage_sums
+from fluid.steady.prompt_law import PromptLaw
 from fluid.workload import Workload, warn_of_prefixes
 
 Floats = NDArray[np.float64]
-MOST_LATTICE_TOKENS = 1 << 18
+MOST_LATTICE_TOKENS = 1 << 17
 """Of the last knot up to which the law of the tokens is summed; beyond it few vary by a share that
 matters, and the sums would take seconds and gigabytes."""
+
+_NEGLIGIBLE = 33.0
+"""−ln of the probability of more tokens than a lattice holds, 5e-15."""
 
 Method = Literal["closed-form", "poisson", "mean"]
 Limit = Literal["memory", "max_num_batched_tokens", "max_num_seqs"]
@@ -38,8 +42,11 @@ Limit = Literal["memory", "max_num_batched_tokens", "max_num_seqs"]
 TokenSeconds = Callable[[float, Floats], Floats]
 """(intake in seconds, extra tokens, any shape) → E[f(tokens of the intake + extra)] in seconds."""
 
-_RESOLUTION = 1e-3
-"""Least relative step of the search for the smallest solution of y = T(y)."""
+_RESOLUTION, _COARSEST = 1e-3, 0.3
+"""Least relative step of the search for the smallest solution of y = T(y); after `_FINE_STEPS` it
+grows by a tenth each time, to the second at most."""
+
+_FINE_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -216,8 +223,8 @@ class Intake:
 
         T never decreases and is nowhere flatter than its least slope σ, so that a solution y*
         above y is above (T(y) − σ·y)/(1 − σ) too: climbing by that bound cannot step over the
-        smallest solution. The last 0.1 % is bracketed; a dip of T below y that is narrower than
-        that is seen only if `enough_s` lies in it.
+        smallest solution. The last 0.1 % is bracketed (up to 30 % after a long climb, where T stays
+        close to y); a dip of T below y that is narrower is seen only if `enough_s` lies in it.
         """
         exact = self.method == "closed-form"
         slope = self.final_utilisation if exact else self._least_utilisation
@@ -226,11 +233,15 @@ class Intake:
         low_s, high_s = 0.0, self.overhead_s / (1 - slope)
         if exact:
             return high_s
+        least, steps = _RESOLUTION, 0
         while (time_s := self.time_s(high_s)) > high_s:
             if high_s >= self.linear_from_s:
                 return self._line_balance_s(high_s, time_s)
             low_s = high_s
-            high_s = max((time_s - slope * low_s) / (1 - slope), low_s * (1 + _RESOLUTION))
+            high_s = max((time_s - slope * low_s) / (1 - slope), low_s * (1 + least))
+            steps += 1
+            if steps > _FINE_STEPS:
+                least = min(1.1 * least, _COARSEST)
             if low_s < enough_s < high_s:
                 high_s = enough_s
         return self._bracketed_balance_s(low_s, high_s)
@@ -339,31 +350,33 @@ def _mean(flow: Flow, tau: IterationTime) -> TokenSeconds:
 
 
 def _poisson(flow: Flow, tau: IterationTime) -> TokenSeconds:
-    """E[f] = its last line at the mean + E[f − that line], which needs the law below one knot.
-
-    Prompt tokens are compound Poisson with transform exp(y·Σ λ_j (z^l_j − 1)); its coefficients up
-    to the last knot come from an inverse FFT on a circle of radius < 1, which damps the aliased
-    terms beyond the lattice to 1e-14.
-    """
-    brought = flow.prompt_tokens > 0
-    lengths, rates = flow.prompt_tokens[brought], flow.rates_per_s[brought]
+    """E[f] = its last line at the mean + E[f − that line], which needs the law below one knot."""
     last_knot, slope_s = tau.tokens_knots[-1], tau.last_slope_s
     intercept_s = tau.seconds_knots[-1] - slope_s * last_knot
-    step = int(np.gcd.reduce(lengths)) or 1
-    prompts = step * np.arange(int(last_knot) // step + 1)
-    size = 1 << (4 * len(prompts) - 1).bit_length()
-    radius = 10.0 ** (-14 / size)
-    series = np.zeros(size)
-    np.add.at(series, (lengths // step) % size, rates * radius ** (lengths / step))
-    exponent = np.fft.rfft(series) - rates.sum()
-    undamp = radius ** (-prompts / step)
+    some = flow.prompt_tokens > 0
+    brought = flow.prompt_tokens[some], flow.rates_per_s[some]
+    inside = flow.prompt_tokens <= last_knot
+    lengths, rates = flow.prompt_tokens[inside].astype(float), flow.rates_per_s[inside]
+    longest = _NEGLIGIBLE * lengths.max(initial=0.0) / 3
+    lattices: dict[int, PromptLaw] = {}
+
+    def law_of(intake_s: float) -> PromptLaw:
+        """The smallest lattice, by halves, beyond which hardly any prompts below the knot lie."""
+        variance = intake_s * float(rates @ lengths**2)
+        most = intake_s * float(rates @ lengths) + longest
+        most += math.sqrt(longest**2 + 2 * _NEGLIGIBLE * variance)  # Bernstein's inequality
+        halves = max(0, int(math.log2(max(last_knot, 1.0) / max(most, 1.0))))
+        if halves not in lattices:
+            lattices[halves] = PromptLaw.up_to(int(last_knot) >> halves, *brought)
+        return lattices[halves]
 
     def seconds(intake_s: float, extra: Floats) -> Floats:
-        law = np.fft.irfft(np.exp(intake_s * exponent), size)[: len(prompts)] * undamp
-        tokens = prompts + flow.decodes_per_s * intake_s + extra[..., None]
+        lattice = law_of(intake_s)
+        tokens = lattice.prompts + flow.decodes_per_s * intake_s + extra[..., None]
         excess_s = _token_seconds(tau, tokens) - (intercept_s + slope_s * tokens)
         line_s = intercept_s + slope_s * (flow.tokens_per_s * intake_s + extra)
-        return np.asarray(line_s + np.where(tokens < last_knot, excess_s, 0.0) @ law)
+        excess_s = np.where(tokens < last_knot, excess_s, 0.0)
+        return np.asarray(line_s + excess_s @ lattice.law(intake_s))
 
     return seconds
 

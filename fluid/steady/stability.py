@@ -20,16 +20,11 @@ from fluid.cache.states import States, cache_states
 from fluid.result import Block, Result, Table, number, percent, seconds
 from fluid.server import Server, require_fits
 from fluid.stages import read_only
+from fluid.steady.best_intake import best_intake_s
 from fluid.steady.intake import Intake, Method, intake
 from fluid.workload import Workload
 
 Binding = Literal["compute", "memory", "max_num_batched_tokens", "max_num_seqs"]
-
-_GRID = 64
-"""Points of the search for the best intake where f is not affine."""
-
-_MOST_JUMPS = 256
-"""Where T has more jumps, each is small: many numbers of prompts share one jump of f."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -209,13 +204,13 @@ def largest_scale(workload: Workload, server: Server, method: Method | None = No
 
 def curve_scale(curve: Intake) -> float:
     """α* of a curve."""
-    best_s = _best_intake_s(curve)
+    best_s = best_intake_s(curve)
     return best_s / curve.time_s(best_s)
 
 
 def curve_balance_s(curve: Intake) -> float | None:
     """ΔT* in seconds; None where there is no equilibrium."""
-    best_s = _best_intake_s(curve)
+    best_s = best_intake_s(curve)
     return curve.least_balance_s(best_s if best_s >= curve.time_s(best_s) else math.inf)
 
 
@@ -223,7 +218,7 @@ def curve_balance_s(curve: Intake) -> float | None:
 def curve_stability(workload: Workload, curve: Intake) -> tuple[Stability, float | None]:
     """The verdict on a workload by its curve, and ΔT*, found together so that they agree."""
     limit, limit_s = curve.limit
-    best_s = _best_intake_s(curve)
+    best_s = best_intake_s(curve)
     time_s = curve.time_s(best_s)
     max_scale = best_s / time_s
     balance_s = curve_balance_s(curve)
@@ -268,51 +263,3 @@ def _half_space_per_s(curve: Intake) -> NDArray[np.float64]:
     work_s = curve.added(0.0).request_s
     memory_s = curve.overhead_s * curve.memory_sums / curve.server.usable_kv_tokens
     return read_only(work_s + memory_s)
-
-
-@lru_cache(maxsize=16)
-def _best_intake_s(curve: Intake) -> float:
-    """The intake y up to the limit with the largest y/T(y); the limit where none is better."""
-    limit_s = curve.limit_s
-    if curve.method == "closed-form":
-        return limit_s
-    scale = limit_s / curve.time_s(limit_s)
-    # Below this intake y/T(y) ≤ y/d0 is smaller than at the limit.
-    least_s = curve.overhead_s * scale
-    if least_s > limit_s * (1 - 1e-9):
-        return limit_s
-    if curve.method == "mean":
-        # Between knots T is a straight line, on which y/T(y) has no inner maximum; at a jump the
-        # best point is the knot itself, kept on its lower side against rounding.
-        knots_s = curve.tau.knots.tokens * (1 - 1e-12) / curve.flow.tokens_per_s
-        candidates = [float(one) for one in knots_s if least_s < one < limit_s]
-    else:
-        candidates = _refined(curve, np.geomspace(least_s, limit_s, _GRID))
-        # Kept on the lower side of each jump, against rounding.
-        jumps_s = curve.jump_intakes_s(least_s, limit_s) * (1 - 1e-12)
-        if len(jumps_s) <= _MOST_JUMPS:
-            candidates += jumps_s.tolist()
-    best_s = max(candidates, key=lambda y: y / curve.time_s(y), default=limit_s)
-    return best_s if best_s / curve.time_s(best_s) > scale * (1 + 1e-9) else limit_s
-
-
-def _refined(curve: Intake, grid_s: NDArray[np.float64]) -> list[float]:
-    """Best intake next to each of the three highest local maxima of y/T(y) on the grid."""
-    from scipy.optimize import minimize_scalar
-
-    scales = np.array([y / curve.time_s(y) for y in grid_s])
-    padded = np.concatenate([[-np.inf], scales, [-np.inf]])
-    peaks = np.flatnonzero((scales >= padded[:-2]) & (scales >= padded[2:]))
-    highest = peaks[np.argsort(scales[peaks])[-3:]]
-    found = []
-    for peak in highest:
-        low_s, high_s = grid_s[max(peak - 1, 0)], grid_s[min(peak + 1, len(grid_s) - 1)]
-        # On a logarithmic axis, so that the tolerance is relative.
-        result = minimize_scalar(
-            lambda log_s: curve.time_s(math.exp(log_s)) * math.exp(-log_s),
-            bounds=(math.log(low_s), math.log(high_s)),
-            method="bounded",
-            options={"xatol": 1e-7},
-        )
-        found.append(math.exp(result.x))
-    return found

@@ -43,6 +43,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Server file from measured batches, with error and intervals."""
+    from fluid.errors import InputError
     from fluid.workload import Workload
     from validation.measure.calibrate import calibrate
 
@@ -52,6 +53,8 @@ def command(
     require_use(context, ["prior"], "only with --from vllm-bench-sweep")
     if not out and not workload:
         require_use(context, ["block_tokens"], "only with --out or --workload")
+    if kv_tokens is not None and kv_tokens < block_tokens:
+        raise InputError("--kv-tokens", kv_tokens, f"at least one block, {block_tokens} tokens")
     if out:
         _require_no_record(rows, out)
     if plot:

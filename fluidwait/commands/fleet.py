@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fluidwait import names
 from fluidwait.console import show, waiting
 from fluidwait.options import (
     AsJson,
@@ -33,7 +34,10 @@ def command(
     max_count: Annotated[
         list[str] | None, typer.Option(metavar="NAME=N", help="At most so many of a type.")
     ] = None,
-    policy: Annotated[str, typer.Option(help="Of the tables for the replicas.")] = "paced",
+    policy: Annotated[
+        str,
+        typer.Option(help="Of the tables for the replicas.", autocompletion=names.solvers),
+    ] = "paced",
     rate: Rate = None,
     scheduler: Annotated[
         str | None,
@@ -58,9 +62,9 @@ def command(
     solver = solver_named(policy)
     load = read_workload(workload, rate)
     servers = [load_server(one) for one in server]
-    names = [one.name for one in servers]
-    costs = by_name("--cost", cost or (), names)
-    counts = by_name("--max-count", max_count or (), names)
+    called = [one.name for one in servers]
+    costs = by_name("--cost", cost or (), called)
+    counts = by_name("--max-count", max_count or (), called)
     for name, count in counts.items():
         if not is_whole(count):
             raise InputError("--max-count", f"{name}={count:g}", "a whole number")

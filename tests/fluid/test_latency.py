@@ -174,6 +174,17 @@ def test_alone_on_the_server(rule: BatchRule) -> None:
     assert found.ttft_s.p50 == pytest.approx(prefill_s, rel=2e-2)
 
 
+def test_hardly_any_load_has_iterations_of_one_request() -> None:
+    """Even where the share of empty iterations is 1 in double precision."""
+    found = latency(mix("rare", (512, 30, 1e-15)), A100)
+    usual = latency(mix("seldom", (512, 30, 1e-5)), A100)
+    tau = A100.iteration_time
+    assert found.iteration_s is not None
+    assert usual.iteration_s is not None
+    assert tau.overhead_s < found.iteration_s.mean < tau(512, prefill_tokens=512)
+    assert found.iteration_s.mean == pytest.approx(usual.iteration_s.mean, rel=0.02)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rule", RULES[:2], ids=["greedy", "vllm-v1"])
 def test_more_load_takes_longer(rule: BatchRule, seed: int) -> None:

@@ -17,7 +17,14 @@ from fluid.steady.latency.chunk_kernels import (
     land_all,
 )
 from fluid.steady.latency.decoders import count_law, nobody
-from fluid.steady.latency.kernels import balance, cross_sums, linear_moments, place, token_seconds
+from fluid.steady.latency.kernels import (
+    added_seconds,
+    balance,
+    cross_sums,
+    linear_moments,
+    place,
+    token_seconds,
+)
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.slow import Slopes, SlowTheory
 from fluid.steady.latency.walks import blurred, relaxation, seconds_ahead, sum_waves, worth_by_age
@@ -90,6 +97,24 @@ def test_one_step_of_whole_prompts_term_by_term() -> None:
         seconds = np.minimum(seconds, layout.nodes.at[-1])
         mean += weight * float(layout.prompts[row] @ seconds)
     assert step.matrix[row] @ layout.nodes.at == pytest.approx(mean, rel=1e-6)
+
+
+def test_what_first_tokens_add_term_by_term() -> None:
+    """E[f(P + B + extra) − f(P + B)], within the table of f, across its end and beyond it."""
+    costs, tau = costs_of(LOAD), A100.iteration_time
+    end = costs.table_s.size
+    law = np.array([0.3, 0.0, 0.7])
+    prompts = np.array([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0], [0.1, 0.4, 0.5]])
+    tokens = np.array([0.0, 511.0, end + 300.0])
+    decodes, weights = np.array([[1.0, 40.0]] * 3), np.array([[0.6, 0.4]] * 3)
+    extra = np.array([1.0, 130.0, end + 7.0])
+    expected = np.zeros(3)
+    for i, q, y in np.ndindex(3, 2, 3):
+        start = tokens[y] + decodes[i, q]
+        rise = tau.token_seconds(start + extra) - tau.token_seconds(start)
+        expected += law[i] * weights[i, q] * prompts[i, y] * rise
+    found = added_seconds(law, prompts, tokens, decodes, weights, extra, costs)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_arriving_tokens_have_the_compound_poisson_moments() -> None:

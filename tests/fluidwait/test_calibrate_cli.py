@@ -120,6 +120,7 @@ def test_bad_rows_are_named_by_line(call: Call, rows: Path, line: str, word: str
         (("--from", "excel"), "one of csv, vllm-bench"),
         (("--plot", "x.wrong"), "svg"),
         (("-o", "/no/such/folder/s.json"), "existing folder"),
+        (("--kv-tokens", "10"), "--kv-tokens: got 10; allowed: at least one block, 16 tokens"),
         (("--block-tokens", "32"), "--block-tokens: got 32; allowed: only with --out or"),
         (("--block-tokens", "32", "--plot", "x.svg"), "only with --out or --workload"),
     ],

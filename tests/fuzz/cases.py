@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import json
 import random
 import shlex
 from collections.abc import Iterator
@@ -27,52 +26,51 @@ from tests.fuzz.documents import (
     extreme_documents,
     wrong_documents,
 )
+from tests.fuzz.inputs import LOADS, SERVERS, TABLES, files_of
 from tests.support.command_line import all_commands
-from thresholds.solvers.registry import SOLVERS
+from thresholds.export.autoscaling.scalers import SCALERS
 from thresholds.solvers.wait.objectives import WAIT_OBJECTIVES
 from thresholds.solvers.wait.sharp import SHARP
+from validation.experiments.planning.plan import OBJECTIVES
 
 REFUSED = (2,)
 ANSWERED = (0, 2, 3)
-DATA = Path(__file__).resolve().parents[1] / "data"
-
-LOAD = {
-    "name": "two",
-    "classes": [
-        {"name": "a", "rate_per_s": 2.0, "prefill_tokens": 512, "decode_tokens": 20},
-        {"name": "b", "rate_per_s": 1.0, "prefill_tokens": 128, "decode_tokens": 60},
-    ],
+NEEDED = {
+    "plan": {"requests": "200", "budget_s": "1"},
+    "watch": {"metrics": "page.prom", "interval_s": "0.1", "duration_s": "0.25"},
+    "server estimate": {"model": "llama-3.1-8b", "gpu": "h100_sxm"},
+    "measure floor": {"bandwidth_gb_per_s": "2000", "tflops": "900"},
+    "replay": {"table": "table.json"},
+    "report": {"table": "table.json"},
+    "compare": {"workload": "load.json"},
+    "sweep": {"workload": "load.json"},
+    "region": {"mixes": "3"},
 }
-SERVER = json.loads((DATA.parents[1] / "fluid/servers/engine-long-decode.json").read_text())
-TABLE = json.loads((DATA / "threshold-table-1.4.json").read_text())
-CSV = (
-    "prefill_tokens,prefill_context_tokens,decode_batch,decode_context_tokens_total,iteration_ms\n"
-)
-ROWS = CSV + "".join(
-    f"{64 * (k % 5)},0,{k % 7 + 1},{300 * (k % 7 + 1)},{11 + 0.4 * (k % 7) + 3 * (k % 5)}\n"
-    for k in range(40)
-)
+"""What a command is told beside its required parameters: what it cannot do without, or small."""
 
 SMALL = {"requests": "20", "replications": "1"}
 """Options that keep a run short."""
 
-SIMULATING = (("replay",), ("compare",))
-"""Commands that need them; for others they would do nothing."""
+SIMULATING = ("replay", "compare", "sweep", "equilibrium --simulate", "region --policy")
+"""Commands that need them, some only with an option; without they would do nothing."""
 
 ANSWERING = (
-    *("equilibrium", "capacity", "region", "solve", "fleet", "export", "calibrate", "server show"),
-    *("workload from-trace", "replay", "compare"),
+    *("equilibrium", "capacity", "region", "solve", "plan", "fleet", "export", "calibrate"),
+    *("server show", "server list", "server estimate", "measure floor", "workload from-trace"),
+    *("replay", "compare", "sweep", "watch"),
 )
 """Commands that are also run on what may be right; the others need a device, or minutes."""
 
-
-SOLVING = (("solve",), ("fleet",))
-
 CHOICES = {
-    "policy": tuple(SOLVERS),
-    "objective": (*WAIT_OBJECTIVES, SHARP),
+    ("solve", "objective"): (*WAIT_OBJECTIVES, SHARP),
+    ("plan", "objective"): OBJECTIVES,
+    ("capacity", "router"): ("random", "round-robin"),
+    ("export", "metrics_of"): ("vllm", "sglang"),
 }
-"""What commands that solve are told of their solvers, beside numbers of any size."""
+"""Names that an option takes, where a shell offers none."""
+
+LASTING = ("budget_s", "duration_s", "interval_s", "think_s")
+"""Times that a command is told to take: a second at most here."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Parameter:
-    """An option or argument as a command declares it."""
+    """An option or argument as a command declares it.
+
+    Attributes:
+        names: What a shell offers for it.
+    """
 
     name: str
     flag: str | None
@@ -105,11 +107,14 @@ class Parameter:
     is_output: bool
     is_folder: bool
     is_switch: bool
+    names: tuple[str, ...]
 
     def typed(self, value: str) -> list[str]:
-        """The words that give it a value."""
+        """The words that give it a value; a switch has none."""
         if self.flag is None:
             return [value]
+        if self.is_switch:
+            return [self.flag]
         return [f"{self.flag}={value}"] if self.flag.startswith("--") else [self.flag, value]
 
 
@@ -138,9 +143,15 @@ def parameters(words: tuple[str, ...]) -> list[Parameter]:
                 is_output=bool(getattr(said, "writable", False)),
                 is_folder=not getattr(said, "file_okay", True),
                 is_switch=bool(getattr(one, "is_flag", False)),
+                names=_offered(said),
             )
         )
     return found
+
+
+def _offered(said: Any) -> tuple[str, ...]:
+    offer = getattr(said, "autocompletion", None)
+    return tuple(offer("")) if offer else ()
 
 
 def commands() -> dict[tuple[str, ...], list[Parameter]]:
@@ -158,17 +169,21 @@ def cases(seed: int, count: int) -> list[Case]:
 
 
 def right_cases() -> list[Case]:
-    """Every command that answers on what is right, with every solver."""
+    """Every command that answers on what is right, with every name that a shell offers."""
     found = []
     for words, given in commands().items():
         if " ".join(words) not in ANSWERING:
             continue
-        policies = CHOICES["policy"] if words in SOLVING else (None,)
-        for policy in policies:
-            chosen = {} if policy is None else {"policy": policy}
-            line = _line(words, given, chosen, words in SIMULATING)
-            found.append(Case(f"{' '.join(words)}: right", line, _files(), (0, 3)))
+        named = [{one.name: name} for one in given for name in _chosen_from(words, one)]
+        for chosen in ({}, *named):
+            line = _line(words, given, chosen)
+            found.append(Case(f"{' '.join(words)}: right", line, files_of(), ANSWERED))
     return found
+
+
+def _chosen_from(words: tuple[str, ...], one: Parameter) -> tuple[str, ...]:
+    """Names that are worth a try each; a server is given as a file."""
+    return () if one.name == "server" else one.names or CHOICES.get((words[-1], one.name), ())
 
 
 def _in_turn(sources: list[Iterator[Case]]) -> Iterator[Case]:
@@ -193,16 +208,18 @@ def _of_command(
 
 
 def _line(
-    words: tuple[str, ...], given: list[Parameter], chosen: dict[str, str], small: bool = False
+    words: tuple[str, ...], given: list[Parameter], chosen: dict[str, str]
 ) -> tuple[str, ...]:
     """A command line with its required parameters and the chosen ones."""
+    command = " ".join(words)
     values = {one.name: _right(one) for one in given if one.required}
-    if words == ("replay",) or words == ("report",):
-        values["table"] = "table.json"
-    if words == ("compare",) or words == ("sweep",):
-        values["workload"] = "load.json"
-    if small:
+    values |= NEEDED.get(command, {})
+    if {command, *(f"{command} --{name}" for name in chosen)} & set(SIMULATING):
         values |= {name: SMALL[name] for name in SMALL if any(one.name == name for one in given)}
+    if command == "capacity" and chosen.get("query", "").startswith("slo-"):
+        values |= SMALL | ({} if chosen["query"] == "slo-queue" else {"budget_s": "1"})
+    if command == "export" and chosen.get("to") in SCALERS:
+        values |= {"cold_start_s": "60"}
     if "tokenizer" in chosen:  # which only traces of text need
         values["trace"] = "chats.json"
     values |= chosen
@@ -231,17 +248,6 @@ def _right(one: Parameter) -> str:
     return {Path: "load.json", int: "1", float: "1.0"}.get(one.kind, "x")
 
 
-def _files(**others: bytes) -> dict[str, bytes]:
-    return {
-        "load.json": json.dumps(LOAD).encode(),
-        "server.json": json.dumps(SERVER).encode(),
-        "table.json": json.dumps(TABLE).encode(),
-        "rows.csv": ROWS.encode(),
-        "chats.json": (DATA / "traces" / "sharegpt.json").read_bytes(),
-        "tape.csv": (DATA / "traces" / "tape.csv").read_bytes(),
-    } | {name.replace("__", "."): data for name, data in others.items()}
-
-
 def _bad_values(
     words: tuple[str, ...], given: list[Parameter], rng: random.Random
 ) -> Iterator[Case]:
@@ -251,7 +257,7 @@ def _bad_values(
         one = rng.choice(valued) if valued else None
         if one is None or rng.random() < 0.1:
             arguments = (*_line(words, given, {})[: len(words)], f"--no-{rng.randrange(99)}")
-            yield Case(f"{' '.join(words)}: unknown option", arguments, _files())
+            yield Case(f"{' '.join(words)}: unknown option", arguments, files_of())
             continue
         bad = {
             int: ("1e23", "10" * 200, "-" + "9" * 40, "x", "", "1.5", "nan"),
@@ -263,7 +269,7 @@ def _bad_values(
         }[one.kind]
         value = rng.choice(bad)
         arguments = _line(words, given, {one.name: value})
-        yield Case(f"{' '.join(words)}: {one.name}={value[:20]!r}", arguments, _files())
+        yield Case(f"{' '.join(words)}: {one.name}={value[:20]!r}", arguments, files_of())
 
 
 def _bad_files(
@@ -271,8 +277,8 @@ def _bad_files(
 ) -> Iterator[Case]:
     """Files that cannot be read, and documents that are wrong, in place of right ones."""
     read = [one for one in given if _is_read(one)]
-    bases = {"server": SERVER, "table": TABLE}
-    wrong = {one.name: wrong_documents(bases.get(one.name, LOAD), rng) for one in read}
+    bases = {"server": SERVERS, "table": TABLES}
+    wrong = {one.name: wrong_documents(bases.get(one.name, LOADS), rng) for one in read}
     while True:
         one = rng.choice(read)
         told, data, suffix = rng.choice(
@@ -284,7 +290,7 @@ def _bad_files(
             )
         )
         arguments = _line(words, given, {one.name: f"bad.{suffix}"})
-        files = _files(**{f"bad__{suffix}": data})
+        files = files_of(**{f"bad__{suffix}": data})
         yield Case(f"{' '.join(words)}: {one.name}: {told}", arguments, files)
 
 
@@ -310,38 +316,43 @@ def _bad_outputs(
         )
         path = rng.choice(paths)
         arguments = _line(words, given, {one.name: path})
-        yield Case(f"{' '.join(words)}: {one.name} onto {path[:20]}", arguments, _files())
+        yield Case(f"{' '.join(words)}: {one.name} onto {path[:20]}", arguments, files_of())
 
 
 def _extremes(words: tuple[str, ...], given: list[Parameter], rng: random.Random) -> Iterator[Case]:
     """Documents and numbers of any size: an answer, or a refusal."""
     sources = {
-        "load.json": extreme_documents(LOAD, rng),
-        "server.json": extreme_documents(SERVER, rng),
-        "table.json": extreme_documents(TABLE, rng),
+        "load.json": extreme_documents(LOADS, rng),
+        "server.json": extreme_documents(SERVERS, rng),
+        "table.json": extreme_documents(TABLES, rng),
     }
     used = [name for name in sources if any(name in word for word in _line(words, given, {}))]
     numbers = [one for one in given if one.kind in (int, float) and one.name not in SMALL]
     texts = [
         one for one in given if one.kind is str and not one.is_switch and one.name != "cluster"
     ]
-    named = [one.name for one in given if one.name in CHOICES] if words in SOLVING else []
+    switches = [one for one in given if one.is_switch]
+    named = {one.name: found for one in given if (found := _chosen_from(words, one))}
     while True:
-        chosen = {name: rng.choice(CHOICES[name]) for name in named if rng.random() < 0.6}
-        files = _files()
+        chosen = {name: rng.choice(names) for name, names in named.items() if rng.random() < 0.6}
+        chosen |= {one.name: "yes" for one in switches if rng.random() < 0.08}
+        files = files_of()
         told = [f"{name}={value}" for name, value in chosen.items()]
         if used and rng.random() < 0.7:
             name = rng.choice(used)
             what, files[name] = next(sources[name])
             told.append(f"{name}: {what}")
+            if words == ("fleet",) and b'"slo"' in files["load.json"]:
+                chosen["budget_s"] = "1"
         if numbers and rng.random() < 0.4:
             one = rng.choice([it for it in numbers if it.name != "workers"] or numbers)
-            size = 10 ** rng.uniform(-20, 20) * rng.choice((1, 1, -1))
+            most = 0 if one.name in LASTING else 20
+            size = 10 ** rng.uniform(-20, most) * rng.choice((1, 1, -1))
             chosen[one.name] = str(int(size)) if one.kind is int else repr(size)
             told.append(f"{one.name}={chosen[one.name]}")
         if texts and rng.random() < 0.2:
             one = rng.choice(texts)
             chosen[one.name] = rng.choice((*HOSTILE, "greedy:cap=-1", "x:y=z", "1:2:0", "1e9"))
             told.append(f"{one.name}={chosen[one.name]!r}")
-        arguments = _line(words, given, chosen, words in SIMULATING)
+        arguments = _line(words, given, chosen)
         yield Case(f"{' '.join(words)}: {'; '.join(told)}", arguments, files, ANSWERED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Rng = random.Random
@@ -77,11 +77,11 @@ def changed(document: Any, path: tuple[Any, ...], change: Callable[[Any], Any]) 
     return found
 
 
-def wrong_documents(document: Any, rng: Rng) -> Iterator[tuple[str, bytes]]:
-    """A document that no reader accepts, with what is wrong about it, without end."""
-    places = list(leaves(document))
+def wrong_documents(documents: Sequence[Any], rng: Rng) -> Iterator[tuple[str, bytes]]:
+    """One of them as no reader accepts it, with what is wrong about it, without end."""
     while True:
-        path = rng.choice(places)
+        document = rng.choice(documents)
+        path = rng.choice(list(leaves(document)))
         where = ".".join(map(str, path))
         kind = rng.choice(("shape", "number", "unknown", "cut", "bytes"))
         if kind == "shape":  # nothing of ours is a mapping of this field
@@ -100,12 +100,12 @@ def wrong_documents(document: Any, rng: Rng) -> Iterator[tuple[str, bytes]]:
             yield "a byte", bytes(data)
 
 
-def extreme_documents(document: Any, rng: Rng) -> Iterator[tuple[str, bytes]]:
-    """Documents with a number of any size or a hostile text in some places, without end."""
-    places = list(leaves(document))
+def extreme_documents(documents: Sequence[Any], rng: Rng) -> Iterator[tuple[str, bytes]]:
+    """One of them with a number of any size or a hostile text in some places, without end."""
     while True:
-        found, told = document, []
-        for path in rng.sample(places, rng.randint(1, 2)):
+        document = found = rng.choice(documents)
+        told = []
+        for path in rng.sample(list(leaves(document)), rng.randint(1, 2)):
             try:
                 found = changed(found, path, lambda value: _extreme(value, rng))
             except (KeyError, TypeError, IndexError):

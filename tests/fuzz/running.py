@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 import traceback
@@ -37,7 +38,14 @@ class Answer:
             return "traceback: " + " | ".join(lines[-3:])
         if self.code not in case.allowed:
             return f"exit {self.code}, not {case.allowed}: {' | '.join(lines[-2:])}"
-        if self.code == 2 and sum(one.startswith("fluidwait: ") for one in lines) != 1:
+        if "--json" in case.arguments:
+            try:
+                told = json.loads(self.out)
+            except ValueError:
+                return f"no document: {self.out[:200]!r}, {self.err!r}"
+            if (self.code != 0) != ("error" in told):
+                return f"exit {self.code} with {told}"
+        elif self.code == 2 and sum(one.startswith("fluidwait: ") for one in lines) != 1:
             return f"not one line: {self.err!r}"
         if case.allowed == REFUSED and len(lines) != 1:
             return f"more than a line: {self.err!r}"

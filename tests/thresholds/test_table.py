@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from fluid.errors import InputError
 from fluid.server import load_server
-from fluid.steady.stability import stability
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from thresholds.fields import SCHEMA_VERSION, Interval, PolicyValidation, Validated
 from thresholds.integrity import expiry, whole_sha256
 from thresholds.json_schemas import generated_schema, shipped_schema
+from thresholds.solvers.common import predicted
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.registry import SOLVERS
 from thresholds.table import ThresholdTable
@@ -149,6 +150,10 @@ ABSURD: list[tuple[str, str, dict[str, Any]]] = [
     ("thresholds[0].up_to_tokens", "thresholds", {"up_to_tokens": 5}),
     ("thresholds[0].name", "thresholds", {"name": "a\ntouch y"}),
     ("memory.capacity_tokens", "memory", {"capacity_tokens": 5}),
+    ("memory.required_tokens", "memory", {"required_tokens": 1e9}),
+    ("predicted.utilisation", "predicted", {"utilisation": 5.0}),
+    ("predicted.max_scale", "predicted", {"max_scale": 0.1}),
+    ("predicted.kv_tokens", "predicted", {"kv_tokens": None}),
     ("certificate[0].slack", "certificate", {"slack": 0.999}),
     ("certificate[0].slack", "certificate", {"slack": -1.0, "holds": False}),
     ("certificate[0].holds", "certificate", {"holds": False}),
@@ -188,9 +193,14 @@ def test_a_request_that_fits_into_no_memory_is_refused(tmp_path: Path) -> None:
 def test_a_condition_that_fails_honestly_is_kept(tmp_path: Path) -> None:
     """At a higher rate the same thresholds are unstable, and the file says so."""
     load = LOAD.at_rate(10_000.0)
-    slack = 1 - 1 / stability(load, SERVER).max_scale
+    found = equilibrium(load, SERVER)
+    slack = 1 - 1 / found.max_scale
     stable = PACED.certificate[0].model_copy(update={"slack": slack, "holds": False})
-    fields = {"workload": load.document(), "workload_sha256": load.sha256()}
+    fields = {
+        "workload": load.document(),
+        "workload_sha256": load.sha256(),
+        "predicted": predicted(found, None).model_dump(),
+    }
     path = changed(PACED, tmp_path, **fields, certificate=[stable.model_dump()])
     assert slack < 0
     assert "NO" in str(ThresholdTable.read(path))

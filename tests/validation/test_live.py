@@ -366,6 +366,9 @@ def test_the_loop_survives_what_it_cannot_reach(tmp_path: Path) -> None:
         looped(Pages(engine.scrape(0.0), GONE), tmp_path / "table.json", once=True)
     once = looped(Pages(engine.scrape(0.0), engine.scrape(15.0)), tmp_path / "t.json", once=True)
     assert [one.status for one in once] == ["waiting", "learning"]
+    still = Pages(*[engine.scrape(0.0)] * 30)
+    with pytest.raises(InputError, match="written again within 300 s"):
+        looped(still, tmp_path / "t.json", once=True)
 
 
 @pytest.mark.parametrize("wrong", [{"interval_s": 0.0}, {"duration_s": -1.0}])

@@ -13,13 +13,17 @@ from validation.live.watcher import Watcher
 
 HOUR_S = 3600.0
 
+PATIENCE_S = 300.0
+"""How long `once` waits for a newer scrape: as long as a Prometheus keeps its last sample."""
+
 
 @dataclass
 class Loop:
     """A source, read again and again.
 
     Attributes:
-        once: End after the first window.
+        once: End after the first window, and refuse a source that gives no newer scrape within
+            `PATIENCE_S` and four intervals.
         duration_s: End after so long; None for never.
         clock, sleep: Those of the machine.
     """
@@ -45,6 +49,7 @@ class Loop:
             InputError: At the first look, or with `once` at any.
         """
         start_s = self.clock()
+        patience_s = max(PATIENCE_S, 4 * self.interval_s)
         yield self.watcher.step(self.source.read())
         turn = 0
         while True:
@@ -64,6 +69,9 @@ class Loop:
             yield step
             if self.once and step.status != "waiting":
                 return
+            if self.once and self.clock() - start_s > patience_s:
+                allowed = f"metrics that are written again within {patience_s:g} s"
+                raise InputError("metrics", "the same scrape", allowed)
 
 
 class Sayings:

@@ -58,6 +58,10 @@ class Idle:
         return np.asarray((1 - self.share) * busy + self.share * alone_s)
 
 
+_ALONE = 1e-9
+"""Share of iterations with work below which no two requests meet, to the precision of sums."""
+
+
 def idleness(load: Load, slow: Slow, seconds: Floats, law: Floats, mean_s: float) -> Idle:
     """Share of empty iterations: nobody came, nobody decodes; they end with the first arrival."""
     rate, overhead_s = load.rate_per_s, load.tau.overhead_s
@@ -127,6 +131,11 @@ class Solved:
     def working_iteration_s(self) -> tuple[float, float]:
         """Mean and standard deviation of iterations that do work."""
         overhead_s, empty = self.load.tau.overhead_s, self.idle.empty_share
+        if 1 - empty < _ALONE:  # rounding would be all that is left: every request is alone
+            later_s = self.stage_s[:, 2] - self.first_stage_s
+            rates = self.load.rates_per_s
+            mean = float(rates @ (self.alone_s + later_s)) / float(rates @ (1 + self.load.later))
+            return mean, 0.0
         mean = (self.mean_s - empty * overhead_s) / (1 - empty)
         square = (self.variance_s2 + self.mean_s**2 - empty * overhead_s**2) / (1 - empty)
         return mean, math.sqrt(max(square - mean**2, 0.0))
