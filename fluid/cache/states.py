@@ -124,8 +124,8 @@ def _survival_times(cached: Cached, scale: float) -> Floats:
     longest_s = 1.01 * cached.server.usable_kv_tokens / (scale * once)
     thinks_s = kinds.fixed_think_s[kinds.fixed_think_s < longest_s]
     grid = np.geomspace(_SHORTEST * longest_s, longest_s, _GRID)
-    known = [[SATURATED_S, 0.0], grid, thinks_s, np.nextafter(thinks_s, 0)]
-    return np.unique(np.concatenate(known))
+    saturated = np.array([SATURATED_S, 0.0])
+    return np.unique(np.concatenate([saturated, grid, thinks_s, np.nextafter(thinks_s, 0)]))
 
 
 def _excesses(cached: Cached, scale: float) -> list[tuple[float, float]]:
