@@ -45,7 +45,7 @@ test-vllm-versions:
 	$(MAKE) test-vllm VLLM_VERSION=0.33.0
 
 demo-vllm: $(VLLM_DEMO_VENV)/.installed
-	$(VLLM_DEMO_VENV)/bin/python examples/vllm/demo.py
+	$(VLLM_DEMO_VENV)/bin/python -m examples.vllm.demo
 
 $(VLLM_VENV)/.installed: tests/vllm/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)

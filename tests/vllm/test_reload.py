@@ -128,9 +128,7 @@ def test_credit_and_times_at_boundaries_are_carried_over(model: Path, make_table
 def test_a_new_pace_is_followed(model: Path, make_table: Any) -> None:
     """Slower and faster than before: what is admitted from then on is the new pace's."""
     clock = [100.0]
-    scheduler = waiting_engine(
-        make_table(SERVER, params={"pace_per_iteration": 0.5}), model, clock
-    )
+    scheduler = waiting_engine(make_table(SERVER, params={"pace_per_iteration": 0.5}), model, clock)
     admitted = []
     for pace in (0.1, 0.6):
         replaced(make_table, params={"pace_per_iteration": pace})

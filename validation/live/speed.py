@@ -130,10 +130,9 @@ class SpeedLearner:
         factors = np.array(self.speed().factors)
         predicted_s, slopes = batch.balance_s(factors)
         error = math.log(tpot_s / predicted_s)
-        noise = max(_MODEL_ERROR**2, self._errors / max(self._windows, 1.0))
         row = slopes / predicted_s
-        self._information += np.outer(row, row) / noise
-        self._right += row * (error + row @ (factors - 1)) / noise
+        self._information += np.outer(row, row)
+        self._right += row * (error + row @ (factors - 1))
         # What is left of the error is chance; all of it would hide that the file is wrong.
         left = math.log(tpot_s / batch.balance_s(np.array(self.speed().factors))[0])
         self._windows += 1
@@ -141,11 +140,13 @@ class SpeedLearner:
 
     def speed(self) -> Speed:
         """What is known now: the file, moved in the directions that traffic excites."""
-        found, directions = np.linalg.eigh(self._information)
+        # One variance for all windows: those before it was known are no better than the others.
+        noise = max(_MODEL_ERROR**2, self._errors / max(self._windows, 1.0))
+        found, directions = np.linalg.eigh(self._information / noise)
         excited = found >= _EXCITED
         prior = 1 / PRIOR_SD**2
         gains = np.where(excited, 1 / (found + prior), 0.0)
-        moved = directions @ (gains * (directions.T @ self._right))
+        moved = directions @ (gains * (directions.T @ self._right / noise))
         variances = directions**2 @ np.where(excited, gains, 1 / prior)
         factors = np.clip(1 + moved, *BOUNDS)
         learned = directions**2 @ excited >= _MOSTLY
