@@ -183,7 +183,7 @@ def test_first_windows_weigh_no_more_than_later_ones() -> None:
     measured(learner, (1.2, 1.2, 1.2), [2.0] * 40)
     one = window(0.0, 30.0)
     truth_s, _ = _Batch(SERVER, one, 512, 600).balance_s(np.full(3, 1.2))
-    assert learner.predicted_tpot_s(one, 512, 600) == pytest.approx(truth_s, rel=0.1)
+    assert learner.predicted_tpot_s(one, 512, 600) == pytest.approx(truth_s, rel=0.2)
 
 
 def test_a_scaled_server_is_each_part_times_its_factor() -> None:

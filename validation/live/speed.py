@@ -37,6 +37,9 @@ BOUNDS = (1 / 3, 3.0)
 _MODEL_ERROR = 0.015
 """Relative error of the equation itself, per window."""
 
+_MOST_ERROR = 0.15
+"""What is above it is no chance: the server lies beyond `BOUNDS`."""
+
 _FEWEST_GAPS = 200
 _MOST_PREEMPTED = 0.01
 """Evictions per finished request, above which times between tokens are those of recomputing."""
@@ -141,7 +144,8 @@ class SpeedLearner:
     def speed(self) -> Speed:
         """What is known now: the file, moved in the directions that traffic excites."""
         # One variance for all windows: those before it was known are no better than the others.
-        noise = max(_MODEL_ERROR**2, self._errors / max(self._windows, 1.0))
+        found_error = math.sqrt(self._errors / max(self._windows, 1.0))
+        noise = min(max(_MODEL_ERROR, found_error), _MOST_ERROR) ** 2
         found, directions = np.linalg.eigh(self._information / noise)
         excited = found >= _EXCITED
         prior = 1 / PRIOR_SD**2
