@@ -4,6 +4,7 @@
 # make vllm-environment    what it needs, alone
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
 # make demo-vllm           an OpenAI-compatible vLLM server on this machine that follows a table
+# make test-live           that server, a Prometheus and `watch` under a load that changes (prometheus)
 # make bench  speed and memory of simulator and solvers on this machine
 # make gpu-check  everything that this machine's GPU can tell, in minutes (docs/calibrate.md)
 # make docs   build the documentation into site/
@@ -21,7 +22,7 @@ VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm vllm-environment test-vllm-versions demo-vllm check bench gpu-check docs figures reproduce clean
+.PHONY: demo test test-vllm vllm-environment test-vllm-versions demo-vllm test-live check bench gpu-check docs figures reproduce clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
@@ -45,7 +46,10 @@ test-vllm-versions:
 	$(MAKE) test-vllm VLLM_VERSION=0.33.0
 
 demo-vllm: $(VLLM_DEMO_VENV)/.installed
-	$(VLLM_DEMO_VENV)/bin/python examples/vllm/demo.py
+	$(VLLM_DEMO_VENV)/bin/python -m examples.vllm.demo
+
+test-live: $(VENV)/.installed-test $(VLLM_DEMO_VENV)/.installed
+	VLLM_PYTHON=$(VLLM_DEMO_VENV)/bin/python $(BIN)/python -m pytest -q -s tests/live
 
 $(VLLM_VENV)/.installed: tests/vllm/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)

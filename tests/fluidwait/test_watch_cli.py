@@ -77,13 +77,16 @@ def test_nobody_at_the_address(call: Call, tmp_path: Path) -> None:
     assert "refused" in found.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    out = tmp_path / "locked" / "table.json"
+def test_a_folder_without_permission(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system says it to whoever is not root."""
+    out = tmp_path / "table.json"
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and may(path, mode))
     found = call("watch", *SERVER, "-o", out, "--metrics", DATA / "metrics.prom")
-    assert (found.code, found.err.count("\n")) == (2, 1)
-    assert "not writable" in found.err
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert "the folder is not writable" in found.err
 
 
 def test_a_missing_folder(call: Call, tmp_path: Path) -> None:
@@ -151,6 +154,36 @@ def test_a_selector_that_matches_nothing(
     found = call("watch", *SERVER, "-o", out, *given)
     assert (found.code, found.err.count("\n")) == (2, 1)
     assert told in found.err
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/page", "Prometheus text"),
+        ("/broken", "HTTP 400"),
+    ],
+)
+def test_an_address_without_a_metrics_page(
+    path: str, told: str, call: Call, tmp_path: Path, prometheus: tuple[str, Answers]
+) -> None:
+    found = call("watch", *SERVER, "-o", tmp_path / "t.json", "--metrics", prometheus[0] + path)
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert told in found.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_address_of_no_prometheus(call: Call, tmp_path: Path) -> None:
+    """It answers, but with a page of its own."""
+    server = serve(Shown(), "127.0.0.1:0")
+    address = f"http://127.0.0.1:{server.server_port}/?"
+    given = ("--prometheus", address, "--selector", "{}")
+    try:
+        found = call("watch", *SERVER, "-o", tmp_path / "t.json", *given)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert "the address of a Prometheus" in found.err
 
 
 def test_the_series_of_a_prometheus(

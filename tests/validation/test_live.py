@@ -176,6 +176,16 @@ def test_factors_are_bounded_and_evictions_teach_nothing() -> None:
     assert "overhead" in found.at_bound
 
 
+def test_first_windows_weigh_no_more_than_later_ones() -> None:
+    """Two odd ones at the start: what the others say is learned all the same."""
+    learner = SpeedLearner(SERVER)
+    measured(learner, (0.5, 0.5, 0.5), [2.0] * 2)
+    measured(learner, (1.2, 1.2, 1.2), [2.0] * 40)
+    one = window(0.0, 30.0)
+    truth_s, _ = _Batch(SERVER, one, 512, 600).balance_s(np.full(3, 1.2))
+    assert learner.predicted_tpot_s(one, 512, 600) == pytest.approx(truth_s, rel=0.2)
+
+
 def test_a_scaled_server_is_each_part_times_its_factor() -> None:
     time = IterationTime(
         tokens_knots=(0.0, 64.0, 64.0, 512.0),

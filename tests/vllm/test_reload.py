@@ -125,6 +125,21 @@ def test_credit_and_times_at_boundaries_are_carried_over(model: Path, make_table
     assert scheduler.counters.reloaded == 3
 
 
+def test_a_new_pace_is_followed(model: Path, make_table: Any) -> None:
+    """Slower and faster than before: what is admitted from then on is the new pace's."""
+    clock = [100.0]
+    scheduler = waiting_engine(make_table(SERVER, params={"pace_per_iteration": 0.5}), model, clock)
+    admitted = []
+    for pace in (0.1, 0.6):
+        replaced(make_table, params={"pace_per_iteration": pace})
+        before = scheduler.counters.admitted
+        counted(scheduler, 10, clock)
+        admitted.append(scheduler.counters.admitted - before)
+    # What is left of the credit is worth one at most.
+    np.testing.assert_allclose(admitted, [1, 6], atol=1)
+    assert len(scheduler.waiting)
+
+
 @pytest.mark.parametrize("cls", [TableScheduler, AsyncTableScheduler])
 def test_no_request_is_lost_where_tables_change_all_the_time(
     cls: type, model: Path, make_table: Any

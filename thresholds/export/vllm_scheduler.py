@@ -145,8 +145,7 @@ class _FollowsTable(_Scheduler):
         self.counters = Counters()
         segmented = bool(self.restraints.segment_thresholds)
         self._segments = SegmentHolds(self.restraints) if segmented else None
-        # In whole prompts per iteration: what is found costs nothing (`_settle`).
-        self._pace = self.limits.pace * TableView(table).computed_share
+        self._pace = _pace_of(table)
         self._credit = 1.0 + self._pace
         self._drain = False
         self._step = _StepState()
@@ -235,7 +234,8 @@ class _FollowsTable(_Scheduler):
             _raise_watermark(config, self.limits)
             blocks = int(config.watermark * self.kv_cache_config.num_blocks)
             self.kv_cache_manager.watermark_blocks = blocks
-        self._credit = min(self._credit, 1.0 + self.limits.pace)
+        self._pace = _pace_of(table)
+        self._credit = min(self._credit, 1.0 + self._pace)
         if not restraints.segment_thresholds:
             self._segments = None
             self._drain = False
@@ -387,6 +387,11 @@ def _restraints(table: ThresholdTable, settings: Settings) -> Restraints:
     if settings.max_wait_s is None:
         return restraints
     return replace(restraints, max_wait_s=settings.max_wait_s)
+
+
+def _pace_of(table: ThresholdTable) -> float:
+    """In whole prompts per iteration: what is found in a cache costs nothing (`_settle`)."""
+    return table.limits.pace * TableView(table).computed_share
 
 
 def _raise_watermark(config: Any, limits: Limits) -> None:

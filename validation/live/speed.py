@@ -37,6 +37,9 @@ BOUNDS = (1 / 3, 3.0)
 _MODEL_ERROR = 0.015
 """Relative error of the equation itself, per window."""
 
+_MOST_ERROR = 0.15
+"""What is above it is no chance: the server lies beyond `BOUNDS`."""
+
 _FEWEST_GAPS = 200
 _MOST_PREEMPTED = 0.01
 """Evictions per finished request, above which times between tokens are those of recomputing."""
@@ -130,10 +133,9 @@ class SpeedLearner:
         factors = np.array(self.speed().factors)
         predicted_s, slopes = batch.balance_s(factors)
         error = math.log(tpot_s / predicted_s)
-        noise = max(_MODEL_ERROR**2, self._errors / max(self._windows, 1.0))
         row = slopes / predicted_s
-        self._information += np.outer(row, row) / noise
-        self._right += row * (error + row @ (factors - 1)) / noise
+        self._information += np.outer(row, row)
+        self._right += row * (error + row @ (factors - 1))
         # What is left of the error is chance; all of it would hide that the file is wrong.
         left = math.log(tpot_s / batch.balance_s(np.array(self.speed().factors))[0])
         self._windows += 1
@@ -141,11 +143,14 @@ class SpeedLearner:
 
     def speed(self) -> Speed:
         """What is known now: the file, moved in the directions that traffic excites."""
-        found, directions = np.linalg.eigh(self._information)
+        # One variance for all windows: those before it was known are no better than the others.
+        found_error = math.sqrt(self._errors / max(self._windows, 1.0))
+        noise = min(max(_MODEL_ERROR, found_error), _MOST_ERROR) ** 2
+        found, directions = np.linalg.eigh(self._information / noise)
         excited = found >= _EXCITED
         prior = 1 / PRIOR_SD**2
         gains = np.where(excited, 1 / (found + prior), 0.0)
-        moved = directions @ (gains * (directions.T @ self._right))
+        moved = directions @ (gains * (directions.T @ self._right / noise))
         variances = directions**2 @ np.where(excited, gains, 1 / prior)
         factors = np.clip(1 + moved, *BOUNDS)
         learned = directions**2 @ excited >= _MOSTLY
