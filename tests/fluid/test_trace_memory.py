@@ -34,7 +34,7 @@ def blocks(more: dict[str, object]) -> Callable[[Path, int], None]:
     def write(path: Path, rows: int) -> None:
         with path.open("w") as file:
             for number in range(rows):
-                prompt = number % 997 + 1
+                prompt = number % (97 if more else 997) + 1
                 ids = -(-prompt // (16 if more else 512))
                 row = {"timestamp": number, "input_length": prompt, "output_length": 7}
                 file.write(json.dumps(more | row | {"hash_ids": [number] * ids}) + "\n")

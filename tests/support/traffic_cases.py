@@ -26,6 +26,11 @@ from validation.simulator.traffic.traffic import Traffic
 _TURN, _PATIENCE, _NORMAL, _ACCEPT = (np.uint64(purpose) for purpose in (21, 22, 23, 24))
 
 
+RULES = ("greedy", "wait", "nested-wait", "vllm-v1", "sarathi", "dai", "sglang")
+"""One of each kind: every rule compiles a loop of its own for clients that react. All of them:
+``python -m tests.benchmarks.traffic_agreement``."""
+
+
 def closed(rng: random.Random) -> Traffic:
     return Traffic(clients=random_clients(rng, rng.choice([0.0, 0.3])))
 

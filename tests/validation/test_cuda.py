@@ -18,6 +18,7 @@ from fluid.overload.impatience import Patience
 from fluid.server import Server
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
+from tests.support.traffic_cases import RULES
 from validation.experiments.simulate import simulate
 from validation.policies import POLICIES, ConfiguredPolicy
 from validation.simulator import cpu
@@ -81,8 +82,10 @@ def models() -> list[Model]:
 
 
 def jobs_of(model: Model) -> list[cpu.Job]:
-    """Two replications of every policy, in an order that has to be undone."""
-    policies = [configured(name, model) for name in POLICIES]
+    """Two replications of every policy, or of one of each kind where clients react, in an order
+    that has to be undone."""
+    names = RULES if model.constants[0]["reacts"] else POLICIES
+    policies = [configured(name, model) for name in names]
     return [
         cpu.Job(policy, replication, seed=6, rate_scale=1.0 + replication)
         for replication in (0, 1)

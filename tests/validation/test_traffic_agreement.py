@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.support.traffic_cases import KINDS, Drawn, random_traffic_case
-from validation.policies import POLICIES
+from tests.support.traffic_cases import KINDS, RULES, Drawn, random_traffic_case
 from validation.reference import REFERENCE_POLICIES, simulate_slowly
 from validation.simulator import cpu
 
@@ -69,7 +68,7 @@ def cuts_of(model: cpu.Model) -> list[int]:
     return sorted(set(model.shapes["output_tokens"].tolist()))
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", RULES)
 def test_engine_agrees_with_reference_under_every_kind_of_traffic(name: str) -> None:
     seen: Counter[str] = Counter()
     for number in range(CASES):
