@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
 
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest -n auto --dist loadfile -q
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

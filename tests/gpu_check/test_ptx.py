@@ -23,7 +23,7 @@ MOST_REGISTERS = {"greedy": 128, "vllm-v1": 168, "sarathi": 168}
 """
 
 COMPILED = ["greedy", "vllm-v1", "nested-wait"]
-"""The widest kernels, and one with gates; ``python -m tests.gpu.ptx`` compiles and assembles all of them."""
+"""The widest kernels, and one with gates; ``python -m tests.gpu.ptx`` compiles all of them."""
 
 pytestmark = pytest.mark.filterwarnings("default")
 
