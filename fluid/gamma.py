@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.special import gammainc, gammaincc, gammainccinv
+# scipy is imported where it is needed: a serving engine reads tables without it.
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,18 @@ class Gamma:
 
     def cdf(self, value: float) -> float:
         """P(X ≤ value)."""
+        from scipy.special import gammainc
+
         return float(gammainc(self.shape, max(value, 0.0) / self.scale))
 
     def sf(self, value: float) -> float:
         """P(X > value)."""
+        from scipy.special import gammaincc
+
         return float(gammaincc(self.shape, max(value, 0.0) / self.scale))
 
     def isf(self, probability: float) -> float:
         """What is exceeded with this probability."""
+        from scipy.special import gammainccinv
+
         return float(gammainccinv(self.shape, probability) * self.scale)
