@@ -13,7 +13,7 @@ from fluid.steady.intake import Intake
 _GRID = 64
 """Points of the search for the best intake where f is not affine."""
 
-_MOST_JUMPS = 256
+_MOST_JUMPS = 4096
 """Where T has more jumps, each is small: many numbers of prompts share one jump of f."""
 
 

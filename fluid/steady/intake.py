@@ -73,9 +73,20 @@ class Flow:
         """Tokens computed in the iteration per second of intake."""
         return float(self.rates_per_s @ self.prompt_tokens) + self.decodes_per_s
 
+    @cached_property
+    def squares_per_s(self) -> float:
+        """Σ λ_j l_j²: variance of the prompt tokens per second of intake."""
+        return float(self.rates_per_s @ self.prompt_tokens.astype(float) ** 2)
+
+    def may_bring(self, prompt_tokens: Floats, intake_s: Floats) -> NDArray[np.bool_]:
+        """Whether these prompt tokens are within seven deviations of what the intake brings."""
+        mean = (self.tokens_per_s - self.decodes_per_s) * intake_s
+        most = float(self.prompt_tokens.max())
+        return np.abs(prompt_tokens - mean) <= 7 * np.sqrt(self.squares_per_s * intake_s) + most
+
     def seconds_above(self, tokens: float, deviations: float) -> float:
         """Intake beyond which the tokens stay above `tokens` up to so many deviations."""
-        squares = float(self.rates_per_s @ self.prompt_tokens.astype(float) ** 2)
+        squares = self.squares_per_s
         spread = deviations * math.sqrt(squares)
         rate = self.tokens_per_s
         return ((spread + math.sqrt(spread**2 + 4 * rate * tokens)) / (2 * rate)) ** 2
@@ -179,7 +190,8 @@ class Intake:
     def jump_intakes_s(self, least_s: float, most_s: float) -> Floats:
         """Intakes between these at which T jumps: some prompts and all decodes reach a jump of f.
 
-        T(y)/y has its local minima there and at no other place between them that a grid misses.
+        Numbers of prompt tokens that an intake hardly ever brings are left out. T(y)/y has its
+        local minima there and at no other place between them that a grid misses.
         """
         knots = self.tau.knots.tokens
         jumps = knots[1:][np.diff(knots) == 0]
@@ -191,8 +203,9 @@ class Intake:
         if self.method == "mean":
             intakes_s = jumps / self.flow.tokens_per_s
         else:
-            prompts = step * np.arange(int(jumps[-1]) // step + 1)
-            intakes_s = np.unique((jumps[:, None] - prompts) / decodes)
+            prompts = step * np.arange(int(jumps[-1]) // step + 1.0)
+            reached_s = np.maximum((jumps[:, None] - prompts) / decodes, 0.0)
+            intakes_s = np.unique(reached_s[self.flow.may_bring(prompts, reached_s)])
         inside = (intakes_s > least_s) & (intakes_s < most_s)
         return np.asarray(intakes_s[inside])
 
