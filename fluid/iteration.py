@@ -144,15 +144,20 @@ class IterationTime(FileModel):
         """The knots, for whoever computes with all of them at once."""
         return Knots(np.array(self.tokens_knots), np.array(self.seconds_knots))
 
-    @cached_property
+    @property
     def rising(self) -> IterationTime:
         """τ with the least non-decreasing function above f in its place; τ itself if f never falls.
 
         It is flat from the upper end of a jump to where f is as high again.
         """
+        return self._raised or self
+
+    # Not τ itself where f never falls: two that hold themselves could not be compared.
+    @cached_property
+    def _raised(self) -> IterationTime | None:
         seconds = np.asarray(self.seconds_knots)
         if not (np.diff(seconds) < 0).any():
-            return self
+            return None
         knots = [(self.tokens_knots[0], self.seconds_knots[0])]
         top = knots[0]
         for knot in zip(self.tokens_knots[1:], self.seconds_knots[1:], strict=True):

@@ -156,3 +156,10 @@ def test_negative_coefficient():
     with pytest.raises(InputError) as caught:
         IterationTime.from_document(document)
     assert (caught.value.field, caught.value.value) == ("per_kv_token_s", -1e-7)
+
+
+def test_equal_times_compare_after_they_were_used() -> None:
+    one, two = (IterationTime.affine(0.01, 1e-5) for _ in range(2))
+    assert one.rising is one
+    assert two.rising is two
+    assert one == two
