@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fluid.errors import InputError
 from fluid.server import Server
-from fluid.steady.stability import stability
+from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
+from thresholds.fields import TableFields
+from thresholds.recomputed import BALANCE, _required_tokens
 
 # vLLM reads them when it is imported: no GPU, no model hub.
 os.environ |= {
@@ -49,7 +53,8 @@ def table_document(server: Server, **fields: Any) -> dict[str, Any]:
     longest = max((one["up_to_tokens"] for one in fields.get("thresholds", ())), default=2)
     one = RequestClass(name="one", rate_per_s=1.0, prefill_tokens=1, decode_tokens=longest)
     load = Workload(name="test", classes=(one,))
-    found = 1 / stability(load, server).max_scale
+    balance = equilibrium(load, server)
+    found = 1 / balance.max_scale
     stable = {"condition": "fluid stability: 1/α* ≤ 1", "slack": 1 - found, "holds": found < 1}
     document |= {
         "workload": load.document(),
@@ -58,9 +63,14 @@ def table_document(server: Server, **fields: Any) -> dict[str, Any]:
         "server_sha256": server.sha256(),
         "memory": document["memory"] | {"capacity_tokens": server.usable_kv_tokens},
         "thresholds": [{"name": "one", "threshold": 1}],
+        "predicted": document["predicted"] | {one: getattr(balance, one) for one in BALANCE},
         "certificate": [stable],
     }
-    return document | fields
+    document |= fields
+    with suppress(InputError):  # of a table that is unsound on purpose
+        for required in _required_tokens(TableFields.from_document(document))[:1]:
+            document["memory"] = document["memory"] | {"required_tokens": required}
+    return document
 
 
 @pytest.fixture
