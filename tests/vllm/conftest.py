@@ -67,7 +67,7 @@ def table_document(server: Server, **fields: Any) -> dict[str, Any]:
         "certificate": [stable],
     }
     document |= fields
-    with suppress(InputError):  # of a table that is unsound on purpose
+    with suppress(InputError, IndexError):  # of a table that is unsound on purpose
         for required in _required_tokens(TableFields.from_document(document))[:1]:
             document["memory"] = document["memory"] | {"required_tokens": required}
     return document

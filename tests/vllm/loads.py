@@ -41,9 +41,9 @@ class Load:
 
 
 LOADS = {
-    "long": Load(LONG, LONG_SERVER, 10_000),
+    "long": Load(LONG, LONG_SERVER, 6_000),
     "long at half rate": Load(LONG.scaled(0.5), LONG_SERVER, 2_000),
-    "chat": Load(at_share_of_limit(CHAT, CHAT_SERVER, 0.95), CHAT_SERVER, 10_000),
+    "chat": Load(at_share_of_limit(CHAT, CHAT_SERVER, 0.95), CHAT_SERVER, 6_000),
 }
 
 
