@@ -76,13 +76,13 @@ def _require_figures(table: TableFields, balance: Equilibrium, same: float, file
             told = "none" if again is None else f"{again:.6g}"
             allowed = f"{told}, as follows from the workload and server in this file"
             raise InputError(f"predicted.{name}", given, allowed, file)
-    given, again = table.memory.required_tokens, _required_tokens(table)
+    given, again = table.memory.required_tokens, required_tokens_of(table)
     if again and not any(math.isclose(given, one, rel_tol=same) for one in again):
         allowed = f"{again[0]:.6g}, as follows from the rest of this file"
         raise InputError("memory.required_tokens", given, allowed, file)
 
 
-def _required_tokens(table: TableFields) -> list[float]:
+def required_tokens_of(table: TableFields) -> list[float]:
     """KV that the thresholds can fill; of segments for each way to count prompts (THEORY 5.4)."""
     workload = served(table.workload, table.server)
     if table.policy == "paced":

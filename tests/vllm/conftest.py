@@ -16,7 +16,7 @@ from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import RequestClass, Workload
 from thresholds.fields import TableFields
-from thresholds.recomputed import BALANCE, _required_tokens
+from thresholds.recomputed import BALANCE, required_tokens_of
 
 # vLLM reads them when it is imported: no GPU, no model hub.
 os.environ |= {
@@ -68,7 +68,7 @@ def table_document(server: Server, **fields: Any) -> dict[str, Any]:
     }
     document |= fields
     with suppress(InputError, IndexError):  # of a table that is unsound on purpose
-        for required in _required_tokens(TableFields.from_document(document))[:1]:
+        for required in required_tokens_of(TableFields.from_document(document))[:1]:
             document["memory"] = document["memory"] | {"required_tokens": required}
     return document
 
