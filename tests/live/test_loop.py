@@ -98,8 +98,9 @@ def server_file(alone_s: float, eight_s: float) -> Server:
 
 
 def first_table(path: Path) -> ThresholdTable:
-    """For a load that is not there: a quarter of the rate."""
-    guess = Workload.of(guess=Requests(FIRST.rate_per_s / 4, prompt=64, output=20))
+    """For a load that is not there: a quarter of the rate, and outputs four times as long."""
+    outputs = int(4 * FIRST.output_tokens)
+    guess = Workload.of(guess=Requests(FIRST.rate_per_s / 4, prompt=64, output=outputs))
     table = Paced().solve(guess, server_file(5e-3, 8e-3))
     table.write(path)
     return table

@@ -17,13 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, SpeculativeConfig, VllmConfig
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.kv_cache_interface import (
+    FullAttentionSpec,
+    KVCacheConfig,
+    KVCacheGroupSpec,
+    SlidingWindowSpec,
+)
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
@@ -98,9 +103,15 @@ def make_scheduler(
     block_tokens: int = 16,
     additional_config: dict[str, Any] | None = None,
     cache: bool = False,
+    window_tokens: tuple[int, ...] = (),
+    speculative_tokens: int = 0,
     **settings: Any,
 ) -> Scheduler:
-    """A scheduler with so many blocks; `settings` are those of vLLM's SchedulerConfig."""
+    """A scheduler with so many blocks; `settings` are those of vLLM's SchedulerConfig.
+
+    Args:
+        window_tokens: Of each further group of layers, which see only so many tokens back.
+    """
     settings = {
         "max_num_seqs": SEATS,
         "max_num_batched_tokens": 2048,
@@ -116,16 +127,28 @@ def make_scheduler(
         scheduler_config=SchedulerConfig(**settings),
         cache_config=cache_config,
         additional_config=additional_config or {},
+        speculative_config=SpeculativeConfig(
+            model="ngram", num_speculative_tokens=speculative_tokens
+        )
+        if speculative_tokens
+        else None,
     )
     # vLLM takes it back on a CPU, whose engine has none; its scheduler has.
     vllm_config.scheduler_config.async_scheduling = settings["async_scheduling"]
-    attention = FullAttentionSpec(
-        block_size=block_tokens, num_kv_heads=1, head_size=64, dtype=torch.float32
-    )
+    shape = {"num_kv_heads": 1, "head_size": 64, "dtype": torch.float32}
+    layers = [
+        FullAttentionSpec(block_size=block_tokens, **shape),
+        *(
+            SlidingWindowSpec(block_size=block_tokens, sliding_window=tokens, **shape)
+            for tokens in window_tokens
+        ),
+    ]
     kv_cache_config = KVCacheConfig(
         num_blocks=blocks,
         kv_cache_tensors=[],
-        kv_cache_groups=[KVCacheGroupSpec(["layer"], attention)],
+        kv_cache_groups=[
+            KVCacheGroupSpec([f"layer {number}"], spec) for number, spec in enumerate(layers)
+        ],
     )
     return scheduler_cls(
         vllm_config=vllm_config,

@@ -94,17 +94,42 @@ def doubts(table: TableFields, today: date) -> Iterator[str]:
         yield "it was unstable in the simulation that it was validated by"
 
 
+@dataclass(frozen=True)
+class EngineMemory:
+    """KV capacity of an engine, in tokens as a table counts them.
+
+    Attributes:
+        least_tokens: Where every token of a request takes room in every group of layers.
+        most_tokens: What the engine itself reports: requests of its maximal length, of which
+            layers with a window keep only the end. One kind of attention: the least as well.
+        block_tokens: Tokens of a block.
+    """
+
+    least_tokens: int
+    most_tokens: int
+    block_tokens: int
+
+    @property
+    def shown(self) -> str:
+        """The capacity in words."""
+        if self.most_tokens == self.least_tokens:
+            return f"this engine's {self.least_tokens} KV tokens"
+        return (
+            f"this engine's {self.least_tokens} KV tokens (short requests) to {self.most_tokens} "
+            "(of maximal length)"
+        )
+
+    def promises(self, kv_tokens: int, tolerance: float) -> bool:
+        """Whether requests of any length that hold so many tokens fit."""
+        return kv_tokens <= self.least_tokens * (1 + tolerance)
+
+
 def require_same_server(
-    table: TableFields,
-    kv_capacity_tokens: int,
-    block_tokens: int,
-    tolerance: float,
-    file: str,
+    table: TableFields, memory: EngineMemory, tolerance: float, file: str
 ) -> None:
     """Refuse a table that was solved for another server than this engine.
 
     Args:
-        kv_capacity_tokens: What the engine has, in tokens.
         tolerance: Allowed relative difference of the capacities. Engines measure theirs at every
             start and differ by a few blocks.
 
@@ -113,11 +138,12 @@ def require_same_server(
     """
     require_first_token(table, file)
     server = table.server
-    if server.block_tokens != block_tokens:
-        allowed = f"{block_tokens}, the block size of this engine"
+    if server.block_tokens != memory.block_tokens:
+        allowed = f"{memory.block_tokens}, the block size of this engine"
         raise InputError("server.block_tokens", server.block_tokens, allowed, file)
-    if abs(server.usable_kv_tokens - kv_capacity_tokens) > tolerance * kv_capacity_tokens:
-        allowed = f"within {tolerance:.1%} of this engine's {kv_capacity_tokens} KV tokens"
+    least, most = memory.least_tokens * (1 - tolerance), memory.most_tokens * (1 + tolerance)
+    if not least <= server.usable_kv_tokens <= most:
+        allowed = f"within {tolerance:.1%} of {memory.shown}"
         raise InputError("server.kv_capacity_tokens", server.kv_capacity_tokens, allowed, file)
 
 

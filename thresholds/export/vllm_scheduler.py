@@ -20,12 +20,14 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 from vllm.logger import init_logger
+from vllm.v1.core.kv_cache_utils import get_max_concurrency_for_kv_cache_config
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
@@ -34,7 +36,13 @@ from vllm.v1.request import Request, RequestStatus
 
 from fluid.errors import FluidwaitError, InputError
 from fluid.files import FileModel
-from thresholds.export.admission import Restraints, doubts, require_same_server, restraints_of
+from thresholds.export.admission import (
+    EngineMemory,
+    Restraints,
+    doubts,
+    require_same_server,
+    restraints_of,
+)
 from thresholds.export.gate import GatedQueue, holds, is_new
 from thresholds.export.holds import SegmentHolds
 from thresholds.export.reload import TableFile
@@ -67,12 +75,15 @@ class Settings(FileModel):
             gate that it waits at; overrides the table's.
         kv_tolerance: Largest relative difference between the engine's KV capacity and the table's.
         log_every_s: Least time between two log lines with the counters; 0 for none.
+        allow_speculation: Follow the table in an engine with speculative decoding, where pace, cap
+            and watermark mean the same and predicted times do not.
     """
 
     table: str
     max_wait_s: Annotated[float, Field(gt=0)] | None = None
     kv_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
     log_every_s: Annotated[float, Field(ge=0)] = 60.0
+    allow_speculation: bool = False
 
 
 @dataclass
@@ -140,7 +151,8 @@ class _FollowsTable(_Scheduler):
         self._own_watermark = getattr(vllm_config.scheduler_config, "watermark", None)
         _raise_watermark(vllm_config.scheduler_config, self.limits)
         super().__init__(*args, **kwargs)
-        _require_plain(self)
+        _require_no_speculation(self.num_spec_tokens, settings)
+        self._memory = _memory_of(self)
         self._require_same_server(table)
         self.counters = Counters()
         segmented = bool(self.restraints.segment_thresholds)
@@ -156,7 +168,7 @@ class _FollowsTable(_Scheduler):
         self._queue_names = [name for name in names if hasattr(self, name)]
         self._logged_at_s = self.clock()
         logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
-        for reason in doubts(table, date.today()):
+        for reason in self._doubts(table):
             logger.warning("fluidwait: %s: %s", settings.table, reason)
 
     def add_request(self, request: Request) -> None:
@@ -211,9 +223,22 @@ class _FollowsTable(_Scheduler):
         return super()._free_request(request, *args, **kwargs)
 
     def _require_same_server(self, table: ThresholdTable) -> None:
-        capacity = self.kv_cache_config.num_blocks * self.block_size
-        tolerance = self.settings.kv_tolerance
-        require_same_server(table, capacity, self.block_size, tolerance, self.settings.table)
+        require_same_server(table, self._memory, self.settings.kv_tolerance, self.settings.table)
+
+    def _doubts(self, table: ThresholdTable) -> Iterator[str]:
+        """What speaks against the table, in itself or in this engine."""
+        yield from doubts(table, date.today())
+        held = table.server.usable_kv_tokens
+        if not self._memory.promises(held, self.settings.kv_tolerance):
+            yield (
+                f"it counts on {held} KV tokens, more than short requests find in "
+                f"{self._memory.shown}: they may be preempted"
+            )
+        if self.num_spec_tokens:
+            yield (
+                f"this engine guesses {self.num_spec_tokens} tokens ahead: pace, cap and watermark "
+                "hold, predicted times, rates and memory do not"
+            )
 
     def _reload(self) -> None:
         """Follow the table that is in the file now, or say why not and stay with the old one."""
@@ -244,7 +269,7 @@ class _FollowsTable(_Scheduler):
         else:  # who waits at a boundary has waited as long as before
             self._segments.restraints = restraints
         self.counters.reloaded += 1
-        told = "; ".join(doubts(table, date.today()))
+        told = "; ".join(self._doubts(table))
         doubtful = f" (doubtful: {told})" if told else ""
         logger.info("fluidwait follows a new %s: %s%s", settings.table, restraints, doubtful)
 
@@ -431,12 +456,24 @@ def _require_seats(config: Any, restraints: Restraints, file: str) -> None:
         raise InputError("max_num_seqs", config.max_num_seqs, allowed)
 
 
-def _require_plain(scheduler: Any) -> None:
-    """Refuse engines whose memory or iterations no table describes."""
-    groups = len(scheduler.kv_cache_config.kv_cache_groups)
-    if groups != 1:
-        allowed = "1: tables describe a model with one kind of attention"
-        raise InputError("KV cache groups of this engine", groups, allowed)
-    if scheduler.num_spec_tokens:
-        allowed = "0: tables count one token per request and iteration"
-        raise InputError("speculative tokens of this engine", scheduler.num_spec_tokens, allowed)
+def _require_no_speculation(tokens: int, settings: Settings) -> None:
+    """Refuse an engine whose requests get several tokens in an iteration, unless it is allowed."""
+    if tokens and not settings.allow_speculation:
+        allowed = "0, or allow_speculation: true: a table counts one token per iteration"
+        raise InputError("speculative tokens of this engine", tokens, allowed)
+
+
+def _memory_of(scheduler: Any) -> EngineMemory:
+    """What the blocks of an engine hold; all its groups of layers draw from one pool."""
+    config = scheduler.kv_cache_config
+    specs = [group.kv_cache_spec for group in config.kv_cache_groups]
+    if len(specs) == 1:
+        tokens = config.num_blocks * scheduler.block_size
+        return EngineMemory(tokens, tokens, scheduler.block_size)
+    # A group with a state in place of tokens has one long block: of a request one at least, as
+    # each group has.
+    block_tokens = min(spec.block_size for spec in specs)
+    least = config.num_blocks // len(specs) * block_tokens
+    requests = get_max_concurrency_for_kv_cache_config(scheduler.vllm_config, config)
+    most = int(requests * scheduler.vllm_config.model_config.max_model_len)
+    return EngineMemory(least, max(least, most), block_tokens)
