@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.command_server import started
 from validation.paper import EXPERIMENTS
 from validation.paper.page import figure_name
 
@@ -73,7 +75,7 @@ def name(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_blocks_run(page: Path, tmp_path: Path, programs: Path) -> None:
     found = blocks(page)
     fences = re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(fences) == 2 * len(found), "a fence without a language, or one left open"
@@ -86,7 +88,7 @@ def test_blocks_run(page: Path, tmp_path: Path) -> None:
             if output is not None:
                 _require_printed(block, output)
         elif block.language in RUN:
-            output = None if block.reason else _run(block, tmp_path)
+            output = None if block.reason else _run(block, tmp_path, programs)
 
 
 def _furnish(folder: Path) -> None:
@@ -96,23 +98,21 @@ def _furnish(folder: Path) -> None:
     shutil.copy(ROOT / "fluidwait" / "demo.yaml", folder / "demo" / "long-decode.yaml")
 
 
-def _run(block: Block, folder: Path) -> str:
-    commands = folder / "bin"
-    if not commands.exists():
-        commands.mkdir()
-        for command, arguments in (("fluidwait", "-m fluidwait "), ("python", "")):
-            script = commands / command
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
-            script.chmod(0o755)
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of the programs that the pages call."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with started(tmp_path_factory.mktemp("programs"), environment) as folder:
+        yield folder
+
+
+def _run(block: Block, folder: Path, programs: Path) -> str:
     program = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else ["python", "-c"]
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [*program, block.body],
+        [shutil.which(program[0], path=path) or program[0], *program[1:], block.body],
         cwd=folder,
-        env={
-            **os.environ,
-            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        },
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
@@ -124,6 +124,19 @@ def _require_printed(block: Block, output: str) -> None:
     printed = iter([" ".join(line.split()) for line in output.splitlines()])
     for line in filter(None, (" ".join(one.split()) for one in block.body.splitlines())):
         assert line in printed, f"line {block.line}: {line!r} was not printed:\n{output}"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("fluidwait equilibrium nowhere.yaml", "nowhere.yaml"),
+        ("fluidwait version | cat; python -c 'raise SystemExit(3)'", ""),
+        ("python -c 'import nothing_of_this_name'", "ModuleNotFoundError"),
+    ],
+)
+def test_a_block_that_fails_is_seen(body: str, said: str, tmp_path: Path, programs: Path) -> None:
+    with pytest.raises(AssertionError, match=f"(?s)line 7: .*{said}"):
+        _run(Block(7, "sh", body, None, None), tmp_path, programs)
 
 
 UNRUN = [
