@@ -38,6 +38,10 @@ tight there and has the whole multiplier."""
 
 _SHARPEN = 20.0
 _ACCURACY = 1e-8
+_MANY = 10_000
+_ACCURACY_OF_MANY = 1e-4
+"""A tenth of a second for each factor of 20, where whole thresholds are within 1e-2."""
+
 _NEWTON_STEPS = 60
 _NEAR = 1e-2
 _CENTRED = 1e-15
@@ -172,6 +176,7 @@ def relaxed_optimum(program: DelayProgram) -> Relaxed | None:
     y = np.log(start)
     constraints = 1 + 2 * len(y) + sum(len(one.classes) for one in program.rows)
     weight = constraints / float(start @ program.stages_waited)
+    accuracy = _ACCURACY if len(y) <= _MANY else _ACCURACY_OF_MANY
     best: Relaxed | None = None
     while True:
         y, point = _centred(program, y, weight)
@@ -179,7 +184,7 @@ def relaxed_optimum(program: DelayProgram) -> Relaxed | None:
         # Close to a constraint rounding spoils its multiplier: the last bound need not be the best.
         if best is None or found.bound_s > best.bound_s:
             best = found
-        if constraints / weight <= _ACCURACY * point.objective.value:
+        if constraints / weight <= accuracy * point.objective.value:
             return best
         weight *= _SHARPEN
 
