@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from fluid.result import Table as ShownTable
 from fluid.result import as_text
 from fluidwait.console import progress, say
+from tests.support.agreement import REQUESTS, compare
 from tests.support.random_cases import Case, crowded_case, random_case
-from tests.validation.test_agreement import AGGREGATED, REQUESTS, compare
+from tests.validation.test_agreement import AGGREGATED
 from validation.policies import POLICIES
 from validation.simulator import cpu
 from validation.simulator.metrics import Replication, collect

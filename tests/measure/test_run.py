@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 from fluid.errors import InputError  # noqa: E402
 from validation.measure import paper_design  # noqa: E402
@@ -65,12 +66,34 @@ def test_an_unknown_target_is_named(named: dict[str, str], field: str) -> None:
 
 
 def test_a_target_says_where_its_weights_come_from(tmp_path: Path) -> None:
-    assert Target.named(**TINY).weights == "random weights"
+    plain = Target.named(**TINY)
+    assert plain.weights == "random weights"
     folder = tmp_path / "llama"
+    folder.mkdir()
+    save_file(dict(plain.decoder().named_parameters()), folder / "model.safetensors")
     named = Target.named(**TINY, checkpoint=folder)
     assert named.weights == "weights of llama"
-    with pytest.raises(InputError, match="safetensors"):
-        named.decoder()
+    for one, other in zip(plain.decoder().parameters(), named.decoder().parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_is_looked_at_before_a_model_is_made(tmp_path: Path) -> None:
+    """Seven billion weights would be a minute and 13 GB first."""
+    with pytest.raises(InputError, match="a folder with"):
+        Target.named(**TINY, checkpoint=tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"no header")
+    with pytest.raises(InputError, match="a safetensors file"):
+        Target.named(**TINY, checkpoint=tmp_path)
+    weights = dict(Target.named(**TINY).decoder().named_parameters())
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first][:1].clone()}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="of model tiny"):
+        Target.named(**TINY, checkpoint=tmp_path)
+    save_file(
+        {name: one for name, one in weights.items() if name != first}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(InputError, match="every weight"):
+        Target.named(**TINY, checkpoint=tmp_path)
 
 
 @pytest.mark.parametrize(

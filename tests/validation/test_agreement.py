@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from tests.benchmarks.loads import model_with
-from tests.support.random_cases import Case, crowded_case, random_case
+from tests.support.agreement import compare
+from tests.support.random_cases import crowded_case, random_case
 from validation.policies import POLICIES
-from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
 from validation.simulator import cpu
-from validation.simulator.model import poisson_model
 
-WORKLOADS = 300
+WORKLOADS = 100
+"""More of them: ``python -m tests.benchmarks.agreement``."""
+
 CROWDS = 30
-REQUESTS = 60
 
 AGGREGATED = [name for name, one in POLICIES.items() if one.form_aggregated is not None]
-
-
-def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
-    """The engine's own arrivals, as objects."""
-    classes = case.workload.classes
-    return [
-        Request(
-            number,
-            float(at),
-            int(kind),
-            classes[kind].prefill_tokens,
-            classes[kind].context_tokens,
-            classes[kind].decode_tokens,
-            priority=case.policy.priorities[kind] if case.policy.priorities else 0,
-        )
-        for number, (at, kind) in enumerate(zip(trace.arrived_at_s, trace.class_index, strict=True))
-    ]
-
-
-def compare(case: Case) -> int:
-    """Assert agreement; return the number of evictions."""
-    job = cpu.Job(case.policy, replication=0, seed=case.seed)
-    model = poisson_model(case.workload, case.server, case.arrivals)
-    trace = cpu.run_traced(model, job, REQUESTS)
-    # Iterations that are recorded one by one are also made one by one.
-    (plain,) = cpu.run_reading(model, [job], REQUESTS, lambda lane: lane.requests.copy())
-    np.testing.assert_array_equal(plain["completed_at_s"], trace.completed_at_s)
-    requests = reference_requests(case, trace)
-    ahead = case.policy.values.get("async_scheduling", 0)
-    iterations = (simulate_ahead if ahead else simulate_slowly)(
-        requests,
-        case.server,
-        REFERENCE_POLICIES[case.policy.policy.name],
-        case.policy.values,
-        case.policy.thresholds,
-        steps=len(trace.series),
-        cuts=case.policy.cuts or sorted({one.decode_tokens for one in case.workload.classes}),
-    )
-    np.testing.assert_allclose(
-        trace.first_token_at_s, [one.first_token_at_s for one in requests], rtol=1e-10
-    )
-    np.testing.assert_allclose(
-        trace.completed_at_s, [one.completed_at_s for one in requests], rtol=1e-10
-    )
-    # The engine's last decision may evict before it finds that nothing can run any more.
-    done = np.isfinite(trace.completed_at_s)
-    evictions = np.array([one.evictions for one in requests])
-    assert trace.evicted_times[done].tolist() == evictions[done].tolist()
-    np.testing.assert_allclose(trace.series[:, :2], np.array(iterations), rtol=1e-10)
-    assert (trace.series[:, 1] <= case.server.usable_kv_tokens).all()
-    return int(trace.evicted_times.sum())
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -43,7 +43,8 @@ class Target:
             device: "cpu", "cuda", or "auto" for CUDA where there is one.
 
         Raises:
-            InputError: An unknown name, no such device, or a model that does not fit.
+            InputError: An unknown name, no such device, a model that does not fit, or a checkpoint
+                that lacks files or weights of this shape.
             FluidwaitError: torch is not installed.
         """
         shape = shape_named(model)
@@ -53,6 +54,10 @@ class Target:
             raise FluidwaitError("measuring needs torch: pip install 'fluidwait[torch]'") from None
         found = cls(shape, device_named(device), dtype_named(dtype), checkpoint)
         require_room(shape, found.device, found.dtype)
+        if checkpoint:
+            from validation.measure.checkpoint import require_checkpoint
+
+            require_checkpoint(shape, checkpoint)
         return found
 
     @property
@@ -66,11 +71,7 @@ class Target:
         return f"weights of {self.checkpoint.name}" if self.checkpoint else "random weights"
 
     def decoder(self) -> Decoder:
-        """The model on its device.
-
-        Raises:
-            InputError: The checkpoint lacks files or weights of this shape.
-        """
+        """The model on its device."""
         from validation.measure.model import random_decoder
 
         decoder = random_decoder(self.shape, self.device, self.dtype)
