@@ -32,12 +32,14 @@ class Case:
         seats: Engine's; all of them are taken before the steps that count.
         blocks: Engine's KV blocks.
         table: Fields of the threshold table.
+        max_wait_s: In the plug-in's settings.
     """
 
     name: str
     seats: int = 256
     blocks: int = 20_000
     table: dict[str, Any] = field(default_factory=dict)
+    max_wait_s: float | None = None
 
 
 def _segments(*pairs: tuple[int, int]) -> list[dict[str, Any]]:
@@ -53,11 +55,10 @@ CASES = (
     Case("cap", table={"params": {"cap_requests": 128}}),
     Case(
         "pace, none waits too long",
-        table={"params": {"pace_per_iteration": 0.05, "max_wait_s": 6e4}},
+        table={"params": {"pace_per_iteration": 0.05}},
+        max_wait_s=6e4,
     ),
-    Case(
-        "pace, all wait too long", table={"params": {"pace_per_iteration": 1e-3, "max_wait_s": 1}}
-    ),
+    Case("pace, all wait too long", table={"params": {"pace_per_iteration": 1e-3}}, max_wait_s=1.0),
     Case(
         "nested-cap",
         table={
@@ -114,7 +115,9 @@ def _medians_s(case: Case, order: str, model: Path, path: Path) -> tuple[float, 
         iteration_time=IterationTime.affine(0.01, 1e-5, 1e-7),
     )
     path.write_text(json.dumps(table_document(server, **case.table)), encoding="utf-8")
-    config = {"fluidwait": {"table": str(path)}}
+    config: dict[str, Any] = {"fluidwait": {"table": str(path)}}
+    if case.max_wait_s is not None:
+        config["fluidwait"]["max_wait_s"] = case.max_wait_s
     settings: dict[str, Any] = {"policy": order, "max_num_seqs": case.seats}
     ours = make_scheduler(
         TableScheduler, model, case.blocks, BLOCK, additional_config=config, **settings
