@@ -97,8 +97,12 @@ def test_a_picture_is_axes(result: Result) -> None:
     assert axes.size
     assert all(isinstance(one, Axes) for one in axes)
     assert not read_as_mathematics(axes)
-    _, given = plt.subplots(axes.size)
+    figure, given = plt.subplots(axes.size)
+    size, letters = figure.get_size_inches().tolist(), plt.rcParams["font.size"]
     again = result.plot(given)
+    assert figure.get_size_inches().tolist() == size
+    assert not any(one.get_title() for one in np.ravel(given))
+    assert {one.xaxis.label.get_fontsize() for one in np.ravel(given)} == {letters}
     assert np.ravel(again).tolist() == np.ravel(given).tolist()
     for one, other in zip(axes, np.ravel(given), strict=True):
         assert [len(line.get_xdata()) for line in one.lines] == [

@@ -79,7 +79,7 @@ def draw_latency(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel("seconds")
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 
@@ -128,7 +128,7 @@ def draw_by_rate(
         axes.set(xlabel="total rate (requests/s)", ylabel="seconds", title=title)
         if rows:
             axes.set_yscale("log")
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return axes
 
 

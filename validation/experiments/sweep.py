@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+from numpy.typing import ArrayLike
 
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number
 from fluid.server import Server
+from fluid.steady.fluid_sweep import FluidSweep, fluid_sweep
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
 from validation.experiments.rows import LOCAL, Runner, grid, run_rows
@@ -100,7 +103,8 @@ class Sweep(Result):
         return frame_of(self.results) | {"seed": list(self.seeds)}
 
 
-def sweep(
+@overload
+def sweep(  # type: ignore[overload-overlap]  # `policies` is no parameter of a load
     load: Workload | Tape,
     server: Server,
     policies: PolicyLike | Iterable[PolicyLike],
@@ -113,22 +117,47 @@ def sweep(
     store: Store | str | Path | None = None,
     runner: Runner = LOCAL,
     on_done: Callable[[], None] | None = None,
-) -> Sweep:
-    """Run every policy at every rate under every seed.
+) -> Sweep: ...
+
+
+@overload
+def sweep(
+    load: Workload,
+    server: Server,
+    *,
+    of: str | Callable[[Workload, Server], Any] = "equilibrium",
+    scheduler: str | None = None,
+    on_done: Callable[[], None] | None = None,
+    **values: ArrayLike,
+) -> FluidSweep: ...
+
+
+def sweep(load: Any, server: Server, policies: Any = None, **asked: Any) -> Sweep | FluidSweep:
+    """With policies: simulate each at every rate under every seed. Without: what the fluid says.
+
+    Without policies nothing is simulated: an analytic answer (`of`) is given at every combination
+    of `values` of parameters, as `fluid.steady.fluid_sweep.fluid_sweep` does. The command
+    ``fluidwait sweep`` simulates.
 
     Args:
-        load: A workload, or a recording, which runs once and under one seed.
+        load: A workload; with policies also a recording, which runs once and under one seed.
         policies: As `policy` makes them, or as text that `parse_policy` reads.
-        rates: Total rates per second; that of the load where None.
+        rates: With policies: total rates per second; that of the load where None.
         seeds: How many, from that of `runs` on.
         arrivals: How the workload arrives; Poisson where None.
         traffic: What clients do; they come and wait where None.
         store: Folder that keeps finished rows; those that it holds are not run again.
         runner: Where configurations run; the results do not depend on it.
-        on_done: Called after each row.
+        of: Without policies: "equilibrium", "stability", "latency", "fluctuation" or "full_memory";
+            or a function of a workload and a server that gives a number, numbers by name or a
+            result.
+        scheduler: Whose latencies "equilibrium" and "latency" predict.
+        values: Of rate, kv_tokens, overhead_s, per_kv_token_s, output_factor or prompt_factor.
+        on_done: Called after each row or point.
 
     Raises:
-        InputError: No policies or rates, too many rows, or a policy that cannot run.
+        InputError: No policies or rates, too many rows, or a policy that cannot run; an unknown
+            answer or parameter, or a value that no load or server may have.
         ClusterError: The runner lost its cluster; the rows so far are in the store.
 
     >>> import fluidwait as fw
@@ -137,7 +166,31 @@ def sweep(
     >>> found = fw.sweep(load, server, ["greedy"], rates=[1, 2], runs=fw.Runs(2, 300))
     >>> found.frame()["rate_per_s"]
     [1.0, 2.0]
+    >>> found = fw.sweep(load, server, of="stability", rate=[20, 40], kv_tokens=[9_000, 90_000])
+    >>> found.frame()["stable"]
+    [False, True, False, False]
     """
+    if policies is not None:
+        return simulated_sweep(load, server, policies, **asked)
+    if isinstance(load, Tape):
+        raise InputError("load", "a recording", "a workload, or policies to simulate on it")
+    return fluid_sweep(load, server, **asked)
+
+
+def simulated_sweep(
+    load: Workload | Tape,
+    server: Server,
+    policies: PolicyLike | Iterable[PolicyLike],
+    rates: Iterable[float] | None = None,
+    seeds: int = 1,
+    arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
+    runs: Runs = Runs(20, 20_000),
+    store: Store | str | Path | None = None,
+    runner: Runner = LOCAL,
+    on_done: Callable[[], None] | None = None,
+) -> Sweep:
+    """As `sweep` with policies."""
     chosen = configured(policies)
     model = model_of(load, server, arrivals, traffic)
     offered_per_s = model.offered(rates)
