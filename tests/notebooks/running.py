@@ -21,6 +21,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 _FIGURE = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
+_DIGITS = re.compile(r"(\d\.\d\d)\d+")
+
 _LAST_DIGIT = 2e-3
 """Figures have four digits; on another processor the last of them may be another."""
 
@@ -65,9 +67,9 @@ def storable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _small(svg: str) -> str:
-    """A picture without what nobody sees: its metadata, and hundredths of a point."""
+    """A picture without what nobody sees: its metadata, and thousandths of a point in its lines."""
     drawn = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", drawn)
+    return re.sub(r' d="[^"]*"', lambda line: _DIGITS.sub(r"\1", line[0]), drawn)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

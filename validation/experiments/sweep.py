@@ -135,30 +135,21 @@ def sweep(
 def sweep(load: Any, server: Server, policies: Any = None, **asked: Any) -> Sweep | FluidSweep:
     """With policies: simulate each at every rate under every seed. Without: what the fluid says.
 
-    Without policies nothing is simulated: an analytic answer (`of`) is given at every combination
-    of `values` of parameters, as `fluid.steady.fluid_sweep.fluid_sweep` does. The command
-    ``fluidwait sweep`` simulates.
+    With them it is the command ``fluidwait sweep``, and takes ``rates``, ``seeds``, ``arrivals``,
+    ``traffic``, ``runs``, ``store``, ``runner`` and ``on_done``, as `simulated_sweep`.
+
+    Without policies nothing is simulated: an analytic answer is given at every combination of
+    values of ``rate``, ``kv_tokens``, ``overhead_s``, ``per_kv_token_s``, ``output_factor`` and
+    ``prompt_factor``, with ``of``, ``scheduler`` and ``on_done`` as for
+    `fluid.steady.fluid_sweep.fluid_sweep`.
 
     Args:
         load: A workload; with policies also a recording, which runs once and under one seed.
         policies: As `policy` makes them, or as text that `parse_policy` reads.
-        rates: With policies: total rates per second; that of the load where None.
-        seeds: How many, from that of `runs` on.
-        arrivals: How the workload arrives; Poisson where None.
-        traffic: What clients do; they come and wait where None.
-        store: Folder that keeps finished rows; those that it holds are not run again.
-        runner: Where configurations run; the results do not depend on it.
-        of: Without policies: "equilibrium", "stability", "latency", "fluctuation" or "full_memory";
-            or a function of a workload and a server that gives a number, numbers by name or a
-            result.
-        scheduler: Whose latencies "equilibrium" and "latency" predict.
-        values: Of rate, kv_tokens, overhead_s, per_kv_token_s, output_factor or prompt_factor.
-        on_done: Called after each row or point.
+        asked: As above.
 
     Raises:
-        InputError: No policies or rates, too many rows, or a policy that cannot run; an unknown
-            answer or parameter, or a value that no load or server may have.
-        ClusterError: The runner lost its cluster; the rows so far are in the store.
+        InputError, ClusterError: As these two.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
@@ -190,7 +181,23 @@ def simulated_sweep(
     runner: Runner = LOCAL,
     on_done: Callable[[], None] | None = None,
 ) -> Sweep:
-    """As `sweep` with policies."""
+    """Run every policy at every rate under every seed; `sweep` with policies.
+
+    Args:
+        load: A workload, or a recording, which runs once and under one seed.
+        policies: As `policy` makes them, or as text that `parse_policy` reads.
+        rates: Total rates per second; that of the load where None.
+        seeds: How many, from that of `runs` on.
+        arrivals: How the workload arrives; Poisson where None.
+        traffic: What clients do; they come and wait where None.
+        store: Folder that keeps finished rows; those that it holds are not run again.
+        runner: Where configurations run; the results do not depend on it.
+        on_done: Called after each row.
+
+    Raises:
+        InputError: No policies or rates, too many rows, or a policy that cannot run.
+        ClusterError: The runner lost its cluster; the rows so far are in the store.
+    """
     chosen = configured(policies)
     model = model_of(load, server, arrivals, traffic)
     offered_per_s = model.offered(rates)
