@@ -59,10 +59,12 @@ PAPER: dict[Any, Any] = {
 WIDTHS_IN = {1: 3.3, 2: 6.9}
 """Inches of a figure by the columns of the page that it spans."""
 
-_FLATTEST = 0.4
-"""Height of a figure on paper by its width, at least."""
+_FLATTEST = {1: 0.75, 2: 0.4}
+"""Height of a figure on paper by its width, at least, by the columns that it spans."""
 
-_paper_width_in: ContextVar[float | None] = ContextVar("_paper_width_in", default=None)
+_NARROW_IN = 5.0
+
+_paper_columns: ContextVar[int | None] = ContextVar("_paper_columns", default=None)
 
 
 @contextmanager
@@ -95,12 +97,12 @@ def style(name: str = "paper", *, columns: int = 1) -> Iterator[None]:
         raise InputError("style", name, "paper")
     if columns not in WIDTHS_IN:
         raise InputError("columns", columns, "1 or 2")
-    before = _paper_width_in.set(WIDTHS_IN[columns])
+    before = _paper_columns.set(columns)
     try:
         with mpl.rc_context({**STYLE, **PAPER}):
             yield
     finally:
-        _paper_width_in.reset(before)
+        _paper_columns.reset(before)
 
 
 @contextmanager
@@ -119,17 +121,17 @@ def panels(
     Raises:
         InputError: Not as many axes as there are panels.
     """
-    paper_width_in = _paper_width_in.get()
-    untitled = ax is not None or paper_width_in is not None
-    ours = {} if ax is not None else STYLE if paper_width_in is None else {**STYLE, **PAPER}
+    spanned = _paper_columns.get()
+    untitled = ax is not None or spanned is not None
+    ours = {} if ax is not None else STYLE if spanned is None else {**STYLE, **PAPER}
     # Names come from files: a dollar in them is a dollar.
     with mpl.rc_context({**ours, "text.parse_math": False}):
         if ax is None:
             from matplotlib import pyplot as plt
 
-            if paper_width_in is not None:
-                height_in = paper_width_in * max(figsize[1] / figsize[0], _FLATTEST)
-                figsize = paper_width_in, height_in
+            if spanned is not None:
+                ratio = max(figsize[1] / figsize[0], _FLATTEST[spanned])
+                figsize = WIDTHS_IN[spanned], ratio * WIDTHS_IN[spanned]
             ax = plt.figure(figsize=figsize, layout="constrained").subplots(rows, columns, **shared)
         elif np.size(ax) != rows * columns:
             raise InputError("ax", f"{np.size(ax)} axes", f"{rows * columns} axes, or None")
@@ -143,6 +145,16 @@ def panels(
                 # Made here, not when it is drawn, where a dollar would begin a formula again.
                 for label in axis.get_ticklabels(which="both"):
                     label.set_parse_math(axis.get_scale() == "log")  # whose figures are powers
+
+
+def is_narrow(axes: Axes) -> bool:
+    """Whether a long legend does not fit into or beside axes, but below them."""
+    figure = axes.get_figure(root=True)
+    return figure is not None and figure.get_figwidth() < _NARROW_IN
+
+
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3)}
+"""Where such a legend goes."""
 
 
 def save(draw: Callable[[], Panels], path: str | Path) -> None:
