@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fluid.errors import InputError
@@ -37,6 +38,8 @@ MOST_PATH = 200
 class FileModel(BaseModel):
     """Base of everything that users write in a file: immutable, closed, strictly typed.
 
+    Built by hand, a list or an array does for a tuple, and a number of numpy's for Python's own.
+
     Raises:
         InputError: Built by hand from values that a file could not hold either, naming the first
             one by field.
@@ -48,7 +51,7 @@ class FileModel(BaseModel):
 
     def __init__(self, /, **fields: Any) -> None:
         try:
-            super().__init__(**fields)
+            super().__init__(**{name: _plain(value) for name, value in fields.items()})
         except ValidationError as error:
             raise _input_error(error, type(self), None) from None
 
@@ -89,6 +92,26 @@ class FileModel(BaseModel):
     def read(cls: type[Model], path: str | Path) -> Model:
         """Read and validate a YAML or JSON file."""
         return cls.from_document(read_document(path), str(path))
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other values in these fields, checked as if it had been built by hand.
+
+        `model_copy` is pydantic's own and checks nothing.
+
+        Raises:
+            InputError: Naming the first field that does not exist, or does not take its value.
+
+        >>> import fluidwait as fw
+        >>> server = fw.Server.named("paper-lmsys")
+        >>> server.changed(kv_capacity_tokens=5_000).usable_kv_tokens
+        5000
+        >>> server.changed(kv_capacity_tokens=-5)
+        Traceback (most recent call last):
+            ...
+        fluid.errors.InputError: kv_capacity_tokens: got -5; allowed: input should be greater than \
+or equal to 1
+        """
+        return type(self)(**dict(self) | fields)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy without what the original has cached, which an update may have made wrong."""
@@ -304,6 +327,13 @@ def write_document(document: dict[str, Any], path: str | Path) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _plain(value: Any) -> Any:
+    """Numpy's numbers as Python's, and lists and arrays as tuples, which can be hashed."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
 def _input_error(error: ValidationError, model: type[BaseModel], file: str | None) -> InputError:
     """Turn pydantic's first complaint into one line with the field's path and what is allowed."""
     errors = error.errors()
@@ -325,6 +355,10 @@ def _input_error(error: ValidationError, model: type[BaseModel], file: str | Non
         return InputError(field, "nothing", "this field is required", file)
     if kind == "too_short":
         return InputError(field, value, f"at least {first['ctx']['min_length']} entry", file)
+    if kind == "model_type" and callable(value):
+        name, fields = first["ctx"]["class_name"], _fields_at(model, path)
+        allowed = f"{name} with the fields {', '.join(fields)}; no function: tabulate it"
+        return InputError(field, value, allowed, file)
     cause = first.get("ctx", {}).get("error", first["msg"])
     if isinstance(cause, InputError):  # raised by what a validator called
         inner = ".".join(part for part in (field, cause.field) if part)

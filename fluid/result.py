@@ -195,6 +195,7 @@ def print_table(table: Table, stream: Any, width: int, colours: bool = False) ->
         markup=False,
         emoji=False,
         force_terminal=colours,
+        force_jupyter=False,  # there it would display the table beside that of `_repr_html_`
         color_system="standard" if colours else None,
     )
     table = _printable(table)

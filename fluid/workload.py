@@ -159,6 +159,11 @@ class RequestClass(FileModel):
             raise ValueError("prefill_tokens ≥ 1, or context_tokens ≥ 1 for decode-only servers")
         return self
 
+    def changed(self, **fields: Any) -> Self:
+        """As `FileModel.changed`; the prompt of a conversation follows anew."""
+        follows = {} if self.conversation is None else {"prefill_tokens": 0}
+        return super().changed(**follows | fields)
+
     @property
     def prefix_tokens(self) -> int:
         """`shared_prefix_tokens`, 0 where there are none."""

@@ -11,7 +11,7 @@ True
 Every name is imported from its room when it is first used, so that importing this package costs
 next to nothing. Rooms for those who look further: `fw.symbolic` (the derivations in sympy),
 `fw.transient` (the fluid over time), `fw.nested` (parts of Nested WAIT), `fw.measure` (timing a
-device), `fw.policy_kit` (what a policy of your own is made of).
+device), `fw.policy_kit` (what a policy of your own is made of), `fw.plots` (their style on paper).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fluid.steady.capacity import CapacityAnswer, capacity
     from fluid.steady.equilibrium import Equilibrium, equilibrium
     from fluid.steady.fluctuation import Fluctuation, fluctuation
+    from fluid.steady.fluid_sweep import FluidSweep
     from fluid.steady.full_memory.stability import FullMemory, full_memory
     from fluid.steady.latency.predict import latency
     from fluid.steady.latency.result import Latency
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from fluid.transient.path import FluidPath, simulate_fluid
     from fluid.transient.saturated import PredictedLoss, predicted_loss
     from fluid.workload import RequestClass, Requests, Slo, Workload
+    from fluidwait import plots
     from thresholds.fleet import Fleet, ServerType, fleet
     from thresholds.limits import Limits
     from thresholds.schedule import Schedule
@@ -104,6 +106,7 @@ _ROOMS = {
     "fluid.steady.capacity": "CapacityAnswer capacity",
     "fluid.steady.equilibrium": "Equilibrium equilibrium",
     "fluid.steady.fluctuation": "Fluctuation fluctuation",
+    "fluid.steady.fluid_sweep": "FluidSweep",
     "fluid.steady.full_memory.stability": "FullMemory full_memory",
     "fluid.steady.latency.predict": "latency",
     "fluid.steady.latency.result": "Latency",
@@ -117,6 +120,7 @@ _ROOMS = {
     "fluid.transient.path": "FluidPath simulate_fluid",
     "fluid.transient.saturated": "PredictedLoss predicted_loss",
     "fluid.workload": "RequestClass Requests Slo Workload",
+    "fluidwait": "plots",
     "thresholds.fleet": "Fleet ServerType fleet",
     "thresholds.limits": "Limits",
     "thresholds.schedule": "Schedule",
@@ -171,10 +175,9 @@ def __getattr__(name: str) -> Any:
     module_name = _MODULE_OF.get(name)
     if module_name is None:
         raise AttributeError(f"module 'fluidwait' has no attribute {name!r}")
-    module = importlib.import_module(module_name)
-    try:
-        found = getattr(module, name)
-    except AttributeError:
+    # Not `getattr`, with which this package would ask itself for ever.
+    found = vars(importlib.import_module(module_name)).get(name)
+    if found is None:
         found = importlib.import_module(f"{module_name}.{name}")
     globals()[name] = found
     return found

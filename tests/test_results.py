@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from matplotlib.text import Text
 from pydantic import BaseModel, ValidationError
 
 from fluid.errors import InputError
-from fluid.result import Result, Table, as_text
+from fluid.result import Result, Table, as_text, print_table
 from tests.support.results_fluid import FLUID_RESULTS
 from tests.support.results_measure import MEASURE_RESULTS
 from tests.support.results_thresholds import THRESHOLD_RESULTS
@@ -97,8 +98,12 @@ def test_a_picture_is_axes(result: Result) -> None:
     assert axes.size
     assert all(isinstance(one, Axes) for one in axes)
     assert not read_as_mathematics(axes)
-    _, given = plt.subplots(axes.size)
+    figure, given = plt.subplots(axes.size)
+    size, letters = figure.get_size_inches().tolist(), plt.rcParams["font.size"]
     again = result.plot(given)
+    assert figure.get_size_inches().tolist() == size
+    assert not any(one.get_title() for one in np.ravel(given))
+    assert {one.xaxis.label.get_fontsize() for one in np.ravel(given)} == {letters}
     assert np.ravel(again).tolist() == np.ravel(given).tolist()
     for one, other in zip(axes, np.ravel(given), strict=True):
         assert [len(line.get_xdata()) for line in one.lines] == [
@@ -154,3 +159,15 @@ def test_columns_that_matter_stay_to_the_last(result: Result) -> None:
     for table in tables_of(result):
         for heading in table.spare:
             assert not any(one in heading.lower() for one in KEPT)
+
+
+def test_colours_are_left_out_where_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> str:
+        stream = io.StringIO()
+        print_table(Table("t", ("a", "verdict"), (("x", "stable"),)), stream, 80, colours=True)
+        return stream.getvalue()
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32m" in written()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in written()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from fluid.plots.style import COLOURS, Panels, panels
 from thresholds.fields import PolicyValidation
 
@@ -17,7 +19,7 @@ def draw_validated(rows: Mapping[str, PolicyValidation], ax: Panels | None = Non
     """
     labels = list(rows)
     with panels(ax, (8, 1.2 + 0.4 * len(rows)), 1, 2, sharey=True) as axes:
-        latency, carried = axes
+        latency, carried = np.ravel(axes)
         for index, row in enumerate(rows.values()):
             colour = COLOURS[index % len(COLOURS)]
             for one, factor, found in (

@@ -48,7 +48,7 @@ def plot_cache(ax: Axes | None, found: Balance) -> Axes:
             title="Prefix cache: room and demand",
             ylim=(0, None),
         )
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 

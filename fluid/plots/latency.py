@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fluid.plots.style import COLOURS, MARKERS, panels
+from fluid.plots.style import BELOW, COLOURS, MARKERS, is_narrow, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def draw_latency(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.invert_yaxis()
         axes.set_xlabel("seconds")
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 
@@ -123,12 +123,16 @@ def draw_by_rate(
         if simulated:
             axes.plot([], [], "ko", ms=4, label="simulated: mean, bar to p99")
         axes.axvline(limit_per_s, color="black", ls=":", label="stability boundary")
-        if ends is not None:
+        narrow = is_narrow(axes)
+        if ends is not None and not narrow:
             axes.plot([], [], " ", label=fill(ends, 30))
         axes.set(xlabel="total rate (requests/s)", ylabel="seconds", title=title)
         if rows:
             axes.set_yscale("log")
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        if narrow:
+            axes.legend(**BELOW, ncols=2, title=ends and fill(ends, 58))
+        else:
+            axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return axes
 
 

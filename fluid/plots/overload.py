@@ -42,7 +42,7 @@ def plot_bounded_queue(
             xlabel="bound of the queue (requests)", ylabel="wait for admission (s)", title=title
         )
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 
@@ -71,7 +71,7 @@ def plot_impatience(
         right.set_ylabel("give up (%)")
         right.set_ylim(0, 100)
         lines = [*axes.get_lines(), *right.get_lines()]
-        axes.legend(lines, [str(one.get_label()) for one in lines], fontsize=8)
+        axes.legend(lines, [str(one.get_label()) for one in lines])
     return axes
 
 
@@ -103,7 +103,7 @@ def plot_fixed_clients(
         right.set_ylabel("mean latency (s)")
         right.set_ylim(bottom=0)
         lines = [*axes.get_lines(), *right.get_lines()]
-        axes.legend(lines, [str(one.get_label()) for one in lines], fontsize=8)
+        axes.legend(lines, [str(one.get_label()) for one in lines])
     return axes
 
 
@@ -137,5 +137,5 @@ def plot_offered(
         refused.set_ylabel("refused (%)")
         ttft.set(ylabel=f"{asked} of the admitted (s)", yscale="log")
         goodput.set_ylim(bottom=0)
-        goodput.legend(title="bound of the queue", fontsize=8, title_fontsize=8)
+        goodput.legend(title="bound of the queue")
     return axes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from fluid.plots.style import COLOURS, Panels, panels
+from fluid.plots.style import BELOW, COLOURS, Panels, is_narrow, panels
 from fluid.server import Server
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ def plot_region(ax: Panels | None, region: TwoClasses) -> Panels:
     """
     with panels(ax, (6, 5)) as axes:
         draw_region(axes, region)
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 
@@ -85,7 +85,7 @@ def plot_composition(ax: Axes | None, held_kv_tokens: Mapping[str, Floats], titl
             ylabel="KV held (tokens per stage)",
             title=title,
         )
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 
@@ -119,5 +119,6 @@ def plot_phase(
         axes.plot([], [], "-", color=COLOURS[1], label="stability boundary")
         axes.plot([], [], ":", color=COLOURS[1], label="memory share ½: the cause changes")
         axes.set(xlabel=horizontal[0], ylabel=vertical[0], title=title)
-        axes.legend(fontsize=8, loc="upper right")
+        place: dict[str, Any] = BELOW if is_narrow(axes) else {"loc": "upper right"}
+        axes.legend(**place)
     return axes

@@ -26,12 +26,15 @@ def plot_recovery_map(
     rates_per_s: ArrayLike,
     burst_requests: ArrayLike,
     recovery_s: ArrayLike,
+    horizon_s: float,
     simulated_never: ArrayLike | None = None,
 ) -> Axes:
-    """Recovery time over rate × burst; where it never comes, one colour of its own.
+    """Recovery time over rate × burst; where it does not come in time, one colour of its own.
 
     Args:
         recovery_s: NaN for never, shape (rates, bursts).
+        horizon_s: How long recovery is waited for. Colours reach so far, so that maps of one
+            horizon can be compared.
         simulated_never: Share of simulated paths that never recover, alike; drawn as circles, open
             where most recover and filled where most do not.
     """
@@ -41,9 +44,11 @@ def plot_recovery_map(
     colours = mpl.colormaps["viridis"].with_extremes(bad=NEVER_COLOUR)
     with panels(ax, (7, 4.5)) as axes:
         axes.grid(False)
-        mesh = axes.pcolormesh(rates, bursts, times.T, cmap=colours, shading="nearest")
-        figure = _figure(axes)
-        figure.colorbar(mesh, ax=axes, label="seconds to recover (vermillion: never)")
+        mesh = axes.pcolormesh(
+            *(rates, bursts, times.T), cmap=colours, shading="nearest", vmin=0, vmax=horizon_s
+        )
+        label = f"seconds to recover (vermillion: not within {horizon_s:,.0f} s)"
+        _figure(axes).colorbar(mesh, ax=axes, label=label)
         if simulated_never is not None:
             never = np.asarray(simulated_never).T > 0.5
             x, y = np.meshgrid(rates, bursts)
@@ -52,7 +57,9 @@ def plot_recovery_map(
                 (never, "white", "simulated: never"),
             ):
                 axes.scatter(x[which], y[which], 28, face, edgecolors="white", label=label)
-            figure.legend(loc="outside lower center", ncols=2, facecolor="0.5", labelcolor="white")
+            # Circles are white, which only the map itself and a dark legend show.
+            place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
+            axes.legend(**place, ncols=2, facecolor="0.5", labelcolor="white")
         axes.set_xlabel("arrivals (requests/s)")
         axes.set_ylabel("burst (requests)")
     return axes
@@ -118,8 +125,8 @@ def plot_kv_by_stage(
         row: list[Axes] = np.ravel(grid).tolist()
         for axes, time_s, held in zip(row, times_s, held_kv_tokens, strict=True):
             axes.stairs(held, edges, baseline=1.0, fill=True, color=COLOURS[0])
-            axes.set_title(f"{time_s:,.0f} s: {held.sum() / kv_capacity:.0%} of KV")
-            axes.title.set_fontsize(9)
+            label = f"{time_s:,.0f} s: {held.sum() / kv_capacity:.0%} of KV"
+            axes.text(*(0.5, 1.02, label), transform=axes.transAxes, ha="center", fontsize="small")
             axes.set_xlabel("stage")
             # Logarithmic: a generation holds a hundred times what an even band does.
             axes.set(yscale="log", ylim=(10, 2 * kv_capacity))

@@ -171,7 +171,7 @@ def _with_rate(workload: Workload, server: Server, value: float) -> tuple[Worklo
 
 
 def _with_memory(workload: Workload, server: Server, value: float) -> tuple[Workload, Server]:
-    return workload, server.model_copy(update={"kv_capacity_tokens": round(value)})
+    return workload, server.changed(kv_capacity_tokens=round(value))
 
 
 def _with_overhead(workload: Workload, server: Server, value: float) -> tuple[Workload, Server]:
@@ -185,19 +185,18 @@ def _with_read_time(workload: Workload, server: Server, value: float) -> tuple[W
 
 
 def _with_time(server: Server, **changes: Any) -> Server:
-    tau = server.iteration_time.model_copy(update=changes)
-    return server.model_copy(update={"iteration_time": tau})
+    return server.changed(iteration_time=server.iteration_time.changed(**changes))
 
 
 def _scaled_lengths(field: str) -> Change:
     def change(workload: Workload, server: Server, factor: float) -> tuple[Workload, Server]:
         classes = tuple(
-            one.model_copy(update={field: round(getattr(one, field) * factor) or 1})
+            one.changed(**{field: round(getattr(one, field) * factor) or 1})
             if getattr(one, field)
             else one
             for one in workload.classes
         )
-        return workload.model_copy(update={"classes": classes}), server
+        return workload.changed(classes=classes), server
 
     return change
 
@@ -216,4 +215,4 @@ PARAMETERS: dict[str, tuple[str, Change]] = {
         _scaled_lengths("prefill_tokens"),
     ),
 }
-"""Parameters of phase diagrams: axis label with unit, and how to set one."""
+"""Parameters of phase diagrams and sweeps: axis label with unit, and how to set one."""

@@ -57,7 +57,7 @@ def chat_format(
         if options.tokenizer is None:
             allowed = "a tokenizer.json, since this trace holds text and no token counts"
             raise InputError("tokenizer", "nothing", allowed, str(path))
-        tokenizer = _tokenizer(options.tokenizer)
+        tokenizer = _tokenizer(Path(options.tokenizer))
         chunks = _chunks(path, layout, tokenizer, options)
         return Trace(chunks, timed=False, said=(NO_TIMES, *caveats))
 

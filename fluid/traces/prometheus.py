@@ -61,7 +61,7 @@ def _open(path: Path, options: ReadOptions) -> Snapshot:
     program = page_program(samples, file)
     rate_per_s, told = _rate(samples, program, options.part)
     if options.since is not None:
-        between = window(path, options.since, program.prefix)
+        between = window(path, Path(options.since), program.prefix)
         samples = between.samples
         told = _told_of_window(between.seconds, between.by_the_files)
     require_one_model(samples, program, options.part, file)

@@ -57,9 +57,9 @@ class ReadOptions:
     """
 
     drop_failed: bool = False
-    tokenizer: Path | None = None
+    tokenizer: str | Path | None = None
     part: str | None = None
-    since: Path | None = None
+    since: str | Path | None = None
     drop_longer_than: int | None = None
     block_bytes: int = 1 << 22
 

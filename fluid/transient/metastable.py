@@ -116,6 +116,7 @@ class RecoveryMap(Result):
     Attributes:
         rates_per_s, burst_requests: Shapes (rates,) and (bursts,).
         recovery_s: NaN for never, shape (rates, bursts).
+        horizon_s: Of the criterion: "never" is not within so many seconds.
     """
 
     workload: Workload
@@ -123,11 +124,12 @@ class RecoveryMap(Result):
     rates_per_s: Floats
     burst_requests: Floats
     recovery_s: Floats
+    horizon_s: float
 
     def plot(
         self, ax: Axes | None = None, *, simulated_never: NDArray[np.float64] | None = None
     ) -> Axes:
-        """Recovery time as colour, with one of its own for never.
+        """Recovery time as colour up to the horizon, with one of its own for later or never.
 
         Args:
             simulated_never: Share of simulated paths that never recover, shape (rates, bursts),
@@ -136,7 +138,12 @@ class RecoveryMap(Result):
         from fluid.plots.transient import plot_recovery_map
 
         return plot_recovery_map(
-            ax, self.rates_per_s, self.burst_requests, self.recovery_s, simulated_never
+            ax,
+            self.rates_per_s,
+            self.burst_requests,
+            self.recovery_s,
+            self.horizon_s,
+            simulated_never,
         )
 
     def frame(self) -> dict[str, Floats]:
@@ -160,7 +167,10 @@ class RecoveryMap(Result):
             ),
         )
         never = int(np.isnan(self.recovery_s).sum())
-        yield f"Never: {never} of {self.recovery_s.size} pairs of rate and burst."
+        yield (
+            f"Never, within {number(self.horizon_s)} s: {never} of {self.recovery_s.size} pairs of "
+            "rate and burst."
+        )
 
     def document(self) -> dict[str, Any]:
         return {
@@ -168,6 +178,7 @@ class RecoveryMap(Result):
             "server": self.server.name,
             "rates_per_s": self.rates_per_s.tolist(),
             "burst_requests": self.burst_requests.tolist(),
+            "horizon_s": self.horizon_s,
             "recovery_s": [
                 [None if math.isnan(one) else one for one in row]
                 for row in self.recovery_s.tolist()
@@ -195,7 +206,7 @@ def recovery_map(
     cells = [(rate, burst) for rate in rates.tolist() for burst in bursts.tolist()]
     with ThreadPoolExecutor(threads) as pool:
         times_s = np.array(list(pool.map(one, cells))).reshape(len(rates), len(bursts))
-    return RecoveryMap(workload, server, rates, bursts, times_s)
+    return RecoveryMap(workload, server, rates, bursts, times_s, criterion.horizon_s)
 
 
 def tipping_burst(

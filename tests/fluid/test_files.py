@@ -10,12 +10,16 @@ import resource
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pytest
 from pydantic import model_validator
 
+from fluid.conversation import Conversation
 from fluid.errors import InputError
 from fluid.files import FileModel, read_document, read_text, require_output, write_text
+from fluid.iteration import IterationTime
 from fluid.parsing import parse_yaml
+from fluid.server import Server
 from fluid.workload import RequestClass, Workload
 
 GOOD = {
@@ -322,3 +326,37 @@ def test_outputs_that_cannot_be_written_are_known_before(tmp_path, name):
     with pytest.raises(InputError) as caught:
         require_output(tmp_path / name if name not in {"", "."} else name)
     assert len(str(caught.value)) < 300
+
+
+def test_a_change_is_checked_like_a_new_model():
+    server = Server.named("engine-long-decode")
+    assert server.changed(kv_capacity_tokens=999).usable_kv_tokens == 992
+    assert server.changed() == server
+    for change, message in (
+        ({"kv_capacity_tokens": -5}, "kv_capacity_tokens: got -5"),
+        ({"kv_capacity_tokens": 3}, "at least one block, 16 tokens"),
+        ({"block_token": 3}, "did you mean block_tokens"),
+        ({"iteration_time": lambda tokens: 0.1}, "IterationTime with the fields tokens_knots"),
+        ({"iteration_time": 0.1}, "iteration_time: got 0.1"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            server.changed(**change)
+
+
+def test_the_prompt_of_a_changed_conversation_follows_anew():
+    talk = Conversation(turns=2.0, think_time_s=1.0, new_tokens=100)
+    one = RequestClass(name="talk", rate_per_s=1.0, decode_tokens=50, conversation=talk)
+    longer = one.changed(conversation=talk.changed(new_tokens=200))
+    assert one.changed(rate_per_s=2.0).prefill_tokens == one.prefill_tokens < longer.prefill_tokens
+    assert one.changed(conversation=None, prefill_tokens=7).prefill_tokens == 7
+
+
+def test_lists_arrays_and_numbers_of_numpy_are_taken_by_hand():
+    knots = IterationTime(tokens_knots=np.array([0.0, 1.0]), seconds_knots=[0.1, 0.2])
+    assert knots == IterationTime(tokens_knots=(0.0, 1.0), seconds_knots=(0.1, 0.2))
+    one = RequestClass(
+        name="a", rate_per_s=np.float64(2), prefill_tokens=np.int64(512), decode_tokens=20
+    )
+    assert Workload(name="chat", classes=[one]) == Workload.from_document(GOOD)
+    with pytest.raises(InputError, match=r"prefill_tokens: got 1\.5"):
+        one.changed(prefill_tokens=np.float64(1.5))

@@ -90,7 +90,7 @@ def test_map_and_its_plot(tmp_path: Path) -> None:
     assert times_s[0, 0] == times_s[1, 0] == 0.0
     assert (np.diff(times_s[0]) > 0).all()
     assert found.frame()["burst_requests"].tolist() == 2 * bursts
-    assert str(found).endswith("Never: 2 of 6 pairs of rate and burst.")
+    assert str(found).endswith("Never, within 1,500 s: 2 of 6 pairs of rate and burst.")
     save(lambda: found.plot(simulated_never=np.isnan(times_s)), tmp_path / "m.svg")
     assert (tmp_path / "m.svg").stat().st_size > 1000
 

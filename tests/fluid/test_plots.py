@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import doctest
+import io
+
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from fluid.errors import InputError
-from fluid.plots.style import save
+from fluid.plots.style import PAPER, WIDTHS_IN, save, style
 from fluid.server import load_server
 from fluid.steady.equilibrium import PICTURES, equilibrium
 from fluid.steady.phase import PARAMETERS, phase
@@ -96,3 +99,28 @@ def test_what_cannot_be_drawn():
         equilibrium(WORKLOAD.at_rate(1e4), SERVER).plot(picture="stages")
     with pytest.raises(InputError, match="one of " + ", ".join(PICTURES)):
         equilibrium(WORKLOAD, SERVER).plot(picture="best")
+
+
+def test_on_paper_a_picture_is_as_wide_as_its_column_and_has_no_title():
+    margins = phase(WORKLOAD, SERVER, rate=[1, 5], kv_tokens=[10_000, 137_000])
+    assert margins.plot().get_title()
+    before = dict(plt.rcParams)
+    with style("paper", columns=1):
+        axes = margins.plot()
+        assert axes.figure.get_figwidth() == WIDTHS_IN[1]
+        assert axes.get_title() == ""
+        assert axes.xaxis.label.get_fontsize() == PAPER["font.size"]
+        written = io.BytesIO()
+        axes.figure.savefig(written)
+    assert written.getvalue().startswith(b"%PDF")
+    assert dict(plt.rcParams) == before
+    assert margins.plot().get_title()
+    for asked in ({"name": "poster"}, {"columns": 3}):
+        with pytest.raises(InputError), style(**asked):
+            pass
+
+
+def test_the_style_has_an_example_that_is_true():
+    (found,) = doctest.DocTestFinder(recurse=False).find(style, "style", globs={})
+    assert found.examples
+    assert doctest.DocTestRunner().run(found).failed == 0

@@ -293,7 +293,7 @@ def grown(text: str, times: float) -> str:
 
 def test_two_scrapes_give_the_rate_of_the_window(tmp_path: Path) -> None:
     earlier, later = scrapes(tmp_path, grown(METRICS.read_text(), 4), 60)
-    read = PROMETHEUS.open(later, ReadOptions(since=earlier))
+    read = PROMETHEUS.open(later, ReadOptions(since=str(earlier)))
     assert isinstance(read, Snapshot)
     alone = snapshot(METRICS.read_text(), tmp_path)
     assert (read.requests, read.rate_per_s) == (300, pytest.approx(5.0))

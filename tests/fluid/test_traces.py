@@ -98,7 +98,7 @@ def test_what_has_no_requests_gives_its_means(sample: str) -> None:
 @pytest.mark.parametrize("sample", [name for name in SAMPLES if name not in ARRIVALS])
 def test_a_trace_without_times_is_no_tape(sample: str) -> None:
     with pytest.raises(InputError, match="a trace with times"):
-        read_trace(DATA / sample, options=ReadOptions(tokenizer=TOKENIZER))
+        read_trace(str(DATA / sample), options=ReadOptions(tokenizer=str(TOKENIZER)))
 
 
 @pytest.mark.parametrize("form", TRACE_FORMATS)

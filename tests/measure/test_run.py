@@ -35,7 +35,7 @@ def test_a_run_holds_the_rows_that_it_wrote(tmp_path: Path) -> None:
     found = measure_batches(
         Target.named(**TINY),
         BatchDesign(2, 64, 32),
-        out,
+        str(out),
         Timer(0, 1),
         command="by hand",
         on_done=lambda: done.append(None),

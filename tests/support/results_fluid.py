@@ -19,6 +19,7 @@ from fluid.steady.bounds import bounds
 from fluid.steady.capacity import capacity
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.fluctuation import fluctuation
+from fluid.steady.fluid_sweep import fluid_sweep
 from fluid.steady.full_memory.stability import full_memory
 from fluid.steady.latency_by_rate import latency_by_rate
 from fluid.steady.phase import phase
@@ -93,6 +94,7 @@ FLUID_RESULTS: dict[str, Callable[[], Result]] = {
     "fluctuation": lambda: fluctuation(PAIR, PAPER),
     "bounds": lambda: bounds(PAIR, A100, batch_tokens=2048),
     "phase": lambda: phase(PAIR, ENGINE, rate=np.arange(1, 21), kv_tokens=[500, 50_000]),
+    "sweep": lambda: fluid_sweep(PAIR, PAPER, rate=[2, 40], kv_tokens=[900, 90_000]),
     "full-memory": lambda: full_memory(PAIR, ENGINE),
     "full-memory-one-length": lambda: full_memory(ONE_LENGTH, PAPER),
     "predicted-loss": lambda: _there(predicted_loss(PAIR, PAPER, {"limits": GREEDY})),

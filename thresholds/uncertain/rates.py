@@ -227,7 +227,7 @@ class RatePosterior(RateUncertainty):
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(chat=fw.Requests(4.0, prompt=64, output=20))
-    >>> load = load.model_copy(update={"observed_s": 600.0})
+    >>> load = load.changed(observed_s=600.0)
     >>> found = fw.RatePosterior(0.05).worst("wait", load, fw.Server.named("paper-lmsys"))
     >>> round(found.rate_per_s, 2)
     4.14

@@ -59,7 +59,7 @@ def draw_run(
         waiting.set(ylabel="waiting requests", title=title)
         held.set_ylabel("KV in use (% of capacity)")
         completed.set(ylabel="completed requests", xlabel="time (s)", xlim=(0, run.end_s))
-        completed.legend(fontsize=8)
+        completed.legend()
     return axes
 
 
@@ -104,7 +104,7 @@ def draw_by_rate(
         for axis_format in (latency.yaxis.set_major_formatter, latency.yaxis.set_minor_formatter):
             axis_format(LogFormatter(minor_thresholds=(2, 0.5)))
         completed.set_ylabel("completed rate (requests/s)")
-        completed.legend(fontsize=8)
+        completed.legend()
     return axes
 
 
@@ -153,5 +153,5 @@ def plot_slack(
         axes.axvline(0, color="black", ls=":", lw=1)
         axes.set_xlabel("least relative slack of the drift conditions (%)")
         axes.set_ylabel("mean latency (s)")
-        axes.legend(fontsize=8)
+        axes.legend()
         figure.savefig(path, bbox_inches="tight")

@@ -227,7 +227,7 @@ class Region(Result, StabilityRegion):
         with panels(ax, (6, 5)) as axes:
             draw_region(axes, self)
             draw_boundaries(axes, self.guaranteed_per_s, simulated)
-            axes.legend(fontsize=8)
+            axes.legend()
         return axes
 
 

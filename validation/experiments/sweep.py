@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+from numpy.typing import ArrayLike
 
 from fluid.errors import InputError
 from fluid.result import Block, Result, Table, number
 from fluid.server import Server
+from fluid.steady.fluid_sweep import FluidSweep, fluid_sweep
 from fluid.traces.tape import Tape
 from fluid.workload import Workload
 from validation.experiments.rows import LOCAL, Runner, grid, run_rows
@@ -100,7 +103,8 @@ class Sweep(Result):
         return frame_of(self.results) | {"seed": list(self.seeds)}
 
 
-def sweep(
+@overload
+def sweep(  # type: ignore[overload-overlap]  # `policies` is no parameter of a load
     load: Workload | Tape,
     server: Server,
     policies: PolicyLike | Iterable[PolicyLike],
@@ -113,8 +117,71 @@ def sweep(
     store: Store | str | Path | None = None,
     runner: Runner = LOCAL,
     on_done: Callable[[], None] | None = None,
+) -> Sweep: ...
+
+
+@overload
+def sweep(
+    load: Workload,
+    server: Server,
+    *,
+    of: str | Callable[[Workload, Server], Any] = "equilibrium",
+    scheduler: str | None = None,
+    on_done: Callable[[], None] | None = None,
+    **values: ArrayLike,
+) -> FluidSweep: ...
+
+
+def sweep(load: Any, server: Server, policies: Any = None, **asked: Any) -> Sweep | FluidSweep:
+    """With policies: simulate each at every rate under every seed. Without: what the fluid says.
+
+    With them it is the command ``fluidwait sweep``, and takes ``rates``, ``seeds``, ``arrivals``,
+    ``traffic``, ``runs``, ``store``, ``runner`` and ``on_done``, as `simulated_sweep`.
+
+    Without policies nothing is simulated: an analytic answer is given at every combination of
+    values of ``rate``, ``kv_tokens``, ``overhead_s``, ``per_kv_token_s``, ``output_factor`` and
+    ``prompt_factor``, with ``of``, ``scheduler`` and ``on_done`` as for
+    `fluid.steady.fluid_sweep.fluid_sweep`.
+
+    Args:
+        load: A workload; with policies also a recording, which runs once and under one seed.
+        policies: As `policy` makes them, or as text that `parse_policy` reads.
+        asked: As above.
+
+    Raises:
+        InputError, ClusterError: As these two.
+
+    >>> import fluidwait as fw
+    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
+    >>> server = fw.Server.named("paper-long-decode")
+    >>> found = fw.sweep(load, server, ["greedy"], rates=[1, 2], runs=fw.Runs(2, 300))
+    >>> found.frame()["rate_per_s"]
+    [1.0, 2.0]
+    >>> found = fw.sweep(load, server, of="stability", rate=[20, 40], kv_tokens=[9_000, 90_000])
+    >>> found.frame()["stable"]
+    [False, True, False, False]
+    """
+    if policies is not None:
+        return simulated_sweep(load, server, policies, **asked)
+    if isinstance(load, Tape):
+        raise InputError("load", "a recording", "a workload, or policies to simulate on it")
+    return fluid_sweep(load, server, **asked)
+
+
+def simulated_sweep(
+    load: Workload | Tape,
+    server: Server,
+    policies: PolicyLike | Iterable[PolicyLike],
+    rates: Iterable[float] | None = None,
+    seeds: int = 1,
+    arrivals: Arrivals | str | None = None,
+    traffic: Traffic | None = None,
+    runs: Runs = Runs(20, 20_000),
+    store: Store | str | Path | None = None,
+    runner: Runner = LOCAL,
+    on_done: Callable[[], None] | None = None,
 ) -> Sweep:
-    """Run every policy at every rate under every seed.
+    """Run every policy at every rate under every seed; `sweep` with policies.
 
     Args:
         load: A workload, or a recording, which runs once and under one seed.
@@ -130,13 +197,6 @@ def sweep(
     Raises:
         InputError: No policies or rates, too many rows, or a policy that cannot run.
         ClusterError: The runner lost its cluster; the rows so far are in the store.
-
-    >>> import fluidwait as fw
-    >>> load = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=100))
-    >>> server = fw.Server.named("paper-long-decode")
-    >>> found = fw.sweep(load, server, ["greedy"], rates=[1, 2], runs=fw.Runs(2, 300))
-    >>> found.frame()["rate_per_s"]
-    [1.0, 2.0]
     """
     chosen = configured(policies)
     model = model_of(load, server, arrivals, traffic)

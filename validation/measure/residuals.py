@@ -39,7 +39,7 @@ def draw_residuals(tau: IterationTime, rows: Mapping[str, Floats], ax: Panels = 
             below.plot(tokens[chosen], 1e3 * rest_s[chosen], **style)
         above.axhline(0, color="black", lw=0.8)
         above.set(ylabel="predicted ÷ measured − 1 (%)", title="Residuals of the fit", xscale="log")
-        above.legend(fontsize=8)
+        above.legend()
         grid = _grid(tau, float(tokens.max()))
         below.plot(grid, 1e3 * tau.token_seconds(grid), color="black", lw=1, label="f")
         below.set(
@@ -48,7 +48,7 @@ def draw_residuals(tau: IterationTime, rows: Mapping[str, Floats], ax: Panels = 
             xscale="log",
             yscale="log",
         )
-        below.legend(fontsize=8)
+        below.legend()
         return axes
 
 

@@ -64,7 +64,7 @@ class MeasurementRun(Result):
 def measure_batches(
     target: Target,
     design: BatchDesign,
-    out: Path,
+    out: str | Path,
     timer: Timer | None = None,
     *,
     cuda_graphs: bool = False,
@@ -82,6 +82,7 @@ def measure_batches(
         InputError: Graphs without CUDA, a checkpoint of another shape, or an `out` that cannot be
             written.
     """
+    out = Path(out)
     require_output(out)
     if cuda_graphs and target.device.type != "cuda":
         raise InputError("cuda_graphs", True, "only with device cuda")

@@ -35,7 +35,7 @@ class Target:
         model: str = "llama-2-7b",
         dtype: str = "float16",
         device: str = "auto",
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """A target by names, checked before anything is allocated.
 
@@ -52,7 +52,8 @@ class Target:
             from validation.measure.device import device_named, dtype_named, require_room
         except ImportError:
             raise FluidwaitError("measuring needs torch: pip install 'fluidwait[torch]'") from None
-        found = cls(shape, device_named(device), dtype_named(dtype), checkpoint)
+        weights = None if checkpoint is None else Path(checkpoint)
+        found = cls(shape, device_named(device), dtype_named(dtype), weights)
         require_room(shape, found.device, found.dtype)
         if checkpoint:
             from validation.measure.checkpoint import require_checkpoint

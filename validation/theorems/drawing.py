@@ -37,7 +37,7 @@ def draw_plot(plot: Plot, ax: Any = None) -> Axes:
         if plot.names:
             axes.set_xticks(range(len(plot.names)), plot.names, rotation=30, ha="right")
         axes.set(xlabel=plot.x_label, ylabel=plot.y_label)
-        axes.legend(fontsize=8)
+        axes.legend()
     return axes
 
 

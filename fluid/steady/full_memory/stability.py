@@ -142,7 +142,7 @@ def full_memory(workload: Workload, server: Server) -> FullMemory:
 
     >>> import fluidwait as fw
     >>> pair = {"short": fw.Requests(1.0, 301, 10), "long": fw.Requests(1.0, 301, 13)}
-    >>> server = fw.Server.named("engine-long-decode").model_copy(update={"block_tokens": 1})
+    >>> server = fw.Server.named("engine-long-decode").changed(block_tokens=1)
     >>> fw.full_memory(fw.Workload.of(**pair), server).verdict
     'stable'
     """

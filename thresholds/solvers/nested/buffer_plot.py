@@ -40,6 +40,6 @@ def draw_buffers(
                 bar.set_alpha(1.0 if holds else 0.25)
         axes.axhline(capacity_tokens, color="black", ls=":", label="KV memory")
         axes.set(xlabel="segments L (pale: drift fails)", ylabel="KV (tokens)", title=title)
-        for handle in axes.legend(fontsize=8).get_patches():
+        for handle in axes.legend().get_patches():
             handle.set_alpha(1.0)
     return axes
