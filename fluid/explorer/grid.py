@@ -16,7 +16,7 @@ from fluid.explorer.state import FACTORS, Explorer, Setting
 RATIO = 1.5
 """Between neighbouring rates."""
 
-RATES = 9
+RATES = 8
 """Of each class on the axes."""
 
 FACTOR_LEVELS = (0.5, 1.0, 2.0)

@@ -1,4 +1,4 @@
-"""What the explorer shows, as plain data: a load and a server under a setting, and what holds there.
+"""What the explorer shows, as plain data: a load on a server under a setting, what holds there.
 
 A browser draws it and computes nothing. Every figure is asked of the functions behind ``fluidwait
 region`` and ``fluidwait equilibrium``; sliders only change the workload and the server.
@@ -29,8 +29,8 @@ from fluid.workload import Workload
 MOST_CLASSES = 12
 """A slider each; more are merged into a few before anybody can look at them."""
 
-DIRECTIONS = 17
-"""Mixes along which a boundary is traced: half of what a printed picture takes."""
+DIRECTIONS, SLICE_DIRECTIONS = 13, 5
+"""Points of a boundary, which a slider waits for: of two classes, and of a slice that is traced."""
 
 CURVE = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 """Shares of the fluid limit at which latencies are asked for, one after the other."""
@@ -281,7 +281,8 @@ def _boundary(
     else:
         fixed = {one.name: one.rate_per_s for k, one in enumerate(load.classes) if k not in axes}
         try:
-            points = region.slice(fixed, DIRECTIONS).boundary_per_s
+            directions = SLICE_DIRECTIONS if region.normal_s is None else DIRECTIONS
+            points = region.slice(fixed, directions).boundary_per_s
         except InfeasibleError:
             return ()
     in_order = points if axes[0] < axes[1] else points[:, ::-1]
@@ -316,9 +317,8 @@ def code(load: Workload, server: Server) -> str:
         made = f"named({server.name!r})"
     else:
         plain = server.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        made = (
-            f"from_document(\n{pprint.pformat(plain, width=88, compact=True, sort_dicts=False)}\n)"
-        )
+        text = pprint.pformat(plain, width=88, compact=True, sort_dicts=False)
+        made = f"from_document(\n{text}\n)"
     return (
         "import fluidwait as fw\n\n"
         f"rates_per_s = {load.rates_per_s.tolist()!r}\n"
