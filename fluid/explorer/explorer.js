@@ -8,8 +8,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 460, HEIGHT = 340, LEFT = 58, RIGHT = 14, TOP = 14, BOTTOM = 46;
 const INNER_WIDTH = WIDTH - LEFT - RIGHT, INNER_HEIGHT = HEIGHT - TOP - BOTTOM;
 const FACTOR_NAMES = {
-  prompt_factor: "prompt lengths", output_factor: "output lengths",
-  memory_factor: "KV memory", overhead_factor: "overhead of an iteration",
+  prompt_factor: "prompts", output_factor: "outputs",
+  memory_factor: "KV memory", overhead_factor: "overhead",
 };
 const FIGURES = {
   margin: "margin", binding: "binds first", limit: "limit of this mix", ttft: "mean TTFT",
@@ -283,7 +283,7 @@ export function mount(root, known, source) {
       verdict.textContent = `STABLE: ${percent(answer.margin)} of the boundary load is free; all ` +
         `rates can grow by a factor ${shown(answer.max_scale)} before ${answer.binding} binds.`;
     else
-      verdict.textContent = `UNSTABLE: the queue grows for ever. ${answer.binding} binds; multiply ` +
+      verdict.textContent = `UNSTABLE: the queue grows for ever, ${answer.binding} binds. Multiply ` +
         `all rates by at most ${shown(answer.max_scale)}, or change the server.`;
     figures.margin.textContent = known ? percent(answer.margin) : "–";
     figures.binding.textContent = known ? answer.binding : "–";
@@ -392,7 +392,8 @@ export function mount(root, known, source) {
         drawn(inner, "circle", { cx: points[k][0], cy: points[k][1], r: 3,
           class: trusted(one, name) ? kind : `${kind} doubtful` });
       if (points.length)
-        drawn(inner, "text", { x: points[0][0] + 6, y: points[0][1] - 8, class: `${kind} label` }, label);
+        drawn(inner, "text", { x: points[0][0], y: points[0][1] + (kind === "p99" ? -12 : 22),
+          class: `${kind} label` }, label);
       for (const one of here)
         drawn(inner, "circle", { cx: x(one.rate_per_s), cy: y(one[name]), r: 6, class: `${kind} here` });
     }
