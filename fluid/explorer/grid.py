@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fluid.explorer.state import FACTORS, Explorer, Setting
+from fluid.explorer.state import DIRECTIONS, FACTORS, Explorer, Setting
 
-RATIO = 1.5
-"""Between neighbouring rates."""
+LEAST_RATIO = 1.3
+"""Between neighbouring rates, where a few of them reach the boundary."""
 
-RATES = 8
+RATES = 7
 """Of each class on the axes."""
 
 FACTOR_LEVELS = (0.5, 1.0, 2.0)
@@ -32,11 +32,13 @@ class Grid:
     """Levels of the sliders and the answers between them.
 
     Attributes:
+        ratio: Of neighbouring rates.
         rate_levels: Of every class; those that are not on the axes have one.
         factor_levels: By field of `Setting`.
     """
 
     explorer: Explorer
+    ratio: float
     rate_levels: tuple[tuple[float, ...], ...]
     factor_levels: dict[str, tuple[float, ...]]
 
@@ -45,14 +47,15 @@ class Grid:
         """Rates up to just beyond what a class reaches alone, the load's own among them."""
         start = explorer.start
         many = len(start.rates_per_s) > 2
+        most = explorer.known["most_per_s"]
+        growth = [math.log(most[k] / start.rates_per_s[k]) for k in start.axes]
+        ratio = max(LEAST_RATIO, math.exp(max(growth) / (RATES - 2)))
         rates = tuple(
-            _rates(rate, most) if k in start.axes else (rate,)
-            for k, (rate, most) in enumerate(
-                zip(start.rates_per_s, explorer.known["most_per_s"], strict=True)
-            )
+            _rates(rate, most[k], ratio) if k in start.axes else (rate,)
+            for k, rate in enumerate(start.rates_per_s)
         )
         factors = {name: (1.0,) if many and name in HELD else FACTOR_LEVELS for name in FACTORS}
-        return cls(explorer, rates, factors)
+        return cls(explorer, ratio, rates, factors)
 
     @property
     def cells(self) -> list[tuple[float, ...]]:
@@ -80,42 +83,61 @@ class Grid:
 
     def _regions(self, setting: Setting) -> dict[str, Any]:
         """An answer as `Explorer.region` gives it, with lists over the cells for what varies."""
-        found = self.explorer.region(setting)
+        # Of two classes only the ends: the mixes of the cells give what lies between.
+        directions = 2 if len(setting.rates_per_s) == 2 else DIRECTIONS
+        found = self.explorer.region(setting, directions)
         if "refusal" in found:
             return found
         kept = ("lengths_tokens", "kv_tokens", "overhead_s", "code", "boundary_per_s")
         shared = {name: found[name] for name in kept}
-        shared["boundary_per_s"] = [list(map(_short, one)) for one in found["boundary_per_s"]]
         columns: dict[str, list[Any]] = {name: [] for name in ("max_scale", *_OF_A_MIX)}
         mixes: dict[tuple[int, ...], dict[str, Any]] = {}
+        between: list[list[float]] = []
         for rates in self.cells:
             total = sum(rates)
             mix = self._mix(rates)
             if mix not in mixes:
-                mixes[mix] = self.explorer.region(_at(setting, rates))
+                mixes[mix] = self.explorer.region(_at(setting, rates), directions)
+                reached = mixes[mix]["max_scale"]
+                between.append([reached * rates[k] for k in setting.axes])
             at = mixes[mix]
             columns["max_scale"].append(_short(at["limit_per_s"] / total))
             for name in _OF_A_MIX:
                 value = at[name]
                 columns[name].append(value if isinstance(value, str) else _short(value))
+        boundary = found["boundary_per_s"]
+        if len(setting.rates_per_s) == 2:
+            boundary = sorted([*boundary, *between], key=lambda one: math.atan2(one[1], one[0]))
+        shared["boundary_per_s"] = [list(map(_short, one)) for one in boundary]
         return shared | columns
 
     def _mix(self, rates: tuple[float, ...]) -> tuple[int, ...]:
         """What the cells of a diagonal have in common: the ratios of all rates, as whole steps."""
         steps = [
-            round(math.log(rate / own) / math.log(RATIO))
+            round(math.log(rate / own) / math.log(self.ratio))
             for rate, own in zip(rates, self.explorer.start.rates_per_s, strict=True)
         ]
         return tuple(one - steps[0] for one in steps)
 
     def _latencies(self, setting: Setting, max_scales: list[float]) -> list[dict[str, Any] | None]:
-        """An answer for every cell, None where it is unstable."""
+        """An answer for every cell, None where it is unstable.
+
+        A mix is asked no further than to the first rate without figures, where asking costs most.
+        """
         found: list[dict[str, Any] | None] = []
+        refused: dict[tuple[int, ...], str] = {}
         for rates, max_scale in zip(self.cells, max_scales, strict=True):
+            mix = self._mix(rates)
             if max_scale < 1:
                 found.append(None)
                 continue
+            if mix in refused:
+                reason = f"nor at a lower rate of this mix, where {refused[mix]}"
+                found.append({"rate_per_s": _short(sum(rates)), "refusal": reason})
+                continue
             answer = self.explorer.latency(_at(setting, rates))
+            if "refusal" in answer:
+                refused[mix] = answer["refusal"]
             found.append(
                 {name: _short(one) if name.endswith("_s") else one for name, one in answer.items()}
             )
@@ -126,9 +148,10 @@ def _at(setting: Setting, rates: tuple[float, ...]) -> Setting:
     return setting.model_copy(update={"rates_per_s": rates})
 
 
-def _rates(rate: float, most: float) -> tuple[float, ...]:
-    up = min(max(2, math.ceil(math.log(most / rate) / math.log(RATIO))), RATES - 2)
-    return tuple(rate * RATIO**k for k in range(up - RATES + 1, up + 1))
+def _rates(rate: float, most: float, ratio: float) -> tuple[float, ...]:
+    up = math.ceil(math.log(most / rate) / math.log(ratio) - 1e-9)
+    up = min(max(2, up), RATES - 1)
+    return tuple(rate * ratio**k for k in range(up - RATES + 1, up + 1))
 
 
 def _short(value: float | None) -> float | None:

@@ -178,11 +178,14 @@ class Explorer:
             return self.region(asked.setting)
         return self.latency(asked.setting, asked.share)
 
-    def region(self, setting: Setting) -> dict[str, Any]:
+    def region(self, setting: Setting, directions: int = DIRECTIONS) -> dict[str, Any]:
         """Margin, cause and boundary, and the load in figures; or a refusal, why there are none.
 
         The boundary has the rates of the classes on the axes, shape (k, 2), or (1, 1) for one
         class; it is empty where those that stay are too much alone.
+
+        Args:
+            directions: Points of the boundary of two classes, or of a slice that is not traced.
         """
         load, server = self.load(setting)
         told: dict[str, Any] = {
@@ -196,7 +199,9 @@ class Explorer:
         }
         try:
             found = stability(load, server)
-            boundary = _boundary(_shown_at_one(load, setting.axes), server, setting.axes)
+            boundary = _boundary(
+                _shown_at_one(load, setting.axes), server, setting.axes, directions
+            )
         except InputError as error:
             return told | {"refusal": str(error)}
         return told | {
@@ -270,18 +275,18 @@ def _shown_at_one(load: Workload, axes: tuple[int, ...]) -> Workload:
 
 @lru_cache(maxsize=64)
 def _boundary(
-    load: Workload, server: Server, axes: tuple[int, ...]
+    load: Workload, server: Server, axes: tuple[int, ...], directions: int
 ) -> tuple[tuple[float, ...], ...]:
     """Rates of the classes on the axes along the boundary, all others as they are."""
     region = StabilityRegion(load, server)
     if len(axes) == 1:
         return ((float(region.intercepts_per_s[0]),),)
     if len(load.classes) == 2:
-        points = region.boundary(DIRECTIONS)
+        points = region.boundary(directions)
     else:
         fixed = {one.name: one.rate_per_s for k, one in enumerate(load.classes) if k not in axes}
         try:
-            directions = SLICE_DIRECTIONS if region.normal_s is None else DIRECTIONS
+            directions = SLICE_DIRECTIONS if region.normal_s is None else directions
             points = region.slice(fixed, directions).boundary_per_s
         except InfeasibleError:
             return ()
@@ -313,7 +318,7 @@ def code(load: Workload, server: Server) -> str:
         f"output={one.decode_tokens}{_context(one.context_tokens)}),\n"
         for k, one in enumerate(load.classes)
     )
-    if server.name in builtin_servers() and server == Server.named(server.name):
+    if _is_builtin(server):
         made = f"named({server.name!r})"
     else:
         plain = server.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
@@ -326,6 +331,11 @@ def code(load: Workload, server: Server) -> str:
         f"server = fw.Server.{made}\n"
         "print(fw.equilibrium(load, server))"
     )
+
+
+@lru_cache(maxsize=256)
+def _is_builtin(server: Server) -> bool:
+    return server.name in builtin_servers() and server == Server.named(server.name)
 
 
 def _context(tokens: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fluidwait.console import say
+from fluidwait.console import say, waiting
 from fluidwait.options import LoadOptions, grouped, new_app, require_use
 
 app = new_app()
@@ -41,7 +41,8 @@ def command(
     if out is not None:
         from fluid.explorer.page import write_page
 
-        size = write_page(explorer, out)
+        with waiting("answers on a grid of settings, up to half a minute"):
+            size = write_page(explorer, out)
         say(f"Wrote {out}, {size / 1000:,.0f} kB: answers on a grid of settings.")
         return
     from fluid.explorer.serve import explorer_server

@@ -101,6 +101,7 @@ def test_the_served_page_follows_its_sliders_and_its_point(
 def test_a_file_answers_from_its_grid(browser: webdriver.Chrome, tmp_path: Path) -> None:
     small = Grid(
         EXPLORER,
+        ratio=1.5,
         rate_levels=((1.0, 2.0 / 1.5, 2.0, 3.0), (0.5, 0.75)),
         factor_levels=dict.fromkeys(FACTORS, (1.0,)) | {"memory_factor": (0.5, 1.0)},
     )
