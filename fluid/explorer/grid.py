@@ -16,8 +16,8 @@ from fluid.explorer.state import DIRECTIONS, FACTORS, Explorer, Setting
 LEAST_RATIO = 1.3
 """Between neighbouring rates, where a few of them reach the boundary."""
 
-RATES = 7
-"""Of each class on the axes."""
+RATES, BELOW = 8, 3
+"""Of each class on the axes, and how many of them below its own rate where there are most above."""
 
 FACTOR_LEVELS = (0.5, 1.0, 2.0)
 
@@ -49,12 +49,14 @@ class Grid:
         many = len(start.rates_per_s) > 2
         most = explorer.known["most_per_s"]
         growth = [math.log(most[k] / start.rates_per_s[k]) for k in start.axes]
-        ratio = max(LEAST_RATIO, math.exp(max(growth) / (RATES - 2)))
+        ratio = max(LEAST_RATIO, math.exp(max(growth) / (RATES - 1 - BELOW)))
         rates = tuple(
             _rates(rate, most[k], ratio) if k in start.axes else (rate,)
             for k, rate in enumerate(start.rates_per_s)
         )
-        factors = {name: (1.0,) if many and name in HELD else FACTOR_LEVELS for name in FACTORS}
+        factors: dict[str, tuple[float, ...]] = {
+            name: (1.0,) if many and name in HELD else FACTOR_LEVELS for name in FACTORS
+        }
         return cls(explorer, ratio, rates, factors)
 
     @property

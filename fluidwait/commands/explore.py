@@ -31,7 +31,7 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Sliders for a load and a server, and what changes with them, in a browser."""
+    """Region and latencies with sliders, in a browser."""
     from fluid.explorer.state import Explorer
 
     if out is not None:
