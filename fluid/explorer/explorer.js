@@ -18,6 +18,7 @@ const FIGURES = {
 
 const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const shown = value => value === null || value === undefined ? "–" : digits.format(value);
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 }).format;
 const percent = share => `${digits.format(100 * share)} %`;
 function seconds(value) {
   if (value === null || value === undefined) return "–";
@@ -115,7 +116,7 @@ export function mount(root, known, source) {
   const codeText = element("pre", { tabindex: "0", "aria-label": "Python for this state" });
   const code = element("details", {}, element("summary", {}, "Python for this state"), codeText);
   const regionCaption = element("figcaption", {},
-    single ? "Stable rates" : "Stable rates; drag the point");
+    single ? "Stable rates, up to the line; drag the point" : "Stable rates; drag the point");
   root.classList.add("fluidwait-explorer");
   root.replaceChildren(element("div", { class: "columns" },
     element("div", { class: "seen" }, verdict,
@@ -180,11 +181,11 @@ export function mount(root, known, source) {
 
   function inUnits(name) {
     if (!answer) return "";
-    if (name === "memory_factor") return ` = ${shown(answer.kv_tokens)} tokens`;
+    if (name === "memory_factor") return ` = ${whole(answer.kv_tokens)} tokens`;
     if (name === "overhead_factor") return ` = ${seconds(answer.overhead_s)}`;
     const place = name === "prompt_factor" ? 0 : 1;
     const lengths = answer.lengths_tokens.map(one => one[place]);
-    return lengths.length > 3 ? "" : ` = ${lengths.map(shown).join(", ")} tokens`;
+    return lengths.length > 2 ? "" : ` = ${lengths.map(one => whole(one)).join(", ")} tokens`;
   }
 
   // ---- what happens when something moves --------------------------------------------------
@@ -309,7 +310,6 @@ export function mount(root, known, source) {
       const end = x(boundary[0][0]);
       drawn(inner, "line", { x1: 0, x2: end, y1: y(0), y2: y(0), class: "bar" });
       drawn(inner, "line", { x1: end, x2: end, y1: y(0) - 30, y2: y(0) + 30, class: "boundary" });
-      drawn(inner, "text", { x: end / 2, y: y(0) - 24, "text-anchor": "middle" }, "stable");
     } else if (boundary.length) {
       const points = boundary.map(one => [x(one[0]), y(one[1])]);
       drawn(inner, "polygon", { points: path([[x(0), y(0)], ...points]), class: "stable" });
@@ -329,7 +329,7 @@ export function mount(root, known, source) {
     const text = answer.refusal !== undefined ? "does not fit" : mark;
     const right = cx > LEFT + 0.6 * INNER_WIDTH;
     drawn(regionPicture, "text", {
-      x: cx + (right ? -15 : 15), y: clamp(cy - 12, TOP + 14, HEIGHT), class: "mark",
+      x: cx + (right ? -15 : 15), y: clamp(cy - (single ? 28 : 12), TOP + 14, HEIGHT), class: "mark",
       "text-anchor": right ? "end" : "start",
     }, beyond ? `${text}, beyond the axes` : text);
     drawn(regionPicture, "circle", { cx, cy, r: 8, class: stable ? "point" : "point unstable" });
