@@ -366,9 +366,11 @@ export function mount(root, known, source) {
   }
 
   function drawTimes() {
-    const rows = (curve ?? []).filter(one => one.refusal === undefined)
-      .sort((one, other) => one.rate_per_s - other.rate_per_s);
     const here = now && now.refusal === undefined ? [now] : [];
+    const isOfMix = progress.textContent === "" && !curve?.some(one => one.now);
+    const rows = [...(curve ?? []), ...(isOfMix ? here : [])]
+      .filter(one => one.refusal === undefined)
+      .sort((one, other) => one.rate_per_s - other.rate_per_s);
     const values = [...rows, ...here].flatMap(one => [one.ttft_mean_s, one.ttft_p99_s]);
     const low = Math.min(...values, Infinity) / 1.3, high = Math.max(...values, 0) * 1.3;
     const total = sum(setting.rates_per_s);
