@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fluid.errors import InputError
+from fluid.files import unreadable
 from validation.measure.model import Decoder
 
 
@@ -18,7 +19,10 @@ def load_checkpoint(decoder: Decoder, folder: Path) -> None:
     """
     from safetensors import safe_open
 
-    files = sorted(folder.glob("*.safetensors"))
+    try:
+        files = sorted(folder.glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        raise unreadable(error, folder) from None
     if not files:
         raise InputError("checkpoint", str(folder), "a folder with *.safetensors files")
     missing = dict(decoder.named_parameters())
