@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from fluid.cache.routing import Routing, routing
     from fluid.conversation import Conversation
     from fluid.errors import FluidwaitError, InfeasibleError, InputError
+    from fluid.explorer.notebook import region_explorer
     from fluid.iteration import IterationTime
     from fluid.overload.bounded_queue import BoundedQueue, bounded_queue
     from fluid.overload.fixed_clients import FixedClients, fixed_clients
     from fluid.overload.impatience import Impatience, Patience, impatience
     from fluid.overload.queue_for_limit import QueueForLimit, queue_for_limit
-    from fluid.plots.explorer import region_explorer
     from fluid.server import Server
     from fluid.steady.bounds import bounds
     from fluid.steady.capacity import CapacityAnswer, capacity
@@ -95,12 +95,12 @@ _ROOMS = {
     "fluid.cache.routing": "Routing routing",
     "fluid.conversation": "Conversation",
     "fluid.errors": "FluidwaitError InfeasibleError InputError",
+    "fluid.explorer.notebook": "region_explorer",
     "fluid.iteration": "IterationTime",
     "fluid.overload.bounded_queue": "BoundedQueue bounded_queue",
     "fluid.overload.fixed_clients": "FixedClients fixed_clients",
     "fluid.overload.impatience": "Impatience Patience impatience",
     "fluid.overload.queue_for_limit": "QueueForLimit queue_for_limit",
-    "fluid.plots.explorer": "region_explorer",
     "fluid.server": "Server",
     "fluid.steady.bounds": "bounds",
     "fluid.steady.capacity": "CapacityAnswer capacity",

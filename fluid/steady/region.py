@@ -208,8 +208,9 @@ class StabilityRegion:
         vertices = np.array([self._reach_from(fixed, one) * one for one in axes])
         points = vertices
         if len(vertices) == 2:
-            mixes = shares(directions) @ vertices
-            points = np.array([self._reach_from(fixed, one) * one for one in mixes])
+            mixes = shares(directions)[1:-1] @ vertices
+            inner = [self._reach_from(fixed, one) * one for one in mixes]
+            points = np.array([vertices[0], *inner, vertices[1]])
         return Slice(
             names=tuple(np.array(self.names)[free].tolist()),
             fixed_load=load,
@@ -246,7 +247,8 @@ class StabilityRegion:
         most = self.reach(direction)
         if not start.any():
             return most
-        found = brentq(lambda t: self.reach(start + t * direction) - 1, 0.0, most, rtol=1e-9)
+        # The load, unlike its inverse, is nearly linear in t: few steps do.
+        found = brentq(lambda t: 1 - 1 / self.reach(start + t * direction), 0.0, most, rtol=1e-9)
         return float(found)
 
     def _checked(self, rates_per_s: ArrayLike) -> Floats:

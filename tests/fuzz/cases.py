@@ -37,6 +37,7 @@ REFUSED = (2,)
 ANSWERED = (0, 2, 3)
 NEEDED = {
     "plan": {"requests": "200", "budget_s": "1"},
+    "explore": {"out": "page.html"},
     "watch": {"metrics": "page.prom", "interval_s": "0.1", "duration_s": "0.25"},
     "server estimate": {"model": "llama-3.1-8b", "gpu": "h100_sxm"},
     "measure floor": {"bandwidth_gb_per_s": "2000", "tflops": "900"},

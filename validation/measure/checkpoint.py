@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fluid.errors import InputError
+from fluid.files import unreadable
 from validation.measure.model import Decoder
 from validation.measure.shapes import ModelShape
 
@@ -40,7 +41,10 @@ def _weights(decoder: Decoder, folder: Path) -> Iterator[tuple[torch.Tensor, Any
     """Each weight of a decoder with its slice of a file, which is read when it is indexed."""
     from safetensors import SafetensorError, safe_open
 
-    files = sorted(folder.glob("*.safetensors"))
+    try:
+        files = sorted(folder.glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        raise unreadable(error, folder) from None
     if not files:
         raise InputError("checkpoint", str(folder), "a folder with *.safetensors files")
     missing = dict(decoder.named_parameters())

@@ -1,0 +1,1 @@
+"""The explorer of regions: sliders, region and latencies, in a notebook or a page of its own."""
