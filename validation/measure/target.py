@@ -55,10 +55,10 @@ class Target:
         weights = None if checkpoint is None else Path(checkpoint)
         found = cls(shape, device_named(device), dtype_named(dtype), weights)
         require_room(shape, found.device, found.dtype)
-        if checkpoint:
+        if weights is not None:
             from validation.measure.checkpoint import require_checkpoint
 
-            require_checkpoint(shape, checkpoint)
+            require_checkpoint(shape, weights)
         return found
 
     @property
