@@ -173,6 +173,8 @@ def test_the_site_builds_without_warnings(site: Path) -> None:
     theory = (site / "theory" / "index.html").read_text(encoding="utf-8")
     assert theory.count("<math") > 50
     assert "arithmatex" not in theory
+    assert 'href="../dark.css"' in theory
+    assert (site / "dark.css").exists()
     reference = (site / "reference" / "fluid" / "index.html").read_text("utf-8")
     assert "fluid.steady.equilibrium.equilibrium" in reference
 

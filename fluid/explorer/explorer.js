@@ -393,8 +393,9 @@ export function mount(root, known, source) {
       for (const [k, one] of rows.entries())
         drawn(inner, "circle", { cx: points[k][0], cy: points[k][1], r: 3,
           class: trusted(one, name) ? kind : `${kind} doubtful` });
-      if (points.length)
-        drawn(inner, "text", { x: points[0][0], y: points[0][1] + (kind === "p99" ? -12 : 22),
+      const last = points.at(-1); // the line rises to it, so that its upper left is free
+      if (last)
+        drawn(inner, "text", { x: last[0] - 8, y: last[1] - 8, "text-anchor": "end",
           class: `${kind} label` }, label);
       for (const one of here)
         drawn(inner, "circle", { cx: x(one.rate_per_s), cy: y(one[name]), r: 6, class: `${kind} here` });
