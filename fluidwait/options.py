@@ -229,7 +229,8 @@ class ClientOptions:
         str | None,
         typer.Option(
             metavar="LAW",
-            help="Draw output lengths around those of the classes: geometric, or lognormal:cv=1.2.",
+            help="Draw output lengths around those of the classes: geometric, lognormal:cv=1.2, or "
+            "empirical:FILE, a length on each line.",
         ),
     ] = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,6 +283,38 @@ def test_output_laws_have_their_mean(text: str, mean: int) -> None:
         assert variance == pytest.approx((law.variation * mean) ** 2, rel=1e-2)
 
 
+@pytest.mark.parametrize("mean", [2, 17, 150])
+def test_a_sample_is_stretched_to_the_mean(mean: int, tmp_path: Path) -> None:
+    sample = np.random.default_rng(0).lognormal(4.0, 0.4, 500).astype(int) + 40
+    path = tmp_path / "lengths.txt"
+    path.write_text("\n".join(map(str, sample)))
+    lengths, shares = parse_outputs(f"empirical:{path}").lengths(mean, 10**6)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)
+    assert lengths @ shares == pytest.approx(mean, rel=1e-9)
+    variation = np.sqrt((lengths - mean) ** 2 @ shares) / mean
+    # A length between two whole ones is either: at most a quarter of a token squared.
+    assert variation**2 >= (sample.std() / sample.mean()) ** 2 - 1e-9
+    assert variation**2 <= (sample.std() / sample.mean()) ** 2 + 0.25 / mean**2 + 1e-9
+
+
+def test_an_empty_sample_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(InputError, match="empty: lengths: got 'none'"):
+        parse_outputs(f"empirical:{tmp_path / 'empty'}")
+
+
+def test_a_model_knows_its_sample() -> None:
+    outputs = Outputs("empirical", sample=(10, 30, 80))
+    load = workload((2.0, 20, 40), (1.0, 20, 80))
+    model = poisson_model(load, FIXED, traffic=Traffic(outputs=outputs))
+    assert model.traffic.label == "empirical outputs"
+    found = model.traffic.outputs
+    assert found is not None
+    assert found.sample == (10, 30, 80)
+    assert found.lengths(40, 10**6)[0].tolist() == [10, 30, 80]
+    assert sorted(set(model.shapes["output_tokens"].tolist())) == [10, 20, 30, 60, 80, 160]
+
+
 def test_drawn_outputs_are_reported_under_their_class() -> None:
     """Little's law for what is in service: the mean output times the iteration time."""
     load = workload((2.0, 20, 30), (1.0, 20, 5))
@@ -311,6 +344,13 @@ def test_drawn_outputs_are_reported_under_their_class() -> None:
         (lambda: Outputs("uniform"), "outputs: got 'uniform'"),
         (lambda: parse_outputs("geometric:cv=2"), "outputs: got 'geometric:cv=2'"),
         (lambda: parse_outputs("lognormal:cv=x"), "outputs: cv: got 'x'"),
+        (lambda: parse_outputs("empirical:no-such-file"), "no-such-file: got 'no such file'"),
+        (lambda: parse_outputs(f"empirical:{__file__}"), 'length 1: got \'"""Closed'),
+        (lambda: Outputs("empirical"), "sample: got '0 lengths'"),
+        (lambda: Outputs("geometric", sample=(3,)), "sample: got '1 lengths'"),
+        (lambda: Outputs("empirical", sample=(3, 0)), "sample: got 0"),
+        (lambda: Outputs("empirical", sample=(3,), shares=(0.5, 0.5)), "shares: got '2 shares'"),
+        (lambda: Outputs("empirical", sample=(1, 10**6)).lengths(2, 10**7), "stretched"),
         (lambda: Traffic(clients=Clients(2), queue=QueueLimit(1)), "think_s: got 0"),
         (lambda: Traffic(clients=Clients(2), job=FiniteJob(True)), "job: got 'at-once'"),
     ],

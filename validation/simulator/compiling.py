@@ -89,21 +89,28 @@ def kernel(function: Callable[..., Any]) -> Any:
     Kernels allocate nothing. Saying so (`_nrt=False`) spares numba the reference counts of every
     array at every call, which halves the time of an iteration.
     """
-    return _compiled(function, cache=_is_hashed(function))
+    return _compiled(function, _is_hashed(function))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A kernel that becomes part of every kernel that calls it.
+    """A kernel that becomes part of every kernel that calls it, and that Python cannot call.
 
     Every call hands over the arrays of a lane one field at a time, which takes longer than an
-    ordinary iteration.
+    ordinary iteration. A way in from Python, which nobody takes, would be a quarter of the time
+    that compiling takes.
     """
-    return _compiled(function, cache=_is_hashed(function), forceinline=True)
+    is_hashed = _is_hashed(function)
+    return _compiled(function, is_hashed, forceinline=True, no_cpython_wrapper=is_hashed)
 
 
-def _compiled(function: Callable[..., Any], cache: bool, forceinline: bool = False) -> Any:
+def inlined_and_called(function: Callable[..., Any]) -> Any:
+    """The same for one that Python calls too."""
+    return _compiled(function, _is_hashed(function), forceinline=True)
+
+
+def _compiled(function: Callable[..., Any], cache: bool, **options: bool) -> Any:
     return compiled(
-        cache=cache, nogil=True, error_model="numpy", _nrt=False, forceinline=forceinline
+        cache=cache, nogil=True, error_model="numpy", _nrt=False, no_cfunc_wrapper=True, **options
     )(function)
 
 

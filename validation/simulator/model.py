@@ -111,7 +111,7 @@ class Model(NamedTuple):
     @property
     def traffic(self) -> Traffic:
         """What clients do."""
-        return Traffic.of_numbers(self.constants[0], bool(self.shapes["too_long"].any()))
+        return Traffic.of_numbers(self.constants[0], self.shapes)
 
     def rate_scale(self, rate_per_s: float | None) -> float:
         """A total rate in multiples of the model's own, as the simulator's jobs have it.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from fluid.overload.impatience import Patience
@@ -125,8 +126,8 @@ class Traffic:
         }
 
     @classmethod
-    def of_numbers(cls, numbers: np.void, refuse_too_long: bool) -> Traffic:
-        """The traffic that has these `numbers`."""
+    def of_numbers(cls, numbers: np.void, shapes: NDArray[np.void]) -> Traffic:
+        """The traffic that has these `numbers`, and gave a model these shapes."""
         clients, job, queue, patience = None, None, None, None
         if numbers["clients"]:
             law: ThinkLaw = "exponential" if numbers["think_random"] else "deterministic"
@@ -141,8 +142,15 @@ class Traffic:
         outputs = None
         if numbers["output_law"]:
             law_of_outputs = OUTPUT_LAWS[int(numbers["output_law"]) - 1]
-            outputs = Outputs(law_of_outputs, float(numbers["output_variation"]))
-        return cls(clients, job, queue, patience, refuse_too_long, outputs)
+            variation = float(numbers["output_variation"])
+            if law_of_outputs == "empirical":
+                drawn = shapes[shapes["report_class"] == 0]
+                shares = np.diff(drawn["share_cumulative"], prepend=0.0)
+                lengths = drawn["output_tokens"].tolist()
+                outputs = Outputs("empirical", variation, tuple(lengths), tuple(shares.tolist()))
+            else:
+                outputs = Outputs(law_of_outputs, variation)
+        return cls(clients, job, queue, patience, bool(shapes["too_long"].any()), outputs)
 
 
 def patience_label(patience: Patience) -> str:
