@@ -14,6 +14,7 @@ from fluid.iteration import IterationTime
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.workload import Workload
+from tests.support.traffic_cases import RULES
 from thresholds.solvers.paced.solver import Paced
 from validation.policies import POLICIES, parse_policy
 from validation.simulator import cpu
@@ -223,8 +224,8 @@ def test_results_depend_neither_on_threads_nor_on_order(text: str) -> None:
             np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_sees_the_same_bursty_arrivals(name: str) -> None:
+@pytest.mark.parametrize("name", RULES)
+def test_every_kind_of_policy_sees_the_same_bursty_arrivals(name: str) -> None:
     model = model_of("mmpp:ratio=5,mean_s=3")
     needs_thresholds = POLICIES[name].per_class or POLICIES[name].per_segment
     thresholds = (1, 1) if needs_thresholds else ()
