@@ -152,6 +152,13 @@ def test_a_lost_scheduler_is_one_line_and_the_same_command_continues(
     assert rows_by_key(tmp_path / "rows") == rows_by_key(tmp_path / "here")
 
 
+def test_bad_arrivals_leave_no_folder(sweep: Callable[..., Any], tmp_path: Path) -> None:
+    found = sweep("rows", "--arrivals", "greedy:cap=-1")
+    assert found.code == 2
+    assert "arrivals: got 'greedy'" in found.err
+    assert not (tmp_path / "rows").exists()
+
+
 def test_ctrl_c_keeps_the_rows(
     sweep: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
