@@ -20,19 +20,9 @@ from fluidwait.console import fail, note
 from fluidwait.options import new_app
 
 COMMANDS = (
-    *(
-        "equilibrium",
-        "region",
-        "explore",
-        "capacity",
-        "solve",
-        "plan",
-        "fleet",
-        "replay",
-        "compare",
-    ),
-    *("sweep", "report", "calibrate", "export", "watch", "demo", "doctor", "workload", "server"),
-    "measure",
+    *("equilibrium", "region", "explore", "capacity", "solve", "plan", "fleet", "replay"),
+    *("compare", "sweep", "report", "calibrate", "export", "watch", "demo", "doctor"),
+    *("workload", "server", "measure"),
 )
 """Each is the `app` of the file of its name in `fluidwait.commands`."""
 

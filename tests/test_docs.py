@@ -110,7 +110,7 @@ def _run(block: Block, folder: Path, programs: Path) -> str:
     program = ["bash", "-euo", "pipefail", "-c"] if block.language == "sh" else ["python", "-c"]
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [shutil.which(program[0], path=path) or program[0], *program[1:], block.body],
+        [*program, block.body],
         cwd=folder,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from fluid.answering import Answering
 from fluid.errors import InputError
 from fluid.explorer.page import page
 from fluid.explorer.state import Explorer
@@ -35,38 +34,27 @@ def explorer_server(explorer: Explorer, port: int = 0) -> ThreadingHTTPServer:
     return server
 
 
-def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:
+def _handler(explorer: Explorer) -> type[Answering]:
     text = page(explorer).encode()
     one_at_a_time = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             asked = urlsplit(self.path)
             if asked.path == "/":
-                self._answer(200, "text/html; charset=utf-8", text)
+                self.answer("text/html; charset=utf-8", text)
             elif asked.path == "/answer":
-                self._answer(*self._document(asked.query))
+                self.answer("application/json", *self._document(asked.query))
             else:
                 self.send_error(404)
 
-        def _document(self, query: str) -> tuple[int, str, bytes]:
+        def _document(self, query: str) -> tuple[bytes, int]:
             try:
                 question = json.loads(parse_qs(query).get("question", ["null"])[0])
                 with one_at_a_time:
                     code, found = 200, explorer.answer(question)
             except (ValueError, TypeError) as error:  # no JSON, or no question: InputError is one
                 code, found = 400, {"refusal": str(error)}
-            return code, "application/json", json.dumps(found, allow_nan=False).encode()
-
-        def _answer(self, code: int, kind: str, body: bytes) -> None:
-            with suppress(ConnectionError):  # who asked may be gone
-                self.send_response(code)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the terminal only says where the page is."""
+            return json.dumps(found, allow_nan=False).encode(), code
 
     return Handler

@@ -58,15 +58,12 @@ def command(
     from validation.experiments.rows import row_count
     from validation.experiments.store import Store
     from validation.experiments.sweep import sweep
-    from validation.simulator.arrivals import parse_arrivals
 
     policies = [one for text in policy for one in parse_policies(text)]
     runs = size.runs()
     behaviour = clients.traffic(context)
     load, server = traffic.read(context, behaviour)
     offered_per_s = parse_rates(rates) if rates else None
-    # Read before the folder is made.
-    arrivals = parse_arrivals(traffic.arrivals) if traffic.arrivals else None
     total = row_count(policies, offered_per_s, seeds)
     with Store(out) as store, place.runner() as runner, progress("sweep", total) as advance:
         if len(store):
@@ -77,7 +74,7 @@ def command(
             policies,
             rates=offered_per_s,
             seeds=seeds,
-            arrivals=arrivals,
+            arrivals=traffic.arrivals,
             traffic=behaviour,
             runs=runs,
             store=store,

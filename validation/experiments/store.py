@@ -57,7 +57,7 @@ class Store:
     """Rows by key; a context manager that writes what is left when it ends, on errors too.
 
     Attributes:
-        path: The folder; made if it is not there.
+        path: The folder; made if it is not there, and gone again where an error ends it empty.
 
     Raises:
         InputError: The folder cannot be made, or holds something else than rows of this version.
@@ -70,6 +70,7 @@ class Store:
         self._opened = self._flushed = time.monotonic()
         if not path.parent.is_dir():
             raise InputError("", "no such folder", "a path in an existing folder", str(path))
+        self._made = not path.exists()
         try:
             path.mkdir(exist_ok=True)
             parts = sorted(_parts(path))
@@ -90,6 +91,9 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         self.flush()
+        if error is not None and self._made and not self._results:
+            with suppress(OSError):  # somebody else has put something there
+                self.path.rmdir()
 
     def find(self, key: str) -> PolicyResult | None:
         """The stored result of a configuration, if it has run."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from importlib import resources
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from fluid.answering import Answering
 from fluid.errors import InputError
 from validation.live.speed import PARTS
 from validation.live.step import Step
@@ -116,31 +115,20 @@ def serve(shown: Shown, listen: str) -> ThreadingHTTPServer:
     return server
 
 
-def _handler(shown: Shown) -> type[BaseHTTPRequestHandler]:
+def _handler(shown: Shown) -> type[Answering]:
     page = resources.files("validation.live").joinpath("page.html").read_bytes()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
-                self._answer(CONTENT_TYPE_LATEST, generate_latest(shown.registry))
+                self.answer(CONTENT_TYPE_LATEST, generate_latest(shown.registry))
             elif path == "/history.json":
                 text = json.dumps(list(shown.history))
-                self._answer("application/json", text.encode())
+                self.answer("application/json", text.encode())
             elif path == "/":
-                self._answer("text/html; charset=utf-8", page)
+                self.answer("text/html; charset=utf-8", page)
             else:
                 self.send_error(404)
-
-        def _answer(self, kind: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            with suppress(ConnectionError):  # who asked may be gone
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the terminal is for what was learned."""
 
     return Handler

@@ -20,6 +20,9 @@ from fluid.workload import Workload
 
 Floats = NDArray[np.float64]
 
+MANY_CLASSES = 10_000
+"""Beyond them a solver is content with less."""
+
 STRICT = 1e-9
 """A drift condition holds strictly if λ_j ΔT(n)/n_j is below 1 by at least this."""
 

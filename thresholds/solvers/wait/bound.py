@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresholds.solvers.majorant import Line
-from thresholds.solvers.wait.batch import STRICT
+from thresholds.solvers.wait.batch import MANY_CLASSES, STRICT
 from thresholds.solvers.wait.whole import DelayGoal
 
 Floats = NDArray[np.float64]
@@ -31,7 +31,6 @@ _INTERVALS = 96
 _TARGET = 1e-3
 """A gap that is small enough."""
 
-_MANY = 10_000
 _TARGET_OF_MANY = 1e-2
 """More classes cost a hundredth of a second an interval: a larger gap has to do."""
 
@@ -69,7 +68,7 @@ def clocked_search(
         Thresholds, shape (m,), their mean delay and the bound, in seconds.
     """
     search = _Search(goal, line, memory_price)
-    target = _TARGET if len(start) <= _MANY else _TARGET_OF_MANY
+    target = _TARGET if len(start) <= MANY_CLASSES else _TARGET_OF_MANY
     best, best_s = start, float(goal.value_s(start))
     count = itertools.count()
     edges_s = np.geomspace(*search.range_s(), 9)
@@ -124,7 +123,7 @@ class _Search:
         interval: raised to what drift and limits ask at their own iteration times.
         """
         point = self.interval(time_s, time_s, interval.time_price)
-        few = len(interval.thresholds) <= _MANY
+        few = len(interval.thresholds) <= MANY_CLASSES
         for one in (point, interval if few else None):
             if one is None or one.bound_s > best_s * (1 - _PRICED):
                 continue

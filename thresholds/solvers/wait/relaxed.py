@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresholds.solvers.majorant import Line
-from thresholds.solvers.wait.batch import FullBatch
+from thresholds.solvers.wait.batch import MANY_CLASSES, FullBatch
 from thresholds.solvers.wait.mean_limits import MeanLimits
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,6 @@ tight there and has the whole multiplier."""
 
 _SHARPEN = 20.0
 _ACCURACY = 1e-8
-_MANY = 10_000
 _ACCURACY_OF_MANY = 1e-4
 """A tenth of a second for each factor of 20, where whole thresholds are within 1e-2."""
 
@@ -176,7 +175,7 @@ def relaxed_optimum(program: DelayProgram) -> Relaxed | None:
     y = np.log(start)
     constraints = 1 + 2 * len(y) + sum(len(one.classes) for one in program.rows)
     weight = constraints / float(start @ program.stages_waited)
-    accuracy = _ACCURACY if len(y) <= _MANY else _ACCURACY_OF_MANY
+    accuracy = _ACCURACY if len(y) <= MANY_CLASSES else _ACCURACY_OF_MANY
     best: Relaxed | None = None
     while True:
         y, point = _centred(program, y, weight)

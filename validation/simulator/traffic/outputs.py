@@ -68,7 +68,8 @@ class Outputs:
             allowed = "lengths for an empirical law, none for another"
             raise InputError("outputs: sample", f"{len(self.sample)} lengths", allowed)
         if len(self.sample) > MOST_LENGTHS:
-            raise InputError("outputs: sample", f"{len(self.sample)} lengths", f"{MOST_LENGTHS}")
+            allowed = f"at most {MOST_LENGTHS:,}"
+            raise InputError("outputs: sample", f"{len(self.sample)} lengths", allowed)
         if self.sample and not 1 <= min(self.sample) <= max(self.sample) <= MOST_OUTPUT_TOKENS:
             wrong = min(self.sample) if min(self.sample) < 1 else max(self.sample)
             raise InputError("outputs: sample", wrong, f"lengths from 1 to {MOST_OUTPUT_TOKENS}")
