@@ -139,7 +139,7 @@ class StackDistances:
             _filled(self._tree, self._now)
 
 
-@compiled()
+@compiled(from_python=False)
 def _slot(keys, key):
     """Where a key is, or would be."""
     mask = len(keys) - 1
@@ -170,14 +170,14 @@ def _filled(tree, uses):
             tree[above] += tree[place]
 
 
-@compiled()
+@compiled(from_python=False)
 def _add(tree, place, change):
     while place < len(tree):
         tree[place] += change
         place += place & -place
 
 
-@compiled()
+@compiled(from_python=False)
 def _sum(tree, place):
     total = 0
     while place > 0:

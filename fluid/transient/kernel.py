@@ -106,7 +106,7 @@ def simulate(costs, coming, gate, residents, waiting, horizon_s, every, series, 
         head = _grow(window, head, depth)
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _receive(coming, queue, front, back, piece, burst, seen_s, clock_s):
     """Queue what arrived since the last decision, in order; flow is cut at changes and bursts."""
     arrived = 0.0
@@ -132,13 +132,13 @@ def _receive(coming, queue, front, back, piece, burst, seen_s, clock_s):
             return queue, front, back, piece, burst, arrived
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _write(row, figures):
     """Figures, of which the second is a whole number, into a row of the series."""
     row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = figures
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _complete(costs, population, need, count, completed):
     """Take out what has passed its last stage."""
     for index in range(costs.counts.size):
@@ -151,7 +151,7 @@ def _complete(costs, population, need, count, completed):
     return need, count, completed
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _grow(window, head, depth):
     """Move everybody one stage on: the population begins a row earlier in the window."""
     head -= 1
@@ -162,7 +162,7 @@ def _grow(window, head, depth):
     return head
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _evict(costs, population, capacity, queue, front, back, need, kv):
     """Return mass to the front of the queue until memory fits, the youngest cohort first.
 
@@ -186,7 +186,7 @@ def _evict(costs, population, capacity, queue, front, back, need, kv):
     return queue, front, back, need, kv, evicted
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _admit(gate, held, entering, queue, front, back, need, count, credit):
     """Admit from the front of the queue while memory, cap and credit allow; fills `entering`."""
     free = 0.0 if count > 0.0 else FREE_MASS
@@ -215,7 +215,7 @@ def _admit(gate, held, entering, queue, front, back, need, count, credit):
     return front, need, count, credit
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _join(queue, front, back, mass):
     """Append mass to the queue, to its last parcel where that has the same mix."""
     total = mass.sum()
@@ -229,7 +229,7 @@ def _join(queue, front, back, mass):
     return queue, front, back + 1
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _return(queue, front, back, mass):
     """Put mass at the front of the queue, into its first parcel where that has the same mix."""
     if front < back and _same_mix(queue[front], mass, mass.sum()):
@@ -240,7 +240,7 @@ def _return(queue, front, back, mass):
     return queue, front - 1, back
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _same_mix(parcel, mass, total):
     """Whether two parcels are in proportion, so that their order does not matter."""
     parcel_total = parcel.sum()
@@ -251,7 +251,7 @@ def _same_mix(parcel, mass, total):
     return True
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _with_room(queue, front, back):
     """The queue with a free row on either side, moved to the middle of a larger array if needed."""
     if front > 0 and back < queue.shape[0]:
@@ -264,20 +264,20 @@ def _with_room(queue, front, back):
 
 
 # Copies by hand: numba compiles the shape checks of an assignment to a slice for seconds.
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _copy(source, target):
     for row in range(source.shape[0]):
         _copy_row(source[row], target[row])
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _copy_row(source, target):
     for index in range(source.size):
         target[index] = source[index]
 
 
 # Sums in any order: that lets the compiler use vector instructions where all the time is spent.
-@compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(from_python=False, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _totals(held, read, population):
     """KV occupied, KV read and mass of a population that has no stage-0 mass yet."""
     flat_held, flat_read, flat = held.ravel(), read.ravel(), population.ravel()
@@ -289,7 +289,7 @@ def _totals(held, read, population):
     return need, kv, count
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _seconds(costs, entering, decodes, kv):
     """τ of what was resident and what enters (THEORY 1.3); d0 where nobody is there."""
     prompt_tokens, prompt_sq = 0.0, 0.0
@@ -312,7 +312,7 @@ def _seconds(costs, entering, decodes, kv):
     )
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _token_seconds(knots, tokens):
     """f(tokens): linear between knots, the lower value at a jump, last slope beyond the end."""
     last = knots.shape[1] - 1
@@ -326,7 +326,7 @@ def _token_seconds(knots, tokens):
     return knots[1, right - 1] + share * (knots[1, right] - knots[1, right - 1])
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def _next_event(coming, piece, burst):
     """When anything arrives next while the present rates are zero."""
     next_s = math.inf

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import pytest
 
 from fluid.compiled import compiled
 from validation.simulator.compiling import bind
@@ -77,3 +78,18 @@ def test_a_cache_that_nobody_can_write_is_removed_at_exit(tmp_path: Path) -> Non
     )
     assert printed.stdout.startswith(str(tmp_path / f"fluidwait-{os.getuid()}"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kernel_without_a_way_in_says_so() -> None:
+    @compiled(cache=False, from_python=False)
+    def inner(x: int) -> int:
+        return x + 1
+
+    @compiled(cache=False)
+    def outer(x: int) -> int:
+        return inner(x)
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="inner is called by compiled functions only"):
+            inner(1)
+        assert outer(1) == 2

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError, not_a_name
 from fluid.workload import RatePiece, Workload
-from validation.simulator.compiling import inlined, kernel
+from validation.simulator.compiling import called_kernel, inlined, kernel
 from validation.simulator.rng import PURPOSE_ARRIVAL, two_uniforms
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -281,7 +281,7 @@ def attempt_of(purpose, attempt):
     return purpose | (np.uint64(attempt) << _ATTEMPT_SHIFT)
 
 
-@kernel
+@called_kernel
 def gamma_of_mean_one(cv, seed, replication, number, uniform, normal_purpose, accept_purpose):
     """Gamma number, exact: Marsaglia and Tsang (2000), with their boost below shape 1.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from validation.simulator.compiling import inlined_and_called
+from validation.simulator.compiling import called_inlined
 
 _MASK = np.uint64(0xFFFFFFFF)
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -19,7 +19,7 @@ PURPOSE_ARRIVAL = np.uint64(0)
 """Inter-arrival time and class of a request."""
 
 
-@inlined_and_called
+@called_inlined
 def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     """Ten rounds of Philox4x32 on four 32-bit counters and two 32-bit keys, all held in uint64."""
     for _ in range(10):
@@ -34,7 +34,7 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@inlined_and_called
+@called_inlined
 def two_uniforms(seed, replication, request, purpose):  # type: ignore[no-untyped-def]
     """Two independent uniforms on (0, 1], 53 bits each."""
     seed, request = np.uint64(seed), np.uint64(request)

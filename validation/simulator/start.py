@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from validation.simulator.arrivals import lay_out
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import called_kernel, kernel
 from validation.simulator.decoders import clear
 from validation.simulator.traffic.clients import send_first
 from validation.simulator.traffic.conversations import keep_starts
@@ -16,7 +16,7 @@ from validation.simulator.window import set_window
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
-@kernel
+@called_kernel
 def start(model, lane, seed, replication, rate_scale):
     """Reset the lane and lay out the arrivals of the replication, as far as they are known."""
     _reset(lane, seed, replication)

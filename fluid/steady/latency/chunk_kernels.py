@@ -65,7 +65,7 @@ def full_seconds(budget, costs, b, k):
     )
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def open_seconds(budget, costs, b, k, old, tokens, quad_s):
     """Time of an iteration that computes all prompt tokens, `old` of them left over before."""
     work = (
@@ -212,7 +212,7 @@ def land(row, mass, over, full_s, times, lefts):
     land_full(row, mass * (1.0 - share), full_s, times)
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def land_full(row, mass, full_s, times):
     """Put mass on a full iteration that leaves nothing over."""
     low, share = place(times, full_s)

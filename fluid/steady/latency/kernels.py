@@ -108,7 +108,7 @@ def whole_step(nodes, prompts, tokens, fixed_s, decodes, kv, weights, costs):
     return step, moments
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def add_moments(row, mass, p, b, f):
     """Add what the regression of f on prompt tokens and decodes needs."""
     row[0] += mass * p

@@ -41,7 +41,7 @@ def sum_waves(step, starts, turn_real, turn_imag, counts):
     return kept_real, kept_imag
 
 
-@compiled(nogil=True, error_model="numpy", fastmath=True)
+@compiled(from_python=False, nogil=True, error_model="numpy", fastmath=True)
 def add_products(weights, real, imag, to_real, to_imag):
     """Set `to` to the weighted rows; weights of shape (k, m), rows of shape (m, F)."""
     to_real[:] = 0.0
@@ -65,7 +65,7 @@ def following(step, values):
     return found
 
 
-@compiled(nogil=True, error_model="numpy")
+@compiled(from_python=False, nogil=True, error_model="numpy")
 def preceded(step, mass):
     """Mass one iteration later: mass·Q."""
     found = np.zeros(mass.size)

@@ -21,7 +21,7 @@ from fluid.compiled import compiled
 # mypy: disable-error-code="no-untyped-def"
 
 
-@compiled(error_model="numpy")
+@compiled(from_python=False, error_model="numpy")
 def segment_cost(h, i, n, depth, prompts, low, high, boundary, inverse, nodes, sums):
     """Cost of the segment of lengths h … i with the boundary behind it; infinite if not allowed."""
     filled = n[h] * (sums[prompts[h] + high[i]] - sums[prompts[h] + low[h] - 1])

@@ -50,7 +50,7 @@ def inverse_exponent(ratio, survival):
     return 1 / theta
 
 
-@compiled(error_model="numpy")
+@compiled(from_python=False, error_model="numpy")
 def largest_ratio(low, high, high2):
     """Above n'/n for whole n in low … high and n' ≤ high2, n' < n."""
     return min(high2 / low, (high - 1.0) / high)
@@ -71,7 +71,7 @@ def fill_inverse(survival, first, low, high, place, inverse):
                     k += 1
 
 
-@compiled(error_model="numpy")
+@compiled(from_python=False, error_model="numpy")
 def boundary_cost(n, n2, ratio, p, wait_s, tokens, log, inverse, weights):
     """What the boundary before n2 adds to a weighted sum: its queue's delay and its KV."""
     seconds = wait_s * ((n2 - 1 + p * n) / 2 + (1 - p) / 2 * p / (ratio - p))
@@ -187,7 +187,7 @@ def token_seconds(tokens, knots, seconds):
     return seconds[right - 1] + share * (seconds[right] - seconds[right - 1])
 
 
-@compiled(error_model="numpy")
+@compiled(from_python=False, error_model="numpy")
 def path_value(kind, n, used, rate, first_output, capacity, tau):
     """The objective of a whole path, infinite where a condition fails; `tau` holds f.
 
@@ -318,7 +318,7 @@ def search(
     return best_value, _traced(node, best_end), best_value, True
 
 
-@compiled(error_model="numpy")
+@compiled(from_python=False, error_model="numpy")
 def _is_open(used, weights, values, starts, scales, state, column, n1, target):
     """Whether no bound excludes that a path through here is below the target."""
     for b in range(len(weights)):
@@ -330,7 +330,7 @@ def _is_open(used, weights, values, starts, scales, state, column, n1, target):
     return True
 
 
-@compiled()
+@compiled(from_python=False)
 def _doubled(node, used):
     size = 2 * len(node)
     more, more_used = np.empty((size, 5), dtype=np.int64), np.empty((size, 4))
@@ -338,7 +338,7 @@ def _doubled(node, used):
     return more, more_used, size
 
 
-@compiled()
+@compiled(from_python=False)
 def _traced(node, end):
     """Length and threshold of each segment of the path that ends here, from the first on."""
     count, one = 0, end

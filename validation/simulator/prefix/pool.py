@@ -7,7 +7,7 @@ first is found. A free block keeps its key until it is handed out again.
 
 from __future__ import annotations
 
-from validation.simulator.compiling import kernel
+from validation.simulator.compiling import called_kernel, kernel
 from validation.simulator.prefix.content import key_of
 from validation.simulator.window import in_window
 
@@ -17,7 +17,7 @@ _GOLDEN = 0x1E3779B97F4A7C15
 """An odd number without pattern: its products spread over all bits."""
 
 
-@kernel
+@called_kernel
 def clear_pool(model, lane):
     """Everything free, in order of number, and nothing entered."""
     pool = lane.pool[0]
