@@ -1,5 +1,6 @@
 # make demo   install into .venv and run the main job on a bundled example
-# make test   install what the tests need and run all of them
+# make test   install what the tests need and run them, but for the slow ones: under ten minutes
+# make test-slow           those: documentation, notebooks, CUDA, a cluster
 # make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
 # make vllm-environment    what it needs, alone
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI
@@ -22,13 +23,18 @@ VLLM_VERSION ?= 0.32.0
 VLLM_VENV ?= .venv-vllm-$(VLLM_VERSION)
 VLLM_DEMO_VENV ?= .venv-vllm-demo
 
-.PHONY: demo test test-vllm vllm-environment test-vllm-versions demo-vllm test-live check bench gpu-check docs figures reproduce clean
+.PHONY: demo test test-slow test-vllm vllm-environment test-vllm-versions demo-vllm test-live check bench gpu-check docs figures reproduce clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fluidwait demo --out demo
 
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q
+
 test: $(VENV)/.installed-test check
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -q
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

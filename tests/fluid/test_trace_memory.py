@@ -104,6 +104,7 @@ def peak_bytes(form: str, path: Path, rows: int) -> int:
         pyarrow.set_memory_pool(previous)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", WRITERS)
 def test_memory_does_not_grow_with_the_trace(form: str, tmp_path: Path) -> None:
     """Ten times the rows take at most a quarter more; held whole they would take ten times."""

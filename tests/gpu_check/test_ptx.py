@@ -25,7 +25,7 @@ MOST_REGISTERS = {"greedy": 128, "vllm-v1": 168, "sarathi": 168}
 COMPILED = ["greedy", "vllm-v1", "nested-wait"]
 """The widest kernels, and one with gates; ``python -m tests.gpu.ptx`` compiles all of them."""
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 needs_ptxas = pytest.mark.skipif(
     assembler() is None, reason="ptxas is not installed: it comes with the CUDA toolkit"

@@ -51,6 +51,7 @@ def test_logic_is_seen() -> None:
     assert logic("def f():\n    for x in y:\n        pass") == ["FunctionDef", "For"]
 
 
+@pytest.mark.slow
 @every_notebook
 def test_a_notebook_shows_what_is_stored_and_claims_what_is_true(path: Path) -> None:
     stored, run = read(path), storable(executed(path))

@@ -114,6 +114,7 @@ class Outcome:
     Attributes:
         hit_share: Prompt tokens found ÷ all of first admissions.
         iteration_s: Mean time of an iteration that computes anything.
+        again_share: Of all admissions those of requests that were put back, and compute again.
         resident_tokens: KV in use, mean over time.
         waiting: Requests waiting, at equal steps of time.
         turns_per_s: Arrivals of each class, by name, so that a run can be compared with the rates
@@ -123,6 +124,7 @@ class Outcome:
 
     hit_share: float
     iteration_s: float
+    again_share: float
     resident_tokens: float
     waiting: list[int]
     turns_per_s: dict[str, float]
@@ -212,12 +214,14 @@ def simulate(
     seed: int = 0,
     flooded: Iterable[Request] = (),
     most_waiting: float = math.inf,
+    watermark_fraction: float = 0.0,
 ) -> Outcome:
     """Run a server up to a time.
 
     Args:
         flooded: Requests that wait at the start.
         most_waiting: The run is given up beyond so many.
+        watermark_fraction: Share of the memory that nobody is admitted into.
     """
     rng = random.Random(seed)
     memory = Memory(server.usable_kv_tokens)
@@ -228,6 +232,8 @@ def simulate(
     returns: list[Any] = []
     now_s, step, serial, kv_read = 0.0, 0, 0, 0
     hits = prompts = iterations = 0
+    admissions = again = 0
+    open_tokens = (1 - watermark_fraction) * memory.capacity
     busy_s = held = 0.0
     samples: list[int] = []
     came: Counter[str] = Counter()
@@ -259,7 +265,7 @@ def simulate(
         while waiting:
             request = waiting[0]
             would = memory.would_use(request.prompt, request.decoded)
-            if would + decodes + len(admitted) > memory.capacity:
+            if would + decodes + len(admitted) > open_tokens:
                 break
             waiting.popleft()
             # At least one token is computed.
@@ -267,6 +273,8 @@ def simulate(
             memory.take(request.prompt, request.decoded)
             memory.make_room()
             chunks.append((request.known_tokens - hit, hit))
+            admissions += now_s >= warm_up_s
+            again += request.admitted and now_s >= warm_up_s
             if not request.admitted and now_s >= warm_up_s:
                 hits += hit
                 prompts += request.prompt_tokens
@@ -310,6 +318,7 @@ def simulate(
     return Outcome(
         hits / max(prompts, 1),
         busy_s / max(iterations, 1),
+        again / max(admissions, 1),
         held / max(busy_s, 1e-9),
         samples,
         rates,

@@ -26,6 +26,8 @@ from validation.policies import GREEDY, parse_policy
 from validation.simulator.model import Model, poisson_model
 from validation.simulator.runs import Runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> Model:

@@ -108,6 +108,7 @@ def assert_same(one: object, two: object) -> None:
         np.testing.assert_allclose(getattr(one, field), getattr(two, field), rtol=1e-9)
 
 
+@pytest.mark.slow
 @needs_numba_cuda
 def test_the_simulated_device_agrees_with_the_cpu(tmp_path: Path) -> None:
     """Every policy under every kind of arrivals; one process, as starting it takes longest."""

@@ -30,6 +30,7 @@ from tests.vllm.virtual_engine import (
     run,
 )
 from thresholds.export.gate import GatedQueue
+from thresholds.export.priority_queue import IndexedPriorityQueue
 from thresholds.export.view import TableView
 from thresholds.export.vllm_scheduler import AsyncTableScheduler, TableScheduler
 from thresholds.solvers.paced.solver import Paced
@@ -361,16 +362,55 @@ def test_children_of_one_request_are_admitted_one_by_one(model: Path, make_table
     assert counts == [1, 2, 2, 3, 3]
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.data())
-def test_the_priority_queue_stays_in_order(priorities: list[int], data: Any) -> None:
-    """Requests leave it from anywhere; who stays comes out as from a queue that is sorted."""
-    queue = PriorityRequestQueue()
-    for number, priority in enumerate(priorities):
-        queue.add_request(urgent(number, 0.1 * number, priority))
-    gone = data.draw(st.sampled_from(list(queue)))
-    gate = GatedQueue(queue, lambda _: gone, lambda *_: None)
-    assert gate.pop_request() is gone
-    left = [queue.pop_request() for _ in range(len(queue))]
-    assert gone not in left
-    assert left == sorted(left)
-    assert len(left) == len(priorities) - 1
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["add", "pop", "remove", "several", "again"]), st.integers(0, 99)),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(MOVES)
+def test_a_queue_that_is_left_from_anywhere_is_vllms_own(moves: list[tuple[str, int]]) -> None:
+    ours, theirs = IndexedPriorityQueue(), PriorityRequestQueue()
+    left: list[Request] = []
+    for number, (move, draw) in enumerate(moves):
+        here = list(theirs)
+        if move == "add":
+            request = urgent(number, 0.1 * (draw // 10), draw % 10)
+            ours.add_request(request)
+            theirs.add_request(request)
+        elif move == "again" and left:
+            request = left.pop(draw % len(left))
+            ours.prepend_requests([request])
+            theirs.prepend_requests([request])
+        elif here and move == "pop":
+            left.append(ours.pop_request())
+            assert left[-1] is theirs.pop_request()
+        elif here and move == "remove":
+            left.append(here[draw % len(here)])
+            ours.remove_request(left[-1])
+            theirs.remove_request(left[-1])
+        elif move == "several":
+            gone = here[: draw % 5] + left[: draw % 3]
+            ours.remove_requests(gone)
+            theirs.remove_requests(gone)
+            left += here[: draw % 5]
+        assert list(ours) == list(theirs)
+        assert (len(ours), bool(ours)) == (len(theirs), bool(theirs))
+        assert all(request in ours for request in theirs)
+        assert not any(request in ours for request in left)
+        if theirs:
+            assert ours.peek_request() is theirs.peek_request()
+
+
+def test_whoever_the_gate_names_leaves_the_queue() -> None:
+    queue = IndexedPriorityQueue()
+    requests = [urgent(number, 0.0, priority) for number, priority in enumerate((3, 1, 2))]
+    for request in requests:
+        queue.add_request(request)
+    named, taken = requests[0], []
+    gate = GatedQueue(queue, lambda _: named, lambda request, new: taken.append((request, new)))
+    assert gate.pop_request() is named
+    assert taken == [(named, True)]
+    assert not gate  # who is named waits here no more
+    assert list(queue) == [requests[1], requests[2]]

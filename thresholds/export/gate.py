@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from vllm.v1.core.sched.request_queue import PriorityRequestQueue, RequestQueue
+from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request, RequestStatus
 
 # vLLM's classes carry no types here.
@@ -28,15 +28,11 @@ def is_new(request: Request) -> bool:
     return request.status == RequestStatus.WAITING
 
 
-def holds(queue: RequestQueue, request: Request) -> bool:
-    """Whether a request waits in this queue, without putting it in order."""
-    return request in (queue._heap if isinstance(queue, PriorityRequestQueue) else queue)
-
-
 class GatedQueue(RequestQueue):
     """A queue in which the scheduler finds what `choose` names, in place of the queue's head.
 
-    It is empty to the scheduler where `choose` names nobody; its length is that of the whole queue.
+    It is empty to the scheduler where `choose` names nobody, or one who waits in another queue; its
+    length is that of the whole queue.
     `on_taken` hears of every request that the scheduler takes out, and whether it was new.
     """
 
@@ -54,7 +50,8 @@ class GatedQueue(RequestQueue):
 
     def __bool__(self) -> bool:
         self._next = self._choose(self._queue) if self._queue else None
-        if self._next is None:
+        if self._next is None or self._next not in self._queue:
+            self._next = None
             return False
         self._next_is_new = is_new(self._next)
         return True
@@ -85,7 +82,7 @@ class GatedQueue(RequestQueue):
         if request is self._queue.peek_request():
             self._queue.pop_request()
         else:
-            _remove(self._queue, request)
+            self._queue.remove_request(request)
         self._on_taken(request, self._next_is_new)
         return request
 
@@ -108,28 +105,3 @@ class GatedQueue(RequestQueue):
     def remove_requests(self, requests: Iterable[Request]) -> None:
         """As in the whole queue."""
         self._queue.remove_requests(requests)
-
-
-def _remove(queue: RequestQueue, request: Request) -> None:
-    """Take out one request; by priority without comparing all the others again."""
-    if not isinstance(queue, PriorityRequestQueue):
-        queue.remove_request(request)
-        return
-    heap = queue._heap
-    place = heap.index(request)
-    last = heap.pop()
-    if place == len(heap):
-        return
-    # The last takes its place, and then moves up or down.
-    heap[place] = last
-    while place > 0 and heap[place] < heap[(place - 1) // 2]:
-        above = (place - 1) // 2
-        heap[place], heap[above] = heap[above], heap[place]
-        place = above
-    while (below := 2 * place + 1) < len(heap):
-        if below + 1 < len(heap) and heap[below + 1] < heap[below]:
-            below += 1
-        if not heap[below] < heap[place]:
-            break
-        heap[place], heap[below] = heap[below], heap[place]
-        place = below

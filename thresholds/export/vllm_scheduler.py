@@ -43,8 +43,9 @@ from thresholds.export.admission import (
     require_same_server,
     restraints_of,
 )
-from thresholds.export.gate import GatedQueue, holds, is_new
+from thresholds.export.gate import GatedQueue, is_new
 from thresholds.export.holds import SegmentHolds
+from thresholds.export.priority_queue import IndexedPriorityQueue
 from thresholds.export.reload import TableFile
 from thresholds.export.view import TableView
 from thresholds.limits import Limits
@@ -166,6 +167,9 @@ class _FollowsTable(_Scheduler):
         # vLLM 0.29 keeps the requests that it passes over in a queue of their own.
         names = ("waiting", "skipped_waiting")
         self._queue_names = [name for name in names if hasattr(self, name)]
+        if self.policy == SchedulingPolicy.PRIORITY:
+            for name in self._queue_names:
+                setattr(self, name, IndexedPriorityQueue())
         self._logged_at_s = self.clock()
         logger.info("fluidwait follows %s: %s", settings.table, self.restraints)
         for reason in self._doubts(table):
@@ -294,7 +298,8 @@ class _FollowsTable(_Scheduler):
         return holds.room
 
     def _choose(self, queue: RequestQueue) -> Request | None:
-        """What the scheduler finds at the front of a queue; None where the table lets nobody in.
+        """Whom the scheduler finds at the front of a queue, unless that one waits in another queue;
+        None where the table lets nobody in.
 
         What vLLM preempted, or blocks until something else is ready, it decides itself. Where the
         gate is closed to the new request at the head, one that has waited too long goes first, then
@@ -306,8 +311,7 @@ class _FollowsTable(_Scheduler):
             return head
         first = self._overdue()
         self._step.against_table = first
-        first = first or self._first_preempted(queue)
-        return first if first is None or holds(queue, first) else None
+        return first or self._first_preempted(queue)
 
     def _admits(self) -> bool:
         """Cap, segments and pace (THEORY 3.5) for one more new request."""
