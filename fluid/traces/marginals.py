@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -122,6 +121,8 @@ def _least_memory_outputs(output: Marginal, shares: Floats, prompts: Floats) -> 
     elif excess(top) <= 0:
         level = top
     else:
+        from scipy.optimize import brentq
+
         level = brentq(excess, bottom, top, xtol=1e-9 * max(top, 1.0), rtol=1e-14)
     return Coupling(widths, falling, np.clip(level - falling, low, high))
 

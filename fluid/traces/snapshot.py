@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from fluid.traces.digest import FIGURES, Digest, moments
 from fluid.traces.marginals import (
@@ -127,6 +126,8 @@ def _most_even(marginal: Marginal) -> tuple[Floats, Floats]:
     elif excess(steepest) <= 0:
         tilt = steepest
     else:
+        from scipy.optimize import brentq
+
         tilt = brentq(excess, -steepest, steepest, xtol=1e-15, rtol=1e-14)
     chosen = shares(tilt).ravel()
     kept = chosen > 1e-12

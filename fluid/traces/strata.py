@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from fluid.errors import InfeasibleError, InputError
 from fluid.traces.digest import FIGURES, Digest, moments
@@ -100,6 +99,8 @@ def _reweighted(
     # Unknown v = w/√c: distance rows (v − √c)/√n, figure rows relative to the trace's totals.
     matrix = np.vstack([np.eye(len(sizes)) / root.sum(), _FIGURES_FIRST * figures])
     target = np.concatenate([root / root.sum(), np.full(len(totals), _FIGURES_FIRST)])
+    from scipy.optimize import nnls
+
     solution, _ = nnls(matrix, target)
     return np.asarray(solution * root)
 

@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from fluid.errors import InfeasibleError, InputError
@@ -21,7 +23,13 @@ from thresholds.solvers.nested.boundary_law import (
     tails_from_empty,
 )
 from thresholds.solvers.nested.joint_law import TwoQueues
-from thresholds.solvers.nested.memory_law import OneQueue, RunCounts, memory_law, queues_law
+from thresholds.solvers.nested.memory_law import (
+    OneQueue,
+    RunCounts,
+    _binomial_quantile,
+    memory_law,
+    queues_law,
+)
 from thresholds.solvers.nested.nested_wait import NestedWait
 from thresholds.solvers.nested.requirement import chain_holds, nested_memory
 from thresholds.solvers.nested.segments import Floats, Segments
@@ -306,3 +314,9 @@ def test_the_joint_law_of_two_queues_is_that_of_their_chain() -> None:
                         following[to] += mass * chance * other
             law = following
         assert 0.01 < found[iterations] < 1
+
+
+@given(st.floats(-14, -1e-3), st.integers(0, 5000), st.floats(0.01, 0.99, exclude_max=True))
+def test_the_binomial_quantile_is_scipys(exponent: float, trials: int, success: float) -> None:
+    chance = 10**exponent
+    assert _binomial_quantile(chance, trials, success) == stats.binom.ppf(chance, trials, success)

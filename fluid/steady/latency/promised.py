@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from fluid.server import Server
 from fluid.service_levels import Promise, required_promises
@@ -69,6 +68,8 @@ def promised_rate(workload: Workload, server: Server, rule: BatchRule) -> Promis
         return None
     if excess(_MOST) <= 0:
         return Promised(_MOST * limit_per_s, False)
+    from scipy.optimize import brentq
+
     share, known = float(brentq(excess, _LEAST, _MOST, xtol=_ACCURACY)), True
     for beyond in (1.01, 1.02):
         known = known and excess(min(share * beyond, _MOST)) < _REFUSED

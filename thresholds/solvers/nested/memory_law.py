@@ -34,8 +34,7 @@ from math import ceil, exp, floor, inf, log, log1p, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import pdtr
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrik, pdtr
 
 from thresholds.fields import QueueLaw
 from thresholds.solvers.nested.boundary_law import TAIL, Boundary, Steps, Tails, tails_from_empty
@@ -310,12 +309,23 @@ def _fewest_steps(
     """
     found = [steps]
     for boundary, one, depth in zip(boundaries[:-1], tails[:-1], stages[1:], strict=False):
-        passed = binom.ppf(_UNLIKELY, boundary.before * found[-1], boundary.survival)
+        passed = _binomial_quantile(_UNLIKELY, boundary.before * found[-1], boundary.survival)
         waiting = int(np.argmax(one.after(found[-1]) <= _UNLIKELY))
         made = int(passed - waiting) // boundary.threshold
         # Those whom a run took in stand at the next boundary when it has been through its stages.
         found.append(max(made - int(depth) + 1, 0))
     return found
+
+
+def _binomial_quantile(probability: float, trials: int, success: float) -> float:
+    """The least number of successes that is exceeded with probability 1 − `probability` at most.
+
+    That of `scipy.stats.binom`, whose import takes longer than a design.
+    """
+    if not trials:
+        return 0.0
+    least = float(np.ceil(bdtrik(probability, trials, success)))
+    return least - 1 if least and bdtr(least - 1, trials, success) >= probability else least
 
 
 def _tail_of_sum(tails: Sequence[Floats], held: Floats, cell: float, cells: int) -> Floats:
