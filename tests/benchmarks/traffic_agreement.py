@@ -1,11 +1,12 @@
 """Engine and slow reference under every kind of traffic: many cases of each policy. Ten minutes.
 
-Run as ``python -m tests.benchmarks.traffic_agreement [CASES]``: so many of each kind, 300 unless
-told. The first difference ends it.
+Run as ``python -m tests.benchmarks.traffic_agreement [--cases 300] [POLICY …]``: so many of each
+kind. The first difference ends it.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 
@@ -15,9 +16,13 @@ from tests.validation.test_traffic_agreement import compare
 from validation.policies import POLICIES
 
 
-def main(cases: int) -> None:
-    rows = []
-    for name in POLICIES:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("policies", nargs="*", default=POLICIES, metavar="POLICY")
+    parser.add_argument("--cases", type=int, default=300)
+    asked = parser.parse_args()
+    cases, rows = asked.cases, []
+    for name in asked.policies:
         seen: Counter[str] = Counter()
         for number in range(cases * len(KINDS)):
             seen += compare(name, number)
@@ -30,4 +35,4 @@ def main(cases: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    main()
