@@ -7,11 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluid.result import Note, Table, print_table, printable, text_width, wrapped
-from fluidwait.streams import has_unicode
+from fluidwait.streams import has_unicode, spelled
 
 if TYPE_CHECKING:
     from fluid.errors import FluidwaitError
@@ -64,13 +65,25 @@ def show(result: Result, as_json: bool = False, plot: Path | None = None) -> Non
         return
     for block in result.blocks():
         if isinstance(block, Table):
-            print_table(block, sys.stdout, text_width(), colours=sys.stdout.isatty())
+            table = block if has_unicode(sys.stdout) else _spelled(block)
+            print_table(table, sys.stdout, text_width(), colours=sys.stdout.isatty())
         elif isinstance(block, Note):
             note(wrapped(str(block), text_width()))
         else:
             say(wrapped(block, text_width()))
     if plot is not None:
         say(f"Wrote {plot}.")
+
+
+def _spelled(table: Table) -> Table:
+    """Spelled before its columns are measured."""
+    return replace(
+        table,
+        title=spelled(table.title),
+        columns=tuple(map(spelled, table.columns)),
+        spare=tuple(map(spelled, table.spare)),
+        rows=tuple(tuple(map(spelled, row)) for row in table.rows),
+    )
 
 
 def typed_again(argv: Sequence[str], option: str, value: object) -> str:

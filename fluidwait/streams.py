@@ -63,10 +63,21 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     """Letters that a terminal lacks, spelled with those that it has."""
     assert isinstance(error, UnicodeEncodeError)
     missing = error.object[error.start : error.end]
-    return "".join(map(_spelled, missing)), error.end
+    return spelled(missing), error.end
+
+
+def spelled(text: str) -> str:
+    """With letters of ASCII only.
+
+    >>> spelled("ρ ≤ 1")
+    'rho <= 1'
+    """
+    return text if text.isascii() else "".join(map(_spelled, text))
 
 
 def _spelled(letter: str) -> str:
+    if letter.isascii():
+        return letter
     if letter in _ASCII:
         return _ASCII[letter]
     plain = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()

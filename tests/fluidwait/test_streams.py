@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fluid.result import Result, Table
+from fluidwait.console import show
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = "server list"
@@ -45,3 +49,19 @@ def test_a_terminal_of_ascii_gets_ascii() -> None:
     assert "-" in done.stdout.decode("ascii")
     assert b"\\u" not in done.stdout
     assert done.stderr == b""
+
+
+def test_columns_of_ascii_stand_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shown(Result):
+        def blocks(self) -> tuple[Table]:
+            rows = (("utilisation ρ", "0.86 ± 0.01"), ("multiple α*", "1.16"), ("limit", "≤ 1"))
+            return (Table("load", ("figure", "value"), rows),)
+
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    show(Shown())
+    lines = written.getvalue().decode("ascii").rstrip().splitlines()[2:]
+    assert "utilisation rho" in lines[2]
+    assert "0.86 +- 0.01" in lines[2]
+    assert len({len(line.rstrip()) for line in lines}) == 1, lines
