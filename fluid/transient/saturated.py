@@ -35,6 +35,9 @@ Floats = NDArray[np.float64]
 _SETTLE, _END = 2, 6
 """When the window begins and ends, in times that the longest request takes at full memory."""
 
+_FEWEST_STAGES = 20
+"""Shorter requests are followed as long as one of so many: an iteration may be far from the mean."""
+
 _EVERY = 10
 
 WATERMARK = 0.05
@@ -215,7 +218,7 @@ def saturated_rate_per_s(workload: Workload, server: Server, rule: Admission) ->
     mix = np.bincount(kind, weights=shares).astype(float)
     stages = [class_stages(workload.classes[index], tokens) for index in first.tolist()]
     longest = max(one.count for one in stages)
-    unit_s = longest * full_memory_time_s(workload, server)
+    unit_s = max(longest, _FEWEST_STAGES) * full_memory_time_s(workload, server)
     costs = costs_of(stages, tokens)
     iterations = math.ceil(_END * unit_s / costs.overhead_s) + 2
     # Nobody can complete so many: each iteration would have to fill memory anew.

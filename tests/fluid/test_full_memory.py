@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluid.errors import InputError
+from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.steady.full_memory.roots import all_within, spectral_radius
 from fluid.steady.full_memory.stability import full_memory, kv_profile
@@ -181,6 +182,19 @@ def test_chance_is_said_to_cost_spread_lengths_what_the_fluid_does_not_see() -> 
     assert edge is not None
     assert edge.recovers is None
     assert "perhaps less than" in edge.sentence
+
+
+@pytest.mark.parametrize("output", [1, 2, 5, 19])
+@pytest.mark.parametrize("prompt", [1, 100, 512])
+def test_short_outputs_have_a_loss_too(prompt: int, output: int) -> None:
+    """A request is gone after a few iterations, of which there must be enough for a rate."""
+    iterations = IterationTime.affine(0.01, per_token_s=1e-9)
+    small = Server(name="s", source="s", kv_capacity_tokens=1000, iteration_time=iterations)
+    found = predicted_loss(one_class(1.0, prompt, output), small, {"all": Admission()})
+    assert found is not None
+    assert all(0 <= one.lost_share <= 1 for one in found.rules)
+    if output == 1:  # nothing grows: what fits when it comes fits to its end
+        assert found.rules[0].lost_share == pytest.approx(0.0, abs=1e-9)
 
 
 def test_where_work_binds_first_there_is_no_loss_to_tell() -> None:
