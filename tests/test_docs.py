@@ -74,14 +74,13 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def pages() -> Iterator[Any]:
-    """The front page at once; the others take minutes together."""
-    for page in PAGES:
-        marks = () if page == ROOT / "README.md" else pytest.mark.slow
-        yield pytest.param(page, id=name(page), marks=marks)
-
-
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name(page), marks=pytest.mark.slow if page.parent != ROOT else ())
+        for page in PAGES
+    ],
+)
 def test_blocks_run(page: Path, tmp_path: Path, programs: Path) -> None:
     found = blocks(page)
     fences = re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE)

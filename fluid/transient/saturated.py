@@ -36,7 +36,7 @@ _SETTLE, _END = 2, 6
 """When the window begins and ends, in times that the longest request takes at full memory."""
 
 _FEWEST_STAGES = 20
-"""Shorter requests are followed as long as one of so many: an iteration may be far from the mean."""
+"""Shorter requests are followed as long as one of so many: single iterations vary."""
 
 _EVERY = 10
 

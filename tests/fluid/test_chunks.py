@@ -65,6 +65,7 @@ def test_sarathi_is_stable_where_whole_prompts_cannot_be() -> None:
     assert any_chunks.scale > budget.scale > 8.7 > whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squares", "contexts", "two classes", "a100, 512"])
 def test_a_budget_reaches_its_limit_in_simulation(name: str) -> None:
     assert simulated_share(CASES[name], Runs(2, 3_000)) == pytest.approx(1, abs=0.02)

@@ -44,6 +44,8 @@ from validation.paper.settings import (
     per_stage,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, ExperimentResult]:

@@ -27,6 +27,7 @@ EXACT = ("greedy-by-hand", "exponent", "segments")
 """Pictures of figures that no randomness enters."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", STATEMENTS)
 def test_every_statement_holds_and_shows_what_was_measured(key: str) -> None:
     (outcome,) = theorem_report("quick", [key]).outcomes
@@ -134,6 +135,7 @@ MUTANTS: dict[str, tuple[str, Policy, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_policy_fails_the_matching_statement(name: str) -> None:
     key, policy, form_batch = MUTANTS[name]
