@@ -34,7 +34,8 @@ def solve_chunked(load: Load, tokens: float, whole: Solved) -> Solved:
     """The chain with a budget, started from that for whole prompts; ρ_c must be below 1."""
     chain = start_chain(load, tokens, whole)
     share = budgets.budget_share(load, chain.budget, chain.costs)
-    found = converge(chain, whole, SlowTheory(load, tokens))
+    theory = SlowTheory(load, tokens)
+    found = converge(chain, whole, theory)
     queue = Queue(chain, found.mean_s)
     fitting_s = budgets.fitting_s(load, tokens)
     starts = endings(queue, fitting_s)
@@ -58,7 +59,7 @@ def solve_chunked(load: Load, tokens: float, whole: Solved) -> Solved:
         first_stage_s=first_s,
         alone_s=alone_s,
         starts=starts,
-        after_s=_after(found, starts),
+        after_s=_after(found, theory, starts),
         make_first_stage=partial(_first_stage, queue, fitting_s, first_s, alone_s, idle.share),
         converged=found.same,
         budget_share=share,
@@ -101,7 +102,7 @@ def _first_stage(
     return moved_to_means(Cdfs(laws.points_s, np.array(stretched)), means_s, alone_s, idle_share)
 
 
-def _after(found: Converged, starts: Floats) -> list[Floats]:
+def _after(found: Converged, theory: SlowTheory, starts: Floats) -> list[Floats]:
     """`Slow.after_prefill_s`, the part of other requests from the chain where it remembers.
 
     Iterations after the end of a prefill of this class, what the request's own decodes add, and
@@ -116,17 +117,15 @@ def _after(found: Converged, starts: Floats) -> list[Floats]:
         starts, chain.step, chain.seconds - found.mean_s, others[:, 1:], _STILL * found.mean_s
     )
     if found.age < most - 1:
-        others[:, 1:] += _slow_part(found)[2 : most + 2]
+        others[:, 1:] += _slow_part(found, theory)[2 : most + 2]
     summed = np.cumsum(others, axis=1)
     own = slow.own_after_prefill_s()
     return [one + summed[j, : len(one)] for j, one in enumerate(own)]
 
 
-def _slow_part(found: Converged) -> Floats:
+def _slow_part(found: Converged, theory: SlowTheory) -> Floats:
     """Covariances of the iteration time that old decoders alone cause, divided by μ."""
-    slow = found.slow
-    aged = SlowTheory(slow.load, found.chain.budget.tokens)
-    whole = aged.at(slow.slopes, found.mean_s, found.lag, found.age)
+    whole = theory.at(found.slow.slopes, found.mean_s, found.lag, found.age)
     fast = whole.without_old()
     size = whole.parts.size
     return np.asarray(irfft(whole.spectrum - fast.spectrum, size) / found.mean_s)
