@@ -28,7 +28,14 @@ from fluid.steady.packing import packing
 from fluid.steady.region import StabilityRegion, mixed
 from fluid.workload import Workload
 from thresholds.checks import is_number, is_whole
-from thresholds.fleet_program import carried, cheapest, largest_multiple, levelled, necessary
+from thresholds.fleet_program import (
+    FEWER_DECADES,
+    carried,
+    cheapest,
+    largest_multiple,
+    levelled,
+    necessary,
+)
 from thresholds.solvers.common import rounded_down
 from thresholds.solvers.paced.solver import Paced
 from thresholds.solvers.solver import Solver
@@ -297,7 +304,9 @@ def _verified(
             counts = found.counts
             if len(workload.classes) == 1 and load_of is not _stability_load:
                 at_least = max(at_least, found.at_least)
-        _, flows = levelled(halfspaces, counts)
+        level, flows = levelled(halfspaces, counts)
+        if np.isinf(level):
+            raise InputError("rates and times", f"{counts.sum():.3g} servers", FEWER_DECADES)
         parts = [
             _part(workload, one, count, flow, load_of)
             for one, count, flow in zip(servers, counts.tolist(), flows, strict=True)

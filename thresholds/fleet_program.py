@@ -39,6 +39,9 @@ _NODES = 20_000
 _NO_SOLUTION = 2
 """What `scipy.optimize.milp` answers where nothing meets the constraints."""
 
+FEWER_DECADES = "numbers within fewer decades"
+"""What is allowed where the solver of linear programs gives up."""
+
 _ABSENT = 1e-6
 """Shares of a class below this are numbers of the solver, not requests."""
 
@@ -168,7 +171,7 @@ def cheapest(
     if found.status == _NO_SOLUTION:
         return None
     if found.x is None:
-        raise InputError("rates and times", found.message, "numbers within fewer decades")
+        raise InputError("rates and times", found.message, FEWER_DECADES)
     counts = np.rint(found.x[flows:]).astype(int)
     # A load below the solver's tolerance is served all the same, by one server at least.
     able = (halfspaces.most().reshape(kinds, classes) > 0) & (most >= 1)[:, None]
@@ -210,8 +213,10 @@ def levelled(halfspaces: Halfspaces, counts: NDArray[np.int_]) -> tuple[float, F
     """
     from scipy.optimize import linprog
 
-    loads, routed = halfspaces.loads(), halfspaces.routed()
-    per_server = halfspaces.counted() @ counts
+    # In the largest number of servers, which the solver's absolute tolerances are made for.
+    most = max(counts.max(), 1)
+    loads, routed = halfspaces.loads() / most, halfspaces.routed()
+    per_server = halfspaces.counted() @ counts / most
     upper = halfspaces.most() * np.repeat(counts > 0, len(halfspaces.rates_per_s))
     found = linprog(
         c=np.append(np.zeros(loads.shape[1]), 1.0),

@@ -162,6 +162,14 @@ def _shares(
     return found
 
 
+def test_a_memory_without_end_needs_no_chain_without_end() -> None:
+    boundary = Boundary(before=7493, threshold=1, survival=1.5e-6)
+    for runs in (0.0, 1e6):
+        law = OneQueue(boundary, 1.0, 10.0, RunCounts(np.array([runs]), np.ones(1)))
+        assert law.overflow(1e12) <= 1e-13 * runs
+    assert queues_law((10**8, 9 * 10**7), finest(TWO, SMALL), 300.0) is None
+
+
 @pytest.mark.parametrize("server", [LONG_DECODE, SMALL])
 def test_simulated_overflows_of_two_segments_agree_with_the_law(server: Server) -> None:
     for chance, low, high in _shares((6, 3), finest(TWO, server), 300.0):

@@ -223,3 +223,12 @@ def test_a_fleet_by_other_loads_equals_enumeration(
 def test_a_server_that_may_carry_nothing_is_named() -> None:
     with pytest.raises(InfeasibleError, match=f"{LARGE.name} may not carry any rate"):
         fleet(LOAD, [ServerType(LARGE)], load_of=lambda seen, server: math.inf)
+
+
+@pytest.mark.parametrize("exponent", range(0, 20, 2))
+def test_a_fleet_of_any_size_is_sound(exponent: int) -> None:
+    """Of more servers than the tolerances of a solver of linear programs allow for."""
+    load = workload((0.5, 884, 7), (3.0, 182, 11)).scaled(10.0**exponent)
+    found = fleet(load, [ServerType(SMALL), ServerType(LARGE, 1.5)])
+    require_sound(found, load)
+    assert found.cost == pytest.approx(found.cost_at_least, rel=1e-3)

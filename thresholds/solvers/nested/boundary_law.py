@@ -64,6 +64,17 @@ class Boundary:
         kept = np.flatnonzero(pmf > _NEGLIGIBLE)
         return int(kept[0]), pmf[kept[0] : kept[-1] + 1]
 
+    def reach(self, states: int) -> tuple[int, int]:
+        """How far down and up a step goes in a chain on so many states."""
+        least, pmf = self.survivors()
+        down = min(max(self.threshold - least, 0), states - 1)
+        return down, min(least + len(pmf) - 1, states - 1)
+
+    def work(self, states: int) -> float:
+        """Multiplications, and numbers kept, that the chain on so many states takes, about."""
+        down, up = self.reach(states)
+        return float(states) * max(down, 1) * (down + up + 1)
+
     def largest(self, tail: float) -> int:
         """K with P(Q > K) ≤ `tail` before every run, from an empty queue and in the long run.
 
@@ -89,8 +100,7 @@ class Steps:
     def of(cls, boundary: Boundary, states: int) -> Steps:
         """The step of a boundary."""
         least, pmf = boundary.survivors()
-        lower = min(max(boundary.threshold - least, 0), states - 1)
-        upper = min(least + len(pmf) - 1, states - 1)
+        lower, upper = boundary.reach(states)
         bands = np.zeros((lower + upper + 1, states))
         rows = np.arange(states)
         rest = rows - boundary.threshold * (rows >= boundary.threshold)
@@ -104,11 +114,6 @@ class Steps:
     def states(self) -> int:
         """How many."""
         return int(self.bands.shape[1])
-
-    @property
-    def work(self) -> float:
-        """Multiplications that a solve takes, about."""
-        return float(self.states) * self.lower * (self.lower + self.upper)
 
     def expected(self, values: Floats) -> Floats:
         """Σ_j P(i, j)·values_j for every i."""

@@ -52,6 +52,9 @@ _RESOLVED = 1e-13
 _MOST_WORK = 1e8
 """Multiplications of one solve per boundary beyond which there is no law: n_k of some hundreds."""
 
+_MOST_STATES = 1e7
+"""Requests in a run, and states of a chain, beyond which not even that is asked."""
+
 _GRID = 100_000
 """Cells of the sum of several queues in tokens, rounded up to whole cells each."""
 
@@ -144,7 +147,10 @@ def queues_law(
     runs = RunCounts.within(horizon_s, whole[0], segments)
     held = segments.waiting_tokens
     full = float(n @ segments.memory_tokens)
-    if sum(Steps.of(one, one.largest(TAIL) + 1).work for one in boundaries) > _MOST_WORK:
+    states = [one.largest(TAIL) + 1 for one in boundaries]
+    if max(whole[0], *states) > _MOST_STATES:
+        return None
+    if sum(map(Boundary.work, boundaries, states)) > _MOST_WORK:
         return None
     if segments.count == 2:
         return OneQueue(boundaries[0], float(held[0]), full, runs)
@@ -180,7 +186,7 @@ class OneQueue:
         """Probability that the queue ever exceeds so many requests, by the law or by 4.5's tail."""
         excess = max(queue + 2 - 2 * self.boundary.threshold, 0)
         by_tail = self.runs.mean * exp(-self.boundary.exponent * excess)
-        if by_tail < self.runs.mean * _RESOLVED:
+        if by_tail <= self.runs.mean * _RESOLVED:
             return by_tail
         steps = Steps.of(self.boundary, queue + 1).thinned(_RESOLVED)
         solve = steps.solver()
