@@ -1,5 +1,5 @@
 # make demo   install into .venv and run the main job on a bundled example
-# make test   install what the tests need and run them, but for the slow ones: under ten minutes
+# make test   install what the tests need and run them, but for the slow ones: about ten minutes
 # make test-slow           those: documentation, notebooks, CUDA, a cluster
 # make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
 # make vllm-environment    what it needs, alone
