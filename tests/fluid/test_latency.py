@@ -20,7 +20,7 @@ from fluid.steady.latency.predict import latency
 from fluid.steady.latency.result import ClassLatency, Latency
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.stability import largest_scale
-from fluid.workload import RequestClass, Workload
+from fluid.workload import RequestClass, Requests, Workload
 from tests.support.builders import one_class
 from tests.support.builders import server as server_of
 from tests.support.latency_cases import drawn_case, mix
@@ -237,6 +237,30 @@ def test_no_figures_where_they_would_mean_nothing(
     assert re.search(words, str(found))
     with pytest.raises(InfeasibleError):
         found.plot()
+
+
+def test_a_hundred_million_requests_in_an_iteration_have_figures_or_a_reason() -> None:
+    server = Server(
+        name="vast",
+        source="test",
+        kv_capacity_tokens=402_446_719_407,
+        block_tokens=32,
+        first_token="decode",
+        iteration_time=IterationTime(
+            tokens_knots=(0.0, 515.0, 249_414.0, 250_339.0),
+            seconds_knots=(0.0666, 0.0859131, 0.08591363, 0.0859137),
+        ),
+    )
+    load = Workload.of(long=Requests(123.8, 73, 4253), short=Requests(1.33e7, 1, 3))
+    refusals = 0
+    for level in (0.1, 0.5, 0.9):
+        found = latency(at(level, load, server), server)
+        refusals += found.refusal is not None
+        if found.pooled is None:
+            assert "too many decades apart" in str(found)
+        else:
+            assert math.isfinite(found.pooled.latency_s.p99)
+    assert refusals < 3
 
 
 def test_conditions_that_fail_are_said() -> None:

@@ -47,6 +47,10 @@ def spaced_nodes(low: float, high: float, count: int, bend: float) -> Nodes:
     return Nodes(at, interval.astype(np.int32), per_unit)
 
 
+class Unresolved(ArithmeticError):
+    """Times and requests are too many decades apart for laws of what arrives."""
+
+
 @dataclass(frozen=True)
 class Lattice:
     """Compound Poisson laws of what arrives, on the points 0, h, 2h, ….
@@ -90,11 +94,18 @@ class Lattice:
         return np.asarray(rfft(series))
 
     def laws(self, seconds: Floats) -> Floats:
-        """The law of what arrives in each of these times, shape (times, points)."""
+        """The law of what arrives in each of these times, shape (times, points).
+
+        Raises:
+            Unresolved: In one of them more arrives than there are points for.
+        """
         exponent = self.exponent()
         law = irfft(np.exp(seconds[:, None] * exponent), self.size)[:, : self.points]
         law = np.maximum(law, 0.0)
-        return np.asarray(law / law.sum(axis=1, keepdims=True))
+        total = law.sum(axis=1, keepdims=True)
+        if not (total > 0).all():
+            raise Unresolved
+        return np.asarray(law / total)
 
     def given_value(self, worths: Floats, mean_s: float, least_s: float, sd_s: float) -> Floats:
         """E[Σ worth of those who came | the value], for a typical time, shape (k, points).

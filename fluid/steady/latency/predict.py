@@ -6,6 +6,7 @@ import math
 
 from fluid.server import Server, require_fits
 from fluid.steady.intake import intake
+from fluid.steady.latency.chain import Unresolved
 from fluid.steady.latency.chunk_answer import limit_of_budget, solve_chunked
 from fluid.steady.latency.load import Load
 from fluid.steady.latency.result import ClassLatency, Figures, Latency, Spread
@@ -66,6 +67,13 @@ def latency(workload: Workload, server: Server, rule: BatchRule | None = None) -
 
 def solve(workload: Workload, server: Server, rule: BatchRule) -> Solved | str:
     """The chain of the load under the rule, or why there is none."""
+    try:
+        return _solve(workload, server, rule)
+    except Unresolved:
+        return "its times and requests are too many decades apart"
+
+
+def _solve(workload: Workload, server: Server, rule: BatchRule) -> Solved | str:
     require_fits(workload, server)
     warn_of_prefixes(workload)
     start_s = intake(workload, server).least_balance_s()
