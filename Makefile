@@ -1,6 +1,6 @@
 # make demo   install into .venv and run the main job on a bundled example
 # make test   install what the tests need and run them, but for the slow ones: about ten minutes
-# make test-slow           those: documentation, notebooks, CUDA, a cluster
+# make test-slow           those: documentation, notebooks, theorems, paper, CUDA, a cluster
 # make test-vllm           the plug-in and the simulator against vLLM's own scheduler (2 GB, no GPU)
 # make vllm-environment    what it needs, alone
 # make test-vllm-versions  the same with the vLLM releases before and after; not part of CI

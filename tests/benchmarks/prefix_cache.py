@@ -163,12 +163,11 @@ def edge(load: Workload, max_scale: float, scale: float) -> tuple[float, float]:
     return low, high
 
 
-def compare(name: str, load: Workload, scale: float) -> str:
+def compare(name: str, load: Workload, scale: float, watermark: float) -> str:
     """A row of the table."""
     start = time.process_time()
     alone = cache_states(load.scaled(scale), server(scale))
     warm_up_s = settling_s(load)
-    watermark = WATERMARKS.get(name, 0.0)
     seen = run(load, LOAD * alone.max_scale, 4 * warm_up_s, warm_up_s, scale, watermark)
     here = cache_states(as_it_came(load, seen), server(scale)).from_empty
     assert here is not None
@@ -230,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--scale", type=float, help="size of every server in place of its own")
+    parser.add_argument("--watermark", type=float, help="kept free in place of its own share")
     parser.add_argument("--trace", type=Path)
     given = parser.parse_args()
     columns = ("workload", "size", "found %", "sim.", "diff.", "ΔT* ms", "sim.", "diff. %")
@@ -238,7 +238,8 @@ def main() -> None:
     for name, load in cases().items():
         if not given.cases or name in given.cases:
             scale = given.scale or LARGE.get(name, SCALE)
-            print(compare(name, load, scale), flush=True)
+            own = WATERMARKS.get(name, 0.0) if given.watermark is None else given.watermark
+            print(compare(name, load, scale, own), flush=True)
     if given.trace:
         print(mooncake(given.trace), flush=True)
     if not given.cases:

@@ -48,7 +48,10 @@ def spaced_nodes(low: float, high: float, count: int, bend: float) -> Nodes:
 
 
 class Unresolved(ArithmeticError):
-    """Times and requests are too many decades apart for laws of what arrives."""
+    """There are no laws of what arrives, neither of a chain nor of those who wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__("its times and requests are too many decades apart")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Lattice:
         law = np.maximum(law, 0.0)
         total = law.sum(axis=1, keepdims=True)
         if not (total > 0).all():
-            raise Unresolved
+            raise Unresolved()
         return np.asarray(law / total)
 
     def given_value(self, worths: Floats, mean_s: float, least_s: float, sd_s: float) -> Floats:

@@ -49,7 +49,10 @@ def latency(workload: Workload, server: Server, rule: BatchRule | None = None) -
     believed = validity(solved, rule)
     if (reason := believed.refusal()) is not None:
         return Latency(workload, server, rule, refusal=reason, validity=believed)
-    laws = class_laws(solved)
+    try:
+        laws = class_laws(solved)
+    except Unresolved as error:
+        return Latency(workload, server, rule, refusal=str(error), validity=believed)
     iteration_mean_s, iteration_sd_s = solved.working_iteration_s
     return Latency(
         workload,
@@ -69,8 +72,8 @@ def solve(workload: Workload, server: Server, rule: BatchRule) -> Solved | str:
     """The chain of the load under the rule, or why there is none."""
     try:
         return _solve(workload, server, rule)
-    except Unresolved:
-        return "its times and requests are too many decades apart"
+    except Unresolved as error:
+        return str(error)
 
 
 def _solve(workload: Workload, server: Server, rule: BatchRule) -> Solved | str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fluid.server import Server
 from fluid.service_levels import Promise, required_promises
+from fluid.steady.latency.chain import Unresolved
 from fluid.steady.latency.predict import solve
 from fluid.steady.latency.rule import BatchRule
 from fluid.steady.latency.solved import Cdfs, Solved
@@ -62,7 +63,10 @@ def promised_rate(workload: Workload, server: Server, rule: BatchRule) -> Promis
         found = solve(workload.at_rate(share * limit_per_s), server, rule)
         if isinstance(found, str) or validity(found, rule).refusal() is not None:
             return _REFUSED
-        return _excess(found, kept)
+        try:
+            return _excess(found, kept)
+        except Unresolved:
+            return _REFUSED
 
     if excess(_LEAST) > 0:
         return None

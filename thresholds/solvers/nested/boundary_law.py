@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, log
 
 import numpy as np
@@ -55,6 +56,7 @@ class Boundary:
         """θ_k of THEORY 4.5."""
         return float(boundary_exponent(self.threshold / self.before, self.survival))
 
+    @cached_property
     def survivors(self) -> tuple[int, Floats]:
         """The binomial law, and the number of survivors at which it begins."""
         counts = np.arange(self.before + 1)
@@ -66,7 +68,7 @@ class Boundary:
 
     def reach(self, states: int) -> tuple[int, int]:
         """How far down and up a step goes in a chain on so many states."""
-        least, pmf = self.survivors()
+        least, pmf = self.survivors
         down = min(max(self.threshold - least, 0), states - 1)
         return down, min(least + len(pmf) - 1, states - 1)
 
@@ -99,7 +101,7 @@ class Steps:
     @classmethod
     def of(cls, boundary: Boundary, states: int) -> Steps:
         """The step of a boundary."""
-        least, pmf = boundary.survivors()
+        least, pmf = boundary.survivors
         lower, upper = boundary.reach(states)
         bands = np.zeros((lower + upper + 1, states))
         rows = np.arange(states)
@@ -226,7 +228,7 @@ def tails_from_empty(boundary: Boundary) -> Tails:
     stationary = stationary_law(boundary).pmf
     limit = (1 + _CLOSE) * stationary
     states, n = len(stationary), boundary.threshold
-    least, pmf = boundary.survivors()
+    least, pmf = boundary.survivors
     law = np.zeros(states)
     law[0] = 1.0
     runs, highest = [0], [_tail(law)]

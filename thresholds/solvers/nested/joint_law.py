@@ -104,7 +104,7 @@ class TwoQueues:
 
 def _up(boundary: Boundary, size: int) -> Floats:
     """P(survivors = j − i), shape (size, size)."""
-    least, pmf = boundary.survivors()
+    least, pmf = boundary.survivors
     found = np.zeros((size, size))
     for count, probability in enumerate(pmf, start=least):
         rows = np.arange(max(size - count, 0))
