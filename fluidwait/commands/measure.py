@@ -22,6 +22,9 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="Folder with weights; random ones cost the same time.")
 ]
 WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
+CudaGraphs = Annotated[
+    bool, typer.Option("--cuda-graphs", help="Replay batches of up to 512 tokens as CUDA graphs.")
+]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
 
 app = new_app(help="Measure your own device (needs fluidwait[torch]).")
@@ -42,9 +45,7 @@ def measure(
     longest_prompt: Annotated[int, typer.Option(min=16, help="Longest prompt.")] = 2048,
     warm_up: WarmUp = 3,
     repeats: Repeats = 10,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="Replay decodes as CUDA graphs.")
-    ] = False,
+    cuda_graphs: CudaGraphs = False,
     as_json: AsJson = False,
 ) -> None:
     """Sweep batch compositions on a device: rows for calibrate."""
@@ -112,6 +113,7 @@ def measure_closed_loop(
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Prompt of every request.")] = 512,
     output_tokens: Annotated[int, typer.Option(min=1, help="Output of every request.")] = 20,
     requests: Annotated[int, typer.Option(min=5, help="Arrivals per run.")] = 500,
+    cuda_graphs: CudaGraphs = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -134,7 +136,14 @@ def measure_closed_loop(
     total = len(rates_per_s) * len(closed_loop_policies(limits)) * requests
     with progress("serving", total) as advance:
         found = closed_loop_runs(
-            target, machine, rates_per_s, limits, load, command=_typed(), on_done=advance
+            target,
+            machine,
+            rates_per_s,
+            limits,
+            load,
+            cuda_graphs=cuda_graphs,
+            command=_typed(),
+            on_done=advance,
         )
     show(found, as_json)
 

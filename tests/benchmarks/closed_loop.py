@@ -19,7 +19,7 @@ from tests.support.builders import one_class
 from thresholds.limits import Limits
 from validation.measure.batching import simulated_policy
 from validation.measure.calibrate import calibrate
-from validation.measure.closed_loop import closed_loop, poisson_tape
+from validation.measure.closed_loop import ServedModel, closed_loop, poisson_tape
 from validation.measure.design import BatchDesign
 from validation.measure.model import random_decoder
 from validation.measure.shapes import SHAPES
@@ -41,12 +41,13 @@ def main() -> None:
     print(f"held-out error: {found.held_out.mean:.1%} mean, {found.held_out.p95:.1%} at 95 %")
     most_per_s = largest_scale(one_class(1.0, PROMPT, OUTPUT), found.server)
     for rate_per_s in (0.3 * most_per_s, 0.5 * most_per_s, 0.7 * most_per_s):
+        tape = poisson_tape(rate_per_s, REQUESTS, PROMPT, OUTPUT, seed=1)
+        model = ServedModel.ready_for(decoder, found.server, tape)
         for limits in (
             Limits(watermark_fraction=0.01),
             Limits(0.5, 32, 0.01),
         ):
-            tape = poisson_tape(rate_per_s, REQUESTS, PROMPT, OUTPUT, seed=1)
-            loop = closed_loop(decoder, found.server, tape, limits, clock=clock)
+            loop = closed_loop(model, found.server, tape, limits, clock=clock)
             simulated_s = loop.simulated.latency_s
             ratio = loop.measured.latency_s / simulated_s
             print(

@@ -1,6 +1,6 @@
 """The real model under arrivals in real time, beside the simulator on the server that was fitted.
 
-The engine launches kernel by kernel, so that the server is that of the sweep without graphs.
+On a card the engine replays CUDA graphs, and the server is that of the sweep with graphs.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from fluid.errors import InputError
 from fluid.server import Server
 from fluid.steady.equilibrium import equilibrium
 from fluid.steady.stability import largest_scale
+from fluid.traces.tape_csv import Tape
 from fluid.workload import RequestClass, Workload
 from tests.gpu.fit import server_path
 from tests.gpu.result import Aim, Result, Row, Table
 from tests.gpu.settings import Settings
-from tests.gpu.sweep import EAGER
+from tests.gpu.sweep import EAGER, GRAPHS
 from tests.gpu.sweep import REAL as SWEEP_REAL
 from tests.gpu.sweep import TOY as SWEEP_TOY
 from thresholds.limits import Limits
 from thresholds.solvers.paced.boundary import boundary_load
 from validation.measure.batching import simulated_policy
-from validation.measure.closed_loop import ClosedLoop, closed_loop, poisson_tape
-from validation.measure.model import Decoder, random_decoder
+from validation.measure.closed_loop import ClosedLoop, ServedModel, closed_loop, poisson_tape
+from validation.measure.model import random_decoder
 
 WITHIN = 0.1
 """The aim: measured ÷ simulated latency within so much of 1, in every run."""
@@ -58,7 +59,7 @@ TOY = Sizes(32, 8, (0.3, 0.5, 0.7), (20, 20), time.process_time)
 def measure(settings: Settings) -> Iterator[Result]:
     """Greedy and a table at three rates, each on a tape of its own."""
     sizes, model = (TOY, SWEEP_TOY) if settings.toy else (REAL, SWEEP_REAL)
-    path = server_path(settings.out, EAGER)
+    path = server_path(settings.out, EAGER if settings.toy else GRAPHS)
     if not path.is_file():
         raise InputError("server", "no file", "the server of `--only sweep --only fit`", str(path))
     if settings.toy:
@@ -69,15 +70,18 @@ def measure(settings: Settings) -> Iterator[Result]:
     runs = [(share, name) for share in sizes.shares for name in ("greedy", "table")]
     rows: list[Row] = []
     result = summary(rows, settings)
+    most = tape_of(sizes, edge_per_s, max(sizes.requests))
+    model = ServedModel.ready_for(decoder, server, most, cuda_graphs=not settings.toy)
     # Kernels of every size of batch are loaded at their first use.
-    one_run(decoder, server, sizes, edge_per_s, min(sizes.requests), GREEDY)
+    closed_loop(model, server, tape_of(sizes, edge_per_s, min(sizes.requests)), GREEDY)
     yield result
     for share, name in settings.while_time(runs):
         rate_per_s = share * edge_per_s
         limits = GREEDY if name == "greedy" else table_limits(rate_per_s, server, sizes)
         run_s = settings.left_s() / (len(runs) - len(rows))
         requests = requests_within(run_s, rate_per_s, server, sizes)
-        loop = one_run(decoder, server, sizes, rate_per_s, requests, limits)
+        tape = tape_of(sizes, rate_per_s, requests)
+        loop = closed_loop(model, server, tape, limits, clock=sizes.clock)
         rows.append(row(name, share, loop))
         result = summary(rows, settings)
         yield result
@@ -117,17 +121,9 @@ def requests_within(run_s: float, rate_per_s: float, server: Server, sizes: Size
     return min(max(int(rate_per_s * (0.8 * run_s - 2 * latency_s)), least), most)
 
 
-def one_run(
-    decoder: Decoder,
-    server: Server,
-    sizes: Sizes,
-    rate_per_s: float,
-    requests: int,
-    limits: Limits,
-) -> ClosedLoop:
-    """The same tape for every policy at a rate."""
-    tape = poisson_tape(rate_per_s, requests, sizes.prompt, sizes.output, seed=1)
-    return closed_loop(decoder, server, tape, limits, clock=sizes.clock)
+def tape_of(sizes: Sizes, rate_per_s: float, requests: int) -> Tape:
+    """The same for every policy at a rate."""
+    return poisson_tape(rate_per_s, requests, sizes.prompt, sizes.output, seed=1)
 
 
 def row(name: str, share: float, loop: ClosedLoop) -> Row:

@@ -1,8 +1,8 @@
 """A decoder at full size, batch by batch, with CUDA graphs and without; and how much KV fits.
 
-Decodes are timed twice: from a captured graph, for the floor, and launched one kernel at a time, as
-the engine of the closed loop runs them. Prompts are never captured. `sweep-MODE.csv` holds all
-batches with their decodes timed in that mode.
+Batches are timed twice: replayed from graphs, as serving engines and the closed loop run them, and
+launched one kernel at a time. Those that are too long to be captured are launched in both modes and
+timed once. `sweep-MODE.csv` holds all batches as timed in that mode.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from validation.measure.device import clocks, run_record
 from validation.measure.floor import DeviceLimits
 from validation.measure.model import Decoder, random_decoder
 from validation.measure.record import record_path
+from validation.measure.runner import MOST_CAPTURED_TOKENS
 from validation.measure.shapes import SHAPES, ModelShape
 from validation.measure.timed_batches import HEADER, TimedBatch, measure_batch
 from validation.measure.timer import Timer
@@ -145,7 +146,7 @@ def timed_batch(decoder: Decoder, batch: Composition, timer: Timer, limits: Devi
     weight = decoder.lm_head.weight
     rows = {EAGER: TimedBatch(batch, measure_batch(decoder, batch, timer))}
     trouble = ""
-    if weight.device.type == "cuda" and batch.prefills:
+    if weight.device.type == "cuda" and batch.tokens > MOST_CAPTURED_TOKENS:
         rows[GRAPHS] = rows[EAGER]
     elif weight.device.type == "cuda":
         # While a graph is captured, memory that is kept for reuse cannot be given back.
@@ -162,13 +163,12 @@ def floor_s(
     shape: ModelShape, batch: Composition, limits: DeviceLimits, bytes_per_value: int
 ) -> float:
     """The longer of reading all weights and KV once, and of the products of all tokens."""
-    tokens = batch.decodes + batch.prefills * batch.chunk
     kv_tokens = batch.decodes * batch.context + batch.prefills * batch.chunk_context
     weights = shape.weights - shape.vocabulary * shape.hidden
     values = weights + kv_tokens * shape.kv_values_per_token
     return max(
         values * bytes_per_value / limits.bandwidth_bytes_per_s,
-        2 * tokens * shape.multiplied_weights / limits.operations_per_s,
+        2 * batch.tokens * shape.multiplied_weights / limits.operations_per_s,
     )
 
 

@@ -12,20 +12,23 @@ torch = pytest.importorskip("torch")
 
 from fluid.errors import InputError  # noqa: E402
 from fluid.iteration import IterationTime  # noqa: E402
+from fluid.server import Server  # noqa: E402
 from fluid.traces.tape_csv import Tape  # noqa: E402
 from fluid.workload import RequestClass, Workload  # noqa: E402
 from tests.support.builders import server  # noqa: E402
 from thresholds.limits import Limits  # noqa: E402
 from thresholds.solvers.paced.solver import Paced  # noqa: E402
+from validation.measure.batch import Chunk  # noqa: E402
 from validation.measure.batching import (  # noqa: E402
     Engine,
     Request,
     paced_limits,
     simulated_policy,
 )
-from validation.measure.closed_loop import closed_loop, poisson_tape  # noqa: E402
+from validation.measure.closed_loop import ClosedLoop, ServedModel, closed_loop, poisson_tape  # noqa: E402
 from validation.measure.kv_cache import KVCache  # noqa: E402
-from validation.measure.model import Chunk, random_decoder, run_iteration  # noqa: E402
+from validation.measure.model import random_decoder  # noqa: E402
+from validation.measure.runner import EagerRunner  # noqa: E402
 from validation.measure.shapes import SHAPES  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -35,13 +38,18 @@ DECODER = random_decoder(SHAPES["tiny-grouped"], CPU, torch.float32)
 TAU = IterationTime.affine(5e-4, per_token_s=1e-5, per_kv_token_s=1e-8)
 
 
+def served(machine: Server, tape: Tape, limits: Limits) -> ClosedLoop:
+    return closed_loop(ServedModel.ready_for(DECODER, machine, tape), machine, tape, limits)
+
+
 def own_greedy_tokens(prompt: list[int], outputs: int) -> list[int]:
     """The model alone, one request, one token at a time."""
     cache = KVCache(DECODER.shape, 1, len(prompt) + outputs, CPU, torch.float32)
-    tokens = run_iteration(DECODER, cache, [], [Chunk(0, 0, prompt)])
+    runner = EagerRunner(DECODER, cache)
+    tokens = runner.run([], [Chunk(0, 0, prompt)])
     while len(tokens) < outputs:
         start = len(prompt) + len(tokens) - 1
-        tokens += run_iteration(DECODER, cache, [Chunk(0, start, tokens[-1:])], [])
+        tokens += runner.run([Chunk(0, start, tokens[-1:])], [])
     return tokens
 
 
@@ -57,9 +65,7 @@ def mixed_tape(requests: int, seed: int) -> Tape:
 @pytest.mark.parametrize("limits", [Limits(), Limits(0.5, 5, 0.05)])
 def test_everyone_is_served_with_the_models_own_tokens(limits: Limits) -> None:
     """Memory for a few requests only, so that some are evicted and recomputed."""
-    found = closed_loop(
-        DECODER, server(TAU, kv_capacity_tokens=130), mixed_tape(25, seed=1), limits
-    )
+    found = served(server(TAU, kv_capacity_tokens=130), mixed_tape(25, seed=1), limits)
     for one in found.requests:
         assert one.completed_at_s is not None
         assert one.first_token_at_s is not None
@@ -84,7 +90,7 @@ def offline(limits: Limits, capacity: int, block: int, seed: int) -> tuple[list[
     job = Job(parse_policy(simulated_policy(limits)), 0, 0, 1.0)
     trace = run_traced(tape_model(tape, one), job, len(tape))
     cache = KVCache(DECODER.shape, 20, 64, CPU, torch.float32)
-    engine = Engine(DECODER, cache, capacity, block, limits)
+    engine = Engine(EagerRunner(DECODER, cache), cache, capacity, block, limits)
     rng = np.random.default_rng(seed)
     engine.waiting.extend(
         Request(0.0, rng.integers(0, 256, prompt).tolist(), outputs)
@@ -135,12 +141,7 @@ def test_limits_of_a_table() -> None:
 
 def test_a_request_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="KV tokens at its end"):
-        closed_loop(
-            DECODER,
-            server(TAU, kv_capacity_tokens=20),
-            poisson_tape(100.0, 3, 30, 5, seed=0),
-            Limits(),
-        )
+        served(server(TAU, kv_capacity_tokens=20), poisson_tape(100.0, 3, 30, 5, seed=0), Limits())
 
 
 def test_the_poisson_tape_has_its_rate() -> None:

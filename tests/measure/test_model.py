@@ -8,8 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from validation.measure.batch import Chunk, make_batch  # noqa: E402
 from validation.measure.kv_cache import KVCache  # noqa: E402
-from validation.measure.model import Chunk, make_batch, random_decoder, run_iteration  # noqa: E402
+from validation.measure.model import random_decoder  # noqa: E402
+from validation.measure.runner import EagerRunner  # noqa: E402
 from validation.measure.shapes import SHAPES, ModelShape  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -37,7 +39,7 @@ def pair(shape: ModelShape, seed: int = 0):
     reference = transformers.LlamaForCausalLM(config).eval()
     weights = {
         name if name.startswith("lm_head") else f"model.{name}": weight
-        for name, weight in ours.state_dict().items()
+        for name, weight in ours.checkpoint_weights().items()
     }
     reference.load_state_dict(weights)
     return ours, reference
@@ -82,7 +84,7 @@ def test_logits_of_mixed_batches_equal_the_reference(name: str, seed: int) -> No
             if not order:
                 continue
             mixed += bool(decodes and prefills)
-            logits = ours(make_batch(shape, decodes, prefills, cache), cache)
+            logits = ours(make_batch(cache, decodes, prefills), cache)
             for row, (_, one, count) in zip(logits, sorted(order, key=lambda x: x[0]), strict=True):
                 done[one] += count
                 torch.testing.assert_close(row, expected[one][done[one] - 1], atol=1e-4, rtol=0)
@@ -96,10 +98,11 @@ def test_greedy_tokens_equal_the_reference() -> None:
     ours, reference = pair(shape)
     cache = KVCache(shape, slots=1, length=64, device=CPU, dtype=torch.float32)
     prompt = np.random.default_rng(0).integers(0, shape.vocabulary, 20).tolist()
-    tokens = run_iteration(ours, cache, [], [Chunk(0, 0, prompt)])
+    runner = EagerRunner(ours, cache)
+    tokens = runner.run([], [Chunk(0, 0, prompt)])
     while len(tokens) < 20:
         start = len(prompt) + len(tokens) - 1
-        tokens += run_iteration(ours, cache, [Chunk(0, start, tokens[-1:])], [])
+        tokens += runner.run([Chunk(0, start, tokens[-1:])], [])
     with torch.inference_mode():
         whole = reference(torch.tensor([prompt + tokens[:-1]])).logits[0, len(prompt) - 1 :]
     assert tokens == whole.argmax(dim=-1).tolist()
@@ -109,11 +112,11 @@ def test_a_slot_can_be_moved() -> None:
     shape = SHAPES["tiny"]
     ours, _ = pair(shape)
     cache = KVCache(shape, slots=3, length=64, device=CPU, dtype=torch.float32)
-    run_iteration(ours, cache, [], [Chunk(2, 0, list(range(30)))])
+    EagerRunner(ours, cache).run([], [Chunk(2, 0, list(range(30)))])
     cache.move(2, 0, 30)
     with torch.inference_mode():
         there, here = (
-            ours(make_batch(shape, [Chunk(slot, 30, [7])], [], cache), cache) for slot in (2, 0)
+            ours(make_batch(cache, [Chunk(slot, 30, [7])], []), cache) for slot in (2, 0)
         )
     torch.testing.assert_close(there, here)
 

@@ -14,8 +14,9 @@ from fluid.errors import InputError
 from thresholds.limits import Limits
 from thresholds.solvers.paced.solver import Paced
 from thresholds.table import ThresholdTable
+from validation.measure.batch import Chunk
 from validation.measure.kv_cache import KVCache
-from validation.measure.model import Chunk, Decoder, run_iteration
+from validation.measure.runner import Runner
 
 
 def paced_limits(table: ThresholdTable) -> Limits:
@@ -58,7 +59,10 @@ class Request:
 
     def chunk(self) -> Chunk:
         """All tokens that are not in the cache yet."""
-        return Chunk(self.slot, self.computed, (self.prompt + self.generated)[self.computed :])
+        after_prompt = self.computed - len(self.prompt)
+        if after_prompt >= 0:
+            return Chunk(self.slot, self.computed, self.generated[after_prompt:])
+        return Chunk(self.slot, self.computed, self.prompt[self.computed :] + self.generated)
 
 
 class Engine:
@@ -71,13 +75,13 @@ class Engine:
 
     def __init__(
         self,
-        decoder: Decoder,
+        runner: Runner,
         cache: KVCache,
         capacity_tokens: int,
         block: int,
         limits: Limits,
     ) -> None:
-        self.decoder, self.cache, self.limits = decoder, cache, limits
+        self.runner, self.cache, self.limits = runner, cache, limits
         self.capacity_tokens, self.block = capacity_tokens // block * block, block
         self.waiting: deque[Request] = deque()
         self.residents: list[Request] = []
@@ -112,11 +116,8 @@ class Engine:
         by_slot = sorted(self.residents, key=lambda one: one.slot)
         decodes = [one for one in by_slot if one.computed and one.known == one.computed + 1]
         prefills = [one for one in by_slot if not one.computed]
-        tokens = run_iteration(
-            self.decoder,
-            self.cache,
-            [one.chunk() for one in decodes],
-            [one.chunk() for one in prefills],
+        tokens = self.runner.run(
+            [one.chunk() for one in decodes], [one.chunk() for one in prefills]
         )
         for request, token in zip([*decodes, *prefills], tokens, strict=True):
             request.computed = request.known

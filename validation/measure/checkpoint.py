@@ -47,7 +47,7 @@ def _weights(decoder: Decoder, folder: Path) -> Iterator[tuple[torch.Tensor, Any
         raise unreadable(error, folder) from None
     if not files:
         raise InputError("checkpoint", str(folder), "a folder with *.safetensors files")
-    missing = dict(decoder.named_parameters())
+    missing = decoder.checkpoint_weights()
     for file in files:
         try:
             opened = safe_open(file, framework="pt")

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from validation.measure.batching import Engine, Request, paced_limits, simulated
 from validation.measure.composition import Floats
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
+from validation.measure.runner import EagerRunner, GraphRunner, Runner
 from validation.measure.target import Target
 from validation.policies import parse_policy
 from validation.simulator.cpu import Job, run_traced
@@ -188,8 +189,63 @@ def poisson_tape(
     )
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """A decoder with room for a closed loop, warmed up; one serves any number of runs.
+
+    Attributes:
+        cache: A slot for everyone who can be resident.
+    """
+
+    decoder: Decoder
+    cache: KVCache
+    runner: Runner
+
+    @classmethod
+    def ready_for(
+        cls, decoder: Decoder, server: Server, tape: Tape, *, cuda_graphs: bool = False
+    ) -> Self:
+        """As many slots as the tape and the server's KV can ask for, each as long as its longest.
+
+        Args:
+            cuda_graphs: Replay CUDA graphs, as in the sweep from which the server comes.
+
+        Raises:
+            InputError: The slots do not fit into the device's memory.
+        """
+        import torch
+
+        prompt_tokens = int(tape.num_prefill_tokens[0])
+        longest = int((tape.num_prefill_tokens + tape.num_decode_tokens).max())
+        shortest = server.block_rounded(int(tape.num_prefill_tokens.min()))
+        slots = min(len(tape), server.usable_kv_tokens // shortest + 1)
+        weight = decoder.lm_head.weight
+        try:
+            cache = KVCache(decoder.shape, slots, longest, weight.device, weight.dtype)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            value = f"{slots} slots of {longest} tokens"
+            allowed = "fewer requests or less kv_capacity_tokens: so much memory is not free"
+            raise InputError("slots", value, allowed) from error
+        if cuda_graphs:
+            graphs = GraphRunner(decoder, cache)
+            graphs.prepare(prompt_tokens, longest)
+            return cls(decoder, cache, graphs)
+        found = cls(decoder, cache, EagerRunner(decoder, cache))
+        for _ in range(3):
+            warm = found.engine(server, Limits())
+            warm.waiting.append(Request(0.0, [0] * prompt_tokens, 2))
+            for _ in range(2):
+                warm.form_batch()
+                warm.run()
+        return found
+
+    def engine(self, server: Server, limits: Limits) -> Engine:
+        """An empty engine on it."""
+        return Engine(self.runner, self.cache, server.usable_kv_tokens, server.block_tokens, limits)
+
+
 def closed_loop(
-    decoder: Decoder,
+    model: ServedModel,
     server: Server,
     tape: Tape,
     limits: Limits,
@@ -207,16 +263,16 @@ def closed_loop(
             take, and skips the idle time between arrivals.
 
     Raises:
-        InputError: A request can never fit into the server's KV, the server's first token does not
-            come from the prefill, or the slots do not fit into the device's memory.
+        InputError: A request can never fit into the server's KV, or the server's first token does
+            not come from the prefill.
     """
     if server.first_token != "prefill":
         raise InputError("first_token", server.first_token, "prefill, as the engine works")
-    model = tape_model(tape, server)
-    trace = run_traced(model, Job(parse_policy(simulated_policy(limits)), 0, 0, 1.0), len(tape))
+    simulator = tape_model(tape, server)
+    trace = run_traced(simulator, Job(parse_policy(simulated_policy(limits)), 0, 0, 1.0), len(tape))
     simulated = _figures(trace.arrived_at_s, trace.first_token_at_s, trace.completed_at_s)
-    engine = _engine(decoder, server, tape, limits)
-    requests = _requests(decoder, tape, seed)
+    engine = model.engine(server, limits)
+    requests = _requests(model.decoder.shape.vocabulary, tape, seed)
     _serve(engine, requests, on_done, clock)
     times = [(one.arrived_at_s, one.first_token_at_s, one.completed_at_s) for one in requests]
     measured = _figures(*np.array(times, dtype=float).T)
@@ -232,6 +288,7 @@ def closed_loop_runs(
     table: ThresholdTable | None = None,
     load: AlikeRequests | None = None,
     *,
+    cuda_graphs: bool = False,
     command: str = "",
     on_done: Callable[[], None] = lambda: None,
 ) -> ClosedLoopRuns:
@@ -240,22 +297,29 @@ def closed_loop_runs(
     Args:
         rates_per_s: Arrivals per second, a run for each and policy.
         table: Thresholds of policy paced to serve under as well.
+        cuda_graphs: As `ServedModel.ready_for`.
         on_done: Called after each request.
 
     Raises:
-        InputError: A rate that is not positive, a table of another policy, or as `closed_loop`.
+        InputError: A rate that is not positive, a table of another policy, graphs without CUDA, or
+            as `ServedModel.ready_for` and `closed_loop`.
     """
+    if cuda_graphs:
+        target.require_cuda_graphs()
     for rate in rates_per_s:
         if not 0 < rate < math.inf:
             raise InputError("rates", rate, "requests per second > 0")
     load = load or AlikeRequests()
     policies = closed_loop_policies(table)
-    decoder = target.decoder()
+    tapes = [
+        poisson_tape(rate, load.requests, load.prompt_tokens, load.output_tokens, load.seed)
+        for rate in rates_per_s
+    ]
+    model = ServedModel.ready_for(target.decoder(), server, tapes[0], cuda_graphs=cuda_graphs)
     runs = []
-    for rate in rates_per_s:
-        tape = poisson_tape(rate, load.requests, load.prompt_tokens, load.output_tokens, load.seed)
+    for rate, tape in zip(rates_per_s, tapes, strict=True):
         for name, limits in policies.items():
-            found = closed_loop(decoder, server, tape, limits, load.seed, on_done)
+            found = closed_loop(model, server, tape, limits, load.seed, on_done)
             runs.append(NamedRun(name, rate, found))
     return ClosedLoopRuns(target.shape.name, str(target.device), server.name, command, tuple(runs))
 
@@ -270,33 +334,8 @@ def closed_loop_policies(table: ThresholdTable | None) -> dict[str, Limits]:
     return greedy if table is None else {"table": paced_limits(table)} | greedy
 
 
-def _engine(decoder: Decoder, server: Server, tape: Tape, limits: Limits) -> Engine:
-    """An engine with a slot for everyone who can be resident, warmed up."""
-    import torch
-
-    longest = int((tape.num_prefill_tokens + tape.num_decode_tokens).max())
-    shortest = server.block_rounded(int(tape.num_prefill_tokens.min()))
-    slots = int(min(limits.cap, len(tape), server.usable_kv_tokens // shortest + 1))
-    weight = decoder.lm_head.weight
-    try:
-        cache = KVCache(decoder.shape, slots, longest, weight.device, weight.dtype)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        value = f"{slots} slots of {longest} tokens"
-        raise InputError(
-            "cap", value, "a lower cap: the slots need more memory than is free"
-        ) from (error)
-    for _ in range(3):
-        warm = Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, Limits())
-        warm.waiting.append(Request(0.0, [0] * int(tape.num_prefill_tokens[0]), 2))
-        for _ in range(2):
-            warm.form_batch()
-            warm.run()
-    return Engine(decoder, cache, server.usable_kv_tokens, server.block_tokens, limits)
-
-
-def _requests(decoder: Decoder, tape: Tape, seed: int) -> list[Request]:
+def _requests(vocabulary: int, tape: Tape, seed: int) -> list[Request]:
     rng = np.random.default_rng(seed)
-    vocabulary = decoder.shape.vocabulary
     return [
         Request(arrived, rng.integers(0, vocabulary, prompt).tolist(), outputs)
         for arrived, prompt, outputs in zip(

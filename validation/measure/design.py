@@ -33,6 +33,11 @@ class Composition:
         return "mixed" if self.decodes else "prefill"
 
     @property
+    def tokens(self) -> int:
+        """Tokens computed."""
+        return self.decodes + self.prefills * self.chunk
+
+    @property
     def slots(self) -> int:
         """Requests that hold KV."""
         return self.decodes + self.prefills

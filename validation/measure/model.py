@@ -1,108 +1,65 @@
 """A compact Llama decoder on a slotted KV cache: one iteration computes a mixed batch.
 
 What a serving engine's iteration does, at exact dimensions: every token of the batch, prompts and
-decodes alike, goes through the same matrix products; only attention tells requests apart. Decodes
-attend together, each to its own slot, masked at its own length; each chunk of a prompt attends to
-what its slot already holds and causally to itself.
+decodes alike, goes through the same matrix products; only attention tells requests apart. So an
+iteration is `layers + 1` products with attention between them, all on buffers that stay in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from validation.measure.attention import BatchAttention
+from validation.measure.batch import Batch
 from validation.measure.kv_cache import KVCache
 from validation.measure.shapes import ModelShape
 
 # mypy: disable-error-code="misc, no-untyped-call"
 
-LENGTH_STEP = 64
-"""Decodes attend to the longest length of the batch rounded up to this, as pages would be."""
-
 
 @dataclass(frozen=True)
-class Chunk:
-    """Tokens of one request to compute in an iteration.
+class Workspace:
+    """What the n tokens of an iteration are computed in.
 
     Attributes:
-        slot: Where its KV lies.
-        start: Tokens that the slot already holds.
-        tokens: Token numbers, shape (p,).
+        hidden: (n, hidden).
+        heads: Queries, keys and values, (n, heads + 2 · kv_heads, head_dim).
+        mixed: What attention makes of them, (n, heads, head_dim).
+        cosine, sine: Of the rotary angles, (n, 1, head_dim), as `rotary` gives them.
     """
 
-    slot: int
-    start: int
-    tokens: Sequence[int]
+    hidden: Tensor
+    heads: Tensor
+    mixed: Tensor
+    cosine: Tensor
+    sine: Tensor
 
-
-class Attention(nn.Module):
-    """Grouped-query attention with rotary positions."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__()
-        self.shape = shape
-        width, grouped = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        self.q_proj = nn.Linear(shape.hidden, width, bias=False)
-        self.k_proj = nn.Linear(shape.hidden, grouped, bias=False)
-        self.v_proj = nn.Linear(shape.hidden, grouped, bias=False)
-        self.o_proj = nn.Linear(width, shape.hidden, bias=False)
-
-    def forward(self, hidden: Tensor, batch: Batch, layer: int, cache: KVCache) -> Tensor:
-        """Attend and write K and V of all tokens; hidden (n, hidden)."""
-        shape = self.shape
-        query = self.q_proj(hidden).view(-1, shape.heads, shape.head_dim)
-        key = self.k_proj(hidden).view(-1, shape.kv_heads, shape.head_dim)
-        value = self.v_proj(hidden).view(-1, shape.kv_heads, shape.head_dim)
-        query, key = batch.rotate(query), batch.rotate(key)
-        cache.write(layer, batch.slots, batch.positions, key, value)
-        parts = []
-        if batch.decodes:
-            parts.append(self._decode(query[: batch.decodes], batch, layer, cache))
-        first = batch.decodes
-        for chunk in batch.prefills:
-            last = first + len(chunk.tokens)
-            parts.append(self._prefill(query[first:last], chunk, layer, cache))
-            first = last
-        mixed: Tensor = self.o_proj(torch.cat(parts).flatten(1))
-        return mixed
-
-    def _decode(self, query: Tensor, batch: Batch, layer: int, cache: KVCache) -> Tensor:
-        """One query for each request against its slot; (b, heads, head_dim)."""
-        if batch.decodes_in_place:
-            keys, values = cache.first(layer, batch.decodes, batch.decode_length)
-        else:
-            slots = batch.slots[: batch.decodes]
-            keys, values = cache.gathered(layer, slots, batch.decode_length)
-        out = functional.scaled_dot_product_attention(
-            query[:, :, None], keys, values, attn_mask=batch.decode_mask, enable_gqa=self._grouped
-        )
-        return out[:, :, 0]
-
-    def _prefill(self, query: Tensor, chunk: Chunk, layer: int, cache: KVCache) -> Tensor:
-        """Queries of one chunk against its slot up to the chunk's own end; (p, heads, head_dim)."""
-        count = len(chunk.tokens)
-        keys, values = cache.prefix(layer, chunk.slot, chunk.start + count)
-        mask = None
-        if chunk.start:
-            ends = torch.arange(chunk.start, chunk.start + count, device=query.device)
-            mask = torch.arange(chunk.start + count, device=query.device) <= ends[:, None]
-        out = functional.scaled_dot_product_attention(
-            query.transpose(0, 1)[None],
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=self._grouped,
-        )
-        return out[0].transpose(0, 1)
+    def first(self, width: int) -> Workspace:
+        """Of the first tokens only, in place."""
+        return Workspace(*(getattr(self, one.name)[:width] for one in fields(self)))
 
     @property
-    def _grouped(self) -> bool:
-        return self.shape.kv_heads != self.shape.heads
+    def query(self) -> Tensor:
+        """(n, heads, head_dim)."""
+        return self.heads[:, : self.mixed.shape[1]]
+
+    @property
+    def keys_values(self) -> Tensor:
+        """(n, 2 · kv_heads, head_dim)."""
+        return self.heads[:, self.mixed.shape[1] :]
+
+    def rotate(self) -> None:
+        """Rotary embedding of queries and keys, in place."""
+        queries = self.mixed.shape[1]
+        keys = (self.heads.shape[1] - queries) // 2
+        rotated = self.heads[:, : queries + keys]
+        turned = rotated.roll(self.heads.shape[2] // 2, dims=-1)
+        rotated.mul_(self.cosine).addcmul_(turned, self.sine)
 
 
 class Layer(nn.Module):
@@ -110,28 +67,47 @@ class Layer(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
+        width, grouped = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
-        self.self_attn = Attention(shape)
+        self.qkv_proj = nn.Linear(shape.hidden, width + 2 * grouped, bias=False)
+        self.o_proj = nn.Linear(width, shape.hidden, bias=False)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
-        self.mlp = nn.ModuleDict(
-            {
-                "gate_proj": nn.Linear(shape.hidden, shape.mlp, bias=False),
-                "up_proj": nn.Linear(shape.hidden, shape.mlp, bias=False),
-                "down_proj": nn.Linear(shape.mlp, shape.hidden, bias=False),
-            }
-        )
+        self.gate_up_proj = nn.Linear(shape.hidden, 2 * shape.mlp, bias=False)
+        self.down_proj = nn.Linear(shape.mlp, shape.hidden, bias=False)
 
-    def forward(self, hidden: Tensor, batch: Batch, layer: int, cache: KVCache) -> Tensor:
-        """One decoder layer; hidden (n, hidden)."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), batch, layer, cache)
-        inner = self.post_attention_layernorm(hidden)
-        gated = functional.silu(self.mlp["gate_proj"](inner)) * self.mlp["up_proj"](inner)
-        out: Tensor = hidden + self.mlp["down_proj"](gated)
-        return out
+    def before_attention(self, space: Workspace) -> None:
+        """Queries, keys and values of all tokens."""
+        normed = self.input_layernorm(space.hidden)
+        torch.mm(normed, self.qkv_proj.weight.t(), out=space.heads.flatten(1))
+        space.rotate()
+
+    def after_attention(self, space: Workspace) -> None:
+        """What attention has mixed into the hidden states, and the perceptron."""
+        space.hidden.add_(self.o_proj(space.mixed.flatten(1)))
+        gate, up = self.gate_up_proj(self.post_attention_layernorm(space.hidden)).chunk(2, dim=-1)
+        space.hidden.add_(self.down_proj(functional.silu(gate).mul_(up)))
+
+    def checkpoint_weights(self, shape: ModelShape) -> dict[str, Tensor]:
+        """As `Decoder.checkpoint_weights`, without the number of the layer."""
+        grouped = shape.kv_heads * shape.head_dim
+        query, keys_values = self.qkv_proj.weight.split([shape.heads * shape.head_dim, 2 * grouped])
+        key, value = keys_values.split(grouped)
+        gate, up = self.gate_up_proj.weight.split(shape.mlp)
+        return {
+            "input_layernorm": self.input_layernorm.weight,
+            "self_attn.q_proj": query,
+            "self_attn.k_proj": key,
+            "self_attn.v_proj": value,
+            "self_attn.o_proj": self.o_proj.weight,
+            "post_attention_layernorm": self.post_attention_layernorm.weight,
+            "mlp.gate_proj": gate,
+            "mlp.up_proj": up,
+            "mlp.down_proj": self.down_proj.weight,
+        }
 
 
 class Decoder(nn.Module):
-    """The whole model; parameters are named as in the checkpoints of the `transformers` package."""
+    """The whole model, for inference: it computes in place."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -141,110 +117,85 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(shape.hidden, eps=shape.norm_eps)
         self.lm_head = nn.Linear(shape.hidden, shape.vocabulary, bias=False)
 
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.lm_head.weight.device
+
+    def workspace(self, width: int) -> Workspace:
+        """For iterations of so many tokens."""
+        shape, like = self.shape, self.lm_head.weight
+        return Workspace(
+            hidden=like.new_empty(width, shape.hidden),
+            heads=like.new_empty(width, shape.heads + 2 * shape.kv_heads, shape.head_dim),
+            mixed=like.new_empty(width, shape.heads, shape.head_dim),
+            cosine=like.new_empty(width, 1, shape.head_dim),
+            sine=like.new_empty(width, 1, shape.head_dim),
+        )
+
+    def forward(self, batch: Batch, cache: KVCache, space: Workspace | None = None) -> Tensor:
         """Compute an iteration: logits of the last token of each request, (requests, vocabulary).
 
         Requests are in the order of the batch: decodes, then chunks of prompts.
         """
-        hidden = self.embed_tokens(batch.tokens)
-        for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, batch, index, cache)
-        logits: Tensor = self.lm_head(self.norm(hidden[batch.last]))
+        space = space or self.workspace(batch.width)
+        attend = BatchAttention(self.shape, batch, cache)
+        for index in range(self.shape.layers):
+            self.product(index, batch, cache, space)
+            attend(index, space.query, space.mixed)
+        self.product(self.shape.layers, batch, cache, space)
+        return self.head(space, batch.last)
+
+    def product(self, index: int, batch: Batch, cache: KVCache, space: Workspace) -> None:
+        """All that is computed between the attention of layer index − 1 and that of layer index.
+
+        Of the batch it reads the inputs only.
+        """
+        if index == 0:
+            space.hidden.copy_(self.embed_tokens(batch.tokens))
+            cosine, sine = rotary(self.shape, batch.positions)
+            space.cosine.copy_(cosine)
+            space.sine.copy_(sine)
+        else:
+            self._layer(index - 1).after_attention(space)
+        if index < self.shape.layers:
+            self._layer(index).before_attention(space)
+            cache.write(index, batch.rows, space.keys_values)
+
+    def head(self, space: Workspace, last: Tensor) -> Tensor:
+        """Logits of the tokens at `last`, (requests,); (requests, vocabulary)."""
+        logits: Tensor = self.lm_head(self.norm(space.hidden[last]))
         return logits
 
+    def checkpoint_weights(self) -> dict[str, Tensor]:
+        """The weights by their names in the checkpoints of the `transformers` package.
 
-@dataclass(frozen=True)
-class Batch:
-    """An iteration laid out as tensors on the device, n tokens, decodes first.
+        Those keep apart what is multiplied at once here; the parts are views.
+        """
+        found = {
+            "embed_tokens.weight": self.embed_tokens.weight,
+            "norm.weight": self.norm.weight,
+            "lm_head.weight": self.lm_head.weight,
+        }
+        for index in range(self.shape.layers):
+            for name, weight in self._layer(index).checkpoint_weights(self.shape).items():
+                found[f"layers.{index}.{name}.weight"] = weight
+        return found
 
-    Attributes:
-        tokens, slots, positions: Of each token, shape (n,).
-        last: Index of the last token of each request, shape (requests,).
-        decodes: How many requests decode.
-        decodes_in_place: Whether the decodes hold slots 0, 1, … in order: then nothing is copied.
-        decode_length: KV tokens that decode attention reads at most, rounded up.
-        decode_mask: Which of them belong to each request, (decodes, 1, 1, decode_length).
-        prefills: Chunks of prompts, in the order of their tokens.
-        cosine, sine: Of the rotary positions, shape (n, 1, head_dim).
+    def _layer(self, index: int) -> Layer:
+        return cast(Layer, self.layers[index])
+
+
+def rotary(shape: ModelShape, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary angles, (n, 1, head_dim), the sine negative in its first half.
+
+    An embedding is then heads · cosine + turned · sine, with the halves of each head exchanged in
+    the turned ones.
     """
-
-    tokens: Tensor
-    slots: Tensor
-    positions: Tensor
-    last: Tensor
-    decodes: int
-    decodes_in_place: bool
-    decode_length: int
-    decode_mask: Tensor | None
-    prefills: tuple[Chunk, ...]
-    cosine: Tensor
-    sine: Tensor
-
-    def rotate(self, heads: Tensor) -> Tensor:
-        """Rotary embedding of (n, heads, head_dim)."""
-        low, high = heads.chunk(2, dim=-1)
-        turned = torch.cat((-high, low), dim=-1)
-        return heads * self.cosine + turned * self.sine
-
-
-def make_batch(
-    shape: ModelShape,
-    decodes: Sequence[Chunk],
-    prefills: Sequence[Chunk],
-    cache: KVCache,
-) -> Batch:
-    """Lay out an iteration.
-
-    Args:
-        decodes: Chunks of one token each.
-        prefills: Chunks of prompts, of any number of tokens.
-    """
-    device, dtype, cache_length = cache.keys.device, cache.keys.dtype, cache.length
-    chunks = [*decodes, *prefills]
-    counts = torch.tensor([len(one.tokens) for one in chunks])
-    tokens = torch.tensor([token for one in chunks for token in one.tokens], device=device)
-    slots = torch.repeat_interleave(torch.tensor([one.slot for one in chunks]), counts).to(device)
-    places = [torch.arange(one.start, one.start + len(one.tokens)) for one in chunks]
-    positions = torch.cat(places).to(device)
-    longest = max((one.start + 1 for one in decodes), default=0)
-    length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, cache_length)
-    cosine, sine = rotary(shape, positions, dtype)
-    return Batch(
-        tokens=tokens,
-        slots=slots,
-        positions=positions,
-        last=(torch.cumsum(counts, 0) - 1).to(device),
-        decodes=len(decodes),
-        decodes_in_place=[one.slot for one in decodes] == list(range(len(decodes))),
-        decode_length=length,
-        decode_mask=decode_mask(positions[: len(decodes)], length) if decodes else None,
-        prefills=tuple(prefills),
-        cosine=cosine,
-        sine=sine,
-    )
-
-
-def decode_mask(positions: Tensor, length: int) -> Tensor:
-    """Which of `length` KV tokens each decode may read, its own included; (b, 1, 1, length)."""
-    return (torch.arange(length, device=positions.device) <= positions[:, None])[:, None, None]
-
-
-def rotary(shape: ModelShape, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary angles, (n, 1, head_dim)."""
     steps = torch.arange(0, shape.head_dim, 2, device=positions.device, dtype=torch.float32)
-    frequency = shape.rope_theta ** (-steps / shape.head_dim)
-    angles = positions[:, None].float() * frequency
-    angles = torch.cat((angles, angles), dim=-1)[:, None]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def run_iteration(
-    decoder: Decoder, cache: KVCache, decodes: Sequence[Chunk], prefills: Sequence[Chunk]
-) -> list[int]:
-    """Lay out and compute an iteration; the most likely next token of each request, as integers."""
-    batch = make_batch(decoder.shape, decodes, prefills, cache)
-    with torch.inference_mode():
-        return [int(one) for one in decoder(batch, cache).argmax(dim=-1).tolist()]
+    angles = positions[:, None, None] * shape.rope_theta ** (-steps / shape.head_dim)
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
 
 def random_decoder(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from fluid.errors import FluidwaitError
+from fluid.errors import FluidwaitError, InputError
 from validation.measure.shapes import ModelShape, shape_named
 
 if TYPE_CHECKING:
@@ -70,6 +70,15 @@ class Target:
     def weights(self) -> str:
         """Where the weights come from, in words."""
         return f"weights of {self.checkpoint.name}" if self.checkpoint else "random weights"
+
+    def require_cuda_graphs(self) -> None:
+        """Refuse graphs on a device without them.
+
+        Raises:
+            InputError: The device is not CUDA.
+        """
+        if self.device.type != "cuda":
+            raise InputError("cuda_graphs", True, "only with device cuda")
 
     def decoder(self) -> Decoder:
         """The model on its device."""

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from fluid.files import write_text
+from validation.measure.batch import Chunk
 from validation.measure.design import Composition
 from validation.measure.kv_cache import KVCache
-from validation.measure.model import Chunk, Decoder
-from validation.measure.timer import Timer, Timing, iteration_step
+from validation.measure.model import Decoder
+from validation.measure.runner import EagerRunner, GraphRunner
+from validation.measure.timer import Timer, Timing
 
 HEADER = (
     "prefill_tokens,prefill_context_tokens,decode_batch,decode_context_tokens_total,"
@@ -52,6 +54,9 @@ def measure_batch(
 ) -> Timing:
     """Time one batch on random tokens, in a cache of its own.
 
+    Args:
+        graphs: Replay CUDA graphs, as `GraphRunner`.
+
     Raises:
         torch.OutOfMemoryError: It does not fit.
     """
@@ -67,8 +72,8 @@ def measure_batch(
         Chunk(batch.decodes + index, batch.chunk_context, tokens(batch.chunk))
         for index in range(batch.prefills)
     ]
-    step = iteration_step(decoder, cache, decodes, prefills, graphs)
-    return timer.time(step, weight.device)
+    runner = (GraphRunner if graphs else EagerRunner)(decoder, cache)
+    return timer.time(lambda: runner.run(decodes, prefills), weight.device)
 
 
 def time_batches(

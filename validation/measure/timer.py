@@ -9,9 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from validation.measure.kv_cache import KVCache
-from validation.measure.model import Chunk, Decoder, make_batch, run_iteration
-
 # mypy: disable-error-code="no-untyped-call"
 
 
@@ -54,32 +51,3 @@ def _cuda_seconds(step: Callable[[], object]) -> float:
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end)) / 1e3
-
-
-def iteration_step(
-    decoder: Decoder, cache: KVCache, decodes: list[Chunk], prefills: list[Chunk], graphs: bool
-) -> Callable[[], object]:
-    """One iteration as an engine runs it: lay out the batch, compute, bring the tokens back.
-
-    With `graphs` (CUDA, decodes alone) the computation is captured once and replayed.
-    """
-    if not graphs or prefills:
-        return lambda: run_iteration(decoder, cache, decodes, prefills)
-    batch = make_batch(decoder.shape, decodes, [], cache)
-    graph = torch.cuda.CUDAGraph()
-    with torch.inference_mode():
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            decoder(batch, cache)
-        torch.cuda.current_stream().wait_stream(side)
-        with torch.cuda.graph(graph):
-            tokens = decoder(batch, cache).argmax(dim=-1)
-
-    def replay() -> list[int]:
-        with torch.inference_mode():
-            batch.tokens.copy_(torch.tensor([one.tokens[0] for one in decodes]))
-            graph.replay()
-            return [int(one) for one in tokens.tolist()]
-
-    return replay
