@@ -22,9 +22,7 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="Folder with weights; random ones cost the same time.")
 ]
 WarmUp = Annotated[int, typer.Option(min=0, help="Unseen runs of each batch.")]
-CudaGraphs = Annotated[
-    bool, typer.Option("--cuda-graphs", help="Replay batches of up to 512 tokens as CUDA graphs.")
-]
+CudaGraphs = Annotated[bool, typer.Option("--cuda-graphs", help="Replay batches as CUDA graphs.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timed runs of each batch.")]
 
 app = new_app(help="Measure your own device (needs fluidwait[torch]).")

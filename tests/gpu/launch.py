@@ -54,12 +54,12 @@ class KernelCost:
     """Of a compiled kernel, by thread; None where the device is simulated.
 
     Attributes:
-        occupancy: Threads that a multiprocessor holds at once, of those that it could hold.
+        warps: That a multiprocessor holds at once, a block of few threads in each.
     """
 
     registers: int | None = None
     local_bytes: int | None = None
-    occupancy: float | None = None
+    warps: int | None = None
 
 
 def launch(model: Model, policy: str, replications: int, requests: int) -> Launch:
@@ -75,8 +75,7 @@ def launch(model: Model, policy: str, replications: int, requests: int) -> Launc
         name: numba_cuda.device_array((replications, *part.shape), part.dtype)
         for name, part in new_lane(model, requests)._asdict().items()
     }
-    blocks = -(-replications // cuda.THREADS_PER_BLOCK)
-    kernel = cuda.compiled(configured.policy, reacts=False)[blocks, cuda.THREADS_PER_BLOCK]
+    kernel = cuda.compiled(configured.policy, reacts=False)[cuda.grid(replications)]
     numba_cuda.synchronize()
     begin = time.perf_counter()
     kernel(*given, *lanes.values())
@@ -94,16 +93,16 @@ def kernel_cost(policy: str) -> KernelCost:
     if not hasattr(kernel, "get_regs_per_thread"):
         return KernelCost()
     overload = next(iter(kernel.overloads.values()))
-    return KernelCost(overload.regs_per_thread, overload.local_mem_per_thread, _occupancy(overload))
+    return KernelCost(overload.regs_per_thread, overload.local_mem_per_thread, _warps(overload))
 
 
-def _occupancy(overload: Any) -> float | None:
+def _warps(overload: Any) -> int | None:
     """None where this numba-cuda does not tell."""
     try:
-        blocks = numba_cuda.current_context().get_active_blocks_per_multiprocessor(
-            overload._codelibrary.get_cufunc(), cuda.THREADS_PER_BLOCK, 0
+        return int(
+            numba_cuda.current_context().get_active_blocks_per_multiprocessor(
+                overload._codelibrary.get_cufunc(), cuda.MOST_THREADS_PER_BLOCK, 0
+            )
         )
-        most = numba_cuda.get_current_device().MAX_THREADS_PER_MULTIPROCESSOR
     except Exception:
         return None
-    return float(blocks * cuda.THREADS_PER_BLOCK / most)

@@ -81,8 +81,9 @@ def measure(settings: Settings) -> Iterator[Result]:
         run_s = settings.left_s() / (len(runs) - len(rows))
         requests = requests_within(run_s, rate_per_s, server, sizes)
         tape = tape_of(sizes, rate_per_s, requests)
+        launched = model.runner.launched
         loop = closed_loop(model, server, tape, limits, clock=sizes.clock)
-        rows.append(row(name, share, loop))
+        rows.append(row(name, share, loop, model.runner.launched - launched))
         result = summary(rows, settings)
         yield result
     yield result.ended(len(rows), len(runs), "runs")
@@ -126,7 +127,7 @@ def tape_of(sizes: Sizes, rate_per_s: float, requests: int) -> Tape:
     return poisson_tape(rate_per_s, requests, sizes.prompt, sizes.output, seed=1)
 
 
-def row(name: str, share: float, loop: ClosedLoop) -> Row:
+def row(name: str, share: float, loop: ClosedLoop, launched: int) -> Row:
     """Measured beside simulated."""
     measured, simulated = loop.measured, loop.simulated
     return {
@@ -136,6 +137,7 @@ def row(name: str, share: float, loop: ClosedLoop) -> Row:
         "rate_per_s": loop.rate_per_s,
         "requests": len(loop.requests),
         "iterations": len(loop.admitted),
+        "launched": launched,
         "latency_s": measured.latency_s,
         "latency_half_width_s": measured.latency_half_width_s,
         "simulated_latency_s": simulated.latency_s,

@@ -1,5 +1,6 @@
 """Speed of the simulator on the card, from 10² to 10⁶ replications, beside all processor cores.
 
+Kernels are compiled before the time is shared out: it takes longer than most launches.
 What runs on the card is timed from launch to end: events of all replications with their statistics,
 but not the reading of a million of them on the host, for which nobody would ask.
 """
@@ -77,8 +78,8 @@ class Case:
 
     @property
     def model(self) -> Model:
-        """Poisson arrivals that keep the residents in service."""
-        return model_with(self.residents, CAPACITY_FACTOR * self.residents * (PROMPT + OUTPUT))
+        """That keeps its residents in service."""
+        return loaded(self.residents)
 
     @property
     def requests(self) -> int:
@@ -101,13 +102,16 @@ class Case:
 
 
 def measure(settings: Settings) -> Iterator[Result]:
-    """For each load the processor, then growing launches while memory and time allow."""
+    """The kernels; then for each load the processor and growing launches, while they may run."""
     sizes = TOY if settings.toy else REAL
     pairs = [(residents, policy) for residents in sizes.requests for policy in POLICIES]
     free_bytes = numba_cuda.current_context().get_memory_info().free
     bandwidth = limits.bandwidth_bytes_per_s if (limits := known_ceilings(settings.out)) else None
     found, done = Found(), 0
-    result = summary(found, settings)
+    for policy in POLICIES:
+        found = replace(found, kernels=(*found.kernels, first_launch(policy, sizes)))
+        result = summary(found, settings)
+        yield result
     for residents, policy in settings.while_time(pairs):
         share_s = settings.left_s() / (len(pairs) - done)
         case = Case(policy, residents, sizes, free_bytes, time.time() + share_s)
@@ -120,18 +124,12 @@ def measure(settings: Settings) -> Iterator[Result]:
 
 
 def measured_case(case: Case, found: Found, bandwidth: float | None) -> Iterator[Found]:
-    """Add the processor, the first launch, then larger and larger ones."""
+    """Add the processor, then larger and larger launches."""
     model, requests, sizes = case.model, case.requests, case.sizes
     processor = compiled(
         processor_speed, model, case.policy, sizes.cpu_replications_per_core, sizes.cpu_requests
     )
     found = replace(found, processor=(*found.processor, {**case.name, **processor}))
-    yield found
-    begin = time.perf_counter()
-    launch(model, case.policy, 1, requests)
-    first_launch_s = time.perf_counter() - begin
-    kernel = {**case.name, "first_launch_s": first_launch_s, **vars(kernel_cost(case.policy))}
-    found = replace(found, kernels=(*found.kernels, kernel))
     yield found
     bytes_each, last = cuda.bytes_per_replication(model, requests), None
     for replications in sizes.replications:
@@ -147,6 +145,20 @@ def measured_case(case: Case, found: Found, bandwidth: float | None) -> Iterator
         }
         found = replace(found, launches=(*found.launches, row))
         yield found
+
+
+def first_launch(policy: str, sizes: Sizes) -> Row:
+    """What the kernel of a policy takes, and how long it was until it had run once."""
+    residents, requests = next(iter(sizes.requests.items()))
+    begin = time.perf_counter()
+    launch(loaded(residents), policy, 1, requests)
+    seconds = time.perf_counter() - begin
+    return {"policy": policy, "first_launch_s": seconds, **vars(kernel_cost(policy))}
+
+
+def loaded(residents: int) -> Model:
+    """Poisson arrivals that keep so many in service."""
+    return model_with(residents, CAPACITY_FACTOR * residents * (PROMPT + OUTPUT))
 
 
 def launch_row(run: Launch, bandwidth: float | None) -> Row:

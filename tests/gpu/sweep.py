@@ -1,8 +1,7 @@
 """A decoder at full size, batch by batch, with CUDA graphs and without; and how much KV fits.
 
 Batches are timed twice: replayed from graphs, as serving engines and the closed loop run them, and
-launched one kernel at a time. Those that are too long to be captured are launched in both modes and
-timed once. `sweep-MODE.csv` holds all batches as timed in that mode.
+launched one kernel at a time. `sweep-MODE.csv` holds all batches as timed in that mode.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from validation.measure.device import clocks, run_record
 from validation.measure.floor import DeviceLimits
 from validation.measure.model import Decoder, random_decoder
 from validation.measure.record import record_path
-from validation.measure.runner import MOST_CAPTURED_TOKENS
 from validation.measure.shapes import SHAPES, ModelShape
 from validation.measure.timed_batches import HEADER, TimedBatch, measure_batch
 from validation.measure.timer import Timer
@@ -146,9 +144,7 @@ def timed_batch(decoder: Decoder, batch: Composition, timer: Timer, limits: Devi
     weight = decoder.lm_head.weight
     rows = {EAGER: TimedBatch(batch, measure_batch(decoder, batch, timer))}
     trouble = ""
-    if weight.device.type == "cuda" and batch.tokens > MOST_CAPTURED_TOKENS:
-        rows[GRAPHS] = rows[EAGER]
-    elif weight.device.type == "cuda":
+    if weight.device.type == "cuda":
         # While a graph is captured, memory that is kept for reuse cannot be given back.
         torch.cuda.empty_cache()
         try:

@@ -13,7 +13,7 @@ from validation.measure.batch import Chunk, make_batch, rounded  # noqa: E402
 from validation.measure.kv_cache import KVCache  # noqa: E402
 from validation.measure.model import Decoder, random_decoder  # noqa: E402
 from validation.measure.runner import (  # noqa: E402
-    MOST_CAPTURED_TOKENS,
+    MOST_PREPARED_PROMPTS,
     CudaCapture,
     EagerRunner,
     GraphRunner,
@@ -56,7 +56,7 @@ def iterations(seed: int, slots: int, length: int) -> list[tuple[list[Chunk], li
         free = [slot for slot in range(slots) if slot not in held]
         prefills = []
         if free and rng.random() < 0.5:
-            slot = free[0] if rng.random() < 0.8 else int(rng.choice(free))
+            slot = free[0] if rng.random() < 0.95 else int(rng.choice(free))
             prefills.append(Chunk(slot, 0, rng.integers(0, 256, rng.integers(2, 40)).tolist()))
         decodes = [
             Chunk(slot, start, [int(rng.integers(0, 256))])
@@ -68,7 +68,7 @@ def iterations(seed: int, slots: int, length: int) -> list[tuple[list[Chunk], li
         for one in (*decodes, *prefills):
             held[one.slot] = one.start + len(one.tokens)
         if held and rng.random() < 0.2:
-            held.pop(int(rng.choice(list(held))))
+            held.pop(max(held) if rng.random() < 0.9 else int(rng.choice(list(held))))
     return found
 
 
@@ -77,11 +77,14 @@ def compare(decoder: Decoder, capture: Callable[[Step], Step], seed: int) -> Non
     slots, length, device = 12, 160, decoder.device
     caches = [KVCache(decoder.shape, slots, length, device, torch.float32) for _ in range(2)]
     eager, graphs = EagerRunner(decoder, caches[0]), GraphRunner(decoder, caches[1], capture)
-    for decodes, prefills in iterations(seed, slots, length):
+    for number, (decodes, prefills) in enumerate(iterations(seed, slots, length)):
+        if number % 4:
+            graphs.capture(decodes, prefills)
         assert graphs.run(decodes, prefills) == eager.run(decodes, prefills)
     rows = [cache.rows[:, : cache.spare_row] for cache in caches]
     torch.testing.assert_close(rows[1], rows[0], atol=1e-4, rtol=1e-4)
     assert rows[0].abs().max() > 0.1
+    assert 0 < graphs.launched < eager.launched == 40
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-grouped"])
@@ -89,7 +92,7 @@ def compare(decoder: Decoder, capture: Callable[[Step], Step], seed: int) -> Non
 def test_padding_and_replaying_change_nothing(name: str, seed: int) -> None:
     capture = Repeated()
     compare(decoder_on("cpu", name), capture, seed)
-    assert capture.replayed > 2 * capture.captured > 0
+    assert capture.replayed >= capture.captured > 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -98,39 +101,38 @@ def test_cuda_graphs_change_nothing(seed: int) -> None:
     compare(decoder_on("cuda"), CudaCapture(), seed)
 
 
-def test_long_batches_are_launched() -> None:
-    decoder, capture = decoder_on("cpu"), Repeated()
-    length = MOST_CAPTURED_TOKENS + 40
-    cache = KVCache(decoder.shape, 1, length, decoder.device, torch.float32)
-    prompt = [index % 256 for index in range(MOST_CAPTURED_TOKENS + 1)]
-    assert GraphRunner(decoder, cache, capture).run([], [Chunk(0, 0, prompt)]) == EagerRunner(
-        decoder, cache
-    ).run([], [Chunk(0, 0, prompt)])
-    assert capture.captured == 0
-
-
 def test_what_is_prepared_is_captured_before_it_is_needed() -> None:
-    """Alone at every number and length, and beside one prompt."""
-    decoder, capture, slots, prompt, longest = decoder_on("cpu", "tiny"), Repeated(), 11, 20, 90
+    """Alone at every number and length, and beside up to four prompts; five prompts are not."""
+    decoder, slots, prompt, longest = decoder_on("cpu", "tiny"), 11, 20, 90
     cache = KVCache(decoder.shape, slots, longest, decoder.device, torch.float32)
-    runner = GraphRunner(decoder, cache, capture)
+    runner = GraphRunner(decoder, cache, Repeated())
     runner.prepare(prompt, longest)
-    captured = capture.captured
-    assert captured > 0
-    for count in range(1, slots + 1):
-        for held in range(prompt + 1, longest + 1):
-            runner.run([Chunk(slot, held - 1, [7]) for slot in range(count)], [])
-        if count < slots:
-            decodes = [Chunk(slot, prompt, [7]) for slot in range(count)]
-            runner.run(decodes, [Chunk(count, 0, [3] * prompt)])
-    assert capture.captured == captured
+    for prompts in range(6):
+        for count in range(prompts == 0, slots - prompts + 1):
+            for held in (prompt + 1, 64, 65, longest):
+                runner.run(
+                    [Chunk(slot, held - 1, [7]) for slot in range(count)],
+                    [Chunk(count + index, 0, [3] * prompt) for index in range(prompts)],
+                )
+        assert (runner.launched > 0) == (prompts > MOST_PREPARED_PROMPTS)
+
+
+def test_a_chunk_on_context_is_tied_to_its_slot() -> None:
+    decoder = decoder_on("cpu")
+    cache = KVCache(decoder.shape, 3, 64, decoder.device, torch.float32)
+    runner = GraphRunner(decoder, cache, Repeated())
+    runner.capture([], [Chunk(0, 4, [1, 2])])
+    runner.run([], [Chunk(0, 4, [5, 6])])
+    assert runner.launched == 0
+    runner.run([], [Chunk(1, 4, [5, 6])])
+    assert runner.launched == 1
 
 
 def test_sizes_grow_and_cover() -> None:
     sizes = [rounded(count) for count in range(600)]
     assert sizes == sorted(sizes)
     assert all(count <= size <= max(count + 15, 1.6 * count) for count, size in enumerate(sizes))
-    assert len(set(sizes[: MOST_CAPTURED_TOKENS + 1])) <= 53
+    assert len(set(sizes[:257])) == 36
 
 
 def test_padding_of_a_batch() -> None:
@@ -144,5 +146,5 @@ def test_padding_of_a_batch() -> None:
     assert batch.rows.tolist()[:3] == [9, 64 + 10, 128 + 11]
     assert batch.rows.tolist()[4:10] == list(range(4 * 64 + 2, 4 * 64 + 8))
     assert {batch.rows.tolist()[at] for at in (3, *range(10, 16))} == {cache.spare_row}
-    assert batch.last.tolist() == [0, 1, 2, 9]
+    assert batch.last.tolist() == [0, 1, 2, 3, 9]
     assert batch.decode_slots is None

@@ -1,7 +1,7 @@
 """Attention of a batch on the KV cache: the one part that tells requests apart.
 
 Decodes attend together, each to its own slot, masked at its own length; each chunk of a prompt
-attends to what its slot already holds and causally to itself.
+attends to what its slot already holds and causally to itself; the first one to itself alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from validation.measure.batch import Batch, Chunk
-from validation.measure.kv_cache import KVCache
+from validation.measure.kv_cache import KVCache, keys_and_values
 from validation.measure.shapes import ModelShape
 
 
@@ -26,15 +26,25 @@ class BatchAttention:
         self._decode_mask = (lengths <= positions[: batch.seats, None])[:, None, None]
         self._chunk_masks = [_chunk_mask(one, positions.device) for one in batch.prefills]
 
-    def __call__(self, layer: int, query: Tensor, out: Tensor) -> None:
-        """From queries to mixed values, both (n, heads, head_dim)."""
+    def __call__(self, layer: int, query: Tensor, keys_values: Tensor, out: Tensor) -> None:
+        """From queries to mixed values, both (n, heads, head_dim).
+
+        Args:
+            keys_values: Of the same tokens, (n, 2 · kv_heads, head_dim).
+        """
         batch = self._batch
         if batch.seats:
             out[: batch.seats] = self._decode(layer, query[: batch.seats])
         first = batch.seats
         for chunk, mask in zip(batch.prefills, self._chunk_masks, strict=True):
             last = first + len(chunk.tokens)
-            out[first:last] = self._prefill(layer, query[first:last], chunk, mask)
+            if chunk.start:
+                keys, values = self._cache.prefix(
+                    layer, chunk.slot, chunk.start + len(chunk.tokens)
+                )
+            else:
+                keys, values = keys_and_values(keys_values[None, first:last])
+            out[first:last] = self._prefill(query[first:last], keys, values, mask)
             first = last
 
     def _decode(self, layer: int, query: Tensor) -> Tensor:
@@ -49,9 +59,8 @@ class BatchAttention:
         )
         return mixed[:, :, 0]
 
-    def _prefill(self, layer: int, query: Tensor, chunk: Chunk, mask: Tensor | None) -> Tensor:
-        """Queries of one chunk against its slot up to the chunk's own end; (p, heads, head_dim)."""
-        keys, values = self._cache.prefix(layer, chunk.slot, chunk.start + len(chunk.tokens))
+    def _prefill(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Queries of one chunk against all its slot holds by then; (p, heads, head_dim)."""
         mixed = functional.scaled_dot_product_attention(
             query.transpose(0, 1)[None],
             keys,

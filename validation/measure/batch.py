@@ -36,7 +36,7 @@ class Batch:
 
     Attributes:
         inputs: Number, position and cache row of each token, shape (3, n).
-        last: Index of the last token of each request, shape (requests,).
+        last: Index of the last token of each seat and of each chunk, shape (seats + chunks,).
         seats: Tokens that attend as decodes; those behind the real ones are padding.
         decode_slots: Slot of each seat, shape (seats,); None where seat i is slot i: then nothing
             is copied.
@@ -71,15 +71,12 @@ class Batch:
         """Where the cache keeps each token, shape (n,)."""
         return self.inputs[2]
 
-    def laid_in(self, inputs: Tensor) -> Batch:
-        """The same on the device of `inputs`, (3, n), into which its tokens are copied."""
-        inputs.copy_(self.inputs)
-        slots = None if self.decode_slots is None else self.decode_slots.to(inputs.device)
-        return replace(self, inputs=inputs, last=self.last.to(inputs.device), decode_slots=slots)
-
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return self.laid_in(torch.empty_like(self.inputs, device=device))
+        slots = None if self.decode_slots is None else self.decode_slots.to(device)
+        return replace(
+            self, inputs=self.inputs.to(device), last=self.last.to(device), decode_slots=slots
+        )
 
 
 def make_batch(
@@ -112,7 +109,7 @@ def make_batch(
     longest = max((one.start + 1 for one in decodes), default=0)
     return Batch(
         inputs=torch.from_numpy(inputs),
-        last=torch.from_numpy(np.concatenate([np.arange(count), ends - 1])),
+        last=torch.from_numpy(np.concatenate([np.arange(seats), ends - 1])),
         seats=seats,
         decode_slots=None if in_place else torch.from_numpy(slots),
         decode_length=min(-(-longest // LENGTH_STEP) * LENGTH_STEP, cache.length),

@@ -38,15 +38,15 @@ class KVCache:
 
     def first(self, layer: int, count: int, length: int) -> tuple[Tensor, Tensor]:
         """Of the first `count` slots the first `length` tokens, in place."""
-        return _keys_values(self._slots(layer)[:count, :length])
+        return keys_and_values(self._slots(layer)[:count, :length])
 
     def gathered(self, layer: int, slots: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Of the given slots the first `length` tokens, copied."""
-        return _keys_values(self._slots(layer)[slots, :length])
+        return keys_and_values(self._slots(layer)[slots, :length])
 
     def prefix(self, layer: int, slot: int, length: int) -> tuple[Tensor, Tensor]:
         """Of one slot the first `length` tokens, in place, (1, kv_heads, length, head_dim)."""
-        return _keys_values(self._slots(layer)[slot : slot + 1, :length])
+        return keys_and_values(self._slots(layer)[slot : slot + 1, :length])
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a slot to another."""
@@ -60,7 +60,7 @@ class KVCache:
         return rows.view(self.slots, self.length, *rows.shape[1:])
 
 
-def _keys_values(slots: Tensor) -> tuple[Tensor, Tensor]:
+def keys_and_values(slots: Tensor) -> tuple[Tensor, Tensor]:
     """Two of (count, kv_heads, length, head_dim) from (count, length, 2 · kv_heads, head_dim)."""
     keys, values = slots.transpose(1, 2).chunk(2, dim=1)
     return keys, values

@@ -1,13 +1,12 @@
 """A compact Llama decoder on a slotted KV cache: one iteration computes a mixed batch.
 
 What a serving engine's iteration does, at exact dimensions: every token of the batch, prompts and
-decodes alike, goes through the same matrix products; only attention tells requests apart. So an
-iteration is `layers + 1` products with attention between them, all on buffers that stay in place.
+decodes alike, goes through the same matrix products; only attention tells requests apart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -38,10 +37,6 @@ class Workspace:
     mixed: Tensor
     cosine: Tensor
     sine: Tensor
-
-    def first(self, width: int) -> Workspace:
-        """Of the first tokens only, in place."""
-        return Workspace(*(getattr(self, one.name)[:width] for one in fields(self)))
 
     @property
     def query(self) -> Tensor:
@@ -122,49 +117,20 @@ class Decoder(nn.Module):
         """Where the weights lie."""
         return self.lm_head.weight.device
 
-    def workspace(self, width: int) -> Workspace:
-        """For iterations of so many tokens."""
-        shape, like = self.shape, self.lm_head.weight
-        return Workspace(
-            hidden=like.new_empty(width, shape.hidden),
-            heads=like.new_empty(width, shape.heads + 2 * shape.kv_heads, shape.head_dim),
-            mixed=like.new_empty(width, shape.heads, shape.head_dim),
-            cosine=like.new_empty(width, 1, shape.head_dim),
-            sine=like.new_empty(width, 1, shape.head_dim),
-        )
-
-    def forward(self, batch: Batch, cache: KVCache, space: Workspace | None = None) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute an iteration: logits of the last token of each request, (requests, vocabulary).
 
         Requests are in the order of the batch: decodes, then chunks of prompts.
         """
-        space = space or self.workspace(batch.width)
+        space = self._workspace(batch)
         attend = BatchAttention(self.shape, batch, cache)
         for index in range(self.shape.layers):
-            self.product(index, batch, cache, space)
-            attend(index, space.query, space.mixed)
-        self.product(self.shape.layers, batch, cache, space)
-        return self.head(space, batch.last)
-
-    def product(self, index: int, batch: Batch, cache: KVCache, space: Workspace) -> None:
-        """All that is computed between the attention of layer index − 1 and that of layer index.
-
-        Of the batch it reads the inputs only.
-        """
-        if index == 0:
-            space.hidden.copy_(self.embed_tokens(batch.tokens))
-            cosine, sine = rotary(self.shape, batch.positions)
-            space.cosine.copy_(cosine)
-            space.sine.copy_(sine)
-        else:
-            self._layer(index - 1).after_attention(space)
-        if index < self.shape.layers:
-            self._layer(index).before_attention(space)
+            layer = self._layer(index)
+            layer.before_attention(space)
             cache.write(index, batch.rows, space.keys_values)
-
-    def head(self, space: Workspace, last: Tensor) -> Tensor:
-        """Logits of the tokens at `last`, (requests,); (requests, vocabulary)."""
-        logits: Tensor = self.lm_head(self.norm(space.hidden[last]))
+            attend(index, space.query, space.keys_values, space.mixed)
+            layer.after_attention(space)
+        logits: Tensor = self.lm_head(self.norm(space.hidden[batch.last]))
         return logits
 
     def checkpoint_weights(self) -> dict[str, Tensor]:
@@ -181,6 +147,18 @@ class Decoder(nn.Module):
             for name, weight in self._layer(index).checkpoint_weights(self.shape).items():
                 found[f"layers.{index}.{name}.weight"] = weight
         return found
+
+    def _workspace(self, batch: Batch) -> Workspace:
+        """With the embedded tokens and their angles."""
+        shape, like = self.shape, self.lm_head.weight
+        cosine, sine = rotary(shape, batch.positions)
+        return Workspace(
+            hidden=self.embed_tokens(batch.tokens),
+            heads=like.new_empty(batch.width, shape.heads + 2 * shape.kv_heads, shape.head_dim),
+            mixed=like.new_empty(batch.width, shape.heads, shape.head_dim),
+            cosine=cosine.to(like.dtype),
+            sine=sine.to(like.dtype),
+        )
 
     def _layer(self, index: int) -> Layer:
         return cast(Layer, self.layers[index])

@@ -73,7 +73,7 @@ def measure_batches(
     """Time a design of batches into the table `out`, and write the record beside it.
 
     Args:
-        cuda_graphs: Replay batches of up to 512 tokens from CUDA graphs.
+        cuda_graphs: Replay batches as CUDA graphs.
         command: What is told of how this was measured.
         on_done: Called after each batch.
 

@@ -1,21 +1,19 @@
-"""Runs iterations of the decoder: launched kernel by kernel, or replayed from CUDA graphs.
+"""Runs iterations of the decoder: launched kernel by kernel, or replayed as CUDA graphs.
 
-A processor needs longer to launch the thousand kernels of a small iteration than the device to run
-them. So serving engines capture them once for each size of batch and replay them with one launch;
-batches are padded up to the sizes that are captured.
+A processor needs longer to launch the hundreds of kernels of a small iteration than the device to
+run them. So serving engines capture iterations once for each size of batch and replay them with one
+launch; batches are padded up to the sizes that are captured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from validation.measure.attention import BatchAttention
 from validation.measure.batch import LENGTH_STEP, Batch, Chunk, make_batch, rounded
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
@@ -24,12 +22,21 @@ from validation.measure.model import Decoder
 
 Step = Callable[[], object]
 
-MOST_CAPTURED_TOKENS = 512
-"""Longer batches keep a device busy for longer than their launches take."""
+Size = tuple[int, int, int, tuple[tuple[int, int, int], ...]]
+"""Seats, KV tokens that each reads, tokens with padding; of each chunk tokens, start and slot."""
+
+MOST_PREPARED_SEATS, MOST_PREPARED_PROMPTS = 256, 4
+"""Larger iterations keep a device busy for longer than their launches take."""
 
 
 class Runner(Protocol):
-    """Computes iterations of a decoder on a cache."""
+    """Computes iterations of a decoder on a cache.
+
+    Attributes:
+        launched: How many of them were launched kernel by kernel.
+    """
+
+    launched: int
 
     def run(self, decodes: Sequence[Chunk], prefills: Sequence[Chunk]) -> list[int]:
         """The most likely next token of each request, decodes before prefills."""
@@ -40,23 +47,38 @@ class EagerRunner:
 
     def __init__(self, decoder: Decoder, cache: KVCache) -> None:
         self._decoder, self._cache = decoder, cache
+        self.launched = 0
 
     def run(self, decodes: Sequence[Chunk], prefills: Sequence[Chunk]) -> list[int]:
         """As `Runner.run`."""
+        self.launched += 1
         batch = make_batch(self._cache, decodes, prefills).to(self._decoder.device)
         with torch.inference_mode():
             return most_likely(self._decoder(batch, self._cache)).tolist()
 
 
-class GraphRunner:
-    """Replays what it captures when a size of batch is first seen.
+@dataclass(frozen=True)
+class Captured:
+    """An iteration that can be done again on other tokens.
 
-    Decodes alone are one graph for each number of seats and length. In batches with prompts the
-    products are graphs, for each number of tokens, and the attention between them is launched: its
-    sizes are too many. Batches of more than `MOST_CAPTURED_TOKENS` are launched kernel by kernel.
+    Attributes:
+        batch: On the device; its inputs are to be overwritten.
+        found: The next token of each seat and of each chunk, (seats + chunks,).
+    """
+
+    batch: Batch
+    replay: Step
+    found: Tensor
+
+
+class GraphRunner:
+    """Replays iterations of the sizes that were captured, and launches all others.
+
+    A size is the number of seats, the length that they read and the prompts; a chunk that reads
+    what its slot holds is tied to that slot.
 
     Args:
-        capture: Makes of a step what does it again, on what lies in the same buffers by then;
+        capture: Makes of a step what does it again, on what lies in the same tensors by then;
             default CUDA graphs.
     """
 
@@ -65,76 +87,65 @@ class GraphRunner:
     ) -> None:
         self._decoder, self._cache = decoder, cache
         self._capture = capture or CudaCapture()
-        self._space = decoder.workspace(MOST_CAPTURED_TOKENS)
-        self._everyone = torch.arange(MOST_CAPTURED_TOKENS, device=decoder.device)
-        self._found = torch.zeros_like(self._everyone)
-        self._inputs = self._everyone.new_zeros((3, MOST_CAPTURED_TOKENS))
-        self._decodes: dict[tuple[int, int], Step] = {}
-        self._products: dict[int, list[Step]] = {}
+        self._captured: dict[Size, Captured] = {}
+        self.launched = 0
 
     def run(self, decodes: Sequence[Chunk], prefills: Sequence[Chunk]) -> list[int]:
         """As `Runner.run`."""
         batch = make_batch(self._cache, decodes, prefills, padded=True)
         with torch.inference_mode():
-            if batch.width > MOST_CAPTURED_TOKENS:
-                found = most_likely(self._decoder(batch.to(self._decoder.device), self._cache))
-            elif prefills or batch.decode_slots is not None:
-                found = self._launch_attention(self._laid(batch))
+            size = size_of(batch)
+            if size and (one := self._captured.get(size)):
+                one.batch.inputs.copy_(batch.inputs)
+                one.replay()
+                found = one.found.tolist()
             else:
-                found = self._replay_decodes(self._laid(batch))[: len(decodes)]
-            return found.tolist()
+                self.launched += 1
+                there = batch.to(self._decoder.device)
+                found = most_likely(self._decoder(there, self._cache)).tolist()
+        return found[: len(decodes)] + found[batch.seats :]
+
+    def capture(self, decodes: Sequence[Chunk], prefills: Sequence[Chunk]) -> None:
+        """Capture iterations of this size; overwrites what the slots hold at these places."""
+        batch = make_batch(self._cache, decodes, prefills, padded=True)
+        size = size_of(batch)
+        if size is None or size in self._captured:
+            return
+        there = batch.to(self._decoder.device)
+        found = torch.zeros_like(there.last)
+        with torch.inference_mode():
+            replay = self._capture(
+                lambda: found.copy_(most_likely(self._decoder(there, self._cache)))
+            )
+        self._captured[size] = Captured(there, replay, found)
 
     def prepare(self, prompt_tokens: int, longest: int) -> None:
-        """Capture what requests of one prompt length will need, alone and beside one prompt.
-
-        Overwrites what the cache holds.
+        """Capture what alike requests need: any number of decodes beside none to four prompts.
 
         Args:
             longest: Tokens that a request holds at most.
         """
-        slots, prompt = self._cache.slots, Chunk(self._cache.slots - 1, 0, [0] * prompt_tokens)
-        self.run([], [prompt])
+        slots, prompt = self._cache.slots, [0] * prompt_tokens
         steps = range(prompt_tokens // LENGTH_STEP + 1, -(-longest // LENGTH_STEP) + 1)
         lengths = [min(LENGTH_STEP * step, longest) for step in steps]
-        most = min(slots, MOST_CAPTURED_TOKENS)
-        for seats in sorted({min(rounded(count), slots) for count in range(1, most + 1)}):
-            for length in lengths:
-                decodes = [Chunk(slot, length - 1, [0]) for slot in range(seats)]
-                self.run(decodes, [])
-                if seats < slots:
-                    self.run(decodes, [prompt])
+        most = min(slots, MOST_PREPARED_SEATS)
+        for prompts in range(min(MOST_PREPARED_PROMPTS, slots) + 1):
+            prefills = [Chunk(slots - 1 - index, 0, prompt) for index in range(prompts)]
+            if prefills:
+                self.capture([], prefills)
+            for seats in sorted({min(rounded(count), slots) for count in range(1, most + 1)}):
+                for length in lengths:
+                    self.capture([Chunk(slot, length - 1, [0]) for slot in range(seats)], prefills)
 
-    def _laid(self, batch: Batch) -> Batch:
-        return batch.laid_in(self._inputs[:, : batch.width])
 
-    def _replay_decodes(self, batch: Batch) -> Tensor:
-        """Next tokens of all seats, (seats,)."""
-        found = self._found[: batch.seats]
-        key = batch.seats, batch.decode_length
-        if key not in self._decodes:
-            whole = replace(batch, last=self._everyone[: batch.seats])
-            space = self._space.first(batch.width)
-            self._decodes[key] = self._capture(
-                lambda: found.copy_(most_likely(self._decoder(whole, self._cache, space)))
-            )
-        self._decodes[key]()
-        return found
-
-    def _launch_attention(self, batch: Batch) -> Tensor:
-        """Next tokens of all requests, (requests,)."""
-        decoder, space = self._decoder, self._space.first(batch.width)
-        if batch.width not in self._products:
-            self._products[batch.width] = [
-                self._capture(partial(decoder.product, index, batch, self._cache, space))
-                for index in range(decoder.shape.layers + 1)
-            ]
-        *products, last = self._products[batch.width]
-        attend = BatchAttention(decoder.shape, batch, self._cache)
-        for layer, product in enumerate(products):
-            product()
-            attend(layer, space.query, space.mixed)
-        last()
-        return most_likely(decoder.head(space, batch.last))
+def size_of(batch: Batch) -> Size | None:
+    """What batches have in common that one capture can compute; None for seats out of place."""
+    if batch.decode_slots is not None:
+        return None
+    chunks = tuple(
+        (len(one.tokens), one.start, one.slot if one.start else -1) for one in batch.prefills
+    )
+    return batch.seats, batch.decode_length, batch.width, chunks
 
 
 class CudaCapture:

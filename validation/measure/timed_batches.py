@@ -14,7 +14,7 @@ from validation.measure.batch import Chunk
 from validation.measure.design import Composition
 from validation.measure.kv_cache import KVCache
 from validation.measure.model import Decoder
-from validation.measure.runner import EagerRunner, GraphRunner
+from validation.measure.runner import EagerRunner, GraphRunner, Runner
 from validation.measure.timer import Timer, Timing
 
 HEADER = (
@@ -55,7 +55,7 @@ def measure_batch(
     """Time one batch on random tokens, in a cache of its own.
 
     Args:
-        graphs: Replay CUDA graphs, as `GraphRunner`.
+        graphs: Replay a CUDA graph, as `GraphRunner`.
 
     Raises:
         torch.OutOfMemoryError: It does not fit.
@@ -72,7 +72,10 @@ def measure_batch(
         Chunk(batch.decodes + index, batch.chunk_context, tokens(batch.chunk))
         for index in range(batch.prefills)
     ]
-    runner = (GraphRunner if graphs else EagerRunner)(decoder, cache)
+    runner: Runner = EagerRunner(decoder, cache)
+    if graphs:
+        runner = GraphRunner(decoder, cache)
+        runner.capture(decodes, prefills)
     return timer.time(lambda: runner.run(decodes, prefills), weight.device)
 
 

@@ -3,7 +3,7 @@
 The engine and the policies are the functions that the CPU runs: numba-cuda compiles the Python
 source of the numba functions that a kernel calls. Each replication owns a slice of every array of
 its `Lane`; jobs that do not fit into the device's memory together run one chunk after another.
-Tested without a GPU (numba's simulator, compilation to PTX); speed not yet measured on a GPU.
+Tested without a GPU (numba's simulator, compilation to PTX); measured on one (docs/calibrate.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ from validation.simulator.state import Lane, new_lane
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-THREADS_PER_BLOCK = 64
+MOST_THREADS_PER_BLOCK = 8
+"""The threads of a block, which run as one warp, wait for each other wherever their replications do
+different things; eight lose less by it than is gained by their number (docs/speed.md)."""
+
+WARPS_PER_MULTIPROCESSOR = 16
+"""That the registers of a kernel leave room for: more than so many run one after another."""
 
 MEMORY_SHARE = 0.85
 """Of the free device memory, used for replications; kernels need some for their own stacks."""
@@ -137,13 +142,23 @@ def _run_chunk(
         name: cuda.device_array((len(jobs), *part.shape), part.dtype)
         for name, part in lane._asdict().items()
     }
-    blocks = -(-len(jobs) // THREADS_PER_BLOCK)
     kernel = compiled(jobs[0].policy.rule, bool(model.constants[0]["reacts"]))
-    kernel[blocks, THREADS_PER_BLOCK](*device, *lanes.values())
+    kernel[grid(len(jobs))](*device, *lanes.values())
     read = ("scalars", "sums", "histogram", "path")
     collected = {name: lanes[name].copy_to_host() for name in read}
     for index in range(len(jobs)):
         yield lane._replace(**{name: part[index] for name, part in collected.items()})
+
+
+def grid(replications: int) -> tuple[int, int]:
+    """Blocks and threads per block: no thread beside another before every warp has one."""
+    # Numba's simulator of a device does not tell.
+    multiprocessors = getattr(cuda.get_current_device(), "MULTIPROCESSOR_COUNT", 1)
+    warps = WARPS_PER_MULTIPROCESSOR * multiprocessors
+    threads = 1
+    while threads < MOST_THREADS_PER_BLOCK and threads * warps < replications:
+        threads *= 2
+    return -(-replications // threads), threads
 
 
 def host_arguments(model: Model, jobs: Sequence[Job]) -> list[NDArray[Any]]:
