@@ -26,8 +26,8 @@ HEADER = """\
 
 Measured on {machine}.
 The best of several runs, compilation apart; no test depends on a speed.
-[Benchmarks](benchmarks.md) has what is measured beside it; [on an H200](calibrate.md#on-an-h200) the simulator makes
-1.5·10⁹ iterations/s.
+[Benchmarks](benchmarks.md) has what is measured beside it; the simulator makes 1.5·10⁹ iterations/s
+[on an H200](calibrate.md#on-an-h200).
 
 <!-- not run: a few minutes, and its figures are those of another machine -->
 ```sh

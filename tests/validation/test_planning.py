@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fluid.errors import InputError
+from fluid.errors import InfeasibleError, InputError
 from fluid.iteration import IterationTime
 from fluid.server import Server, load_server
 from fluid.workload import RequestClass, Slo, Workload
@@ -38,6 +38,12 @@ SERVER = Server(
     iteration_time=IterationTime(
         tokens_knots=(0.0, 1000.0), seconds_knots=(0.01, 0.11), per_kv_token_s=1e-6
     ),
+)
+SLOW = SERVER.model_copy(
+    update={
+        "name": "slow",
+        "iteration_time": IterationTime(tokens_knots=(0.0, 1000.0), seconds_knots=(0.5, 0.6)),
+    }
 )
 LOAD = Workload(
     name="long",
@@ -142,6 +148,35 @@ def test_a_plan_is_not_worse_than_the_engine_and_says_by_how_much() -> None:
     assert {one.name for one in best.worth} == {name for name, _ in best.setting.values}
     assert all(one.gain.low > 0 or one.gain.mean > 0.002 for one in best.worth)
     assert best.setting in {one.setting for one in best.raced.field}
+
+
+@pytest.mark.parametrize(
+    ("slo", "objective", "reason"),
+    [
+        (Slo(tpot_s=0.2, quantile=0.9), "goodput", "TPOT of a within 0.2 s on slow"),
+        (Slo(tpot_s=0.2, quantile=0.9), "cost", "the least possible is 0.5"),
+        (None, "ttft", "on one slow, which carries"),
+    ],
+)
+def test_a_server_that_cannot_is_left_out_with_the_reason(
+    slo: Slo | None, objective: Any, reason: str
+) -> None:
+    load = LOAD.model_copy(update={"slo": slo})
+    found = plan(load, [SLOW, SERVER], objective=objective, budget_s=4.0, runs=QUICK)
+    assert [one.server.name for one in found.options] == ["small"]
+    assert reason in found.left_out["slow"]
+    assert f"slow is left out: {found.left_out['slow']}" in str(found)
+    assert found.document()["left_out"] == dict(found.left_out)
+    with pytest.raises(InfeasibleError, match=reason):
+        plan(load, SLOW, objective=objective, budget_s=4.0, runs=QUICK)
+
+
+def test_least_ttft_is_told_at_the_rate_of_the_load() -> None:
+    found = plan(LOAD, SERVER, objective="ttft", budget_s=1.0, runs=QUICK)
+    assert (found.best.replicas, found.best.carried_per_s) == (1, 1.0)
+    assert "; p99 TTFT 0." in found.sentence
+    assert found.sentence.endswith(" s at 1 requests/s.")
+    assert found.best.best.ttft_p99_s > SERVER.iteration_time(64.0)
 
 
 def test_its_table_can_be_written_read_and_exported(tmp_path: Path) -> None:

@@ -69,11 +69,14 @@ def plan(
         runs: Requests per run and the seed; the race chooses its replications.
         on_done: Called after each round.
 
+    A server that cannot do what is asked is left out, with the reason, where another can.
+
     Raises:
         InputError: No server, a cost of one that is not there, a budget that is not positive, a
             request that a server cannot hold, service levels of means, or an objective that the
             load does not suit.
-        InfeasibleError: Service levels that no setting keeps at any rate.
+        InfeasibleError: No server can: service levels that no setting keeps at any rate, or the
+            objective "ttft" at a rate that it cannot carry.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=100, output=50))
@@ -85,13 +88,24 @@ def plan(
     prices = dict(costs or {})
     _check(load, several, objective, prices, budget_s)
     clock = Budget(runs.requests, seconds=budget_s / len(several)).clock
-    start_s, found = clock(), []
+    start_s = clock()
+    found: list[Option] = []
+    refused: dict[str, InfeasibleError] = {}
     for index, server in enumerate(several):
         end_s = start_s + budget_s * (index + 1) / len(several)
         cost = prices.get(server.name, 1.0) if prices or objective == "cost" else None
         seconds = max(end_s - clock(), 1e-9)
-        found.append(_option_for(load, server, objective, cost, seconds, runs, on_done or _nothing))
-    return Plan(load, objective, tuple(sorted(found, key=lambda one: _rank(one, objective))))
+        try:
+            found.append(
+                _option_for(load, server, objective, cost, seconds, runs, on_done or _nothing)
+            )
+        except InfeasibleError as error:
+            refused[server.name] = error
+    if not found:
+        raise next(iter(refused.values()))
+    ranked = sorted(found, key=lambda one: _rank(one, objective))
+    left_out = {name: str(error) for name, error in refused.items()}
+    return Plan(load, objective, tuple(ranked), left_out)
 
 
 def _check(
@@ -145,6 +159,14 @@ def _option_for(
     limit_per_s = fluid_limit_per_s(load, server)
     if limit_per_s is None:
         raise InputError("server", server.name, "one that can hold the longest request")
+    if objective == "ttft" and load.rate_per_s >= limit_per_s:
+        raise InfeasibleError(
+            f"{load.name} at {load.rate_per_s:.4g} requests/s on one {server.name}, which carries "
+            f"{limit_per_s:.4g} at most",
+            "arrival rate",
+            "a lower --rate, or the objective cost or goodput, which count replicas",
+            limit_per_s / load.rate_per_s,
+        )
     asked = [float(one.slo.quantile) for one in promises(load)]
     watched: Literal["goodput", "ttft"] = "ttft" if objective == "ttft" else "goodput"
     course = Course(model, watched, max(asked, default=None), limit_per_s)
@@ -165,11 +187,14 @@ def _option_for(
     if asked and watched == "goodput":
         left_s = max(end_s - budget.clock(), 1e-9)
         slo = slo_rate(load, server, setting.configured(), budget_s=left_s)
-    carried_per_s = best.goodput_per_s
-    if slo is None and carried_per_s == 0:
+    if slo is None and best.goodput_per_s == 0:
         raise InputError("requests", runs.requests, "more: nobody ends while it is measured")
-    if slo is not None:
+    if watched == "ttft":
+        carried_per_s = load.rate_per_s
+    elif slo is not None:
         carried_per_s = slo.low_per_s or 0.0
+    else:
+        carried_per_s = best.goodput_per_s
     if carried_per_s <= 0:
         raise InfeasibleError(
             f"no rate is known to keep the service levels of {load.name} on {server.name}",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fluid.result import Block, Note, Result, Table, number
@@ -40,7 +40,8 @@ class Option:
         gain: In the objective over the engine's defaults, a share, with its 95 % interval.
         slo: The largest rate that keeps the promises with these settings; None without promises,
             or where least TTFT is asked for.
-        carried_per_s: What a replica carries: that rate, or what it completes when saturated.
+        carried_per_s: What a replica carries: that rate, or what it completes when saturated; the
+            load's own where least TTFT is asked for.
         replicas: So many carry the load.
         cost: Of all of them, per hour; None where no cost was given.
         table: The settings as a table; None for engines that follow none.
@@ -69,6 +70,7 @@ class Plan(Result):
     Attributes:
         objective: "goodput", "cost" or "ttft".
         options: One per server, the recommended one first.
+        left_out: Servers that cannot do what is asked, each with the reason.
 
     >>> import fluidwait as fw
     >>> load = fw.Workload.of(report=fw.Requests(1.0, prompt=100, output=50))
@@ -81,6 +83,7 @@ class Plan(Result):
     workload: Workload
     objective: Objective
     options: tuple[Option, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def best(self) -> Option:
@@ -99,14 +102,17 @@ class Plan(Result):
         else:
             set_to = (f"{one.name}={_word(one.value)}" for one in best.worth)
             settings = "with " + ", ".join(set_to)
-        carried = f"{number(best.carried_per_s)} requests/s each"
-        return f"Take {what} {settings}; {carried} {self._carries}."
+        return f"Take {what} {settings}; {self._carries}."
 
     @property
     def _carries(self) -> str:
-        if self.best.slo is not None:
-            return "keep the service levels (95 %)"
-        return "when saturated, no service levels asked"
+        best = self.best
+        rate = number(best.carried_per_s)
+        if self.objective == "ttft":
+            return f"p99 TTFT {number(_known(best.best.ttft_p99_s))} s at {rate} requests/s"
+        if best.slo is not None:
+            return f"{rate} requests/s each keep the service levels (95 %)"
+        return f"{rate} requests/s each when saturated, no service levels asked"
 
     @property
     def gain_sentence(self) -> str:
@@ -142,6 +148,8 @@ class Plan(Result):
             yield self.best.slo.sentence
         if self.best.flags.text.strip():
             yield self.best.flags.text.rstrip("\n")
+        for name, reason in self.left_out.items():
+            yield Note(f"{name} is left out: {reason}")
         for one in self.options:
             if not one.raced.finished:
                 yield Note(
@@ -170,18 +178,19 @@ class Plan(Result):
             "objective": self.objective,
             "recommendation": self.sentence,
             "options": [_option(one) for one in self.options],
+            "left_out": dict(self.left_out),
         }
 
     def frame(self) -> dict[str, list[Any]]:
         """A row for each setting of the recommended server that was tried, in its first round."""
-        field = self.best.raced.field
+        tries = self.best.raced.field
         return {
-            "setting": [one.setting.label for one in field],
-            "offered_per_s": [one.offered_per_s for one in field],
-            "goodput_per_s": [one.goodput_per_s for one in field],
-            "ttft_p99_s": [_known(one.ttft_p99_s) for one in field],
-            "tpot_p99_s": [_known(one.tpot_p99_s) for one in field],
-            "evictions_per_request": [one.evictions_per_request for one in field],
+            "setting": [one.setting.label for one in tries],
+            "offered_per_s": [one.offered_per_s for one in tries],
+            "goodput_per_s": [one.goodput_per_s for one in tries],
+            "ttft_p99_s": [_known(one.ttft_p99_s) for one in tries],
+            "tpot_p99_s": [_known(one.tpot_p99_s) for one in tries],
+            "evictions_per_request": [one.evictions_per_request for one in tries],
         }
 
     def plot(self, ax: Panels | None = None) -> Panels:
