@@ -47,15 +47,14 @@ def public_case() -> Case:
 
 
 def cases() -> Iterator[Case]:
-    """Memory and compute, with levels and without."""
+    """Memory and compute, with levels and without, on the engines that there are."""
     yield public_case()
     long = load_server("engine-long-decode")
     slo = Slo(ttft_s=4.0, tpot_s=0.06, quantile=0.95)
-    yield Case(
-        "levels",
-        Workload.of(a=Requests(1.0, 512, 600, slo=slo), b=Requests(2.0, 512, 100, slo=slo)),
-        long,
-    )
+    mixed = Workload.of(a=Requests(1.0, 512, 600, slo=slo), b=Requests(2.0, 512, 100, slo=slo))
+    yield Case("levels", mixed, long)
+    for engine in ("sglang", "trtllm"):
+        yield Case(f"levels {engine}", mixed, long.model_copy(update={"engine": engine}))
     yield Case("one length", Workload.of(a=Requests(1.0, 512, 1000)), long)
     yield Case(
         "short outputs",

@@ -98,6 +98,11 @@ def test_who_cannot_be_told_from_the_best_is_kept_up_to_half() -> None:
     assert [dict(one.values)["cap"] for one in _left(apart, "goodput")] == [0, 1, 2, 3]
 
 
+def test_a_round_in_which_all_do_the_same_decides_nothing() -> None:
+    same = [a_try(number, [5.0, 5.0]) for number in range(10)]
+    assert len(_left([*same, a_try(10, [4.0, 4.0])], "goodput")) == 10
+
+
 def test_less_ttft_is_better_and_more_goodput_is() -> None:
     one, other = a_try(1, [4.0, 4.2], ttft_s=0.5), a_try(2, [3.0, 3.2], ttft_s=1.0)
     assert one.better_by(other, "ttft").mean == pytest.approx(0.5)

@@ -207,10 +207,17 @@ def race(
 
 
 def _left(ranking: Sequence[Tried], objective: Objective) -> list[Setting]:
-    """The better third, and who is not measurably worse than the best, up to half."""
+    """The better third; who is not measurably worse than the best, up to half; and all that did
+    exactly as well: where nobody misses anything, a round has told nothing.
+    """
+    best = ranking[0]
     count = max(math.ceil(len(ranking) * _KEEP), min(FINALISTS, len(ranking)))
     most = max(math.ceil(len(ranking) * _KEEP_AT_MOST), count)
-    while count < most and ranking[count].better_by(ranking[0], objective).high >= 0:
+    while count < len(ranking):
+        other = ranking[count]
+        ties = np.array_equal(other.scores(objective), best.scores(objective))
+        if not ties and (count >= most or other.better_by(best, objective).high < 0):
+            break
         count += 1
     return [one.setting for one in ranking[:count]]
 
