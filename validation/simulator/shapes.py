@@ -23,7 +23,7 @@ SHAPE = np.dtype(
         ("output_tokens", "i8"),
         ("prompt_rank", "i8"),  # position of the prompt among the distinct prompts, ascending
         ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
-        ("report_class", "i8"),  # class under which requests of this shape are reported
+        ("report_class", "u4"),  # class under which requests of this shape are reported
         ("too_long", "i8"),  # 1: never fits into memory, so that it is refused at submission
         ("limited", "i8"),  # 1: its class has limits,
         ("ttft_limit_s", "f8"),  # inf where there is none
