@@ -100,17 +100,11 @@ class TrafficCase:
 def random_traffic_case(name: str, number: int) -> TrafficCase:
     """Kinds of traffic in turn."""
     rng = random.Random(f"traffic-{name}-{number}")
-    case = synchronous(random_case(name, number))
+    case = random_case(name, number)
     traffic = KINDS[number % len(KINDS)](rng)
     if traffic.refuse_too_long and not case.policy.policy.per_class:
         case = with_a_long_class(case)
     return TrafficCase(case, traffic, rng.choice([1.0, 2.0, 5.0]))
-
-
-def synchronous(case: Case) -> Case:
-    """Without decisions ahead, whose slow reference knows only arrivals at a rate."""
-    values = {k: v for k, v in case.policy.values.items() if k != "async_scheduling"}
-    return replace(case, policy=replace(case.policy, values=values))
 
 
 def with_a_long_class(case: Case) -> Case:
