@@ -97,14 +97,26 @@ class TrafficCase:
         return poisson_model(self.case.workload, self.case.server, traffic=self.traffic)
 
 
-def random_traffic_case(name: str, number: int) -> TrafficCase:
-    """Kinds of traffic in turn."""
+def random_traffic_case(name: str, number: int, *, ahead: bool = False) -> TrafficCase:
+    """Kinds of traffic in turn.
+
+    Args:
+        ahead: Whether the rule may decide while an iteration runs, as that of some cases does.
+    """
     rng = random.Random(f"traffic-{name}-{number}")
     case = random_case(name, number)
+    if not ahead:
+        case = synchronous(case)
     traffic = KINDS[number % len(KINDS)](rng)
     if traffic.refuse_too_long and not case.policy.policy.per_class:
         case = with_a_long_class(case)
     return TrafficCase(case, traffic, rng.choice([1.0, 2.0, 5.0]))
+
+
+def synchronous(case: Case) -> Case:
+    """Without decisions ahead, under which a request that has ended keeps its seat for a while."""
+    values = {k: v for k, v in case.policy.values.items() if k != "async_scheduling"}
+    return replace(case, policy=replace(case.policy, values=values))
 
 
 def with_a_long_class(case: Case) -> Case:

@@ -17,7 +17,7 @@ REQUESTS = 60
 
 def compare(name: str, number: int) -> Counter[str]:
     """Assert agreement; count what happened."""
-    case = random_traffic_case(name, number)
+    case = random_traffic_case(name, number, ahead=True)
     policy = case.case.policy
     job = cpu.Job(policy, 0, case.case.seed, 1.0 if case.traffic.clients else case.rate_scale)
     if not case.traffic.at_a_rate:
