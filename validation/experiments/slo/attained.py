@@ -19,6 +19,7 @@ from fluid.workload import LIMITS
 from validation.experiments.slo.levels import Kept, judged, share_interval
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, run_reading
+from validation.simulator.fleet import as_one, run_fleets
 from validation.simulator.metrics import (
     Floats,
     Interval,
@@ -181,8 +182,16 @@ def attained(
     rate_per_s: float,
     runs: Runs,
     relaxation: float,
+    servers: int = 1,
 ) -> Attained:
-    """Simulate one rate and read what its requests met."""
+    """Simulate one rate and read what its requests met.
+
+    Args:
+        servers: So many behind `least_outstanding_tokens`; rate and runs are those of all together.
+
+    Raises:
+        InputError: As `run_reading`, or `run_fleets` for more than one server.
+    """
     jobs = [
         Job(policy, number, runs.seed, model.rate_scale(rate_per_s))
         for number in range(runs.replications)
@@ -191,7 +200,10 @@ def attained(
     def read(lane: Lane) -> tuple[Replication, tuple[Requests, ...]]:
         return collect(lane), _requests(model, lane, kept, relaxation)
 
-    done = run_reading(model, jobs, runs.requests, read)
+    if servers == 1:
+        done = run_reading(model, jobs, runs.requests, read)
+    else:
+        done = run_fleets(model, jobs, servers, runs.requests, lambda one: read(as_one(one)))
     return Attained(
         rate_per_s,
         kept,
