@@ -185,9 +185,9 @@ def test_a_fleet_as_one_counts_what_its_requests_met() -> None:
     assert found.completed == ((begin_s < completed_s) & (completed_s <= end_s)).sum()
     arrived, clock_s, in_system = found.path[:, :3].T
     for number, at_s, present in zip(arrived.astype(int), clock_s, in_system, strict=True):
-        last_s = rows["arrived_at_s"][number - 1]
-        assert last_s <= at_s < last_s + 0.2
-        there = ~(completed_s[:number] <= last_s)
+        next_s = rows["arrived_at_s"][number]
+        assert next_s <= at_s < next_s + 0.2
+        there = ~(completed_s[:number] <= next_s)
         late = there & (completed_s[:number] <= at_s + 0.2)
         assert there.sum() - late.sum() <= present <= there.sum()
 

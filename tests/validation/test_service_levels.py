@@ -245,17 +245,17 @@ def test_servers_are_those_of_m_m_1_k() -> None:
     assert found.decided
 
 
-def test_requests_in_turn_need_no_more_servers_than_at_random() -> None:
+def test_routers_that_know_more_need_no_more_servers_than_at_random() -> None:
     slo = Slo(ttft_s=0.02, quantile=0.9)
     load = fw.Workload.of(a=fw.Requests(400.0, prompt=20, output=1, slo=slo))
-    at_random, in_turn = (
+    at_random, in_turn, to_the_fewest = (
         fw.slo_servers(load, FIXED, "greedy:cap=1", router=router, runs=Runs(20, 1_000)).servers
         for router in ROUTERS
     )
     # Exact for M/D/1: P(wait ≤ one service) = (1 − ρ)e^ρ.
     needed = next(n for n in range(4, 100) if waits_within(ITERATION_S, 400.0 / n) >= 0.9)
     assert at_random == needed
-    assert in_turn < at_random
+    assert 4 < to_the_fewest <= in_turn < at_random
 
 
 def test_above_capacity_the_pace_keeps_the_limit_and_the_fluid_limit_the_refusals() -> None:
@@ -326,8 +326,19 @@ def test_questions_that_make_no_sense_are_refused() -> None:
             ask(chat(ttft_s=1.0), GPU, budget_s=0.0)
     with pytest.raises(InputError, match="tolerance"):
         fw.slo_rate(chat(ttft_s=1.0), GPU, tolerance=0.5)
-    with pytest.raises(InputError, match="router: got 'best'"):
+    every = "one of random, round-robin, least-outstanding-tokens"
+    with pytest.raises(InputError, match=f"router: got 'best'; allowed: {every}"):
         fw.slo_servers(chat(ttft_s=1.0), GPU, router="best")
+    with pytest.raises(InputError, match="did you mean least-outstanding-tokens"):
+        fw.slo_servers(chat(ttft_s=1.0), GPU, router="least-outstanding")
+    with pytest.raises(InputError, match=r"requests: got 900000; .* 3 servers that a router looks"):
+        fw.slo_servers(
+            chat(ttft_s=1.0).at_rate(40.0),
+            GPU,
+            "greedy",
+            router="least-outstanding-tokens",
+            runs=Runs(2, 900_000),
+        )
     with pytest.raises(InputError, match="a limit of TTFT"):
         fw.queue_for_limit(chat(tpot_s=1.0), GPU)
     with pytest.raises(InfeasibleError, match="nobody may wait"):

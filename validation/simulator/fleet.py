@@ -104,6 +104,7 @@ def start_fleet(model, fleet, seed, replication, rate_scale):
             lane = lane_of(fleet.lanes, index)
             reset(lane, seed, replication)
             set_window(model, lane)
+        fleet.lanes.scalars[index, 0].path_next = fleet.sent.size + 1
         behind = fleet.behind[index]
         behind.outstanding_tokens = 0
         behind.newest = -1
@@ -143,6 +144,7 @@ def run_fleet(model, fleet, params, thresholds):
     """
     lanes = fleet.lanes
     left = lanes.scalars[0, 0].cohort_left
+    sampled_at = 1
     for number in range(lanes.requests.size + 1):
         now_s = math.inf
         if number < lanes.requests.size:
@@ -164,6 +166,9 @@ def run_fleet(model, fleet, params, thresholds):
             break
         if left == 0 and now_s >= lanes.scalars[0, 0].window_end_s:
             break
+        if number == sampled_at:
+            _sample_all(model, fleet)
+            sampled_at += lanes.scalars[0, 0].path_stride
         for index in range(fleet.behind.size):
             _forget_completed(model, fleet, index, now_s)
         chosen = pick(fleet.behind, number)
@@ -172,11 +177,16 @@ def run_fleet(model, fleet, params, thresholds):
         lane.scalars[0].asleep = 0
         joins(model, lane, number)
         push_back(lane, queue_of(model, lanes.requests[number].shape), number)
-        if number + 1 >= lanes.scalars[0, 0].path_next:
-            for index in range(fleet.behind.size):
-                sample(model, lane_of(lanes, index))
     for index in range(fleet.behind.size):
         lanes.scalars[index, 0].cohort_left = left
+
+
+@kernel
+def _sample_all(model, fleet):
+    """Append to the paths of all servers at the same arrival, where none of them would alone."""
+    for index in range(fleet.behind.size):
+        sample(model, lane_of(fleet.lanes, index))
+        fleet.lanes.scalars[index, 0].path_next = fleet.sent.size + 1
 
 
 @kernel
