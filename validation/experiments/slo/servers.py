@@ -31,7 +31,14 @@ from validation.experiments.slo.answer import (
     named_levels,
 )
 from validation.experiments.slo.attained import Attained, attained, criteria
-from validation.experiments.slo.levels import COLUMNS, SPARE, Kept, Level, cells
+from validation.experiments.slo.levels import (
+    COLUMNS,
+    SPARE,
+    Kept,
+    Level,
+    cells,
+    least_requests,
+)
 from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import model_of
@@ -254,6 +261,20 @@ class _Trial:
         """Whether so many keep all promises: the same with runs of two lengths."""
         return self._decided(servers)[0]
 
+    def too_few(self, servers: int) -> str:
+        """Which promise takes more requests to be known kept than came; empty where none does."""
+        found = self._decided(servers)[1]
+        for number_of, one in enumerate(found.promises):
+            quantile = one.slo.quantile
+            if quantile == "mean" or found.arrived(number_of) >= least_requests(quantile):
+                continue
+            return (
+                f"{one.slo.words} of {one.name} takes {least_requests(quantile):,} requests that "
+                f"keep it, and {found.arrived(number_of):,} came: more replications and seconds, "
+                "or a lower quantile"
+            )
+        return ""
+
     def _decided(self, servers: int) -> tuple[Kept, Attained]:
         if servers not in self._known:
             self._known[servers] = self._simulated(servers)
@@ -286,7 +307,8 @@ def _fewest(trial: _Trial, stable: int, guess: int) -> tuple[int, int]:
             raise InfeasibleError(
                 f"no number of servers up to {low:,} is known to keep the service levels",
                 "service levels",
-                "relax a limit that even requests without company miss, or allow more seconds",
+                trial.too_few(low)
+                or "relax a limit that even requests without company miss, or allow more seconds",
             )
     step = 1
     while high - low > 1:
