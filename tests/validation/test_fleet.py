@@ -138,6 +138,24 @@ def test_one_server_is_the_plain_simulation(text: str) -> None:
                 np.testing.assert_array_equal(before, getattr(own, field.name), field.name)
 
 
+def test_nothing_of_a_run_is_left_in_the_memory_of_the_next_one() -> None:
+    model = model_of(TWO.at_rate(60.0), SERVER)
+    jobs = [Job(policy_of("vllm-v1"), number) for number in (0, 1, 0)]
+    first, other, again = run_fleets(
+        model,
+        jobs,
+        3,
+        1_000,
+        lambda one: (one.lanes.requests["completed_at_s"].copy(), collect(as_one(one))),
+        threads=1,
+    )
+    np.testing.assert_array_equal(first[0], again[0])
+    for field in fields(Replication):
+        before, after = (getattr(one[1], field.name) for one in (first, again))
+        np.testing.assert_array_equal(before, after, field.name)
+    assert not np.array_equal(first[0], other[0])
+
+
 def replications(model: Model, text: str, servers: int, each: int, **options) -> list[Replication]:
     """Twenty, of so many requests for each server."""
     jobs = [Job(policy_of(text), number) for number in range(20)]
