@@ -35,7 +35,8 @@ def model_with(residents: float, capacity_tokens: int = 4_000_000) -> Model:
 SUMS_BYTES, COUNT_BYTES = 8, 4
 
 BYTES_PER_REQUEST = (
-    5 * REQUEST.itemsize  # laid out; read and written until it is parked, and when it ends
+    # Its draws written; read and laid out; read and written until it is parked, and when it ends.
+    7 * REQUEST.itemsize
     + RESIDENT.itemsize  # written until it is parked
     + 2 * 4 * DAY.itemsize  # its end and its phase, entered and struck out
     + 2 * 3 * (3 * SUMS_BYTES + COUNT_BYTES)  # latency, TTFT and TPOT in sums and histograms

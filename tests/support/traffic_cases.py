@@ -97,10 +97,16 @@ class TrafficCase:
         return poisson_model(self.case.workload, self.case.server, traffic=self.traffic)
 
 
-def random_traffic_case(name: str, number: int) -> TrafficCase:
-    """Kinds of traffic in turn."""
+def random_traffic_case(name: str, number: int, *, ahead: bool = False) -> TrafficCase:
+    """Kinds of traffic in turn.
+
+    Args:
+        ahead: Whether the rule may decide while an iteration runs, as that of some cases does.
+    """
     rng = random.Random(f"traffic-{name}-{number}")
-    case = synchronous(random_case(name, number))
+    case = random_case(name, number)
+    if not ahead:
+        case = synchronous(case)
     traffic = KINDS[number % len(KINDS)](rng)
     if traffic.refuse_too_long and not case.policy.policy.per_class:
         case = with_a_long_class(case)
@@ -108,7 +114,7 @@ def random_traffic_case(name: str, number: int) -> TrafficCase:
 
 
 def synchronous(case: Case) -> Case:
-    """Without decisions ahead, whose slow reference knows only arrivals at a rate."""
+    """Without decisions ahead, under which a request that has ended keeps its seat for a while."""
     values = {k: v for k, v in case.policy.values.items() if k != "async_scheduling"}
     return replace(case, policy=replace(case.policy, values=values))
 

@@ -137,9 +137,9 @@ def test_replications_are_cut_to_the_memory() -> None:
 
     model = poisson_model(workload(), SERVER)
     each = bytes_per_replication(model, 1000)
-    # 56 bytes a request; four histograms of 1,200 counts for each of two classes.
-    assert each > 56 * 1000 + 2 * 4 * 1200 * 4
-    assert bytes_per_replication(model, 2000) == each + 56 * 1000
+    # 40 bytes a request; four histograms of 1,200 counts for each of two classes.
+    assert each > 40 * 1000 + 2 * 4 * 1200 * 4
+    assert bytes_per_replication(model, 2000) == each + 40 * 1000
     assert chunk_size(model, 1000, 50, float("inf")) == 50
     assert chunk_size(model, 1000, 50, 10 * each) == 8
     with pytest.raises(InputError, match="requests: got 1000; allowed: fewer: one replication"):

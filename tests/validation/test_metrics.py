@@ -19,6 +19,7 @@ from validation.simulator.metrics import (
     interval,
 )
 from validation.simulator.model import Model, poisson_model
+from validation.simulator.recording import bin_of
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
 
 REQUESTS = 3000
@@ -78,11 +79,28 @@ def test_kv_and_completions_are_those_of_the_trace(model: Model, job: cpu.Job) -
 
 @given(st.lists(st.floats(2e-4, 1e5), min_size=1, max_size=300))
 def test_histogram_quantiles_are_within_one_percent(values: list[float]) -> None:
-    counts = np.zeros(HISTOGRAM_BINS, np.int32)
+    counts = np.zeros((2, 1, HISTOGRAM_BINS), np.int32)
     bins = np.log(np.array(values) / HISTOGRAM_LOWEST_S) / np.log(HISTOGRAM_RATIO)
-    np.add.at(counts, bins.astype(int), 1)
+    np.add.at(counts[0, 0], bins.astype(int), 1)
+    alone, empty, pooled = histogram_quantiles(counts)
     exact = np.quantile(values, QUANTILES, method="inverted_cdf")
-    np.testing.assert_allclose(histogram_quantiles(counts), exact, rtol=0.01)
+    np.testing.assert_allclose(alone[0], exact, rtol=0.01)
+    assert np.isnan(empty).all()
+    np.testing.assert_array_equal(pooled, alone)
+
+
+def test_values_fall_into_the_bin_between_its_edges() -> None:
+    edges = HISTOGRAM_LOWEST_S * HISTOGRAM_RATIO ** np.arange(HISTOGRAM_BINS + 1)
+    rng = np.random.default_rng(0)
+    inside = np.exp(rng.uniform(np.log(edges[0]), np.log(edges[-1]), 20_000))
+    at_edges = [edges[:-1], np.nextafter(edges[1:], 0)]
+    values = np.concatenate([inside, *at_edges])
+    found = np.array([bin_of.py_func(value) for value in values])
+    assert (edges[found] <= values).all()
+    assert (values < edges[found + 1]).all()
+    outside = [-1.0, 0.0, 1e-300, 3e6, np.inf]
+    last = HISTOGRAM_BINS - 1
+    assert [bin_of.py_func(value) for value in outside] == [0, 0, 0, last, last]
 
 
 def test_interval_covers_the_mean_as_often_as_it_says() -> None:

@@ -120,6 +120,13 @@ def test_a_key_knows_workload_server_and_settings(model: Model) -> None:
     assert key(model, text="greedy:watermark=0.010") == key(model, text="greedy:watermark=1e-2")
 
 
+def test_records_of_a_model_have_no_gaps(model: Model) -> None:
+    """A model is known by a hash of their bytes, and in a gap stands anything."""
+    for array in model:
+        fields = [array.dtype[name] for name in array.dtype.names or ()]
+        assert sum(one.itemsize for one in fields) == array.dtype.itemsize
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -106,11 +106,10 @@ def greedy_that_stops_early(model, lane, params, thresholds):  # type: ignore[no
     scalars = lane.scalars[0]
     need = 0
     while scalars.waiting > 0:
-        request = lane.queues[0].head
-        lane.requests[request].left = 1
         if scalars.residents > 0 and not fits(model, lane, need, 0):
             break
         need += admit(model, lane, 0)
+        lane.residents[scalars.slots - 1].left = 1
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.traffic_cases import KINDS, RULES, Drawn, random_traffic_case
-from validation.reference import REFERENCE_POLICIES, simulate_slowly
+from validation.reference import REFERENCE_POLICIES, simulate_ahead, simulate_slowly
 from validation.simulator import cpu
 
 CASES = 6 * len(KINDS)
@@ -17,7 +17,7 @@ REQUESTS = 60
 
 def compare(name: str, number: int) -> Counter[str]:
     """Assert agreement; count what happened."""
-    case = random_traffic_case(name, number)
+    case = random_traffic_case(name, number, ahead=True)
     policy = case.case.policy
     job = cpu.Job(policy, 0, case.case.seed, 1.0 if case.traffic.clients else case.rate_scale)
     if not case.traffic.at_a_rate:
@@ -25,7 +25,8 @@ def compare(name: str, number: int) -> Counter[str]:
     trace = cpu.run_traced(case.model, job, REQUESTS)
     drawn = Drawn(case)
     requests = drawn.first(trace, REQUESTS)
-    iterations = simulate_slowly(
+    ahead = int(policy.values.get("async_scheduling", 0))
+    iterations = (simulate_ahead if ahead else simulate_slowly)(
         requests,
         case.case.server,
         REFERENCE_POLICIES[name],
@@ -39,9 +40,10 @@ def compare(name: str, number: int) -> Counter[str]:
     np.testing.assert_allclose(
         trace.series[:, :2], np.array(iterations).reshape(-1, 2), rtol=1e-9, err_msg=message
     )
-    if len(trace.series) == 0:
+    if len(trace.series) <= ahead:
         return Counter()
-    seen_s = trace.series[-1, 0] * (1 - 1e-12)
+    # A batch that is formed ahead was decided when the one before it began.
+    seen_s = trace.series[-1 - ahead, 0] * (1 - 1e-12)
     requests.sort(key=lambda one: (one.arrived_at_s, one.order))
     came = int((trace.arrived_at_s <= seen_s).sum())
     same = [one for one in requests if one.arrived_at_s <= seen_s]
@@ -79,3 +81,8 @@ def test_engine_agrees_with_reference_under_every_kind_of_traffic(name: str) -> 
 def test_more_prompts_in_part_than_whole_ones_would_fit() -> None:
     """60 prompts of 7 and 8 tokens arrive at once, and each computes one token per iteration."""
     assert compare("vllm-v1", 1381)["evicted"]
+
+
+def test_a_client_gives_up_while_its_only_token_is_under_way() -> None:
+    """Batches are formed ahead; the request keeps its seat until its results are there."""
+    assert compare("vllm-v1", 1611)["gave_up"]

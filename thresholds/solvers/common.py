@@ -54,12 +54,12 @@ def solved_table(
     """
     if cuts is None:
         named = zip(workload.classes, thresholds, strict=True)
-        entries = [{"name": one.name, "threshold": value} for one, value in named]
+        entries = ({"name": one.name, "threshold": value} for one, value in named)
     else:
-        entries = [
+        entries = (
             {"name": f"segment {k}", "threshold": value, "up_to_tokens": cut}
             for k, (value, cut) in enumerate(zip(thresholds, cuts, strict=True), start=1)
-        ]
+        )
     return ThresholdTable(
         schema_version=SCHEMA_VERSION,
         created_by=created_by(),

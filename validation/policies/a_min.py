@@ -18,7 +18,14 @@ import math
 
 from validation.policies.known_lengths import fits_ahead, occupy, silent_stages
 from validation.simulator.compiling import inlined, kernel
-from validation.simulator.engine import admit, advance, advance_all, evict, head_tokens
+from validation.simulator.engine import (
+    admit,
+    advance,
+    advance_all,
+    evict,
+    head_tokens,
+    outputs_owed,
+)
 from validation.simulator.policy import EVICTION_PARAMETERS, Parameter, Policy
 
 # mypy: disable-error-code="no-untyped-def"
@@ -100,7 +107,7 @@ def head_stages(model, lane, queue, estimate):
     """The same of the head of a queue, were it admitted now."""
     request = lane.requests[lane.queues[queue].head]
     shape = model.shapes[request.shape]
-    generated = shape.output_tokens - request.left
+    generated = shape.output_tokens - outputs_owed(model, request)
     return stages_left(model, estimate, generated, request.known, shape.prompt_tokens)
 
 

@@ -15,7 +15,7 @@ iteration and in those after it.
 from __future__ import annotations
 
 from validation.simulator.compiling import inlined, kernel
-from validation.simulator.engine import admit, advance, advance_all
+from validation.simulator.engine import admit, advance, advance_all, outputs_owed
 from validation.simulator.kv import block_rounded
 from validation.simulator.policy import Policy
 
@@ -62,7 +62,7 @@ def admit_projected(model, lane):
             queue += 1
         request = lane.requests[lane.queues[queue].head]
         prompt = model.shapes[request.shape].prompt_tokens
-        stages = request.left + silent_stages(model, request.known, prompt)
+        stages = outputs_owed(model, request) + silent_stages(model, request.known, prompt)
         if not fits_ahead(model, lane, request.known, stages):
             return
         occupy(model, lane, request.known, stages)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from validation.policies.blocks import free_tokens, require_blocks
 from validation.simulator.compiling import kernel
-from validation.simulator.engine import admit, evict, head_tokens
+from validation.simulator.engine import admit, evict, head_tokens, outputs_owed
 from validation.simulator.kv import block_rounded
 from validation.simulator.model import Model
 from validation.simulator.policy import Parameter, Policy
@@ -126,7 +126,7 @@ def admit_prompts(model, lane, params, chunk):
     while scalars.waiting > 0 and chunk > 0 and scalars.residents < params[SEATS]:
         index = lane.queues[0].head
         request = lane.requests[index]
-        done = model.shapes[request.shape].output_tokens - request.left
+        done = model.shapes[request.shape].output_tokens - outputs_owed(model, request)
         asked = min(may_put_out(model, lane, params, index) - done, int(params[CLIP]))
         if scalars.residents > 0 and request.known + asked + block >= room:
             break

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fluid.server import Server
-from validation.reference.core import Queueing, Rule, pass_stage, seconds_of
+from validation.reference.core import (
+    OPEN,
+    Audience,
+    Coming,
+    Queueing,
+    Rule,
+    pass_stage,
+    seconds_of,
+)
 from validation.reference.request import Request
 
 
@@ -30,14 +38,23 @@ class Batch:
     emits: list[Request]
     ends: list[Request]
 
-    def deliver(self, state: Queueing, clock_s: float) -> None:
-        """Hand out its tokens; a request ends even if it has been preempted since."""
+    def deliver(self, state: Queueing, coming: Coming, clock_s: float) -> None:
+        """Hand out its tokens to who still waits for them.
+
+        A request ends even if it has been preempted since.
+        """
         for one in self.emits:
-            if math.isnan(one.first_token_at_s):
+            if math.isnan(one.first_token_at_s) and clock_s <= one.gives_up_at_s:
                 one.first_token_at_s = clock_s
         for one in self.ends:
-            one.completed_at_s = clock_s
             (state.residents if one in state.residents else state.waiting).remove(one)
+            if one.has_ended:  # Its client has gone.
+                continue
+            if math.isnan(one.first_token_at_s):
+                coming.leave(one)
+            else:
+                one.completed_at_s = clock_s
+                coming.end(one, clock_s)
 
 
 def formed(batch: Sequence[Request], server: Server) -> Batch:
@@ -48,26 +65,26 @@ def formed(batch: Sequence[Request], server: Server) -> Batch:
 
 
 def simulate_ahead(
-    requests: Sequence[Request],
+    requests: list[Request],
     server: Server,
     rule: Rule,
     parameters: Mapping[str, Any],
     thresholds: Sequence[int] = (),
     steps: int | None = None,
     cuts: Sequence[int] = (),
+    audience: Audience = OPEN,
 ) -> list[tuple[float, int]]:
     """As `simulate_slowly`: arguments, result, and the requests that are changed in place."""
     state = Queueing(server, parameters, thresholds, cuts=cuts)
     for one in requests:
         one.stage = one.first_stage
-    coming = list(requests)
+    coming = Coming(audience, requests, list(requests))
     running: list[Batch] = []
     clock_s = 0.0
     iterations: list[tuple[float, int]] = []
-    while len(iterations) != steps and any(math.isnan(one.completed_at_s) for one in requests):
-        while coming and coming[0].arrived_at_s <= clock_s:
-            state.waiting.append(coming.pop(0))
+    while len(iterations) != steps and not all(one.has_ended for one in requests):
         state.clock_s, state.under_way = clock_s, bool(running)
+        coming.happen(state, clock_s)
         state.tokens_under_way = running[0].emits if running else ()
         batch = rule(state)
         if batch:
@@ -77,14 +94,14 @@ def simulate_ahead(
             if len(running) < 2:
                 continue
         elif not running:
-            if not coming:
+            clock_s = coming.next_event_s(state)
+            if math.isinf(clock_s):
                 break
-            clock_s = coming[0].arrived_at_s
             continue
         ended = running.pop(0)
         clock_s += ended.seconds
-        ended.deliver(state, clock_s)
+        ended.deliver(state, coming, clock_s)
     for ended in running:
         clock_s += ended.seconds
-        ended.deliver(state, clock_s)
+        ended.deliver(state, coming, clock_s)
     return iterations

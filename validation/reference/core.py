@@ -126,7 +126,7 @@ OPEN = Audience()
 
 
 @dataclass
-class _Coming:
+class Coming:
     """Requests that are sent and have not arrived, and all that ever were."""
 
     audience: Audience
@@ -163,10 +163,23 @@ class _Coming:
             state.waiting.append(request)
 
     def give_up(self, request: Request, state: Queueing) -> None:
-        """Let a client go that has not had its first token."""
-        (state.waiting if request in state.waiting else state.residents).remove(request)
+        """Let a client go that has not had its first token.
+
+        A request whose last token is under way keeps seat and blocks until its results are there.
+        """
+        if not (state.under_way and request.is_over):
+            (state.waiting if request in state.waiting else state.residents).remove(request)
+        self.leave(request)
+
+    def leave(self, request: Request) -> None:
+        """Note that its client has gone."""
         request.left_at_s = request.gives_up_at_s
         self.end(request, request.gives_up_at_s)
+
+    def next_event_s(self, state: Queueing) -> float:
+        """When the next request arrives or the next client gives up; inf if none does."""
+        leaver = _next_leaver(state)
+        return min(self.next_at_s, leaver.gives_up_at_s if leaver else math.inf)
 
     def happen(self, state: Queueing, clock_s: float) -> None:
         """All arrivals and departures up to now, in order."""
@@ -183,7 +196,7 @@ class _Coming:
 
 def _next_leaver(state: Queueing) -> Request | None:
     present = [*state.waiting, *state.residents]
-    unanswered = [one for one in present if math.isnan(one.first_token_at_s)]
+    unanswered = [one for one in present if math.isnan(one.first_token_at_s) and not one.has_ended]
     return min(unanswered, key=lambda one: one.gives_up_at_s, default=None)
 
 
@@ -209,7 +222,7 @@ def simulate_slowly(
     state = Queueing(server, parameters, thresholds, cuts=cuts)
     for one in requests:
         one.stage = one.first_stage
-    coming = _Coming(audience, requests, list(requests))
+    coming = Coming(audience, requests, list(requests))
     clock_s = 0.0
     iterations: list[tuple[float, int]] = []
     while len(iterations) != steps and not all(one.has_ended for one in requests):
@@ -218,10 +231,7 @@ def simulate_slowly(
         state.last_has_arrived = coming.last_has_arrived
         batch = rule(state)
         if not batch:
-            leaver = _next_leaver(state)
-            clock_s = min(
-                state.wake_at_s, coming.next_at_s, leaver.gives_up_at_s if leaver else math.inf
-            )
+            clock_s = min(state.wake_at_s, coming.next_event_s(state))
             if math.isinf(clock_s):
                 break
             continue

@@ -204,9 +204,10 @@ def lay_out(model, lane, seed, replication, rate):
     """Set time and shape of every request of the replication, at `rate` requests per second."""
     arrivals = model.arrivals[0]
     begin_state(arrivals, lane.scalars[0], seed, replication)
+    _draw_all(lane, seed, replication)
     number = 0
     burst = 0
-    uniform, choice = two_uniforms(seed, replication, number, PURPOSE_ARRIVAL)
+    uniform = lane.requests[0].first_token_at_s
     rate_time_s = gap_s(arrivals, lane.scalars[0], rate, seed, replication, number, uniform)
     for index in range(lane.requests.size):
         request = lane.requests[index]
@@ -217,10 +218,24 @@ def lay_out(model, lane, seed, replication, rate):
             request.shape = choose_shape(model.shapes, mix)
             burst += 1
             continue
-        request.shape = choose_shape(model.profile[piece], choice)
+        request.shape = choose_shape(model.profile[piece], lane.requests[number].completed_at_s)
         number += 1
+        if number < lane.requests.size:
+            uniform = lane.requests[number].first_token_at_s
+            gap = gap_s(arrivals, lane.scalars[0], rate, seed, replication, number, uniform)
+            rate_time_s += gap
+
+
+@inlined
+def _draw_all(lane, seed, replication):
+    """The uniforms of all requests, kept until then where their times of service will be.
+
+    A loop of nothing else: a processor makes several blocks of random numbers at once.
+    """
+    for number in range(lane.requests.size):
+        request = lane.requests[number]
         uniform, choice = two_uniforms(seed, replication, number, PURPOSE_ARRIVAL)
-        rate_time_s += gap_s(arrivals, lane.scalars[0], rate, seed, replication, number, uniform)
+        request.first_token_at_s, request.completed_at_s = uniform, choice
 
 
 @inlined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,22 +103,38 @@ def run_reading(
         InputError: As `run`.
     """
     requests = checked_requests(model, jobs, requests)
-    lanes = threading.local()
     sizes = _sizes(model, jobs)
+    results: dict[int, Read] = {}
+    waiting = deque(enumerate(jobs))
 
-    def one(job: Job) -> Read:
-        kind = "prefixes" if job.policy.rule.caches else "plain"
-        if not hasattr(lanes, kind):
-            setattr(lanes, kind, _lane(model, job.policy, requests, series_rows, sizes))
-        lane = getattr(lanes, kind)
-        _simulate(model, lane, job)
-        result = read(lane)
-        if on_done:
-            on_done()
-        return result
+    def work() -> None:
+        lanes: dict[bool, Lane] = {}
+        while waiting:
+            try:
+                number, job = waiting.popleft()
+            except IndexError:  # Another thread was faster.
+                return
+            caches = job.policy.rule.caches
+            if caches not in lanes:
+                lanes[caches] = _lane(model, job.policy, requests, series_rows, sizes)
+            try:
+                _simulate(model, lanes[caches], job)
+                results[number] = read(lanes[caches])
+                if on_done:
+                    on_done()
+            except BaseException:
+                waiting.clear()
+                raise
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(one, jobs))
+    # Threads take their next job themselves, and this one is among them: to start another and to
+    # hand it a job takes as long as a short replication.
+    workers = min(threads or os.cpu_count() or 1, len(jobs))
+    with ThreadPoolExecutor(workers) as pool:
+        others = [pool.submit(work) for _ in range(workers - 1)]
+        work()
+        for one in others:
+            one.result()
+    return [results[number] for number in range(len(jobs))]
 
 
 def checked_requests(model: Model, jobs: Sequence[Job], requests: int) -> int:

@@ -5,8 +5,16 @@ The loop that asks it is `validation.simulator.loop`.
 
 from __future__ import annotations
 
+import math
+
 from validation.simulator.compiling import inlined, kernel
-from validation.simulator.decoders import active_slot, make_active, move, parked_need
+from validation.simulator.decoders import (
+    active_slot,
+    end_tokens_of,
+    make_active,
+    move,
+    parked_need,
+)
 from validation.simulator.kv import block_rounded
 from validation.simulator.window import in_window
 
@@ -20,7 +28,14 @@ def forget_progress(model, lane, index):
     shape = model.shapes[request.shape]
     decode_only = shape.prompt_tokens == shape.context_tokens
     request.known = shape.prompt_tokens + (1 if decode_only else 0)
-    request.left = shape.output_tokens
+
+
+@inlined
+def outputs_owed(model, request):
+    """Outputs that a waiting request has still to get."""
+    owed = end_tokens_of(model, request.shape) - request.known
+    # Where the end of its prompt emits nothing, it knows one token less before that.
+    return min(owed, model.shapes[request.shape].output_tokens)
 
 
 @inlined
@@ -83,9 +98,10 @@ def admit(model, lane, queue_index):
     resident.work = request.known - shape.context_tokens
     resident.held = block_rounded(model, request.known)
     resident.prompt = shape.prompt_tokens
-    resident.left = request.left
+    resident.left = outputs_owed(model, request)
     resident.note = 0.0
-    resident.token_at_s = request.token_at_s
+    resident.token_at_s = request.completed_at_s
+    request.completed_at_s = math.nan
     queue.head = request.next
     queue.length -= 1
     scalars.waiting -= 1
@@ -140,7 +156,6 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     index = resident.request
     request = lane.requests[index]
     request.evictions += 1
-    request.token_at_s = resident.token_at_s
     if in_window(scalars):
         scalars.evictions += 1
         context_tokens = model.shapes[request.shape].context_tokens
@@ -150,23 +165,33 @@ def evict(model, lane, slot, queue_index, requeue_back, keep_progress):
     scalars.lost_work_s += 0.0 if ends else resident.computed * constants.prefill_work_s
     if ends or keep_progress != 0.0:
         request.known = resident.known
-        request.left = resident.left
     else:
-        left = resident.left
+        lost = model.shapes[request.shape].output_tokens - resident.left
         forget_progress(model, lane, index)
-        lost = request.left - left
         scalars.lost_work_s += lost * (
             constants.output_work_s + constants.kv_work_s * (resident.known - 0.5 * lost)
         )
         if in_window(scalars):
             scalars.tokens_lost += lost
+    token_at_s = resident.token_at_s
     for later in range(slot + 1, scalars.residents):
         move(lane, later, later - 1)
     scalars.residents -= 1
     scalars.slots -= 1
     if ends:  # With the iteration that runs while a batch is formed ahead.
         return
+    request.completed_at_s = token_at_s
     if requeue_back != 0.0:
         push_back(lane, queue_index, index)
     else:
         push_front(lane, queue_index, index)
+
+
+@kernel
+def forget_waiting_tokens(lane):
+    """Who still waits at the end of a run has not completed, whatever outputs it has had."""
+    for queue in range(lane.queues.size):
+        index = lane.queues[queue].head
+        while index >= 0:
+            lane.requests[index].completed_at_s = math.nan
+            index = lane.requests[index].next

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fluid.errors import InputError
 from validation.simulator.compiling import bind, called_kernel, inlined, kernel
 from validation.simulator.cpu import Job, checked_requests
-from validation.simulator.engine import push_back
+from validation.simulator.engine import forget_waiting_tokens, push_back
 from validation.simulator.loop import joins, sleep
 from validation.simulator.model import Model
 from validation.simulator.path import sample
@@ -179,6 +179,7 @@ def run_fleet(model, fleet, params, thresholds):
         push_back(lane, queue_of(model, lanes.requests[number].shape), number)
     for index in range(fleet.behind.size):
         lanes.scalars[index, 0].cohort_left = left
+        forget_waiting_tokens(lane_of(lanes, index))
 
 
 @kernel
@@ -205,7 +206,7 @@ def _forget_completed(model, fleet, index, now_s):
     while number >= 0:
         following = fleet.sent[number].next
         request = fleet.lanes.requests[number]
-        if request.completed_at_s <= now_s:
+        if request.completed_at_s <= now_s and not _waits_again(fleet.lanes, index, number):
             behind.outstanding_tokens -= _tokens_of(model, request)
             if before < 0:
                 behind.newest = following
@@ -216,6 +217,20 @@ def _forget_completed(model, fleet, index, now_s):
                 behind.due_s = request.completed_at_s
             before = number
         number = following
+
+
+@kernel
+def _waits_again(lanes, index, number):
+    """Whether a request was evicted: while it waits, `completed_at_s` is that of its last token."""
+    if lanes.requests[number].evictions == 0:
+        return False
+    for queue in range(lanes.queues.shape[1]):
+        waiting = lanes.queues[index, queue].head
+        while waiting >= 0:
+            if waiting == number:
+                return True
+            waiting = lanes.requests[waiting].next
+    return False
 
 
 @kernel

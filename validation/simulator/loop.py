@@ -17,7 +17,7 @@ import math
 
 from validation.simulator.compiling import inlined, kernel
 from validation.simulator.decoders import let_go, move, park_in_time, unpark_all
-from validation.simulator.engine import forget_progress, push_back
+from validation.simulator.engine import forget_progress, forget_waiting_tokens, push_back
 from validation.simulator.iteration import run_aggregated, run_iteration
 from validation.simulator.path import sample
 from validation.simulator.state import Lane
@@ -97,6 +97,7 @@ def run_lane(model, lane, params, thresholds):
         if not (_catch_up(lane) or sleep(lane)):
             break
     if math.isinf(scalars.until_s):
+        forget_waiting_tokens(lane)
         scalars.window_end_s = min(scalars.window_end_s, scalars.clock_s)
 
 

@@ -12,10 +12,11 @@ from fluid.statistics import half_width
 from validation.simulator.backlog import Verdict, behind, verdict
 from validation.simulator.netput import Backlog
 from validation.simulator.prefix.state import PrefixLane
-from validation.simulator.recording import GAP
+from validation.simulator.recording import GAP, find_quantiles
 from validation.simulator.state import (
     HISTOGRAM_LOWEST_S,
     HISTOGRAM_RATIO,
+    SCALARS,
     Lane,
 )
 from validation.simulator.traffic.ends import MET, MET_EACH
@@ -148,15 +149,14 @@ class Replication:
 
 def collect(lane: Lane) -> Replication:
     """Read the statistics of the run that has just ended in `lane`."""
-    scalars = lane.scalars[0]
+    scalars = dict(zip(SCALARS.names or (), lane.scalars[0].item(), strict=True))
     window_s = float(scalars["window_end_s"] - scalars["window_start_s"])
     duration_s = float(scalars["clock_s"])
     sums = np.concatenate([lane.sums, lane.sums.sum(axis=0, keepdims=True)])
     limits, met_each, sums = sums[:, MET], sums[:, MET_EACH], sums[:, :MET]
     present = int(scalars["residents"] + scalars["waiting"])
-    histogram, between = lane.histogram[:, :GAP], lane.histogram[0, GAP]
-    counts = np.concatenate([histogram, histogram.sum(axis=0, keepdims=True)])
-    gaps = int(between.sum())
+    quantile_s = histogram_quantiles(lane.histogram)
+    gaps = int(lane.histogram[0, GAP].sum())
     number = sums[..., 0]
     mean = _divide(sums[..., 1], number)
     variance = _divide(sums[..., 2] - number * mean**2, number - 1)
@@ -191,31 +191,31 @@ def collect(lane: Lane) -> Replication:
         count=number,
         mean_s=mean,
         sd_s=np.sqrt(np.maximum(variance, 0.0)),
-        quantile_s=histogram_quantiles(counts),
+        quantile_s=quantile_s[:, :GAP],
         gap_count=gaps,
         gap_mean_s=_ratio(scalars["gap_sum_s"], gaps),
         gap_max_s=float(scalars["gap_max_s"]),
-        gap_quantile_s=histogram_quantiles(between),
+        gap_quantile_s=quantile_s[-1, GAP],
         path=lane.path[: scalars["path_rows"]].copy(),
         prefixes=PrefixUse.of(lane),
     )
 
 
-def histogram_quantiles(counts: NDArray[np.int32]) -> Floats:
+def histogram_quantiles(histogram: NDArray[np.int32]) -> Floats:
     """Quantiles of log-spaced histograms.
 
     Args:
-        counts: Shape (…, bins).
+        histogram: Shape (classes, metrics, bins).
 
     Returns:
-        The geometric middle of the bin in which each of QUANTILES falls, shape (…, 3); NaN for an
-        empty histogram.
+        The geometric middle of the bin in which each of QUANTILES falls, of each class, then of
+        all, shape (classes + 1, metrics, 3); NaN for an empty histogram.
     """
-    cumulative = counts.cumsum(axis=-1)
-    total = cumulative[..., -1:]
-    index = [(cumulative < np.ceil(q * total)).sum(axis=-1) for q in QUANTILES]
-    middle: Floats = HISTOGRAM_LOWEST_S * np.power(HISTOGRAM_RATIO, np.stack(index, axis=-1) + 0.5)
-    return np.where(total > 0, middle, np.nan)
+    classes, metrics, _ = histogram.shape
+    bins = np.full((classes + 1, metrics, len(QUANTILES)), np.nan)
+    find_quantiles(histogram, np.array(QUANTILES), bins)
+    middle: Floats = HISTOGRAM_LOWEST_S * np.power(HISTOGRAM_RATIO, bins + 0.5)
+    return middle
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:

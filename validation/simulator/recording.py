@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from validation.simulator.compiling import inlined, kernel
+import numpy as np
+
+from validation.simulator.compiling import called_kernel, inlined, kernel
 from validation.simulator.state import HISTOGRAM_BINS, HISTOGRAM_LOWEST_S, HISTOGRAM_RATIO
 from validation.simulator.traffic.ends import record_met
 from validation.simulator.window import in_window
@@ -13,9 +15,20 @@ from validation.simulator.window import in_window
 
 LATENCY, TTFT, TPOT, GAP = range(4)
 
-_LOG_LOWEST, _BINS_PER_LOG = math.log(HISTOGRAM_LOWEST_S), 1.0 / math.log(HISTOGRAM_RATIO)
-_EDGE = 1e-9
-"""Share of a bin's edge within which rounding could say another bin."""
+_EDGES_S = HISTOGRAM_LOWEST_S * HISTOGRAM_RATIO ** np.arange(HISTOGRAM_BINS + 1)
+"""Of the bins; what lies below all of them counts as in the first, above as in the last."""
+_EDGES_S[0], _EDGES_S[-1] = 0.0, math.inf
+
+_CELL_SHIFT = np.int64(46)
+_FIRST_CELL, _LAST_CELL = (int(one) for one in _EDGES_S[[1, -2]].view(np.int64) >> _CELL_SHIFT)
+_CELLS_S = (np.arange(_FIRST_CELL, _LAST_CELL + 1) << _CELL_SHIFT).view(np.float64)
+"""Where cells begin: numbers that share exponent and first six bits of the mantissa.
+
+A cell is a sixty-fourth of an octave or less, narrower than a bin: it lies in one, or in two.
+"""
+
+_BIN_OF_CELL = (_EDGES_S[1:-1] <= _CELLS_S[:, None]).sum(axis=1).astype(np.uint16)
+"""The first bin of each cell."""
 
 
 @inlined
@@ -48,7 +61,7 @@ def record(lane, report_class, metric, seconds):
     lane.sums[report_class, metric, 0] += 1.0
     lane.sums[report_class, metric, 1] += seconds
     lane.sums[report_class, metric, 2] += seconds * seconds
-    lane.histogram[report_class, metric, _bin_of(seconds)] += 1
+    lane.histogram[report_class, metric, bin_of(seconds)] += 1
 
 
 @inlined
@@ -64,23 +77,44 @@ def count_gaps(lane, seconds, count):
     scalars = lane.scalars[0]
     scalars.gap_sum_s += seconds * count
     scalars.gap_max_s = max(scalars.gap_max_s, seconds)
-    if not scalars.gap_bin_low_s <= seconds <= scalars.gap_bin_high_s:
+    if not scalars.gap_bin_low_s <= seconds < scalars.gap_bin_high_s:
         remember_bin(scalars, seconds)
     lane.histogram[0, GAP, scalars.gap_bin] += count
 
 
 @kernel
 def remember_bin(scalars, seconds):
-    """Neighbouring iterations take about as long, which spares them a logarithm each."""
-    scalars.gap_bin = _bin_of(seconds)
-    low_s = HISTOGRAM_LOWEST_S * HISTOGRAM_RATIO**scalars.gap_bin
-    scalars.gap_bin_low_s = low_s * (1.0 + _EDGE)
-    scalars.gap_bin_high_s = low_s * HISTOGRAM_RATIO * (1.0 - _EDGE)
+    """Neighbouring iterations take about as long, which spares them a look-up each."""
+    scalars.gap_bin = bin_of(seconds)
+    edges_s = _EDGES_S  # A device has a copy for each place that names it.
+    scalars.gap_bin_low_s = edges_s[scalars.gap_bin]
+    scalars.gap_bin_high_s = edges_s[scalars.gap_bin + 1]
 
 
-@kernel
-def _bin_of(seconds):
-    index = 0
-    if seconds > HISTOGRAM_LOWEST_S:
-        index = int((math.log(seconds) - _LOG_LOWEST) * _BINS_PER_LOG)
-    return min(index, HISTOGRAM_BINS - 1)
+@inlined
+def bin_of(seconds):
+    """Bin in which a value falls: by table, sooner than by a logarithm and exactly."""
+    cell = (np.float64(seconds).view(np.int64) >> _CELL_SHIFT) - _FIRST_CELL
+    lower = _BIN_OF_CELL[min(max(cell, 0), _BIN_OF_CELL.size - 1)]
+    return lower + 1 if seconds >= _EDGES_S[lower + 1] else lower
+
+
+@called_kernel
+def find_quantiles(histogram, quantiles, bins):
+    """Set `bins` to those in which the quantiles of each class fall, and then those of all.
+
+    Shapes (classes, metrics, bins), (quantiles,), ascending, and (classes + 1, metrics, quantiles).
+    What has no counts stays as it is.
+    """
+    classes = histogram.shape[0]
+    for row in range(classes + 1):
+        first, end = (row, row + 1) if row < classes else (0, classes)
+        for metric in range(histogram.shape[1]):
+            total = histogram[first:end, metric].sum()
+            passed, index = 0, -1
+            for number in range(quantiles.size if total > 0 else 0):
+                while passed < math.ceil(quantiles[number] * total):
+                    index += 1
+                    for one in range(first, end):
+                        passed += histogram[one, metric, index]
+                bins[row, metric, number] = index

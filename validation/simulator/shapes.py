@@ -23,8 +23,8 @@ SHAPE = np.dtype(
         ("output_tokens", "i8"),
         ("prompt_rank", "i8"),  # position of the prompt among the distinct prompts, ascending
         ("volume_rank", "i8"),  # the same for KV tokens held, summed over all stages
-        ("report_class", "i8"),  # class under which requests of this shape are reported
-        ("too_long", "i8"),  # 1: never fits into memory, so that it is refused at submission
+        ("report_class", "u4"),  # class under which requests of this shape are reported
+        ("too_long", "u4"),  # 1: never fits into memory, so that it is refused at submission
         ("limited", "i8"),  # 1: its class has limits,
         ("ttft_limit_s", "f8"),  # inf where there is none
         ("tpot_limit_s", "f8"),
@@ -40,7 +40,10 @@ SHAPE = np.dtype(
     ],
     align=True,
 )
-"""A distinct (prompt, context, output) of a request."""
+"""A distinct (prompt, context, output) of a request.
+
+Without gaps between its fields: what a model is known by is a hash of its bytes.
+"""
 
 
 def shapes_of(workload: Workload, server: Server, traffic: Traffic) -> NDArray[np.void]:

@@ -30,7 +30,6 @@ def start(model, lane, seed, replication, rate_scale):
             request.shape = model.tape[index].shape
         request.first_token_at_s = np.nan
         request.completed_at_s = np.nan
-        request.token_at_s = np.nan
         request.evictions = 0
     for index in range(lane.clients.size):
         client = lane.clients[index]

@@ -43,11 +43,11 @@ SCALARS = np.dtype(
         ("clock_s", "f8"),
         ("decides_at_s", "f8"),  # the clock; if `ahead`, when the last iteration began
         ("ahead", "i8"),  # 1: the policy forms a batch while the one before it runs
-        ("next_arrival", "i8"),  # first request that has not arrived yet
+        ("next_arrival", "u4"),  # first request that has not arrived yet
         ("sent", "i8"),  # requests whose time of arrival is known
         ("admissions", "i8"),  # so far, where `Lane.clients` has rows
         ("residents", "i8"),
-        ("slots", "i8"),  # of `residents` in use: more than residents while some are parked
+        ("slots", "u4"),  # of `residents` in use: more than residents while some are parked
         ("waiting", "i8"),
         ("waiting_tokens", "i8"),  # their prompts, where clients react
         ("left_service", "i8"),  # residents that gave up since the last decision
@@ -113,8 +113,8 @@ SCALARS = np.dtype(
         ("general_left", "i8"),  # iterations resident by resident before they are parked again
         ("general_next", "i8"),  # how many there will be at the next fall-back
         ("aggregated_since", "i8"),  # iteration at which they were parked
-        ("active", "i8"),  # residents that are not parked; `RESIDENT.active` has their slots
-        ("fresh", "i8"),  # parked since the last decode step; `RESIDENT.fresh` has their slots
+        ("active", "u4"),  # residents that are not parked; `RESIDENT.active` has their slots
+        ("fresh", "u4"),  # parked since the last decode step; `RESIDENT.fresh` has their slots
         ("parked_token_at_s", "f8"),  # newest output of the other parked residents
         ("parked", "i8"),  # residents that are, and of these:
         ("parked_held_tokens", "i8"),  # KV tokens held before the coming decode step
@@ -129,8 +129,8 @@ SCALARS = np.dtype(
         # Scratch: KV tokens up to which the rule need not be asked while only decoders run; 0: ask.
         ("undisturbed_tokens", "i8"),
         ("step", "i8"),  # decode steps so far
-        ("step_day", "i8"),  # the same modulo the calendar
-        ("step_phase", "i8"),  # the same modulo the tokens of a block
+        ("step_day", "u4"),  # the same modulo the calendar
+        ("step_phase", "u4"),  # the same modulo the tokens of a block
         ("arrivals_fast", "i8"),  # state of two-state arrivals while they are laid out
         ("arrivals_state_left_s", "f8"),
     ],
@@ -140,18 +140,18 @@ SCALARS = np.dtype(
 
 RESIDENT = np.dtype(
     [
-        ("request", "i4"),
+        ("request", "u4"),
         ("computed", "i4"),  # KV tokens in memory
         ("known", "i4"),  # tokens that exist so far: prompt and outputs
         ("work", "i4"),  # tokens to compute in this iteration; 0 pauses the resident
         ("held", "i4"),  # KV tokens occupied during this iteration, block-rounded
         ("prompt", "i4"),  # prompt and context tokens
         ("left", "i4"),  # outputs still owed
+        ("parked_at", "i4"),  # decode step for which the record holds; -1 where it always does
         ("token_at_s", "f8"),  # when its newest output came; NaN before the first
         ("note", "f8"),  # a policy's own number
-        ("parked_at", "i4"),  # decode step for which the record holds; -1 where it always does
-        ("active", "i4"),  # in the record of number i: slot of the i-th resident not parked
-        ("fresh", "i4"),  # likewise: of those parked since the last decode step
+        ("active", "u4"),  # in the record of number i: slot of the i-th resident not parked
+        ("fresh", "u4"),  # likewise: of those parked since the last decode step
     ],
     align=True,
 )
@@ -160,13 +160,12 @@ REQUEST = np.dtype(
     [
         ("arrived_at_s", "f8"),
         ("first_token_at_s", "f8"),  # NaN until it happens; kept when the token is lost later
-        ("completed_at_s", "f8"),  # NaN until it happens
-        ("token_at_s", "f8"),  # while waiting: when its newest output came; NaN before the first
-        ("shape", "i4"),
+        # NaN until it happens; but while it waits again, when its newest output came, if any has.
+        ("completed_at_s", "f8"),
+        ("shape", "u4"),
         ("known", "i4"),  # while waiting: tokens to have in KV before the next output
-        ("left", "i4"),  # while waiting: outputs still owed
         ("evictions", "i4"),
-        ("next", "i8"),  # in its queue or on its day, a linked list; -1 ends it
+        ("next", "i4"),  # in its queue or on its day, a linked list; -1 ends it
     ],
     align=True,
 )

@@ -79,7 +79,7 @@ def run_undisturbed(model, lane):
             kv_integral += need * passed_s
             resident_integral += decodes * passed_s
             gap_sum_s += gap_s
-            if next_tau > gap_high_s:
+            if next_tau >= gap_high_s:
                 lane.histogram[0, GAP, scalars.gap_bin] += alike * scalars.parked
                 alike = 0
                 remember_bin(scalars, next_tau)

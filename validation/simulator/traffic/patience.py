@@ -135,6 +135,7 @@ def _leave_queue(lane, index):
     scalars.waiting -= 1
     scalars.waiting_tokens -= lane.clients[index].prompt_tokens
     lane.clients[index].queue = -1
+    lane.requests[index].completed_at_s = math.nan
 
 
 @kernel
