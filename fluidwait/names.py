@@ -47,6 +47,13 @@ def queries(incomplete: str) -> list[str]:
     return _starting(incomplete, (*QUERIES, *SIMULATED_QUERIES))
 
 
+def routers(incomplete: str) -> list[str]:
+    """Ways to split requests over servers."""
+    from validation.experiments.slo.servers import ROUTERS
+
+    return _starting(incomplete, ROUTERS)
+
+
 def schedulers(incomplete: str) -> list[str]:
     """Rules that latencies are predicted for."""
     from fluid.steady.latency.scheduler import SCHEDULERS

@@ -53,7 +53,12 @@ def command(
         ),
     ] = None,
     router: Annotated[
-        str, typer.Option(help="slo-servers: random (an even Poisson split) or round-robin.")
+        str,
+        typer.Option(
+            help="slo-servers: random (an even Poisson split), round-robin, or "
+            "least-outstanding-tokens.",
+            autocompletion=names.routers,
+        ),
     ] = "random",
     arrivals: Arrivals = None,
     budget_s: Annotated[

@@ -40,6 +40,11 @@ def test_rate_and_servers_agree(call: Call, files: tuple[str, str]) -> None:
     assert servers.code == 0
     count = int(-(-180 // rate.document["value"]))
     assert f"{count} servers keep the service levels at 180 requests/s" in servers.out
+    ask = ("slo-servers", "--router", "least-outstanding-tokens", "--json", *SMALL)
+    looking = call("capacity", load, "-s", server, *ASK, *ask)
+    assert looking.code == 0
+    assert looking.document["router"] == "least-outstanding-tokens"
+    assert looking.document["stable_servers"] <= looking.document["value"] < count
 
 
 def test_a_bound_of_the_queue_is_drawn(call: Call, files: tuple[str, str], tmp_path: Path) -> None:
@@ -62,7 +67,10 @@ def test_a_bound_of_the_queue_is_drawn(call: Call, files: tuple[str, str], tmp_p
         (("--query", "slo-rate", "--device", "cuda"), "--device: got 'cuda'; allowed: nothing"),
         (("--query", "rate", "--scheduler", "greedy"), "--scheduler: got 'greedy'; allowed: only"),
         (("--query", "rate", "--requests", "9"), "--requests: got 9; allowed: only with query"),
-        (("--query", "slo-servers", "--router", "best"), "random or round-robin"),
+        (
+            ("--query", "slo-servers", "--router", "best"),
+            "one of random, round-robin, least-outstanding-tokens",
+        ),
         (("--query", "slo-rate", "--budget-s", "0"), "--budget-s: got 0.0; allowed: seconds > 0"),
     ],
     ids=str,

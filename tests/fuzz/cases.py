@@ -65,7 +65,6 @@ ANSWERING = (
 CHOICES = {
     ("solve", "objective"): (*WAIT_OBJECTIVES, SHARP),
     ("plan", "objective"): OBJECTIVES,
-    ("capacity", "router"): ("random", "round-robin"),
     ("export", "metrics_of"): ("vllm", "sglang"),
 }
 """Names that an option takes, where a shell offers none."""

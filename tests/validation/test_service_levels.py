@@ -14,8 +14,15 @@ from fluid.errors import InfeasibleError, InputError
 from fluid.service_levels import promises
 from fluid.workload import LIMITS, Slo, Workload
 from validation.experiments.boundary_search import Budget
-from validation.experiments.slo.attained import attained
-from validation.experiments.slo.levels import Kept, judged, levels_of, share_interval, together
+from validation.experiments.slo.attained import attained, criteria
+from validation.experiments.slo.levels import (
+    Kept,
+    judged,
+    least_requests,
+    levels_of,
+    share_interval,
+    together,
+)
 from validation.experiments.slo.search import RootSearch
 from validation.experiments.slo.servers import ROUTERS
 from validation.policies import configured
@@ -245,17 +252,17 @@ def test_servers_are_those_of_m_m_1_k() -> None:
     assert found.decided
 
 
-def test_requests_in_turn_need_no_more_servers_than_at_random() -> None:
+def test_routers_that_know_more_need_no_more_servers_than_at_random() -> None:
     slo = Slo(ttft_s=0.02, quantile=0.9)
     load = fw.Workload.of(a=fw.Requests(400.0, prompt=20, output=1, slo=slo))
-    at_random, in_turn = (
+    at_random, in_turn, to_the_fewest = (
         fw.slo_servers(load, FIXED, "greedy:cap=1", router=router, runs=Runs(20, 1_000)).servers
         for router in ROUTERS
     )
     # Exact for M/D/1: P(wait ≤ one service) = (1 − ρ)e^ρ.
     needed = next(n for n in range(4, 100) if waits_within(ITERATION_S, 400.0 / n) >= 0.9)
     assert at_random == needed
-    assert in_turn < at_random
+    assert 4 < to_the_fewest <= in_turn < at_random
 
 
 def test_above_capacity_the_pace_keeps_the_limit_and_the_fluid_limit_the_refusals() -> None:
@@ -313,6 +320,68 @@ def test_a_limit_below_an_iteration_says_what_is_possible() -> None:
         fw.slo_rate(both, GPU, "greedy", runs=Runs(4, 300))
 
 
+def with_rare(quantile: float | str) -> Workload:
+    """One request in five thousand is of a class with levels of its own."""
+    slo = Slo(ttft_s=1.0, quantile=quantile)
+    return fw.Workload.of(
+        chat=fw.Requests(5.0, 512, 50, slo=Slo(ttft_s=1.0)), rare=fw.Requests(0.001, 1, 1, slo=slo)
+    )
+
+
+@pytest.mark.parametrize(
+    "load",
+    [with_rare(0.99), with_rare("mean"), chat(ttft_s=1.0, quantile=0.999999)],
+    ids=["rare", "mean of a rare one", "high quantile"],
+)
+def test_requests_too_few_to_miss_leave_the_promise_open_and_are_no_miss(load: Workload) -> None:
+    found = fw.slo_rate(load, GPU, "greedy", runs=Runs(4, 600), budget_s=1e-3)
+    assert 0.5 * found.limit_per_s < found.rate_per_s < found.limit_per_s
+    assert not found.decided
+    assert found.low_per_s is None
+    assert found.high_per_s is not None
+
+
+def test_servers_that_no_run_can_decide_say_how_many_requests_it_takes() -> None:
+    """All of n within a limit show a share of q from n = z²q/(1 − q) on (Wilson)."""
+    for load, told in (
+        (with_rare(0.99), r"p99 of rare takes 381 requests that keep it, and \d came"),
+        (chat(ttft_s=1.0, quantile=0.9999), "p99.99 of chat takes 38,411 requests .* 1,440 came"),
+    ):
+        with pytest.raises(InfeasibleError, match=told):
+            fw.slo_servers(load, GPU, "greedy", runs=Runs(4, 600), budget_s=1e-3)
+    for quantile in (0.5, 0.99, 0.9999):
+        needed = float(least_requests(quantile))
+        at, before = (share_interval(*2 * (np.array([n]),)).low for n in (needed, needed - 1))
+        assert before < quantile <= at
+
+
+def test_a_limit_that_nobody_can_miss_leaves_stability_to_bind() -> None:
+    """Requests with one output have no time between tokens."""
+    slo = Slo(tpot_s=0.05)
+    load = fw.Workload.of(chat=fw.Requests(5.0, 512, 1, slo=slo))
+    found = fw.slo_rate(load, GPU, "greedy", runs=Runs(20, 2_500), budget_s=5.0)
+    assert 0.95 * found.limit_per_s < found.rate_per_s < found.limit_per_s
+    assert (found.binding, found.binding_limit) == ("stability", "stability")
+
+
+def test_who_is_never_served_misses_every_limit() -> None:
+    """Literal WAIT holds a class until more have come than a run has."""
+    for slo in (Slo(latency_s=20.0, quantile="mean"), Slo(ttft_s=1.0)):
+        load = fw.Workload.of(
+            chat=fw.Requests(5.0, 512, 50, slo=Slo(ttft_s=1.0)),
+            held=fw.Requests(1.0, 512, 50, slo=slo),
+        )
+        with pytest.raises(InfeasibleError, match=r"at no rate.*of held; .* is \d"):
+            fw.slo_rate(load, GPU, "wait:thresholds=5/4000", runs=Runs(4, 600))
+        model = model_of(load, GPU)
+        found = attained(
+            model, *configured("wait:thresholds=5/4000"), promises(load), 2.0, Runs(4, 600), 1.0
+        )
+        assert found.arrived(1) > 200
+        assert found.share(1).mean == 0.0
+        assert found.verdict(criteria(promises(load))[1]) == "broken"
+
+
 def test_questions_that_make_no_sense_are_refused() -> None:
     plain = fw.Workload.of(chat=fw.Requests(2.0, prompt=512, output=50))
     for ask in (fw.slo_rate, fw.slo_servers):
@@ -324,10 +393,24 @@ def test_questions_that_make_no_sense_are_refused() -> None:
             ask(chat(ttft_s=1.0), GPU, traffic=fw.Traffic(queue=fw.QueueLimit(requests=3)))
         with pytest.raises(InputError, match="budget_s"):
             ask(chat(ttft_s=1.0), GPU, budget_s=0.0)
+        none = fw.Workload.of(a=fw.Requests(1.0, 512, 1, slo=Slo(tpot_s=1.0, quantile="mean")))
+        with pytest.raises(InputError, match=r"slo of a: tpot_s: .*no time between tokens"):
+            ask(none, GPU)
     with pytest.raises(InputError, match="tolerance"):
         fw.slo_rate(chat(ttft_s=1.0), GPU, tolerance=0.5)
-    with pytest.raises(InputError, match="router: got 'best'"):
+    every = "one of random, round-robin, least-outstanding-tokens"
+    with pytest.raises(InputError, match=f"router: got 'best'; allowed: {every}"):
         fw.slo_servers(chat(ttft_s=1.0), GPU, router="best")
+    with pytest.raises(InputError, match="did you mean least-outstanding-tokens"):
+        fw.slo_servers(chat(ttft_s=1.0), GPU, router="least-outstanding")
+    with pytest.raises(InputError, match=r"requests: got 900000; .* 3 servers that a router looks"):
+        fw.slo_servers(
+            chat(ttft_s=1.0).at_rate(40.0),
+            GPU,
+            "greedy",
+            router="least-outstanding-tokens",
+            runs=Runs(2, 900_000),
+        )
     with pytest.raises(InputError, match="a limit of TTFT"):
         fw.queue_for_limit(chat(tpot_s=1.0), GPU)
     with pytest.raises(InfeasibleError, match="nobody may wait"):

@@ -57,18 +57,19 @@ def queue_of(model, shape):
 def run_lane(model, lane, params, thresholds):
     """Run one started replication in `lane`, until all that arrived in the window have ended.
 
+    Or up to the first decision at `until_s` or later, from where another call goes on.
     `model` is a `Service`: to hand a whole `Model` around would halve the speed.
     """
     if not REACTS:
         lane = without_clients(lane)
     scalars = lane.scalars[0]
-    if AGGREGATES:
+    if AGGREGATES and scalars.next_arrival == 0:
         scalars.aggregated = 1
-    while is_measuring(model, scalars):
+    while is_measuring(model, scalars) and scalars.decides_at_s < scalars.until_s:
         scalars.left_service = 0
         while _somebody_arrives(model, lane):
             request = scalars.next_arrival
-            if _joins(model, lane, request):
+            if joins(model, lane, request):
                 push_back(lane, queue_of(model, lane.requests[request].shape), request)
         scalars.wake_at_s = math.inf
         if AGGREGATES:
@@ -93,10 +94,11 @@ def run_lane(model, lane, params, thresholds):
                 scalars.stuck = 1
                 break
             continue
-        if not (_catch_up(lane) or _sleep(lane)):
+        if not (_catch_up(lane) or sleep(lane)):
             break
-    forget_waiting_tokens(lane)
-    scalars.window_end_s = min(scalars.window_end_s, scalars.clock_s)
+    if math.isinf(scalars.until_s):
+        forget_waiting_tokens(lane)
+        scalars.window_end_s = min(scalars.window_end_s, scalars.clock_s)
 
 
 @inlined
@@ -119,7 +121,7 @@ def _next_arrival_s(lane):
 
 
 @inlined
-def _joins(model, lane, index):
+def joins(model, lane, index):
     """Take the next arrival in; False if it is refused."""
     scalars = lane.scalars[0]
     request = lane.requests[index]
@@ -162,7 +164,7 @@ def _catch_up(lane):
 
 
 @kernel
-def _sleep(lane):
+def sleep(lane):
     """Pass the time until an arrival or the policy's wake-up; False if there is neither.
 
     Time with requests in the system counts as lost where nobody waits, and where an arrival ended
@@ -172,17 +174,18 @@ def _sleep(lane):
     scalars = lane.scalars[0]
     arrival_s = _next_arrival_s(lane)
     company = arrival_s <= scalars.wake_at_s
-    scalars.wake_at_s = min(scalars.wake_at_s, arrival_s)
+    scalars.asleep = arrival_s < scalars.wake_at_s
+    wake_at_s = min(scalars.wake_at_s, arrival_s)
     if lane.clients.size > 0:
-        scalars.wake_at_s = min(scalars.wake_at_s, next_to_give_up_s(lane))
-    if math.isinf(scalars.wake_at_s):
+        wake_at_s = min(wake_at_s, next_to_give_up_s(lane))
+    if math.isinf(wake_at_s):
         return False
     if scalars.iterations > scalars.slept_at_iteration:
         if scalars.slept_for_company:
             scalars.held_s += scalars.slept_s
         scalars.slept_s = 0.0
         scalars.slept_at_iteration = scalars.iterations
-    passed_s = scalars.wake_at_s - scalars.clock_s
+    passed_s = wake_at_s - scalars.clock_s
     if scalars.residents + scalars.waiting == 0:
         scalars.idle_s += passed_s
     elif scalars.waiting == 0:
@@ -191,7 +194,7 @@ def _sleep(lane):
         scalars.slept_s += passed_s
     scalars.slept_for_company = company
     scalars.system_integral += (scalars.residents + scalars.waiting) * passed_s
-    scalars.clock_s = scalars.wake_at_s
+    scalars.clock_s = wake_at_s
     scalars.decides_at_s = scalars.clock_s
     return True
 

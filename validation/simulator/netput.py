@@ -106,11 +106,9 @@ class Backlog:
         return seconds / done if done > 0 else math.inf
 
     def seats(self) -> float:
-        """Most requests in service while others waited; infinite where nobody ever did."""
-        waited = self.waiting > 0
-        if not waited.any():
-            return math.inf
-        return float(self.residents[waited].max())
+        """Most requests in service while others waited; infinite where there never were both."""
+        most = float(self.residents[self.waiting > 0].max(initial=0.0))
+        return most if most > 0 else math.inf
 
     def certain_loss_s(self) -> Floats:
         """Seconds lost so far, at the least."""

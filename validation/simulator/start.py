@@ -19,7 +19,7 @@ from validation.simulator.window import set_window
 @called_kernel
 def start(model, lane, seed, replication, rate_scale):
     """Reset the lane and lay out the arrivals of the replication, as far as they are known."""
-    _reset(lane, seed, replication)
+    reset(lane, seed, replication)
     if model.tape.size == 0 and model.constants[0].clients == 0:
         rate_per_s = model.constants[0].rate_per_s * model.constants[0].starts_share
         lay_out(model, lane, seed, replication, rate_per_s * rate_scale)
@@ -45,7 +45,8 @@ def start(model, lane, seed, replication, rate_scale):
 
 
 @kernel
-def _reset(lane, seed, replication):
+def reset(lane, seed, replication):
+    """Leave nothing in a lane of what ran there before, but for its requests."""
     scalars = lane.scalars[0]
     scalars.seed = seed
     scalars.replication = replication
@@ -63,6 +64,8 @@ def _reset(lane, seed, replication):
     scalars.credit = 1.0
     scalars.tau_s = 0.0
     scalars.drain_at_s = math.inf
+    scalars.until_s = math.inf
+    scalars.asleep = 0
     scalars.iterations = 0
     scalars.last_completion = 0
     scalars.completed = 0

@@ -58,6 +58,8 @@ SCALARS = np.dtype(
         ("token_budget", "i8"),  # scratch: tokens that the batch being formed may still take
         ("kv_free_tokens", "i8"),  # scratch: in blocks that nobody holds
         ("wake_at_s", "f8"),  # when a policy wants to be asked again although nothing runs
+        ("until_s", "f8"),  # decisions from here on are left to a later call of the loop
+        ("asleep", "i8"),  # 1: an arrival ended the last sleep, before the policy's own wake-up
         ("tau_s", "f8"),  # duration of the last iteration
         ("begun_at_s", "f8"),  # when it began
         ("steady_tokens", "i8"),  # outputs of the current one whose request had one in the last

@@ -75,7 +75,8 @@ def checked_promises(
     """The promises of a load, once it is known that asking makes sense.
 
     Raises:
-        InputError: No service levels, traffic that holds the backlog down, or no time.
+        InputError: No service levels, traffic that holds the backlog down, no time, or a mean of
+            which there is nothing.
         InfeasibleError: A limit below what an empty server takes.
     """
     kept = required_promises(load)
@@ -84,6 +85,11 @@ def checked_promises(
         raise InputError("traffic", traffic.label, allowed)
     if not 0 < budget_s < math.inf:
         raise InputError("budget_s", budget_s, "seconds > 0")
+    for one in kept:
+        outputs = {load.classes[index].decode_tokens for index in one.classes}
+        if one.slo.quantile == "mean" and "tpot_s" in one.slo.limits_s and outputs == {1}:
+            allowed = "none of the mean: outputs of one token have no time between tokens"
+            raise InputError(f"slo of {one.name}: tpot_s", one.slo.tpot_s, allowed)
     require_fits(load, server)
     if traffic is None or traffic.outputs is None:
         require_possible(load, server)

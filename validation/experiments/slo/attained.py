@@ -19,6 +19,7 @@ from fluid.workload import LIMITS
 from validation.experiments.slo.levels import Kept, judged, share_interval
 from validation.policies import ConfiguredPolicy
 from validation.simulator.cpu import Job, run_reading
+from validation.simulator.fleet import as_one, run_fleets
 from validation.simulator.metrics import (
     Floats,
     Interval,
@@ -34,6 +35,12 @@ from validation.simulator.state import Lane
 GROWS = math.inf
 """Excess where the backlog grows: no promise is kept for long."""
 
+_UNSEEN = math.log(0.5)
+"""Excess, at least, where too few requests arrived for one of them to miss, and none did."""
+
+_UNKNOWN = 1.0
+"""Half width where that of an excess is not known, as of a single replication."""
+
 Place = tuple[int, str]
 """A promise by its number, and one of its limits."""
 
@@ -43,13 +50,14 @@ class Requests:
     """What the requests of one promise met in one replication.
 
     Attributes:
-        ended: Requests that have ended.
-        met: Of these, those within all limits.
+        arrived: Requests that arrived in the window.
+        met: Of these, those that completed within all limits.
         within: Those within each limit; `relaxed`: within all, that limit relaxed.
-        mean_s, quantile_s: Of those that completed.
+        mean_s, quantile_s: Of those that completed, or had not ended when the run did: up to then,
+            so that a rule that never serves somebody is not praised for the others.
     """
 
-    ended: int
+    arrived: int
     met: int
     within: dict[str, int]
     relaxed: dict[str, int]
@@ -111,6 +119,10 @@ class Attained:
         """Whether the backlog grows for certain."""
         return self.backlog == "unstable"
 
+    def arrived(self, promise: int) -> int:
+        """Requests of a promise in the windows of all replications."""
+        return sum(one[promise].arrived for one in self.requests)
+
     def share(self, promise: int, limit: str | None = None, relaxed: str | None = None) -> Interval:
         """Of the requests of a promise, those within all limits, or within one."""
         rows = [one[promise] for one in self.requests]
@@ -118,11 +130,14 @@ class Attained:
             met = [one.relaxed[relaxed] for one in rows]
         else:
             met = [one.met if limit is None else one.within[limit] for one in rows]
-        return share_interval(np.array(met, float), np.array([one.ended for one in rows], float))
+        arrived = np.array([one.arrived for one in rows], float)
+        return share_interval(np.array(met, float), arrived)
 
     def mean_s(self, promise: int, limit: str) -> Interval:
-        """Mean TTFT, TPOT or latency of a promise's requests."""
-        return interval([one[promise].mean_s[limit] for one in self.requests])
+        """Mean TTFT, TPOT or latency of a promise's requests, over replications that had any."""
+        means = np.array([one[promise].mean_s[limit] for one in self.requests])
+        some = means[~np.isnan(means)]
+        return interval(some) if len(some) else Interval(math.nan, math.nan)
 
     def quantile_s(self, promise: int, limit: str) -> float:
         """Its quantile as the promise has it (0.99 for a mean), mean over replications."""
@@ -139,19 +154,26 @@ class Attained:
         if criterion.limit is not None:
             factor = self.relaxation if relaxed == criterion.limit else 1.0
             mean_s = self.mean_s(criterion.promise, criterion.limit).mean
+            if math.isnan(mean_s):
+                return _UNSEEN
             return math.log(mean_s / (slo.limits_s[criterion.limit] * factor))
         assert slo.quantile != "mean"
-        ended = sum(one[criterion.promise].ended for one in self.requests)
-        missing = 1 - self.share(criterion.promise, relaxed=relaxed).mean
-        return math.log(max(missing, 0.5 / max(ended, 1)) / (1 - slo.quantile))
+        arrived = self.arrived(criterion.promise)
+        if arrived == 0:
+            return _UNSEEN
+        missing = (1 - self.share(criterion.promise, relaxed=relaxed).mean) / (1 - slo.quantile)
+        least = 0.5 / (arrived * (1 - slo.quantile))
+        return max(math.log(missing) if missing > 0 else -math.inf, min(math.log(least), _UNSEEN))
 
     def spread(self, criterion: Criterion) -> float:
         """Half width of the interval of that logarithm, about."""
         if criterion.limit is not None:
             found = self.mean_s(criterion.promise, criterion.limit)
-            return found.half_width / found.mean
-        found = self.share(criterion.promise)
-        return found.half_width / max(1 - found.mean, 1e-12)
+            half = found.half_width / found.mean
+        else:
+            found = self.share(criterion.promise)
+            half = found.half_width / max(1 - found.mean, 1e-12)
+        return half if math.isfinite(half) else _UNKNOWN
 
     def verdict(self, criterion: Criterion) -> Kept:
         """Whether it is kept, by its interval; not before the backlog is known not to grow.
@@ -181,8 +203,16 @@ def attained(
     rate_per_s: float,
     runs: Runs,
     relaxation: float,
+    servers: int = 1,
 ) -> Attained:
-    """Simulate one rate and read what its requests met."""
+    """Simulate one rate and read what its requests met.
+
+    Args:
+        servers: So many behind `least_outstanding_tokens`; rate and runs are those of all together.
+
+    Raises:
+        InputError: As `run_reading`, or `run_fleets` for more than one server.
+    """
     jobs = [
         Job(policy, number, runs.seed, model.rate_scale(rate_per_s))
         for number in range(runs.replications)
@@ -191,7 +221,10 @@ def attained(
     def read(lane: Lane) -> tuple[Replication, tuple[Requests, ...]]:
         return collect(lane), _requests(model, lane, kept, relaxation)
 
-    done = run_reading(model, jobs, runs.requests, read)
+    if servers == 1:
+        done = run_reading(model, jobs, runs.requests, read)
+    else:
+        done = run_fleets(model, jobs, servers, runs.requests, lambda one: read(as_one(one)))
     return Attained(
         rate_per_s,
         kept,
@@ -215,17 +248,21 @@ def _requests(
     if len(lane.clients):
         ended |= ~np.isnan(lane.clients["left_at_s"][window])
     gaps = shapes["output_tokens"] - 1
+    first_s, last_s = (
+        np.where(~ended & np.isnan(rows[name]), scalars["clock_s"], rows[name])
+        for name in ("first_token_at_s", "completed_at_s")
+    )
     times = {
-        "ttft_s": rows["first_token_at_s"] - rows["arrived_at_s"],
-        "tpot_s": (rows["completed_at_s"] - rows["first_token_at_s"]) / np.maximum(gaps, 1),
-        "latency_s": rows["completed_at_s"] - rows["arrived_at_s"],
+        "ttft_s": first_s - rows["arrived_at_s"],
+        "tpot_s": (last_s - first_s) / np.maximum(gaps, 1),
+        "latency_s": last_s - rows["arrived_at_s"],
     }
-    has = {"ttft_s": completed, "tpot_s": completed & (gaps > 0), "latency_s": completed}
+    seen = completed | ~ended
+    has = {"ttft_s": seen, "tpot_s": completed & (gaps > 0), "latency_s": seen}
     return tuple(
         _of_promise(
             one,
             np.isin(shapes["report_class"], one.classes),
-            ended,
             completed,
             times,
             has,
@@ -238,7 +275,6 @@ def _requests(
 def _of_promise(
     promise: Promise,
     own: NDArray[np.bool_],
-    ended: NDArray[np.bool_],
     completed: NDArray[np.bool_],
     times: dict[str, Floats],
     has: dict[str, NDArray[np.bool_]],
@@ -262,7 +298,7 @@ def _of_promise(
         for name in limits
     }
     return Requests(
-        ended=int((own & ended).sum()),
+        arrived=int(own.sum()),
         met=int(everything.sum()),
         within={name: int(within[name].sum()) for name in limits},
         relaxed=relaxed,

@@ -109,6 +109,18 @@ def share_interval(met: Floats, ended: Floats) -> Interval:
     return Interval(found.mean, found.half_width if found.half_width > widest else widest)
 
 
+def least_requests(quantile: float) -> int:
+    """Requests, all within their limits, after which a promise with this quantile can be kept.
+
+    From there on the lower end of `share_interval` is the quantile: n/(n + z²).
+
+    >>> from validation.experiments.slo.levels import least_requests
+    >>> least_requests(0.99)
+    381
+    """
+    return math.ceil(_NORMAL**2 * quantile / (1 - quantile))
+
+
 def levels_of(model: Model, replications: Sequence[Replication], grows: bool) -> tuple[Level, ...]:
     """Every limit of every promise of a model; where a promise has several, all together last.
 

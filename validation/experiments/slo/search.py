@@ -184,8 +184,9 @@ class RootSearch:
     def _between(self, low: float, high: float) -> float:
         """Where a line through the excess at both ends has its root; the middle without one.
 
-        It stays away from the ends, so that a bracket always shrinks.
+        It stays away from the ends, so that a bracket always shrinks, and below the limit.
         """
+        high = min(high, self.limit_per_s)
         below, above = self.excess(low), self.excess(high)
         share = 0.5
         if math.isfinite(above) and above > below:

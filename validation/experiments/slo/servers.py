@@ -4,7 +4,8 @@ What a router does shows in the arrivals of one server, and every server of a ro
 states sees the same law: so that one is simulated for all. Of n servers, a router that picks at
 random leaves each a Poisson stream of a share 1/n; one that goes round leaves each every n-th
 request: gaps of n exponential ones, a gamma law with variation 1/√n, and the same mix. Both are
-exact. A router that looks at the servers' queues does better than either, by how much is not said.
+exact. A router that looks at the servers' queues makes the arrivals of each depend on all: then all
+are simulated together (`validation.simulator.fleet`), in runs as many times as long.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from fluid.errors import InfeasibleError, InputError
+from fluid.errors import InfeasibleError, InputError, not_a_name
 from fluid.result import Block, Note, Result, Table, number
 from fluid.server import Server
 from fluid.steady.latency.scheduler import default_scheduler
@@ -30,15 +31,28 @@ from validation.experiments.slo.answer import (
     named_levels,
 )
 from validation.experiments.slo.attained import Attained, attained, criteria
-from validation.experiments.slo.levels import COLUMNS, SPARE, Kept, Level, cells
+from validation.experiments.slo.levels import (
+    COLUMNS,
+    SPARE,
+    Kept,
+    Level,
+    cells,
+    least_requests,
+)
 from validation.policies import PolicyLike, configured
 from validation.simulator.arrivals import Arrivals
 from validation.simulator.model import model_of
+from validation.simulator.runs import MOST_REQUESTS as MOST_TOGETHER
 from validation.simulator.runs import Runs
 from validation.simulator.traffic.traffic import Traffic
 
-Router = Literal["random", "round-robin"]
-ROUTERS: tuple[Router, ...] = ("random", "round-robin")
+Router = Literal["random", "round-robin", "least-outstanding-tokens"]
+ROUTERS: dict[Router, str] = {
+    "random": "split at random",
+    "round-robin": "in turn",
+    "least-outstanding-tokens": "to the fewest outstanding tokens",
+}
+"""How each splits requests, in words."""
 
 LEAST_CV = 0.01
 """Of gaps that the simulator draws: more than ten thousand servers in turn are no more regular."""
@@ -103,10 +117,9 @@ class SloServers(Result):
     def sentence(self) -> str:
         """The answer, how requests are split, and what stability alone asks for."""
         each = number(self.workload.rate_per_s / self.servers)
-        how = {"random": "split at random", "round-robin": "in turn"}[self.router]
         return (
             f"{self.servers} servers keep the service levels at "
-            f"{number(self.workload.rate_per_s)} requests/s ({each} each, {how}); "
+            f"{number(self.workload.rate_per_s)} requests/s ({each} each, {ROUTERS[self.router]}); "
             f"{self.stable_servers} carry the load at all."
         )
 
@@ -142,16 +155,21 @@ def slo_servers(
 
     Args:
         scheduler: Of each server, a policy of the simulator; that of its engine where None.
-        router: "random", each request to any server; or "round-robin", to all in turn.
+        router: "random", each request to any server; "round-robin", to all in turn; or
+            "least-outstanding-tokens", to the one with the fewest tokens, of prompts and outputs,
+            of requests sent and not completed yet (the first of several).
         traffic: What clients do, where the backlog may grow all the same.
-        runs: The first ones; they are lengthened until a number of servers is decided.
+        runs: The first ones, with so many requests for each server; they are lengthened until a
+            number of servers is decided.
         budget_s: Seconds after which no longer runs are started; what is then open counts as not
             enough.
         on_done: Called after each simulation.
 
     Raises:
         InputError: No service levels, a request that does not fit, no such router, a policy that
-            cannot run, or traffic that holds the backlog down.
+            cannot run, traffic that holds the backlog down, or what a router that looks at servers
+            cannot be simulated with: more than 2,000,000 requests in the first runs of all servers,
+            conversations, refused requests, a cache of prefixes.
         InfeasibleError: Levels that no number of servers keeps.
 
     >>> import fluidwait as fw
@@ -163,24 +181,30 @@ def slo_servers(
     True
     """
     if router not in ROUTERS:
-        raise InputError("router", router, " or ".join(ROUTERS))
+        raise not_a_name("router", str(router), ROUTERS)
     kept = checked_promises(load, server, traffic, budget_s)
     (policy,) = configured(default_scheduler(server) if scheduler is None else scheduler)
     limit_per_s = fluid_limit_per_s(load, server)
     assert limit_per_s is not None
     budget = Budget(runs.requests, seconds=budget_s)
 
+    looks = router == "least-outstanding-tokens"
+
     def simulated(servers: int, size: Runs) -> Attained:
         arrivals = None
         if router == "round-robin" and servers > 1:
             arrivals = Arrivals("gamma", cv=max(1 / math.sqrt(servers), LEAST_CV))
         model = model_of(load, server, arrivals, traffic)
-        found = attained(model, policy, kept, load.rate_per_s / servers, size, 1.0)
+        if looks:
+            size = _of_all(size, servers)
+            found = attained(model, policy, kept, load.rate_per_s, size, 1.0, servers)
+        else:
+            found = attained(model, policy, kept, load.rate_per_s / servers, size, 1.0)
         if on_done is not None:
             on_done()
         return found
 
-    trial = _Trial(load, simulated, runs, budget)
+    trial = _Trial(load, simulated, runs, budget, looks)
     stable = max(1, math.ceil(load.rate_per_s / limit_per_s * (1 - 1e-12)))
     guess_per_s, _ = first_guess(load, server, policy.label, limit_per_s)
     fewer, servers = _fewest(trial, stable, math.ceil(load.rate_per_s / guess_per_s))
@@ -197,8 +221,25 @@ def slo_servers(
     )
 
 
+def _of_all(each: Runs, servers: int) -> Runs:
+    """Runs of a fleet with so many requests for each of its servers.
+
+    Raises:
+        InputError: They are too many for one run.
+    """
+    requests = each.requests * servers
+    if requests > MOST_TOGETHER:
+        allowed = f"fewer: {servers:,} servers that a router looks at share {MOST_TOGETHER:,}"
+        raise InputError("requests", each.requests, allowed)
+    return replace(each, requests=requests)
+
+
 class _Trial:
-    """What is known of numbers of servers, each simulated with runs as long as it takes."""
+    """What is known of numbers of servers, each simulated with runs as long as it takes.
+
+    Args:
+        together: Whether the servers share the requests that a run has at most.
+    """
 
     def __init__(
         self,
@@ -206,8 +247,10 @@ class _Trial:
         simulated: Callable[[int, Runs], Attained],
         runs: Runs,
         budget: Budget,
+        together: bool,
     ) -> None:
         self._load, self._attained, self._runs, self._budget = load, simulated, runs, budget
+        self._together = together
         self._known: dict[int, tuple[Kept, Attained]] = {}
 
     def levels(self, servers: int) -> tuple[Level, ...]:
@@ -218,6 +261,20 @@ class _Trial:
         """Whether so many keep all promises: the same with runs of two lengths."""
         return self._decided(servers)[0]
 
+    def too_few(self, servers: int) -> str:
+        """Which promise takes more requests to be known kept than came; empty where none does."""
+        found = self._decided(servers)[1]
+        for number_of, one in enumerate(found.promises):
+            quantile = one.slo.quantile
+            if quantile == "mean" or found.arrived(number_of) >= least_requests(quantile):
+                continue
+            return (
+                f"{one.slo.words} of {one.name} takes {least_requests(quantile):,} requests that "
+                f"keep it, and {found.arrived(number_of):,} came: more replications and seconds, "
+                "or a lower quantile"
+            )
+        return ""
+
     def _decided(self, servers: int) -> tuple[Kept, Attained]:
         if servers not in self._known:
             self._known[servers] = self._simulated(servers)
@@ -225,13 +282,14 @@ class _Trial:
 
     def _simulated(self, servers: int) -> tuple[Kept, Attained]:
         runs, before = self._runs, None
+        most = min(MOST_REQUESTS, MOST_TOGETHER // servers) if self._together else MOST_REQUESTS
         while True:
             found = self._attained(servers, runs)
             word = Answer(found, criteria(found.promises)).kept
             if word == before != "undecided":
                 return word, found
             spent = self._budget.clock() > self._budget.end_s
-            if spent or 2 * runs.requests > MOST_REQUESTS:
+            if spent or 2 * runs.requests > most:
                 return "undecided", found
             runs, before = replace(runs, requests=2 * runs.requests), word
 
@@ -249,7 +307,8 @@ def _fewest(trial: _Trial, stable: int, guess: int) -> tuple[int, int]:
             raise InfeasibleError(
                 f"no number of servers up to {low:,} is known to keep the service levels",
                 "service levels",
-                "relax a limit that even requests without company miss, or allow more seconds",
+                trial.too_few(low)
+                or "relax a limit that even requests without company miss, or allow more seconds",
             )
     step = 1
     while high - low > 1:
