@@ -98,9 +98,19 @@ def test_who_cannot_be_told_from_the_best_is_kept_up_to_half() -> None:
     assert [dict(one.values)["cap"] for one in _left(apart, "goodput")] == [0, 1, 2, 3]
 
 
-def test_a_round_in_which_all_do_the_same_decides_nothing() -> None:
+def test_a_round_in_which_few_do_the_same_decides_nothing() -> None:
     same = [a_try(number, [5.0, 5.0]) for number in range(10)]
     assert len(_left([*same, a_try(10, [4.0, 4.0])], "goodput")) == 10
+    assert len(_left(same, "goodput", last=True)) == 5
+    assert len(_left([a_try(number, [5.0, 5.0]) for number in range(600)], "goodput")) == 300
+
+
+def test_who_attains_as_much_with_more_room_is_better() -> None:
+    load = LOAD.model_copy(update={"slo": Slo(ttft_s=5.0, tpot_s=20.0, quantile=0.9)})
+    course = Course(model_of(load, SERVER), "goodput", 0.9, 100.0)
+    assert course.nearness(a_try(1, [5.0], ttft_s=4.0)) == pytest.approx(4.0 / 5.0)
+    free = Course(model_of(LOAD, SERVER), "goodput", None, 100.0)
+    assert free.nearness(a_try(1, [5.0])) == 0.0
 
 
 def test_less_ttft_is_better_and_more_goodput_is() -> None:

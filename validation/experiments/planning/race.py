@@ -31,6 +31,8 @@ Objective = Literal["goodput", "ttft"]
 FIRST_REPLICATIONS, MOST_REPLICATIONS = 2, 16
 FINALISTS = 3
 _KEEP, _KEEP_AT_MOST = 1 / 3, 1 / 2
+FEW_TIES = 40
+"""Another round of so many costs little."""
 _P99 = 2
 
 SATURATED = 1.3
@@ -136,9 +138,20 @@ class Course:
     limit_per_s: float
 
     def run(self, settings: Sequence[Setting], runs: Runs, rate_per_s: float) -> list[Tried]:
-        """One round, the best first."""
+        """One round, the best first; of those that do equally well, who has more room."""
         found = tried(self.model, settings, runs, rate_per_s, self.quantile is not None)
-        return sorted(found, key=lambda one: -float(one.scores(self.objective).mean()))
+        return sorted(
+            found, key=lambda one: (-float(one.scores(self.objective).mean()), self.nearness(one))
+        )
+
+    def nearness(self, one: Tried) -> float:
+        """The larger of p99 TTFT and p99 TPOT, each over the strictest limit; 0 without limits.
+
+        In a short run below the largest rate nobody misses, whatever the setting.
+        """
+        shapes = self.model.shapes
+        ttft, tpot = shapes["ttft_limit_s"].min(), shapes["tpot_limit_s"].min()
+        return float(np.nan_to_num(max(one.ttft_p99_s / ttft, one.tpot_p99_s / tpot)))
 
     def next_rate(self, best: Tried, runs: Runs) -> float:
         """A rate nearer to that at which the best just keeps its promise."""
@@ -197,7 +210,7 @@ def race(
         if budget.clock() > budget.end_s:
             finished = False
             break
-        left = _left(ranking, course.objective)
+        left = _left(ranking, course.objective, size.replications == MOST_REPLICATIONS)
         rate_per_s = course.next_rate(ranking[0], size)
         size = replace(size, replications=min(2 * size.replications, MOST_REPLICATIONS))
         ranking = course.run(left, size, rate_per_s)
@@ -206,19 +219,21 @@ def race(
     return Raced(tuple(field), tuple(ranking), rate_per_s, size, finished, simulations)
 
 
-def _left(ranking: Sequence[Tried], objective: Objective) -> list[Setting]:
-    """The better third; who is not measurably worse than the best, up to half; and all that did
-    exactly as well: where nobody misses anything, a round has told nothing.
+def _left(ranking: Sequence[Tried], objective: Objective, last: bool = False) -> list[Setting]:
+    """The better third, and who is not measurably worse than the best, up to half.
+
+    Few who all do exactly as well stay until the `last` lengthening of the runs: where nobody
+    misses anything, a round has told nothing.
     """
     best = ranking[0]
     count = max(math.ceil(len(ranking) * _KEEP), min(FINALISTS, len(ranking)))
     most = max(math.ceil(len(ranking) * _KEEP_AT_MOST), count)
-    while count < len(ranking):
-        other = ranking[count]
-        ties = np.array_equal(other.scores(objective), best.scores(objective))
-        if not ties and (count >= most or other.better_by(best, objective).high < 0):
-            break
+    while count < most and ranking[count].better_by(best, objective).high >= 0:
         count += 1
+    if not last:
+        scores = best.scores(objective)
+        ties = sum(np.array_equal(one.scores(objective), scores) for one in ranking)
+        count = max(count, min(ties, FEW_TIES))
     return [one.setting for one in ranking[:count]]
 
 
