@@ -322,7 +322,12 @@ def _verified(
                 "service levels",
                 "relax a limit, or leave that server out",
             )
-        normals *= np.where(loads > 1, loads * (1 + _INSIDE), 1.0)[:, None]
+        # What the half-spaces took for less than a full load they are to take for what it is; a
+        # little less while it is far from full, as other counts may just be.
+        over = loads > 1
+        taken = np.multiply(normals, flows, out=np.zeros_like(flows), where=flows > 0).sum(axis=1)
+        aside = np.where(loads > 1 + 4 * _INSIDE, 1 - 2 * _INSIDE, 1 + _INSIDE)
+        normals[over] *= (loads[over] * aside[over] * counts[over] / taken[over])[:, None]
         counts = None
     raise InfeasibleError(
         f"no fleet for {workload.name} could be verified on the servers' own iteration times",

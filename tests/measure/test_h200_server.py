@@ -21,7 +21,7 @@ def found() -> Calibration:
 def test_shipped_server_is_the_calibration_of_the_rows(found: Calibration) -> None:
     shipped = load_server("h200-llama-2-7b-measured")
     assert shipped.measured_range == found.measured_range
-    assert shipped.kv_capacity_tokens == found.server.kv_capacity_tokens
+    assert shipped.kv_capacity_tokens == found.server.usable_kv_tokens
     for name, value in found.iteration_time.document().items():
         np.testing.assert_allclose(getattr(shipped.iteration_time, name), value, rtol=1e-6)
 

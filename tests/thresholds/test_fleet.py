@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -202,6 +202,8 @@ def share_of(largest_per_s: dict[str, float]) -> LoadOf:
     largest=st.tuples(st.floats(1, 9), st.floats(1, 9)),
     cost=st.floats(0.2, 3),
 )
+@example(rate=53.6875, largest=(1.916015625, 1.0), cost=1.0)
+@example(rate=20.0, largest=(1.0, 1.0), cost=1.0)
 @settings(max_examples=8, deadline=None)
 def test_a_fleet_by_other_loads_equals_enumeration(
     rate: float, largest: tuple[float, float], cost: float
