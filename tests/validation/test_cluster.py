@@ -40,7 +40,7 @@ def model() -> Model:
 def rows() -> list[Configuration]:
     policies = [parse_policy("greedy"), parse_policy("greedy:pace=0.123456789")]
     rates = [5 + k / 3 for k in range(15)]
-    return grid(policies, rates, Runs(2, 1000), seeds=2)
+    return grid(policies, rates, Runs(2, 20_000), seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_a_killed_worker_loses_nothing(
     with cluster(processes.address) as runner, Store(tmp_path / "rows") as store:
         assert runner.threads() == 2
         found = run_rows(model, rows, store, runner=runner, on_done=at_row(10, kill))
+        assert killed[0].result() > 0
         assert runner.threads() == 1
-    assert killed[0].result() > 0
     assert found == expected
     assert dataset(tmp_path / "rows").count_rows() == len(rows)
 
