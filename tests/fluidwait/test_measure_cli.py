@@ -157,6 +157,7 @@ def test_bad_options(
     assert done.err.count("\n") == 1
 
 
+CLOSED_LOOP = ("measure", "closed-loop", "-s", "a100-80gb-llama-2-7b", *TINY)
 A100 = ("measure", "floor", "-s", "a100-80gb-llama-2-7b")
 BEHIND = "behind its name"
 
@@ -203,9 +204,14 @@ BEHIND = "behind its name"
         ),
         (("measure", "paper", *TINY, "--largest", 7), "--largest", "at least 8"),
         (
-            ("measure", "closed-loop", "-s", "a100-80gb-llama-2-7b", *TINY, "--rates", "1,-2"),
+            (*CLOSED_LOOP, "--rates", "1,-2"),
             "rates",
             "requests per second > 0",
+        ),
+        (
+            (*CLOSED_LOOP, "--rates", "1", "--cuda-graphs"),
+            "--cuda-graphs",
+            "only with device cuda",
         ),
     ],
 )
