@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tests.support.random_cases import Case
@@ -12,7 +14,9 @@ from validation.simulator.model import poisson_model
 REQUESTS = 60
 
 
-def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
+def reference_requests(
+    case: Case, arrived_at_s: Iterable[float], class_index: Iterable[int]
+) -> list[Request]:
     """The engine's own arrivals, as objects."""
     classes = case.workload.classes
     return [
@@ -25,8 +29,22 @@ def reference_requests(case: Case, trace: cpu.SamplePath) -> list[Request]:
             classes[kind].decode_tokens,
             priority=case.policy.priorities[kind] if case.policy.priorities else 0,
         )
-        for number, (at, kind) in enumerate(zip(trace.arrived_at_s, trace.class_index, strict=True))
+        for number, (at, kind) in enumerate(zip(arrived_at_s, class_index, strict=True))
     ]
+
+
+def simulate_reference(case: Case, requests: list[Request], steps: int) -> list[tuple[float, int]]:
+    """The slow reference on a case, for so many iterations at most; `requests` are changed."""
+    ahead = case.policy.values.get("async_scheduling", 0)
+    return (simulate_ahead if ahead else simulate_slowly)(
+        requests,
+        case.server,
+        REFERENCE_POLICIES[case.policy.policy.name],
+        case.policy.values,
+        case.policy.thresholds,
+        steps=steps,
+        cuts=case.policy.cuts or sorted({one.decode_tokens for one in case.workload.classes}),
+    )
 
 
 def compare(case: Case) -> int:
@@ -37,17 +55,8 @@ def compare(case: Case) -> int:
     # Iterations that are recorded one by one are also made one by one.
     (plain,) = cpu.run_reading(model, [job], REQUESTS, lambda lane: lane.requests.copy())
     np.testing.assert_array_equal(plain["completed_at_s"], trace.completed_at_s)
-    requests = reference_requests(case, trace)
-    ahead = case.policy.values.get("async_scheduling", 0)
-    iterations = (simulate_ahead if ahead else simulate_slowly)(
-        requests,
-        case.server,
-        REFERENCE_POLICIES[case.policy.policy.name],
-        case.policy.values,
-        case.policy.thresholds,
-        steps=len(trace.series),
-        cuts=case.policy.cuts or sorted({one.decode_tokens for one in case.workload.classes}),
-    )
+    requests = reference_requests(case, trace.arrived_at_s, trace.class_index)
+    iterations = simulate_reference(case, requests, len(trace.series))
     np.testing.assert_allclose(
         trace.first_token_at_s, [one.first_token_at_s for one in requests], rtol=1e-10
     )

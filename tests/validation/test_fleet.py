@@ -11,9 +11,10 @@ import fluidwait as fw
 from fluid.errors import InputError
 from fluid.statistics import half_width
 from fluid.workload import Workload
+from tests.support.agreement import REQUESTS, reference_requests, simulate_reference
 from tests.support.random_cases import Case, crowded_case, random_case
 from validation.policies import ConfiguredPolicy, configured
-from validation.reference import REFERENCE_POLICIES, Request, simulate_ahead, simulate_slowly
+from validation.reference import REFERENCE_POLICIES, Request, simulate_slowly
 from validation.reference.fleet import simulate_fleet_slowly, tokens_of
 from validation.simulator.compiling import kernel
 from validation.simulator.cpu import Job, run, run_reading
@@ -26,8 +27,6 @@ from validation.simulator.model import Model, model_of, poisson_model
 SERVER = fw.Server.named("engine-long-decode")
 
 TWO = fw.Workload.of(chat=fw.Requests(20.0, 512, 50), code=fw.Requests(5.0, 100, 20))
-
-REQUESTS = 60
 
 
 @kernel
@@ -64,32 +63,12 @@ def compared(case: Case, servers: int) -> list[int]:
             int(fleet.lanes.scalars[0, 0]["cohort_end"]),
         ),
     )
-    classes = case.workload.classes
     kinds = model.shapes["report_class"][rows["shape"]]
-    requests = [
-        Request(
-            number,
-            float(at),
-            int(kind),
-            classes[kind].prefill_tokens,
-            classes[kind].context_tokens,
-            classes[kind].decode_tokens,
-            priority=case.policy.priorities[kind] if case.policy.priorities else 0,
-        )
-        for number, (at, kind) in enumerate(zip(rows["arrived_at_s"], kinds, strict=True))
-    ]
-    ahead = case.policy.values.get("async_scheduling", 0)
+    requests = reference_requests(case, rows["arrived_at_s"], kinds)
 
     def simulate(own: list[Request]) -> None:
-        (simulate_ahead if ahead else simulate_slowly)(
-            own,
-            case.server,
-            REFERENCE_POLICIES[case.policy.policy.name],
-            case.policy.values,
-            case.policy.thresholds,
-            steps=3_000,  # Literal WAIT may evict and admit for ever.
-            cuts=case.policy.cuts or sorted({one.decode_tokens for one in classes}),
-        )
+        # Literal WAIT may evict and admit for ever.
+        simulate_reference(case, own, steps=3_000)
 
     chosen = simulate_fleet_slowly(requests, servers, simulate)
     done = np.isfinite(rows["completed_at_s"])

@@ -22,6 +22,7 @@ from validation.simulator.start import start
 from validation.simulator.state import Lane, new_lane
 
 Read = TypeVar("Read")
+Workspace = TypeVar("Workspace")
 
 
 @dataclass(frozen=True)
@@ -104,24 +105,43 @@ def run_reading(
     """
     requests = checked_requests(model, jobs, requests)
     sizes = _sizes(model, jobs)
+
+    def one(lanes: dict[bool, Lane], job: Job) -> Read:
+        caches = job.policy.rule.caches
+        if caches not in lanes:
+            lanes[caches] = _lane(model, job.policy, requests, series_rows, sizes)
+        _simulate(model, lanes[caches], job)
+        result = read(lanes[caches])
+        if on_done:
+            on_done()
+        return result
+
+    return on_threads(jobs, dict, one, threads)
+
+
+def on_threads(
+    jobs: Sequence[Job],
+    workspace: Callable[[], Workspace],
+    do: Callable[[Workspace, Job], Read],
+    threads: int | None,
+) -> list[Read]:
+    """Do all jobs on so many threads, None for one per core; results in their order.
+
+    Args:
+        workspace: Makes what one thread does all its jobs in.
+    """
     results: dict[int, Read] = {}
     waiting = deque(enumerate(jobs))
 
     def work() -> None:
-        lanes: dict[bool, Lane] = {}
+        own = workspace()
         while waiting:
             try:
                 number, job = waiting.popleft()
             except IndexError:  # Another thread was faster.
                 return
-            caches = job.policy.rule.caches
-            if caches not in lanes:
-                lanes[caches] = _lane(model, job.policy, requests, series_rows, sizes)
             try:
-                _simulate(model, lanes[caches], job)
-                results[number] = read(lanes[caches])
-                if on_done:
-                    on_done()
+                results[number] = do(own, job)
             except BaseException:
                 waiting.clear()
                 raise

@@ -32,7 +32,7 @@ from validation.simulator.state import Lane, new_lane
 
 MOST_THREADS_PER_BLOCK = 8
 """The threads of a block, which run as one warp, wait for each other wherever their replications do
-different things; eight lose less by it than is gained by their number (docs/speed.md)."""
+different things; eight lose less by it than is gained by their number (docs/calibrate.md)."""
 
 WARPS_PER_MULTIPROCESSOR = 16
 """That the registers of a kernel leave room for: more than so many run one after another."""

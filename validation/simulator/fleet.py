@@ -10,10 +10,7 @@ which the request would join its queue; then the router picks.
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 
 from fluid.errors import InputError
 from validation.simulator.compiling import bind, called_kernel, inlined, kernel
-from validation.simulator.cpu import Job, checked_requests
+from validation.simulator.cpu import Job, checked_requests, on_threads
 from validation.simulator.engine import forget_waiting_tokens, push_back
 from validation.simulator.loop import joins, sleep
 from validation.simulator.model import Model
@@ -289,20 +286,18 @@ def run_fleets(
     requests = checked_requests(model, jobs, requests)
     _require_lanes(model, jobs)
     most_residents = max(job.policy.most_residents(model) for job in jobs)
-    fleets = threading.local()
 
-    def one(job: Job) -> Read:
-        if not hasattr(fleets, "fleet"):
-            fleets.fleet = new_fleet(model, servers, requests, most_residents)
-        fleet = fleets.fleet
+    def one(fleet: Fleet, job: Job) -> Read:
         start_fleet(model, fleet, job.seed, job.replication, job.rate_scale)
         loop = _bound(job.policy.rule, router)
         numbers, thresholds = job.policy.numbers_on(model), job.policy.threshold_table(model)
         loop(model.service, fleet, numbers, thresholds)
         return read(fleet)
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(one, jobs))
+    def workspace() -> Fleet:
+        return new_fleet(model, servers, requests, most_residents)
+
+    return on_threads(jobs, workspace, one, threads)
 
 
 def _require_lanes(model: Model, jobs: Sequence[Job]) -> None:

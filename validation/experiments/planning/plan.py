@@ -57,7 +57,8 @@ def plan(
     For each server a race over the engine's settings (`validation.experiments.planning.race`) at
     the rate at which the best of them just keeps the service levels; at saturation where the load
     has none; at the load's own rate for the least TTFT. What wins is tried again on fresh arrivals
-    without each of its flags in turn, and those that are worth nothing are left out.
+    without each of its flags in turn, and those that are worth nothing are left out. So is
+    a server that cannot do what is asked, with the reason, where another can.
 
     Args:
         servers: Of the engine that each names, vLLM where it names none.
@@ -68,8 +69,6 @@ def plan(
         budget_s: Seconds in all, after which no round is started.
         runs: Requests per run and the seed; the race chooses its replications.
         on_done: Called after each round.
-
-    A server that cannot do what is asked is left out, with the reason, where another can.
 
     Raises:
         InputError: No server, a cost of one that is not there, a budget that is not positive, a
