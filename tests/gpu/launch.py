@@ -62,8 +62,21 @@ class KernelCost:
     warps: int | None = None
 
 
-def launch(model: Model, policy: str, replications: int, requests: int) -> Launch:
-    """Run replications 0, 1, … of a policy at once; all memory is freed again."""
+def launch(
+    model: Model,
+    policy: str,
+    replications: int,
+    requests: int,
+    *,
+    threads_per_block: int | None = None,
+    kernel: Any = None,
+) -> Launch:
+    """Run replications 0, 1, … of a policy at once; all memory is freed again.
+
+    Args:
+        threads_per_block: Those that the simulator would take where None.
+        kernel: In place of the policy's own, compiled otherwise.
+    """
     configured = parse_policy(policy)
     *read, records, params, thresholds = cuda.host_arguments(model, [Job(configured, 0)])
     records, params, thresholds = (
@@ -75,10 +88,13 @@ def launch(model: Model, policy: str, replications: int, requests: int) -> Launc
         name: numba_cuda.device_array((replications, *part.shape), part.dtype)
         for name, part in new_lane(model, requests)._asdict().items()
     }
-    kernel = cuda.compiled(configured.policy, reacts=False)[cuda.grid(replications)]
+    kernel = kernel or cuda.compiled(configured.policy, reacts=False)
+    grid = cuda.grid(replications)
+    if threads_per_block is not None:
+        grid = (-(-replications // threads_per_block), threads_per_block)
     numba_cuda.synchronize()
     begin = time.perf_counter()
-    kernel(*given, *lanes.values())
+    kernel[grid](*given, *lanes.values())
     numba_cuda.synchronize()
     seconds = time.perf_counter() - begin
     scalars = lanes["scalars"].copy_to_host()

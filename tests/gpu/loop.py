@@ -71,9 +71,9 @@ def measure(settings: Settings) -> Iterator[Result]:
     rows: list[Row] = []
     result = summary(rows, settings)
     most = tape_of(sizes, edge_per_s, max(sizes.requests))
-    model = ServedModel.ready_for(decoder, server, most, cuda_graphs=not settings.toy)
+    served = ServedModel.ready_for(decoder, server, most, cuda_graphs=not settings.toy)
     # Kernels of every size of batch are loaded at their first use.
-    closed_loop(model, server, tape_of(sizes, edge_per_s, min(sizes.requests)), GREEDY)
+    closed_loop(served, server, tape_of(sizes, edge_per_s, min(sizes.requests)), GREEDY)
     yield result
     for share, name in settings.while_time(runs):
         rate_per_s = share * edge_per_s
@@ -81,9 +81,9 @@ def measure(settings: Settings) -> Iterator[Result]:
         run_s = settings.left_s() / (len(runs) - len(rows))
         requests = requests_within(run_s, rate_per_s, server, sizes)
         tape = tape_of(sizes, rate_per_s, requests)
-        launched = model.runner.launched
-        loop = closed_loop(model, server, tape, limits, clock=sizes.clock)
-        rows.append(row(name, share, loop, model.runner.launched - launched))
+        launched = served.runner.launched
+        loop = closed_loop(served, server, tape, limits, clock=sizes.clock)
+        rows.append(row(name, share, loop, served.runner.launched - launched))
         result = summary(rows, settings)
         yield result
     yield result.ended(len(rows), len(runs), "runs")
